@@ -1,0 +1,1 @@
+"""The feature store: immutable parts and published records, on a folder, S3 or memory."""

@@ -1,0 +1,48 @@
+"""Errors of the store, classed by what a caller does about them.
+
+Each subclasses the built-in a caller already catches and survives pickling, because Dask
+ships exceptions between processes.
+"""
+
+
+class StorageError(Exception):
+    """Anything that the store refuses or fails at."""
+
+
+class BadInput(StorageError, ValueError):
+    """One input cannot become a sample: it is quarantined, the others go on.
+
+    Parameters
+    ----------
+    reason
+        One word that tables and tests count by, such as ``truncated`` or ``shape``.
+    message
+        What was found, the values, and the way out.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class InvalidRequest(StorageError, ValueError):
+    """The request cannot be carried out as written: change the request."""
+
+
+class NotFound(StorageError, KeyError):
+    """Nothing is stored under that name: look at what there is, or make it first."""
+
+    def __str__(self) -> str:  # KeyError would print the repr, quotes and all
+        return str(self.args[0]) if self.args else ""
+
+
+class Conflict(StorageError, RuntimeError):
+    """Another writer is in the way: wait for it, or ask again."""
+
+
+class Damaged(StorageError, OSError):
+    """Stored bytes are not the ones that were written: recompute what the message names."""

@@ -1,0 +1,39 @@
+"""Fixtures that every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.update(  # before Prefect is imported: it reads its settings once
+    DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MPLBACKEND="Agg"
+)
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the project, or a visible skip."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference data beside the project (../shared) is absent")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    """Reference outputs of peer implementations."""
+    return shared / "golden"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, so that sums are taken in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Mathematics of wavemill: transforms and models, on torch, numpy and scipy alone."""
