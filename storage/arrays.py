@@ -1,0 +1,176 @@
+"""Arrays: Zarr v3 groups kept below a folder of a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+import zarr
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+
+from storage.backends import Backend, open_backend
+
+SHARD_BYTES = 16 * 2**20
+CHUNK_BYTES = 2**18
+
+Wrote = Callable[[str, bytes], None]
+
+
+class FolderStore(Store):
+    """A Zarr store over one folder of a backend, telling ``wrote`` of every object it writes.
+
+    One small adapter serves every backend, and the checksums of a manifest are taken from
+    the very bytes that were handed over.
+    """
+
+    supports_writes = True
+    supports_deletes = False
+    supports_listing = True
+
+    def __init__(self, backend: Backend, folder: str, wrote: Wrote | None = None) -> None:
+        super().__init__(read_only=wrote is None)
+        self.backend = backend
+        self.folder = folder
+        self.wrote = wrote
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FolderStore) and (other.backend.url, other.folder) == (
+            self.backend.url,
+            self.folder,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.backend.url, self.folder))
+
+    def __repr__(self) -> str:
+        return f"FolderStore({self.backend.url}/{self.folder})"
+
+    def with_read_only(self, read_only: bool = False) -> FolderStore:
+        """Return the same folder, readable only or as before."""
+        return FolderStore(self.backend, self.folder, None if read_only else self.wrote)
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return an object or a range of it, None when there is none."""
+        prototype = prototype or default_buffer_prototype()
+        start, stop = _bounds(byte_range)
+        try:
+            data = await asyncio.to_thread(self.backend.read, f"{self.folder}/{key}", start, stop)
+        except FileNotFoundError:
+            return None
+        return prototype.buffer.from_bytes(data)
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Return several ranges."""
+        reads = (self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
+        return list(await asyncio.gather(*reads))
+
+    async def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
+        return await asyncio.to_thread(self.backend.exists, f"{self.folder}/{key}")
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object and report it."""
+        self._check_writable()
+        data = value.to_bytes()
+        await asyncio.to_thread(self.backend.write, f"{self.folder}/{key}", data)
+        cast(Wrote, self.wrote)(key, data)
+
+    async def delete(self, key: str) -> None:
+        """Refuse: nothing is updated in place."""
+        raise PermissionError(f"{self.folder}/{key} is immutable")
+
+    async def list(self) -> AsyncIterator[str]:
+        """Yield every key."""
+        for key in self._keys(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the keys that begin with ``prefix``."""
+        for key in self._keys(prefix):
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the names directly below ``prefix``."""
+        for name in self.backend.names(f"{self.folder}/{prefix}".rstrip("/")):
+            yield name
+
+    def _keys(self, prefix: str) -> Iterable[str]:
+        start = len(self.folder) + 1
+        keys = (entry.path[start:] for entry in self.backend.walk(self.folder))
+        return (key for key in keys if key.startswith(prefix))
+
+
+def _bounds(request: ByteRequest | None) -> tuple[int, int | None]:
+    match request:
+        case None:
+            return 0, None
+        case RangeByteRequest(start, end):
+            return start, end
+        case OffsetByteRequest(offset):
+            return offset, None
+        case SuffixByteRequest(suffix):
+            return -suffix, None
+        case _:
+            raise TypeError(f"unknown byte range {request!r}")
+
+
+def layout(rows: int, row_bytes: int) -> tuple[int, int]:
+    """Return rows a chunk and rows a shard.
+
+    A chunk of about 256 KiB is what a look-up of one sample reads; a shard of about 16 MiB
+    is one object and the unit in which arrays are read and written in bulk.
+    """
+    chunk = max(1, min(rows, CHUNK_BYTES // max(row_bytes, 1)))
+    shard = max(chunk, SHARD_BYTES // max(row_bytes, 1) // chunk * chunk)
+    return chunk, min(shard, math.ceil(rows / chunk) * chunk)
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    rows: int,
+    row_shape: Sequence[int],
+    dtype: str,
+    dims: Sequence[str],
+) -> zarr.Array[Any]:
+    """Create the array ``(rows, *row_shape)`` in shards, compressed by byte-shuffled zstd."""
+    itemsize = 8 if dtype.endswith("64") else int(dtype[-2:]) // 8 if dtype[-2:].isdigit() else 1
+    chunk, shard = layout(rows, itemsize * math.prod(row_shape))
+    return group.create_array(
+        name,
+        shape=(rows, *row_shape),
+        dtype=dtype,
+        chunks=(chunk, *row_shape),
+        shards=(shard, *row_shape),
+        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=itemsize),
+        dimension_names=list(dims),
+        # shards equal to the fill value would otherwise be left out, and missed by `verify`
+        config={"write_empty_chunks": True},
+    )
+
+
+@lru_cache(maxsize=64)
+def open_array(url: str, folder: str, name: str) -> zarr.Array[Any]:
+    """Open an immutable array for reading; kept, since it can never change."""
+    group = zarr.open_group(FolderStore(open_backend(url), folder), mode="r")
+    return cast("zarr.Array[Any]", group[name])

@@ -1,0 +1,131 @@
+"""Attempts: how a part or an artifact comes to be, whoever is killed when.
+
+An attempt writes below ``<home>/<attempt>/``. Its manifest, ``<home>/manifest.json``, is
+published exclusively and names the attempt that won, with a checksum for every object; a
+loser removes its own folder and uses the winner's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from storage.arrays import FolderStore
+from storage.backends import Backend
+from storage.documents import Document, now, read_document, seal, unseal
+from storage.errors import NotFound
+from storage.keys import digest
+
+
+class Attempt:
+    """One try at making what belongs at ``home``."""
+
+    def __init__(self, backend: Backend, home: str) -> None:
+        self.backend = backend
+        self.home = home
+        self.name = uuid.uuid4().hex[:12]
+        self.objects: dict[str, dict[str, Any]] = {}
+
+    @property
+    def folder(self) -> str:
+        """Where this attempt writes."""
+        return f"{self.home}/{self.name}"
+
+    def group(self) -> zarr.Group:
+        """Create the Zarr group ``data.zarr``."""
+        folder = f"{self.folder}/data.zarr"
+        store = FolderStore(
+            self.backend, folder, lambda key, data: self._note(f"data.zarr/{key}", data)
+        )
+        return zarr.create_group(store, zarr_format=3)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write one object, such as ``weights.safetensors``."""
+        self.backend.write(f"{self.folder}/{path}", data)
+        self._note(path, data)
+
+    def _note(self, path: str, data: bytes) -> None:
+        self.objects[path] = {"sha256": digest(data), "bytes": len(data)}
+
+    def publish(self, document: Mapping[str, Any]) -> tuple[Document, bool]:
+        """Publish the manifest; return the winner's, and whether it is this attempt's."""
+        body = {
+            **document,
+            "attempt": self.name,
+            "objects": self.objects,
+            "published": now(),
+            "provenance": {**provenance(), **document.get("provenance", {})},
+        }
+        data, path = seal(body), manifest_path(self.home)
+        if self.backend.create(path, data):
+            return unseal(data, path), True
+        self.abandon()
+        return read_document(self.backend, path), False
+
+    def abandon(self) -> None:
+        """Remove what this attempt wrote."""
+        self.backend.delete([entry.path for entry in self.backend.walk(self.folder)])
+
+
+@contextlib.contextmanager
+def attempting(backend: Backend, home: str) -> Iterator[Attempt]:
+    """Yield an attempt and remove its objects if it fails."""
+    attempt = Attempt(backend, home)
+    try:
+        yield attempt
+    except BaseException:
+        with contextlib.suppress(Exception):
+            attempt.abandon()
+        raise
+
+
+def manifest_path(home: str) -> str:
+    """Return where the manifest of ``home`` lies."""
+    return f"{home}/manifest.json"
+
+
+def read_manifest(backend: Backend, home: str) -> Document:
+    """Read a manifest.
+
+    Raises
+    ------
+    NotFound
+        If no attempt has won yet.
+    """
+    try:
+        return read_document(backend, manifest_path(home))
+    except FileNotFoundError:
+        raise NotFound(f"{home} has not been computed") from None
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Return what code computed this: versions and, in a checkout, the commit."""
+    versions = {name: metadata.version(name) for name in ("torch", "numpy", "zarr")}
+    return {
+        "wavemill": metadata.version("wavemill"),
+        "commit": _commit(),
+        "python": sys.version.split()[0],
+        **versions,
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,117 @@
+"""S3 and what speaks its protocol with conditional writes (MinIO, for one)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import s3fs
+from botocore.exceptions import ClientError
+
+from storage.backends.base import ObjectInfo, probe
+
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+
+
+class S3Backend:
+    """Objects below ``bucket/prefix``; ``If-None-Match: *`` publishes.
+
+    Credentials, region and endpoint come from the environment, as for every AWS client.
+    """
+
+    shared = True
+
+    def __init__(self, location: str, *, single_writer: bool = False) -> None:
+        self.bucket, _, self.prefix = location.strip("/").partition("/")
+        self.url = f"s3://{location.strip('/')}"
+        self.single_writer = single_writer
+
+    @cached_property
+    def _fs(self) -> Any:
+        return s3fs.S3FileSystem(use_listings_cache=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel without the connection: each process opens its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_fs"}
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{path}".strip("/")
+
+    def _full(self, path: str) -> str:
+        return f"{self.bucket}/{self._key(path)}"
+
+    def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return bytes ``start:stop`` of an object by a ranged get."""
+        return bytes(self._fs.cat_file(self._full(path), start=start or None, end=stop))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put an object."""
+        self._fs.pipe_file(self._full(path), bytes(data))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Put an object on the condition that its key is free."""
+        if self.single_writer:
+            if self.exists(path):
+                return False
+            self.write(path, data)
+            return True
+        try:
+            self._put_if_absent(path, data)
+        except ClientError as error:
+            if _code(error) in _TAKEN:
+                return False
+            raise
+        except FileExistsError:
+            return False
+        except OSError as error:  # s3fs translates what it knows and keeps the cause
+            if isinstance(error.__cause__, ClientError) and _code(error.__cause__) in _TAKEN:
+                return False
+            raise
+        return True
+
+    def _put_if_absent(self, path: str, data: bytes) -> None:
+        self._fs.call_s3(
+            "put_object", Bucket=self.bucket, Key=self._key(path), Body=bytes(data), IfNoneMatch="*"
+        )
+
+    def exists(self, path: str) -> bool:
+        """Say whether an object is there."""
+        return bool(self._fs.isfile(self._full(path)))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names directly below a prefix."""
+        try:
+            listed = self._fs.ls(self._full(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(name.rstrip("/").rsplit("/", 1)[1] for name in listed)
+
+    def walk(self, folder: str) -> Iterator[ObjectInfo]:
+        """Yield every object below a prefix."""
+        start = len(self.bucket) + 1 + (len(self.prefix) + 1 if self.prefix else 0)
+        for name, entry in self._fs.find(self._full(folder), detail=True).items():
+            yield ObjectInfo(name[start:], entry["size"], entry["LastModified"].timestamp())
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete objects in bulk; deleting what is gone is no error on S3."""
+        for batch in batched(paths, 1000):
+            objects = [{"Key": self._key(path)} for path in batch]
+            self._fs.call_s3("delete_objects", Bucket=self.bucket, Delete={"Objects": objects})
+
+    def enforces_exclusive_creation(self) -> bool:
+        """Put the same key twice with ``If-None-Match``: some servers ignore the condition."""
+        return probe(self, f"leases/.probe-{uuid.uuid4().hex}")
+
+
+def batched(paths: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield lists of at most ``size`` paths, the most that one bulk request takes."""
+    iterator = iter(paths)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,259 @@
+"""Datasets: reading one version, and changing a dataset by publishing the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import xarray as xr
+
+from storage.documents import Document
+from storage.errors import InvalidRequest
+from storage.parts import FIELDS, lazy_rows
+from storage.records import DatasetVersion, PartRef, Schema
+from storage.tables import read_table, select, write_table
+
+if TYPE_CHECKING:
+    from storage.store import Store
+
+Build = Callable[[DatasetVersion], DatasetVersion | None]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One version of a dataset, read lazily."""
+
+    store: Store
+    name: str
+    version: DatasetVersion
+
+    @property
+    def schema(self) -> Schema:
+        """What every sample is."""
+        return self.version.schema
+
+    def all_samples(self) -> pd.DataFrame:
+        """Return every sample of every part, with ``withdrawn`` (None or the reason)."""
+        tables = [read_table(self.store.backend, key) for key in self.version.samples]
+        if not tables:
+            return pd.DataFrame({"sample_id": [], "part": [], "row": [], "withdrawn": []})
+        order = {part.key: index for index, part in enumerate(self.version.parts)}
+        gone = {(part.key, row): why for part in self.version.parts for row, why in part.withdrawn}
+        frame = pd.concat(tables, ignore_index=True)
+        frame = frame[frame["part"].isin(list(order))]
+        frame = frame.assign(__part=frame["part"].map(order)).sort_values(["__part", "row"])
+        frame = frame.drop(columns="__part").reset_index(drop=True)
+        places = zip(frame["part"], frame["row"], strict=True)
+        return frame.assign(
+            withdrawn=pd.Series([gone.get(place) for place in places], dtype=object)
+        )
+
+    def samples(self, where: str | None = None) -> pd.DataFrame:
+        """Return the table of samples, in the order of the arrays.
+
+        Parameters
+        ----------
+        where
+            A DuckDB expression over its columns.
+        """
+        frame = self.all_samples()
+        frame = frame[frame["withdrawn"].isna()].drop(columns="withdrawn").reset_index(drop=True)
+        return select(frame, where, "--where")
+
+    def quarantine(self) -> pd.DataFrame:
+        """Return the inputs that were refused: ``unit, reason, message``."""
+        key = self.version.quarantine
+        empty = pd.DataFrame({"unit": [], "reason": [], "message": []}, dtype=str)
+        return read_table(self.store.backend, key) if key else empty
+
+    def to_xarray(self, where: str | None = None) -> xr.DataArray:
+        """Return the samples as a lazy array ``(sample[, component], y, x)``.
+
+        The sample table's columns are coordinates along ``sample``; ``y`` and ``x`` are in
+        units of the grid spacing's.
+        """
+        frame, schema = self.samples(where), self.schema
+        data = lazy_rows(
+            self.store.url, FIELDS, frame["part"], frame["row"], schema.row_shape, schema.dtype
+        )
+        coordinates = sample_coordinates(frame)
+        for axis, size, step in zip("yx", schema.shape, schema.spacing, strict=True):
+            coordinates[axis] = (axis, [step * index for index in range(size)])
+        if len(schema.components) > 1:
+            coordinates["component"] = ("component", list(schema.components))
+        attributes = {"dataset": self.name, "version": self.version.version}
+        return xr.DataArray(data, coordinates, schema.dims, schema.variable, attributes)
+
+    def relabel(self, labels: pd.DataFrame, note: str = "relabelled") -> Dataset:
+        """Publish a version whose samples carry the columns of ``labels``, copying no array.
+
+        Parameters
+        ----------
+        labels
+            One row a sample, a ``sample_id`` column, and the columns to set or to add.
+
+        Raises
+        ------
+        InvalidRequest
+            If an id is unknown or repeated, or a column is not the user's to set.
+        """
+        self._check_labels(labels)
+
+        def build(version: DatasetVersion) -> DatasetVersion | None:
+            keys = [self._relabelled(key, labels.set_index("sample_id")) for key in version.samples]
+            return replace(version, samples=tuple(keys), note=note)
+
+        return self.store.publish_dataset(self.name, build)
+
+    def _check_labels(self, labels: pd.DataFrame) -> None:
+        reserved = {"part", "row", "unit", "stamp", "sha256", "source", "index", "withdrawn"}
+        if "sample_id" not in labels or labels["sample_id"].duplicated().any():
+            raise InvalidRequest("labels need a column sample_id without repetitions")
+        if taken := reserved & set(labels):
+            raise InvalidRequest(f"columns {sorted(taken)} are provenance: choose other names")
+        if unknown := set(labels["sample_id"]) - set(self.samples()["sample_id"]):
+            raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")
+
+    def _relabelled(self, key: str, labels: pd.DataFrame) -> str:
+        table = read_table(self.store.backend, key).set_index("sample_id")
+        joined = labels.reindex(table.index).combine_first(table)
+        return write_table(self.store.backend, joined.reset_index())
+
+    def withdraw(self, sample_ids: Iterable[str], note: str = "withdrawn") -> Dataset:
+        """Publish a version without some samples, copying no array.
+
+        Raises
+        ------
+        InvalidRequest
+            If an id is unknown.
+        """
+        wanted = set(sample_ids)
+        if unknown := wanted - set(self.samples()["sample_id"]):
+            raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")
+        change = Change(self.schema, withdraw=dict.fromkeys(wanted, "request"), note=note)
+        return self.store.publish_dataset(self.name, lambda version: change.apply(self, version))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one run adds to and takes from a dataset, merged into whatever is newest.
+
+    Attributes
+    ----------
+    parts, samples
+        New parts and the rows of their table.
+    withdraw
+        Sample id to reason.
+    restore
+        Ids of samples withdrawn as ``missing`` that are back.
+    seen, refused
+        Units that the run looked at, and the table of those it put in quarantine.
+    """
+
+    schema: Schema
+    parts: tuple[PartRef, ...] = ()
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    withdraw: dict[str, str] = field(default_factory=dict)
+    restore: Collection[str] = ()
+    seen: Collection[str] = ()
+    refused: pd.DataFrame = field(default_factory=pd.DataFrame)
+    note: str = ""
+
+    def first(self, store: Store) -> DatasetVersion:
+        """Return the first version of a dataset that does not exist yet."""
+        return self._extended(store, DatasetVersion(self.schema, (), (), note=self.note))
+
+    def apply(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion | None:
+        """Return the successor of ``version``, or None if the change is already in it."""
+        current = replace(dataset, version=version)
+        rows = current.all_samples()
+        live = rows[rows["withdrawn"].isna()]
+        present = {part.key for part in version.parts}
+        fresh = [part for part in self.parts if part.key not in present]
+        added = set(self.samples["sample_id"]) if fresh else set()
+        reasons = {**dict.fromkeys(added, "replaced"), **self.withdraw}
+        marks = live[live["sample_id"].isin(list(reasons))]
+        parts = _marked(version.parts, marks, reasons)
+        parts = _restored(parts, rows, self.restore)
+        following = self._extended(dataset.store, replace(version, parts=parts, note=self.note))
+        return None if _same(following, version) else following
+
+    def _extended(self, store: Store, version: DatasetVersion) -> DatasetVersion:
+        """Append the parts and the tables that ``version`` lacks."""
+        present = {part.key for part in version.parts}
+        fresh = tuple(part for part in self.parts if part.key not in present)
+        tables = version.samples
+        if fresh:
+            rows = self.samples[self.samples["part"].isin([part.key for part in fresh])]
+            tables = (*tables, write_table(store.backend, rows.reset_index(drop=True)))
+        return replace(
+            version,
+            parts=(*version.parts, *fresh),
+            samples=tables,
+            quarantine=self._quarantine(store, version),
+        )
+
+    def _quarantine(self, store: Store, version: DatasetVersion) -> str | None:
+        """Keep the old entries that this run did not look at, and add its own."""
+        frames = [self.refused]
+        if version.quarantine:
+            old = read_table(store.backend, version.quarantine)
+            frames.append(old[~old["unit"].isin(list(self.seen))])
+        merged = pd.concat([frame for frame in frames if len(frame)] or [pd.DataFrame()])
+        if not len(merged):
+            return None
+        merged = merged.drop_duplicates("unit").sort_values("unit").reset_index(drop=True)
+        return write_table(store.backend, merged)
+
+
+def _marked(
+    parts: tuple[PartRef, ...], rows: pd.DataFrame, reasons: dict[str, str]
+) -> tuple[PartRef, ...]:
+    """Return the parts with ``rows`` withdrawn."""
+    marks: dict[str, list[tuple[int, str]]] = {}
+    for sample, key, row in zip(rows["sample_id"], rows["part"], rows["row"], strict=True):
+        marks.setdefault(key, []).append((int(row), reasons[sample]))
+    return tuple(
+        replace(part, withdrawn=tuple(sorted((*part.withdrawn, *marks[part.key]))))
+        if part.key in marks
+        else part
+        for part in parts
+    )
+
+
+def _restored(
+    parts: tuple[PartRef, ...], rows: pd.DataFrame, samples: Collection[str]
+) -> tuple[PartRef, ...]:
+    """Return the parts with the rows of ``samples`` that went missing live again."""
+    back = rows[rows["sample_id"].isin(list(samples)) & (rows["withdrawn"] == "missing")]
+    places = set(zip(back["part"], back["row"], strict=True))
+    return tuple(
+        replace(part, withdrawn=tuple(m for m in part.withdrawn if (part.key, m[0]) not in places))
+        for part in parts
+    )
+
+
+def _same(one: DatasetVersion, other: DatasetVersion) -> bool:
+    def content(version: DatasetVersion) -> Document:
+        return {**version.to_json(), "note": "", "parent": None}
+
+    return content(one) == content(other)
+
+
+def sample_coordinates(frame: pd.DataFrame) -> dict[str, tuple[str, object]]:
+    """Return the columns of a sample table as coordinates along ``sample``.
+
+    Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store.
+    """
+    hidden = {"part", "row", "unit", "stamp", "withdrawn"}
+    return {
+        str(name): ("sample", frame[name].to_numpy(dtype=object if _is_text(frame[name]) else None))
+        for name in frame
+        if name not in hidden
+    }
+
+
+def _is_text(column: pd.Series) -> bool:
+    return bool(pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column))

@@ -1,0 +1,201 @@
+"""Feature queries: which samples, which coefficients, read only when converted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from storage import index
+from storage.datasets import Dataset, sample_coordinates
+from storage.errors import InvalidRequest, NotFound
+from storage.parts import FEATURES, lazy_rows, read_rows
+from storage.records import ViewVersion
+from storage.tables import read_table, select
+
+if TYPE_CHECKING:
+    from storage.store import Store
+
+_PROVENANCE = ("part", "row", "feature_part", "unit", "stamp")
+
+
+@dataclass(frozen=True)
+class FeatureFrame:
+    """Samples by coefficients, not yet read.
+
+    Attributes
+    ----------
+    samples
+        One row a sample: id, metadata, and where its features lie.
+    coefficients
+        One row a coefficient: what it is, with its ``position`` in the stored array.
+    missing
+        Number of selected samples whose features are not computed yet.
+    """
+
+    url: str
+    dataset: str
+    view: str
+    version: ViewVersion
+    samples: pd.DataFrame
+    coefficients: pd.DataFrame
+    missing: int = 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def _columns(self) -> list[int] | None:
+        positions = [int(position) for position in self.coefficients["position"]]
+        return None if positions == list(range(self.version.row_shape[0])) else positions
+
+    def to_xarray(self) -> xr.DataArray:
+        """Return a lazy array ``(sample, coefficient[, y, x])`` with labelled axes."""
+        data = lazy_rows(
+            self.url,
+            FEATURES,
+            self.samples["feature_part"],
+            self.samples["row"],
+            self.version.row_shape,
+            self.version.dtype,
+            self._columns,
+        )
+        coordinates = sample_coordinates(self.samples.drop(columns="feature_part"))
+        table = self.coefficients.drop(columns="position")
+        for name in table:  # a label must not share the name of an axis
+            label = name if name not in ("sample", *self.version.dims) else f"{name}_name"
+            values = table[name]
+            text = pd.api.types.is_string_dtype(values)
+            coordinates[str(label)] = (
+                "coefficient",
+                values.to_numpy(dtype=object if text else None),
+            )
+        attributes = {"dataset": self.dataset, "view": self.view, "version": self.version.version}
+        return xr.DataArray(data, coordinates, self.version.dims, self.view, attributes)
+
+    def batches(self, rows: int = 1024) -> Iterator[tuple[pd.DataFrame, np.ndarray[Any, Any]]]:
+        """Yield tables of samples and their features, ``rows`` at a time."""
+        for start in range(0, len(self), rows):
+            samples = self.samples.iloc[start : start + rows]
+            yield samples, self._read(samples)
+
+    def _read(self, samples: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Read the features of some samples, in their order."""
+        shape = (len(self.coefficients), *self.version.row_shape[1:])
+        features = np.empty((len(samples), *shape), dtype=self.version.dtype)
+        positions = np.arange(len(samples))
+        for key, group in samples.assign(__at=positions).groupby("feature_part", sort=False):
+            rows = group["row"].to_numpy()
+            order = np.argsort(rows, kind="stable")
+            read = read_rows(self.url, str(key), FEATURES, rows[order].tolist(), self._columns)
+            features[group["__at"].to_numpy()[order]] = read
+        return features
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row a sample: its metadata, then one column a coefficient.
+
+        Coefficients that are maps are averaged over space; :meth:`to_xarray` keeps the maps.
+        """
+        frames = [self.table(samples, features) for samples, features in self.batches()]
+        return (
+            pd.concat(frames, ignore_index=True)
+            if frames
+            else self.table(self.samples, self._read(self.samples))
+        )
+
+    def table(self, samples: pd.DataFrame, features: np.ndarray[Any, Any]) -> pd.DataFrame:
+        """Return the rows of :meth:`to_pandas` for one batch."""
+        means = features.reshape(*features.shape[:2], -1).mean(axis=2)
+        columns = [str(name) for name in self.coefficients["name"]]
+        metadata = samples.drop(columns=[c for c in _PROVENANCE if c in samples])
+        values = pd.DataFrame(means, index=metadata.index, columns=columns)
+        return pd.concat([metadata, values], axis=1).reset_index(drop=True)
+
+    def to_torch(self, target: str | None = None) -> TorchFeatures:
+        """Return a map-style torch data set with batched reads, opened in each worker.
+
+        Parameters
+        ----------
+        target
+            A numeric column of the sample table to yield beside the features.
+        """
+        if target is not None and target not in self.samples:
+            raise InvalidRequest(
+                f"no column {target!r}; columns: {', '.join(map(str, self.samples))}"
+            )
+        return TorchFeatures(self, target)
+
+
+class TorchFeatures(torch.utils.data.Dataset[Any]):
+    """Features for ``torch.utils.data.DataLoader``; ``__getitems__`` reads a whole batch."""
+
+    def __init__(self, frame: FeatureFrame, target: str | None) -> None:
+        self.frame = frame
+        self.target = target
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Return the items of a batch, read together."""
+        samples = self.frame.samples.iloc[list(indices)]
+        features = torch.from_numpy(cast(Callable[..., Any], self.frame._read)(samples))
+        if self.target is None:
+            return list(features)
+        targets = torch.as_tensor(samples[self.target].to_numpy(dtype=float).copy())
+        return list(zip(features, targets, strict=True))
+
+
+def historical_features(
+    store: Store,
+    dataset: str,
+    view: str,
+    where: str | None,
+    coefficients: str | None,
+    as_of: int | str | None,
+) -> FeatureFrame:
+    """Select samples and coefficients; see :meth:`storage.Store.get_historical_features`."""
+    source = store.dataset(dataset, as_of)
+    version = store.view(dataset, view, as_of)
+    return _frame(store, source, view, version, source.samples(where), coefficients)
+
+
+def online_features(
+    store: Store, dataset: str, ids: Sequence[str], view: str, coefficients: str | None
+) -> FeatureFrame:
+    """Look samples up by id; see :meth:`storage.Store.get_online_features`.
+
+    Raises
+    ------
+    NotFound
+        If an id is not in the dataset.
+    """
+    source = store.dataset(dataset)
+    samples = index.locate(source, ids)
+    if unknown := [i for i in ids if i not in set(samples["sample_id"])]:
+        raise NotFound(f"{dataset} has no samples {unknown[:5]}")
+    return _frame(store, source, view, store.view(dataset, view), samples, coefficients)
+
+
+def _frame(
+    store: Store,
+    dataset: Dataset,
+    view: str,
+    version: ViewVersion,
+    samples: pd.DataFrame,
+    coefficients: str | None,
+) -> FeatureFrame:
+    table = read_table(store.backend, version.coefficients)
+    table = select(table.assign(position=range(len(table))), coefficients, "--coefficients")
+    placed = samples.assign(feature_part=samples["part"].map(version.parts))
+    ready = placed[placed["feature_part"].notna()].reset_index(drop=True)
+    missing = len(placed) - len(ready)
+    return FeatureFrame(store.url, dataset.name, view, version, ready, table, missing)

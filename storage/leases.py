@@ -1,0 +1,119 @@
+"""Leases: a run says that it is alive, so that nothing it relies on is collected.
+
+Writing one's own lease comes before looking for the other kind, on both sides; so of a run
+and a collector that start together, at least one sees the other. Ages are compared between
+objects of the same store, so clocks of different machines do not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Literal
+
+from storage.backends import Backend, ObjectInfo
+from storage.documents import now, seal
+from storage.errors import Conflict
+
+HEARTBEAT = 20.0
+LIFETIME = 6 * HEARTBEAT
+
+Kind = Literal["run", "gc"]
+log = logging.getLogger("wavemill.storage")
+
+
+class Lease:
+    """A heartbeat object ``leases/<kind>-<id>.json``."""
+
+    def __init__(self, backend: Backend, kind: Kind) -> None:
+        self.backend = backend
+        self.path = f"leases/{kind}-{uuid.uuid4().hex[:12]}.json"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=self.path, daemon=True)
+
+    def start(self) -> None:
+        """Write the lease and keep it fresh from a thread."""
+        self.beat()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the heartbeat and remove the lease."""
+        self._stop.set()
+        self._thread.join(timeout=HEARTBEAT)
+        self.backend.delete([self.path])
+
+    def beat(self) -> None:
+        """Write the lease anew."""
+        holder = {"host": socket.gethostname(), "process": os.getpid(), "time": now()}
+        self.backend.write(self.path, seal(holder))
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            try:
+                self.beat()
+            except OSError as error:  # a store that is away for a moment: try at the next beat
+                log.warning("lease %s could not be renewed: %s", self.path, error)
+
+
+def alive(backend: Backend, kind: Kind, own: str) -> list[ObjectInfo]:
+    """Return leases of ``kind`` whose last beat is recent by the store's own clock."""
+    leases = {entry.path: entry for entry in backend.walk("leases")}
+    present = leases[own].modified if own in leases else time.time()
+    return [
+        entry
+        for path, entry in leases.items()
+        if path.startswith(f"leases/{kind}-")
+        and path != own
+        and present - entry.modified < LIFETIME
+    ]
+
+
+@contextlib.contextmanager
+def run_lease(backend: Backend, *, patience: float = 600.0) -> Iterator[Lease]:
+    """Hold a lease for a run, waiting for a collector to finish first.
+
+    Raises
+    ------
+    Conflict
+        If a collector is still at work after ``patience`` seconds.
+    """
+    lease = Lease(backend, "run")
+    lease.start()
+    try:
+        deadline = time.monotonic() + patience
+        while alive(backend, "gc", lease.path):
+            if time.monotonic() > deadline:
+                raise Conflict(f"a `wavemill gc` has been at work for {patience:.0f} s: try later")
+            lease.beat()
+            time.sleep(0.5)
+        yield lease
+    finally:
+        lease.stop()
+
+
+@contextlib.contextmanager
+def collector_lease(backend: Backend) -> Iterator[Lease]:
+    """Hold the collector's lease.
+
+    Raises
+    ------
+    Conflict
+        If a run or another collector is alive.
+    """
+    lease = Lease(backend, "gc")
+    lease.start()
+    try:
+        for kind in ("run", "gc"):
+            if others := alive(backend, kind, lease.path):
+                raise Conflict(
+                    f"{others[0].path} is alive, and gc deletes nothing beside it: try when it ends"
+                )
+        yield lease
+    finally:
+        lease.stop()

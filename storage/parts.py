@@ -1,0 +1,92 @@
+"""Parts: immutable groups of arrays, named by the derivation that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import dask.array as da
+import numpy as np
+from dask.delayed import delayed
+
+from storage.arrays import layout, open_array
+from storage.attempts import read_manifest
+from storage.backends import open_backend
+
+FIELDS = "fields"
+FEATURES = "features"
+
+
+def part_home(key: str) -> str:
+    """Return the folder of a part."""
+    return f"parts/{key[:2]}/{key}"
+
+
+@lru_cache(maxsize=4096)
+def _data_folder(url: str, key: str) -> str:
+    home = part_home(key)
+    return f"{home}/{read_manifest(open_backend(url), home)['attempt']}/data.zarr"
+
+
+def read_rows(
+    url: str, key: str, name: str, rows: Sequence[int], columns: Sequence[int] | None = None
+) -> np.ndarray[Any, Any]:
+    """Read some rows of one part's array, and of those some coefficients.
+
+    Only the chunks that hold the rows are read: a run of rows in one slice, scattered rows
+    one chunk at a time.
+    """
+    array = open_array(url, _data_folder(url, key), name)
+    wanted = np.asarray(rows, dtype=np.intp)
+    if len(wanted) and np.array_equal(wanted, np.arange(wanted[0], wanted[0] + len(wanted))):
+        data = cast("np.ndarray[Any, Any]", array[int(wanted[0]) : int(wanted[-1]) + 1])
+    else:
+        ordered, inverse = np.unique(wanted, return_inverse=True)
+        data = cast("np.ndarray[Any, Any]", array.oindex[ordered])[inverse]
+    return data if columns is None else data[:, list(columns)]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one part, to be read together."""
+
+    key: str
+    rows: tuple[int, ...]
+
+
+def blocks(keys: Iterable[str], rows: Iterable[int], shard: int) -> list[Block]:
+    """Group (part, row) pairs, kept in order, into reads of at most one shard each."""
+    found: list[tuple[str, list[int]]] = []
+    previous: tuple[str, int] | None = None
+    for key, row in zip(keys, rows, strict=True):
+        place = (key, row // shard)
+        if place != previous:
+            found.append((key, []))
+        found[-1][1].append(int(row))
+        previous = place
+    return [Block(key, tuple(group)) for key, group in found]
+
+
+def lazy_rows(
+    url: str,
+    name: str,
+    keys: Iterable[str],
+    rows: Iterable[int],
+    row_shape: tuple[int, ...],
+    dtype: str,
+    columns: Sequence[int] | None = None,
+) -> da.Array:
+    """Return a Dask array of the rows, which opens a part only when it is computed."""
+    selected = row_shape if columns is None else (len(columns), *row_shape[1:])
+    row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape))
+    shard = layout(2**62, row_bytes)[1]
+    read = delayed(read_rows, pure=True)
+    pieces = [
+        da.from_delayed(
+            read(url, block.key, name, block.rows, columns), (len(block.rows), *selected), dtype
+        )
+        for block in blocks(keys, rows, shard)
+    ]
+    return cast(da.Array, da.concatenate(pieces or [da.zeros((0, *selected), dtype=dtype)]))

@@ -1,0 +1,89 @@
+"""Parquet tables, named by their own content, and the SQL expressions users put to them."""
+
+from __future__ import annotations
+
+import io
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.backends import Backend
+from storage.errors import Damaged, InvalidRequest
+from storage.keys import digest
+
+
+def table_path(key: str) -> str:
+    """Return where a table lies."""
+    return f"tables/{key}.parquet"
+
+
+def write_table(backend: Backend, frame: pd.DataFrame) -> str:
+    """Write a table and return its key, the sha256 of its bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), buffer, compression="zstd")
+    key = digest(buffer.getvalue())
+    backend.create(table_path(key), buffer.getvalue())
+    return key
+
+
+def read_table(backend: Backend, key: str) -> pd.DataFrame:
+    """Read a table and check that it is the one that was written.
+
+    Raises
+    ------
+    Damaged
+        If it is missing or its bytes changed.
+    """
+    try:
+        data = backend.read(table_path(key))
+    except FileNotFoundError:
+        raise Damaged(f"table {key[:12]} is missing: run `wavemill verify`") from None
+    if digest(data) != key:
+        raise Damaged(f"table {key[:12]} differs from what was written: run `wavemill verify`")
+    frame: pd.DataFrame = pq.read_table(io.BytesIO(data)).to_pandas()
+    return frame
+
+
+def select(frame: pd.DataFrame, expression: str | None, option: str) -> pd.DataFrame:
+    """Return the rows of ``frame`` for which a DuckDB expression holds, in their order.
+
+    Parameters
+    ----------
+    expression
+        Such as ``order == 2 and j1 == 0``; column names that are SQL keywords need no quotes.
+    option
+        What the user wrote it behind, for the message.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is not one boolean expression over the columns of ``frame``.
+    """
+    if expression is None or not expression.strip():
+        return frame
+    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
+        connection.execute("SET lock_configuration = true")
+        connection.register("frame", frame.assign(__row=range(len(frame))))
+        query = f"SELECT __row FROM frame WHERE (\n{_quoted(expression, [str(column) for column in frame])}\n) ORDER BY __row"
+        try:
+            if len(duckdb.extract_statements(query)) != 1:
+                raise InvalidRequest(f"{option} takes one expression, not several statements")
+            rows = [int(row) for (row,) in connection.execute(query).fetchall()]
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            columns = ", ".join(map(str, frame))
+            raise InvalidRequest(f"{option} {expression!r}: {reason}; columns: {columns}") from None
+    return frame.iloc[rows].reset_index(drop=True)
+
+
+def _quoted(expression: str, columns: list[str]) -> str:
+    """Quote the keywords that are columns here, such as ``order``."""
+    pieces, end = [], len(expression)
+    for start, kind in reversed(duckdb.tokenize(expression)):
+        word = expression[start:end].strip()
+        quote = kind == duckdb.token_type.keyword and word.lower() in columns
+        pieces.append(f'"{word.lower()}" ' if quote else expression[start:end])
+        end = start
+    return expression[:end] + "".join(reversed(pieces))
