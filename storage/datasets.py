@@ -170,9 +170,7 @@ class Change:
         current = replace(dataset, version=version)
         rows = current.all_samples()
         live = rows[rows["withdrawn"].isna()]
-        present = {part.key for part in version.parts}
-        fresh = [part for part in self.parts if part.key not in present]
-        added = set(self.samples["sample_id"]) if fresh else set()
+        added = self._added_to(version)["sample_id"] if self.parts else []
         reasons = {**dict.fromkeys(added, "replaced"), **self.withdraw}
         marks = live[live["sample_id"].isin(list(reasons))]
         parts = _marked(version.parts, marks, reasons)
@@ -186,14 +184,18 @@ class Change:
         fresh = tuple(part for part in self.parts if part.key not in present)
         tables = version.samples
         if fresh:
-            rows = self.samples[self.samples["part"].isin([part.key for part in fresh])]
-            tables = (*tables, write_table(store.backend, rows.reset_index(drop=True)))
+            tables = (*tables, write_table(store.backend, self._added_to(version)))
         return replace(
             version,
             parts=(*version.parts, *fresh),
             samples=tables,
             quarantine=self._quarantine(store, version),
         )
+
+    def _added_to(self, version: DatasetVersion) -> pd.DataFrame:
+        """Return the rows of the parts that ``version`` lacks."""
+        present = [part.key for part in version.parts]
+        return self.samples[~self.samples["part"].isin(present)].reset_index(drop=True)
 
     def _quarantine(self, store: Store, version: DatasetVersion) -> str | None:
         """Keep the old entries that this run did not look at, and add its own."""

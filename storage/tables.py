@@ -66,7 +66,8 @@ def select(frame: pd.DataFrame, expression: str | None, option: str) -> pd.DataF
     with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
         connection.execute("SET lock_configuration = true")
         connection.register("frame", frame.assign(__row=range(len(frame))))
-        query = f"SELECT __row FROM frame WHERE (\n{_quoted(expression, [str(column) for column in frame])}\n) ORDER BY __row"
+        condition = _quoted(expression, [str(column) for column in frame])
+        query = f"SELECT __row FROM frame WHERE (\n{condition}\n) ORDER BY __row"
         try:
             if len(duckdb.extract_statements(query)) != 1:
                 raise InvalidRequest(f"{option} takes one expression, not several statements")

@@ -1,0 +1,462 @@
+"""What every backend must do: one class, run against each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import zarr
+
+from storage import (
+    Change,
+    Conflict,
+    Damaged,
+    InvalidRequest,
+    NotFound,
+    PartRef,
+    Schema,
+    Store,
+    ViewVersion,
+    open_store,
+)
+from storage.arrays import create_array
+from storage.collect import Retention, collect
+from storage.keys import derivation_key
+from storage.leases import collector_lease
+from storage.verify import repair, verify
+
+SCHEMA = Schema("vorticity", ("vorticity",), (8, 6), spacing=(0.5, 0.25))
+INGEST = {"kind": "ingest", "parameters": {}, "algorithm": 1}
+VIEW = {"kind": "double", "parameters": {"by": 2}, "algorithm": 1}
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place for a store on each backend."""
+    match request.param:
+        case "local":
+            return str(tmp_path / "store")
+        case "memory":
+            return f"memory://{uuid4().hex}"
+        case _:
+            return str(request.getfixturevalue("bucket")) + "/store"
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    """An empty store, open for writing."""
+    return open_store(url, writable=True)
+
+
+def fields(rows: int, seed: int) -> np.ndarray[Any, Any]:
+    """Random fields of the schema's shape."""
+    return np.random.default_rng(seed).standard_normal((rows, 8, 6)).astype("float32")
+
+
+def filler(data: np.ndarray[Any, Any], name: str, dims: list[str]) -> Callable[[zarr.Group], Any]:
+    """Return a function that writes ``data`` as a part's array."""
+
+    def write(group: zarr.Group) -> dict[str, Any]:
+        array = create_array(group, name, len(data), data.shape[1:], str(data.dtype), dims)
+        array[:] = data
+        return {"rows": len(data)}
+
+    return write
+
+
+def add_part(store: Store, seed: int, rows: int = 5) -> tuple[PartRef, pd.DataFrame]:
+    """Write a part of fields and return it with its rows of the sample table."""
+    write = filler(fields(rows, seed), "fields", ["sample", "y", "x"])
+    manifest, _ = store.write_part(INGEST, [seed], write)
+    table = pd.DataFrame(
+        {
+            "sample_id": [f"s{seed}-{row}" for row in range(rows)],
+            "part": manifest["key"],
+            "row": range(rows),
+            "unit": [f"file{seed}"] * rows,
+            "sha256": f"{seed}" * 4,
+            "reynolds": [100.0 * seed + row for row in range(rows)],
+        }
+    )
+    return PartRef(manifest["key"], rows), table
+
+
+def add_dataset(store: Store, seeds: tuple[int, ...] = (1, 2), name: str = "flow") -> None:
+    """Publish a version with a part for each seed."""
+    parts, tables = zip(*(add_part(store, seed) for seed in seeds), strict=True)
+    samples = pd.concat(tables, ignore_index=True)
+    store.change_dataset(name, Change(SCHEMA, parts=tuple(parts), samples=samples))
+
+
+def add_view(store: Store, name: str = "flow", view: str = "double") -> ViewVersion:
+    """Publish a view whose two coefficients are the field and twice the field."""
+    dataset = store.dataset(name)
+    parts = {}
+    for part in dataset.version.parts:
+        source = store.dataset(name).to_xarray()
+        del source
+        data = np.stack([fields_of(store, part.key), 2 * fields_of(store, part.key)], axis=1)
+        write = filler(data, "features", ["sample", "coefficient", "y", "x"])
+        manifest, _ = store.write_part(VIEW, [part.key], write)
+        parts[part.key] = manifest["key"]
+    table = pd.DataFrame({"name": ["S0", "S1"], "order": [0, 1], "j1": [-1, 0]})
+    version = ViewVersion(
+        VIEW, dataset.version.version, store.write_table(table), (2, 8, 6), "float32", parts
+    )
+    return store.publish_view(name, view, version)
+
+
+def fields_of(store: Store, key: str) -> np.ndarray[Any, Any]:
+    """Read a whole part."""
+    from storage.parts import read_rows
+
+    rows = store.part_manifest(key)["meta"]["rows"]
+    return read_rows(store.url, key, "fields", range(rows))
+
+
+class TestStore:
+    def test_exclusive_creation_has_one_winner(self, store: Store) -> None:
+        """Eight writers at once, one name, one winner."""
+        gate = threading.Barrier(8)
+
+        def create(number: int) -> bool:
+            gate.wait()
+            return store.backend.create("datasets/x/1.json", b"%d" % number)
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(create, range(8)))
+        assert won.count(True) == 1
+        assert store.backend.read("datasets/x/1.json") == b"%d" % won.index(True)
+
+    def test_a_range_of_an_object_is_what_was_asked(self, store: Store) -> None:
+        """Ranges from the start, from the end, and within."""
+        store.backend.write("a/b", b"0123456789")
+        assert store.backend.read("a/b", 2, 5) == b"234"
+        assert store.backend.read("a/b", -3) == b"789"
+        assert store.backend.read("a/b") == b"0123456789"
+        assert [(e.path, e.size) for e in store.backend.walk("a")] == [("a/b", 10)]
+        with pytest.raises(FileNotFoundError):
+            store.backend.read("a/c")
+
+    def test_fields_come_back_bit_for_bit(self, store: Store) -> None:
+        """What was written is read, in order, with its labels and its grid."""
+        add_dataset(store)
+        array = store.dataset("flow").to_xarray()
+        assert array.dims == ("sample", "y", "x")
+        assert array.chunks is not None
+        np.testing.assert_array_equal(array.values, np.concatenate([fields(5, 1), fields(5, 2)]))
+        assert list(array.sample_id.values[:2]) == ["s1-0", "s1-1"]
+        np.testing.assert_allclose(array.y, 0.5 * np.arange(8), rtol=0)
+
+    def test_opening_and_listing_read_no_part(self, store: Store, url: str) -> None:
+        """Damage every shard: listing and planning do not notice."""
+        add_dataset(store)
+        for entry in list(store.backend.walk("parts")):
+            store.backend.write(entry.path, b"")
+        again = open_store(url)
+        assert again.datasets() == ["flow"]
+        assert again.dataset("flow").to_xarray().shape == (10, 8, 6)
+
+    def test_the_same_part_is_computed_once(self, store: Store) -> None:
+        """A second writer of the same derivation uses the first one's part."""
+        write = filler(fields(5, 1), "fields", ["sample", "y", "x"])
+        first, wrote = store.write_part(INGEST, [1], write)
+        again, rewrote = store.write_part(INGEST, [1], write)
+        assert (wrote, rewrote) == (True, False)
+        assert first == again
+        assert first["key"] == derivation_key(INGEST, [1])
+
+    def test_a_loser_of_a_part_removes_its_attempt(self, store: Store) -> None:
+        """Two writers that both began: one manifest, one attempt left."""
+        write = filler(fields(5, 1), "fields", ["sample", "y", "x"])
+
+        def slow(group: zarr.Group) -> Any:
+            store.write_part(INGEST, [1], write)
+            return write(group)
+
+        _, wrote = store.write_part(INGEST, [1], slow)
+        attempts = {e.path.split("/")[3] for e in store.backend.walk("parts")}
+        assert not wrote
+        assert len(attempts) == 2  # manifest.json and the winner's folder
+
+    def test_a_failed_attempt_leaves_nothing(self, store: Store) -> None:
+        """An exception while writing removes what was written."""
+
+        def fail(group: zarr.Group) -> Any:
+            filler(fields(5, 1), "fields", ["sample", "y", "x"])(group)
+            raise RuntimeError("disk on fire")
+
+        with pytest.raises(RuntimeError, match="disk on fire"):
+            store.write_part(INGEST, [1], fail)
+        assert list(store.backend.walk("parts")) == []
+
+    def test_simultaneous_changes_are_merged(self, store: Store) -> None:
+        """Six writers add a part each: all six are in the newest version."""
+        made = [add_part(store, seed) for seed in range(6)]
+
+        def change(item: tuple[PartRef, pd.DataFrame]) -> None:
+            store.change_dataset("flow", Change(SCHEMA, parts=(item[0],), samples=item[1]))
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(change, made))
+        assert store.dataset("flow").version.count == 30
+        assert len(store.dataset("flow").samples()) == 30
+        assert [v.version for v in store.versions("flow")] == [1, 2, 3, 4, 5, 6]
+
+    def test_the_same_change_again_makes_no_version(self, store: Store) -> None:
+        """Two identical runs publish one version."""
+        add_dataset(store)
+        add_dataset(store)
+        assert [v.version for v in store.versions("flow")] == [1]
+
+    def test_relabelling_and_withdrawing_copy_no_array(self, store: Store) -> None:
+        """New versions, the same objects; the old versions stay as they were."""
+        add_dataset(store)
+        before = {e.path for e in store.backend.walk("parts")}
+        labels = pd.DataFrame({"sample_id": ["s1-0", "s2-4"], "kind": ["calm", "wild"]})
+        store.dataset("flow").relabel(labels)
+        store.dataset("flow").withdraw(["s1-1"])
+        assert {e.path for e in store.backend.walk("parts")} == before
+        newest = store.dataset("flow").samples()
+        assert len(newest) == 9
+        assert newest.set_index("sample_id").loc["s2-4", "kind"] == "wild"
+        assert newest.set_index("sample_id").loc["s2-4", "reynolds"] == 204.0
+        assert len(store.dataset("flow", as_of=1).samples()) == 10
+        array = store.dataset("flow").to_xarray()
+        np.testing.assert_array_equal(array.values[:2], fields(5, 1)[[0, 2]])
+
+    def test_a_changed_sample_replaces_the_old_one(self, store: Store) -> None:
+        """The same id from another part: the old row is withdrawn, not overwritten."""
+        add_dataset(store, (1,))
+        part, table = add_part(store, 7, rows=1)
+        table = table.assign(sample_id="s1-3")
+        store.change_dataset("flow", Change(SCHEMA, parts=(part,), samples=table))
+        frame = store.dataset("flow").samples()
+        assert sorted(frame["sample_id"]) == [f"s1-{row}" for row in range(5)]
+        np.testing.assert_array_equal(store.dataset("flow").to_xarray().values[-1], fields(1, 7)[0])
+        assert store.dataset("flow").version.parts[0].withdrawn == ((3, "replaced"),)
+
+    def test_what_went_missing_can_come_back(self, store: Store) -> None:
+        """Restoring undoes a withdrawal for absence, not one that a person asked for."""
+        add_dataset(store, (1,))
+        gone = Change(SCHEMA, withdraw={"s1-0": "missing", "s1-1": "request"})
+        store.change_dataset("flow", gone)
+        store.change_dataset("flow", Change(SCHEMA, restore=["s1-0", "s1-1"]))
+        assert list(store.dataset("flow").samples()["sample_id"]) == [
+            "s1-0",
+            "s1-2",
+            "s1-3",
+            "s1-4",
+        ]
+
+    def test_quarantine_is_merged_by_unit(self, store: Store) -> None:
+        """Entries not looked at stay; those looked at are replaced."""
+
+        def refused(*units: str) -> pd.DataFrame:
+            return pd.DataFrame({"unit": units, "reason": "nan", "message": "a NaN"})
+
+        add_dataset(store, (1,))
+        store.change_dataset("flow", Change(SCHEMA, seen=["a", "b"], refused=refused("a", "b")))
+        store.change_dataset("flow", Change(SCHEMA, seen=["b", "c"], refused=refused("c")))
+        assert list(store.dataset("flow").quarantine()["unit"]) == ["a", "c"]
+
+    def test_versions_are_found_by_number_and_by_time(self, store: Store) -> None:
+        """As of a moment between two publications, the first is what there was."""
+        add_dataset(store, (1,))
+        moment = store.dataset("flow").version.published
+        add_dataset(store, (1, 2))
+        assert store.dataset("flow", as_of=moment).version.version == 1
+        assert store.dataset("flow", as_of="2").version.count == 10
+        with pytest.raises(NotFound, match="no dataset 'flow' as of 2001"):
+            store.dataset("flow", as_of="2001-01-01T00:00:00Z")
+        with pytest.raises(NotFound, match="neither a version number nor a time"):
+            store.dataset("flow", as_of="yesterday")
+
+    def test_features_are_selected_by_meaning(self, store: Store) -> None:
+        """Rows by metadata, columns by coefficient, values those of the fields."""
+        add_dataset(store)
+        add_view(store)
+        frame = store.get_historical_features(
+            "flow", "double", where="reynolds >= 200", coefficients="order == 1 and j1 = 0"
+        )
+        array = frame.to_xarray()
+        assert array.shape == (5, 1, 8, 6)
+        np.testing.assert_array_equal(array.values[:, 0], 2 * fields(5, 2))
+        assert list(array.j1.values) == [0]
+        table = frame.to_pandas()
+        expected = (2 * fields(5, 2)).mean(axis=(1, 2))
+        np.testing.assert_allclose(table["S1"], expected, rtol=1e-5)  # float32 means
+        assert list(table["reynolds"]) == [200.0, 201.0, 202.0, 203.0, 204.0]
+
+    def test_features_of_new_samples_are_reported_missing(self, store: Store) -> None:
+        """A dataset that grew past its view yields what there is, and says so."""
+        add_dataset(store, (1,))
+        add_view(store)
+        add_dataset(store, (1, 2))
+        frame = store.get_historical_features("flow", "double")
+        assert (len(frame), frame.missing) == (5, 5)
+        old = store.get_historical_features("flow", "double", as_of=1)
+        assert (len(old), old.missing) == (5, 0)
+
+    def test_online_features_come_in_the_order_asked(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By id, through an index that can be damaged and thrown away."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        add_dataset(store)
+        add_view(store)
+        for _ in range(2):
+            frame = store.get_online_features("flow", ["s2-3", "s1-0"], view="double")
+            values = frame.to_xarray().values
+            np.testing.assert_array_equal(values[0, 0], fields(5, 2)[3])
+            np.testing.assert_array_equal(values[1, 1], 2 * fields(5, 1)[0])
+            for file in (tmp_path / "cache").rglob("*.sqlite"):
+                file.write_bytes(b"not a database at all, but long enough to be opened as one" * 99)
+        with pytest.raises(NotFound, match="no samples"):
+            store.get_online_features("flow", ["nobody"], view="double")
+
+    def test_torch_reads_batches(self, store: Store) -> None:
+        """A DataLoader yields shuffled batches with targets that match their features."""
+        add_dataset(store)
+        add_view(store)
+        data = store.get_historical_features("flow", "double").to_torch(target="reynolds")
+        loader = torch.utils.data.DataLoader(
+            data, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0)
+        )
+        expected = {100.0 * s + r: fields(5, s)[r] for s in (1, 2) for r in range(5)}
+        seen = 0
+        for batch, targets in loader:
+            for item, target in zip(batch, targets, strict=True):
+                np.testing.assert_array_equal(item[0], expected[float(target)])
+                seen += 1
+        assert seen == 10
+
+    def test_a_view_is_bound_to_one_spec(self, store: Store) -> None:
+        """Another spec under the same name is refused, with the way out."""
+        add_dataset(store)
+        add_view(store)
+        with pytest.raises(InvalidRequest, match="--as"):
+            store.bind_view("flow", "double", {**VIEW, "parameters": {"by": 3}})
+
+    def test_verify_finds_a_flipped_byte_in_any_object(self, store: Store) -> None:
+        """Every object in turn, one bit, is found; the others stay unsuspected."""
+        add_dataset(store, (1,))
+        add_view(store)
+        with store.attempt_artifact("gaussian", "f" * 64) as attempt:
+            attempt.write("weights.safetensors", b"weights")
+            attempt.publish({"key": "f" * 64, "kind": "gaussian", "dataset": "flow"})
+        assert list(verify(store)) == []
+        for entry in list(store.backend.walk("")):
+            good = store.backend.read(entry.path)
+            place = len(good) // 2
+            store.backend.write(
+                entry.path, good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
+            )
+            findings = list(verify(store))
+            assert entry.path in {finding.path for finding in findings}, entry.path
+            assert all("`wavemill" in finding.remedy for finding in findings)
+            store.backend.write(entry.path, good)
+        assert list(verify(store)) == []
+
+    def test_verify_finds_a_missing_object(self, store: Store) -> None:
+        """A shard, a manifest or a table that is gone is named."""
+        add_dataset(store, (1,))
+        for entry in list(store.backend.walk("")):
+            good = store.backend.read(entry.path)
+            store.backend.delete([entry.path])
+            if not entry.path.startswith("datasets/"):
+                assert entry.path in {finding.path for finding in verify(store)}
+            store.backend.write(entry.path, good)
+
+    def test_repair_clears_the_way_for_recomputation(self, store: Store) -> None:
+        """A damaged part is removed, so that its derivation can be written again."""
+        add_dataset(store, (1,))
+        shard = next(e.path for e in store.backend.walk("parts") if "/c/" in e.path)
+        store.backend.write(shard, b"garbage")
+        repair(store, list(verify(store)))
+        part, _ = add_part(store, 1)
+        assert store.missing_parts([part.key]) == []
+        assert list(verify(store)) == []
+
+    def test_a_damaged_table_is_refused_on_reading(self, store: Store) -> None:
+        """Never a wrong number: reading checks the digest."""
+        add_dataset(store, (1,))
+        path = next(e.path for e in store.backend.walk("tables"))
+        store.backend.write(path, store.backend.read(path)[:-1] + b"?")
+        with pytest.raises(Damaged, match="differs"):
+            store.dataset("flow").samples()
+
+    def test_gc_removes_only_what_no_version_names(self, store: Store) -> None:
+        """An orphaned part goes; everything that can be read stays readable."""
+        add_dataset(store)
+        add_view(store)
+        orphan, _ = add_part(store, 99)
+        assert collect(store, delete=True) == []  # younger than the grace
+        planned = collect(store, grace=timedelta(seconds=-1))
+        assert {removal.path.split("/")[2] for removal in planned} == {orphan.key}
+        assert store.missing_parts([orphan.key]) == []  # printed, not done
+        collect(store, grace=timedelta(seconds=-1), delete=True)
+        assert store.missing_parts([orphan.key]) == [orphan.key]
+        assert list(verify(store)) == []
+        assert store.get_historical_features("flow", "double").to_xarray().compute().shape[0] == 10
+
+    def test_gc_expires_versions_on_request(self, store: Store) -> None:
+        """Keeping one version drops the records, tables and parts of the others."""
+        add_dataset(store, (1,))
+        add_view(store)
+        part, table = add_part(store, 7, rows=5)
+        table = table.assign(sample_id=[f"s1-{row}" for row in range(5)])
+        store.change_dataset("flow", Change(SCHEMA, parts=(part,), samples=table))
+        collect(store, Retention(versions=1), timedelta(seconds=-1), delete=True)
+        assert [v.version for v in store.versions("flow")] == [2]
+        assert list(verify(store)) == []
+        assert len(store.dataset("flow").samples()) == 5
+
+    def test_gc_and_runs_exclude_each_other(self, store: Store) -> None:
+        """Whoever comes second sees the first."""
+        with store.lease(), pytest.raises(Conflict, match="is alive"):
+            collect(store, delete=True)
+        released = threading.Timer(1.0, lambda: holder.__exit__(None, None, None))
+        holder = collector_lease(store.backend)
+        holder.__enter__()
+        released.start()
+        with store.lease():  # waits for the collector
+            released.join()
+            assert [e.path for e in store.backend.walk("leases") if "gc" in e.path] == []
+
+    def test_names_cannot_leave_the_store(self, store: Store) -> None:
+        """A name is not a path."""
+        for name in ("../x", "a/b", "", ".hidden", "a b"):
+            with pytest.raises(InvalidRequest, match="is not a name"):
+                store.change_dataset(name, Change(SCHEMA))
+
+
+def test_a_store_without_exclusive_creation_needs_a_single_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without hard links is refused, and accepted on request."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    with pytest.raises(Conflict, match="--single-writer"):
+        open_store(str(tmp_path), writable=True)
+    store = open_store(str(tmp_path), writable=True, single_writer=True)
+    add_dataset(store)
+    assert store.dataset("flow").version.count == 10
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    """The message names the schemes that exist."""
+    with pytest.raises(InvalidRequest, match="s3://"):
+        open_store("ftp://example.org/x")
