@@ -1,0 +1,180 @@
+"""Members of ``.zip`` and ``.tar`` archives, listed and read in place: nothing is extracted."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, BinaryIO, cast
+
+from storage.errors import BadInput
+from storage.sources.filesystem import Entry, fold, open_binary
+
+MEMBER_LIMIT = 4 * 2**30  # bytes; a field of 23,000 x 23,000 in float64
+DECOMPRESSORS: dict[str, Callable[..., Any]] = {
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.bz2": bz2.open,
+    ".tbz2": bz2.open,
+    ".tar.xz": lzma.open,
+    ".txz": lzma.open,
+}
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    NotImplementedError,  # a compression method that zipfile does not know
+    RuntimeError,  # an encrypted member
+    ValueError,
+)
+_BLOCK = 512  # bytes; a tar consists of these
+Refusal = tuple[str, BadInput]
+
+
+def kind(path: str) -> str | None:
+    """Return ``zip``, ``tar``, ``stream`` (a compressed tar) or None for anything else."""
+    path = path.lower()
+    if path.endswith(".zip") and not path.endswith(".zarr.zip"):
+        return "zip"
+    if path.endswith(tuple(DECOMPRESSORS)):
+        return "stream"
+    return "tar" if path.endswith(".tar") else None
+
+
+def list_members(url: str) -> tuple[list[Entry], list[Refusal]]:
+    """List what an archive holds without unpacking it.
+
+    Returns
+    -------
+    entries
+        Files, each with its place in the (decompressed) tar; ``x.zarr/`` is one entry.
+    refusals
+        Members that would leave their folder, links and bombs; and the archive itself,
+        named ``""``, when it is damaged. What lies before a cut stays readable; where a
+        header or a checksum is wrong no member can be trusted.
+    """
+    entries: dict[str, Entry] = {}
+    refusals: list[Refusal] = []
+    try:
+        with damage_as_bad_input(url):
+            for found in _zip_listing(url) if kind(url) == "zip" else _tar_listing(url):
+                if isinstance(found, Entry):
+                    entries[found.path] = found  # the last of one name counts, as for tar
+                else:
+                    refusals.append(found)
+    except BadInput as error:
+        refusals.append(("", error))
+        if error.reason != "truncated":
+            entries.clear()
+    return fold(entries.values()), refusals
+
+
+@contextmanager
+def damage_as_bad_input(url: str) -> Iterator[None]:
+    """Turn what damaged bytes raise into `BadInput`; failures of disk or network pass."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BadInput("missing", f"{url} was listed but is gone") from error
+    except EOFError as error:
+        raise BadInput("truncated", f"{url} ends early: {error}") from error
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, BadInput) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        reason = "truncated" if "unexpected end of data" in str(error) else "archive"
+        raise BadInput(reason, f"{url} is damaged: {error}") from error
+
+
+def index_zip(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return the files of a zip by normalised path."""
+    return {_normal(info.filename): info for info in archive.infolist() if not info.is_dir()}
+
+
+def walk_tar(url: str) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield the members of a tar in one forward pass and check that it ends as it should.
+
+    Raises
+    ------
+    EOFError, tarfile.ReadError
+        If the archive is cut or a header is wrong; tarfile itself would just stop there.
+    """
+    with open_binary(url) as raw, _decompressed(url, raw) as content:
+        file = _Watched(content)
+        with tarfile.open(fileobj=cast(BinaryIO, file), mode="r:") as archive:
+            while (info := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # a million members must not pile up
+                yield archive, info
+        if len(file.last) < _BLOCK:
+            raise EOFError("there is no end marker")
+        if file.last.strip(b"\0"):
+            raise tarfile.ReadError("the header of a member is wrong")
+        while content.read(2**20):  # the checksum of a compressed stream comes last
+            pass
+
+
+class _Watched:
+    """A file that remembers the last block read, since tarfile hides why it stopped."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.last = b""
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self._file.read(size)
+        return self.last
+
+
+@contextmanager
+def _decompressed(url: str, raw: BinaryIO) -> Iterator[BinaryIO]:
+    for suffix, decompressor in DECOMPRESSORS.items():
+        if url.lower().endswith(suffix):
+            with decompressor(raw, "rb") as content:
+                yield cast(BinaryIO, content)
+            return
+    yield raw
+
+
+def _tar_listing(url: str) -> Iterator[Entry | Refusal]:
+    for _, info in walk_tar(url):
+        link = not info.isreg() or info.issparse()
+        if not info.isdir():
+            yield _checked(info.name, info.size, "" if not link else "is no plain file", info)
+
+
+def _zip_listing(url: str) -> Iterator[Entry | Refusal]:
+    with open_binary(url) as file, zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            problem = ""
+            if stat.S_ISLNK(info.external_attr >> 16):
+                problem = "is a link"
+            elif info.flag_bits & 1:
+                problem = "is encrypted"
+            if not info.is_dir():
+                yield _checked(info.filename, info.file_size, problem, None)
+
+
+def _checked(name: str, size: int, problem: str, place: tarfile.TarInfo | None) -> Entry | Refusal:
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive:
+        problem = "has an absolute path"
+    elif ".." in PureWindowsPath(name).parts:  # splits at both kinds of slash
+        problem = "would leave its folder"
+    elif size > MEMBER_LIMIT:
+        problem = f"declares {size} bytes, more than {MEMBER_LIMIT}"
+    if problem:
+        return name, BadInput(
+            "archive", f"member {name!r} {problem}; unpack it yourself if trusted"
+        )
+    return Entry(_normal(name), size, offset=place.offset_data if place else None)
+
+
+def _normal(name: str) -> str:
+    return PurePosixPath(name).as_posix()

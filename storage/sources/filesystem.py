@@ -1,0 +1,258 @@
+"""Files where they lie: local paths and remote URLs, listed and read alike."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from glob import escape, has_magic, iglob
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+from storage.errors import InvalidRequest
+
+FOLDER_FORMATS = (".zarr",)  # folders that are one file to a user
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a listing: ``path`` is relative to what was listed, in POSIX form."""
+
+    path: str
+    size: int
+    mtime: float | None = None
+    etag: str | None = None
+    offset: int | None = None
+    folder: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The entries found in ``folder``; ``named`` if the source was one file, called by name."""
+
+    folder: str
+    entries: list[Entry]
+    named: bool = False
+
+
+def absolute(source: str) -> str:
+    """Return a local path made absolute, or a remote URL as it is."""
+    if source.startswith("file://"):
+        source = source.removeprefix("file://")
+    return source if is_remote(source) else os.path.abspath(Path(source).expanduser())  # noqa: PTH100 (keeps links)
+
+
+def is_remote(url: str) -> bool:
+    """Tell a URL such as ``s3://bucket/key`` from a local path."""
+    return "://" in url
+
+
+def open_binary(url: str) -> BinaryIO:
+    """Open a file for reading, seekable."""
+    if not is_remote(url):
+        return Path(url).open("rb")
+    filesystem, path = _remote(url)
+    return cast(BinaryIO, filesystem.open(path, "rb"))
+
+
+def read_bytes(url: str, start: int = 0, stop: int | None = None) -> bytes:
+    """Read the bytes ``start:stop`` of a file, fewer where it ends before."""
+    if is_remote(url):
+        filesystem, path = _remote(url)
+        return bytes(filesystem.cat_file(path, start=start or None, end=stop))
+    with Path(url).open("rb") as file:
+        file.seek(start)
+        return file.read(-1 if stop is None else stop - start)
+
+
+def read_folder(url: str) -> bytes:
+    """Read a folder as one container, the same bytes for the same content."""
+    paths = sorted(entry.path for entry in _files_under(url))
+    return pack((path, read_bytes(f"{url}/{path}")) for path in paths)
+
+
+def pack(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """Put named files into an uncompressed zip without times, so that equal content is equal."""
+    container = io.BytesIO()
+    with zipfile.ZipFile(container, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files:
+            info = zipfile.ZipInfo(name)
+            info.create_system = 3  # the writing system must not show in the bytes
+            archive.writestr(info, data)
+    return container.getvalue()
+
+
+def expand(source: str) -> Listing:
+    """List a file, a folder (recursively) or a glob; a folder such as ``x.zarr`` is one entry.
+
+    Raises
+    ------
+    InvalidRequest
+        If nothing is there or the listing is refused.
+    """
+    url = absolute(source)
+    try:
+        found = _expand(url)
+    except Exception as error:
+        if not is_remote(url) and not isinstance(error, PermissionError):
+            raise
+        # Remote stores fail in the words of many libraries; the user needs the source's name.
+        raise InvalidRequest(
+            f"source {source!r} cannot be listed ({type(error).__name__}: {error}); "
+            "check the address and the credentials"
+        ) from error
+    if found is None:
+        what = "matches nothing" if has_magic(source) else "does not exist"
+        raise InvalidRequest(f"source {source!r} {what} (looked at {url})")
+    return found
+
+
+def fold(entries: Iterable[Entry]) -> list[Entry]:
+    """Make every folder such as ``x.zarr`` one entry and drop hidden files."""
+    single: list[Entry] = []
+    folders: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        prefix = _folder_format(entry.path)
+        if prefix is not None and not _hidden(prefix):
+            folders[prefix].append(entry)
+        elif not _hidden(entry.path):
+            single.append(entry)
+    return single + [_folded(path, inner) for path, inner in folders.items()]
+
+
+def _expand(url: str) -> Listing | None:
+    literal = _expand_one(url)
+    if literal is not None or not has_magic(url):
+        return literal
+    base = _glob_base(url)
+    entries: dict[str, Entry] = {}
+    for match in _glob(url):
+        found = _expand_one(match)
+        if found is not None:
+            prefix = found.folder.removeprefix(base).strip("/")
+            entries.update({entry.path: entry for entry in _under(prefix, found.entries)})
+    return Listing(base, list(entries.values())) if entries else None
+
+
+def _expand_one(url: str) -> Listing | None:
+    url = url.rstrip("/") or "/"
+    parent, _, name = url.rpartition("/")
+    file = _file(url, name)
+    if file is not None:
+        return Listing(parent, [file], named=True)
+    if not _is_folder(url):
+        return None
+    if name.endswith(FOLDER_FORMATS):
+        return Listing(parent, fold(_under(name, _files_under(url))), named=True)
+    return Listing(url, fold(_files_under(url)))
+
+
+def _under(prefix: str, entries: Iterable[Entry]) -> list[Entry]:
+    if not prefix:
+        return list(entries)
+    return [replace(entry, path=f"{prefix}/{entry.path}") for entry in entries]
+
+
+def _file(url: str, name: str) -> Entry | None:
+    if is_remote(url):
+        filesystem, path = _remote(url)
+        if not filesystem.isfile(path):
+            return None
+        return _remote_entry(name, filesystem.info(path))
+    return _local_entry(name, Path(url)) if Path(url).is_file() else None
+
+
+def _is_folder(url: str) -> bool:
+    if is_remote(url):
+        filesystem, path = _remote(url)
+        return bool(filesystem.isdir(path))
+    return Path(url).is_dir()
+
+
+def _files_under(url: str) -> Iterator[Entry]:
+    if is_remote(url):
+        filesystem, path = _remote(url)
+        prefix = filesystem._strip_protocol(path).rstrip("/") + "/"
+        for key, info in filesystem.find(path, detail=True).items():
+            if not key.endswith("/"):  # S3 consoles leave empty objects for folders
+                yield _remote_entry(key.removeprefix(prefix), info)
+        return
+    for folder, folders, names in os.walk(url):
+        folders.sort()
+        for name in sorted(names):
+            file = Path(folder) / name
+            if file.is_file():  # neither a dangling link nor a socket
+                yield _local_entry(file.relative_to(url).as_posix(), file)
+
+
+def _glob(pattern: str) -> list[str]:
+    if is_remote(pattern):
+        filesystem, path = _remote(pattern)
+        return [filesystem.unstrip_protocol(match) for match in sorted(filesystem.glob(path))]
+    matches = iglob(pattern, recursive=True)  # noqa: PTH207 (the pattern is absolute)
+    return sorted(Path(match).as_posix() for match in matches)
+
+
+def _glob_base(pattern: str) -> str:
+    """Return the folder before the first wildcard."""
+    fixed: list[str] = []
+    for part in pattern.split("/"):
+        if escape(part) != part:
+            break
+        fixed.append(part)
+    return "/".join(fixed)
+
+
+def _local_entry(name: str, path: Path) -> Entry:
+    status = path.stat()
+    return Entry(name, status.st_size, status.st_mtime)
+
+
+def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
+    modified = info.get("LastModified", info.get("created"))
+    etag = info.get("ETag")
+    return Entry(
+        name,
+        int(info["size"]),
+        modified.timestamp() if modified is not None else None,
+        str(etag).strip('"') if etag is not None else None,
+    )
+
+
+def _remote(url: str) -> tuple[Any, str]:
+    # Listings are never cached: a schedule looks again for what is new.
+    options = {"use_listings_cache": False} if url.startswith(("s3://", "s3a://")) else {}
+    filesystem, path = fsspec.url_to_fs(url, **options)
+    return filesystem, path
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(path).parts)
+
+
+def _folder_format(path: str) -> str | None:
+    parts = PurePosixPath(path).parts
+    for depth, part in enumerate(parts[:-1], start=1):
+        if part.endswith(FOLDER_FORMATS):
+            return "/".join(parts[:depth])
+    return None
+
+
+def _folded(path: str, inner: list[Entry]) -> Entry:
+    """Summarise a folder: the tag changes when any file in it is added, removed or changed."""
+    inner = sorted(inner, key=lambda entry: entry.path)
+    lines = [f"{e.path}\0{e.size}\0{e.mtime}\0{e.etag}" for e in inner]
+    times = [entry.mtime for entry in inner if entry.mtime is not None]
+    return Entry(
+        path,
+        sum(entry.size for entry in inner),
+        max(times, default=None),
+        hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32],
+        folder=True,
+    )
