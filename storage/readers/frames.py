@@ -1,0 +1,202 @@
+"""What a reader gives: frames, their header, and the options that choose them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import BadInput, InvalidRequest
+
+MINIMUM_SIDE = 4  # points; neither a wavelet nor a difference scheme fits on fewer
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Which arrays of a file become samples.
+
+    Parameters
+    ----------
+    variable
+        Name in the file (``u10``), or several that become the components of one field
+        (``u,v`` or a tuple). ``Velocity`` also names the numbered ``Velocity_0001`` ...,
+        each of which becomes a frame. Formats without names take it as the name to give.
+    components
+        Names of the components, in order: those of an array's component axis, of several
+        variables, or of the files that are stacked.
+    slice
+        ``AXIS:INDEX`` or ``AXIS:all``, several joined by commas. An axis is a number in the
+        file's own order or a name that the file gives (``z:12``, ``level:all``).
+
+    Raises
+    ------
+    storage.errors.InvalidRequest
+        If ``slice`` cannot be read.
+    """
+
+    variable: str | tuple[str, ...] | None = None
+    components: tuple[str, ...] = ()
+    slice: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.variable is not None and not isinstance(self.variable, str):
+            object.__setattr__(self, "variable", tuple(self.variable))
+        object.__setattr__(self, "components", tuple(self.components))
+        self.cuts()
+
+    def variables(self) -> tuple[str, ...]:
+        """Return the names asked for, none if the file is to have only one variable."""
+        if isinstance(self.variable, tuple):
+            return self.variable
+        return tuple(name.strip() for name in (self.variable or "").split(",") if name.strip())
+
+    def cuts(self) -> dict[str, int | None]:
+        """Return the index along each sliced axis, None for all of them."""
+        cuts: dict[str, int | None] = {}
+        for part in (self.slice or "").split(",") if self.slice else ():
+            axis, _, index = (text.strip() for text in part.rpartition(":"))
+            try:
+                if not axis or axis in cuts:
+                    raise ValueError(part)
+                cuts[axis] = None if index == "all" else int(index)
+            except ValueError:
+                raise InvalidRequest(
+                    f"slice {self.slice!r} is not AXIS:INDEX or AXIS:all, one for an axis, "
+                    "joined by commas; for example 0:all, z:12 or month:0,level:all"
+                ) from None
+        return cuts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their default, ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value not in (None, ())
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ReadOptions:
+        """Rebuild options from `to_dict`."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the frames of a file will be.
+
+    Parameters
+    ----------
+    shape
+        Points ``(y, x)`` of a frame.
+    dtype
+        Of the frames, such as ``float32``.
+    components, units
+        Name and unit of each component; None where the file gives no unit.
+    spacing
+        Signed distance ``(dy, dx)`` between points where coordinates are uniform, else None.
+    periodic
+        Whether the field is periodic, None where the file does not say.
+    frames
+        How many frames there are.
+    axes
+        Names of the two axes, ``("z", "x")`` for a cut across y.
+    """
+
+    shape: tuple[int, int]
+    dtype: str
+    components: tuple[str, ...]
+    units: tuple[str | None, ...]
+    spacing: tuple[float, float] | None = None
+    periodic: bool | None = None
+    frames: int = 1
+    axes: tuple[str, str] = ("y", "x")
+
+
+@dataclass
+class Frame:
+    """One field as it is in a file.
+
+    Parameters
+    ----------
+    array
+        ``(component, y, x)`` in native byte order, finite, float32 or float64.
+    index
+        Which frame of its file, such as ``z=12``; empty if it is the only one.
+    components, units, spacing, periodic, axes
+        As in `Header`.
+    """
+
+    array: npt.NDArray[np.floating[Any]]
+    index: str
+    components: tuple[str, ...]
+    units: tuple[str | None, ...]
+    spacing: tuple[float, float] | None = None
+    periodic: bool | None = None
+    axes: tuple[str, str] = ("y", "x")
+
+
+class Frames(list[Frame]):
+    """The good frames of a file; the others are in ``refused``.
+
+    Attributes
+    ----------
+    refused : list of (str, BadInput)
+        Index and reason of the frames that cannot become samples.
+    """
+
+    def __init__(
+        self, frames: Iterable[Frame] = (), refused: Iterable[tuple[str, BadInput]] = ()
+    ) -> None:
+        super().__init__(frames)
+        self.refused = list(refused)
+
+
+def field_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the float type that holds values of ``dtype`` exactly, or as well as float64 can.
+
+    Raises
+    ------
+    BadInput
+        If the values are complex or no numbers at all.
+    """
+    if dtype.kind == "c":
+        raise BadInput(
+            "dtype",
+            f"complex values ({dtype}); store real and imaginary part as two components, "
+            "or the modulus",
+        )
+    if dtype.hasobject:
+        raise BadInput("pickle", "holds Python objects, which are never loaded; store numbers")
+    if dtype.kind not in "biuf":
+        raise BadInput("dtype", f"values of type {dtype}; only integers and floats are fields")
+    small = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
+    return np.dtype(np.float32 if small else np.float64)
+
+
+def field_array(values: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
+    """Return a writable, contiguous, native copy as floats.
+
+    Raises
+    ------
+    BadInput
+        If a value is not finite.
+    """
+    array = np.array(values, dtype=field_dtype(values.dtype), order="C", copy=True)
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise BadInput("nan", f"{array.size - finite.sum()} of {array.size} values are not finite")
+    return array
+
+
+def check_shape(shape: tuple[int, int]) -> None:
+    """Raise `BadInput` if a field has too few points."""
+    if min(shape) < MINIMUM_SIDE:
+        raise BadInput(
+            "shape",
+            f"a field of {shape[0]} x {shape[1]} points; at least {MINIMUM_SIDE} are needed "
+            "along each axis",
+        )

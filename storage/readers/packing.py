@@ -1,0 +1,100 @@
+"""Packed numbers and missing values of the CF conventions (section 8.1 and 2.5.1).
+
+A value is ``raw * scale_factor + add_offset``; a raw value equal to ``_FillValue`` or
+``missing_value`` is missing and becomes NaN. Unpacked here rather than by xarray, which
+warns about, and then drops, a fill value that the packed type cannot hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from storage.readers.variables import Array
+
+# What netCDF leaves where nothing was written and no _FillValue is set.
+UNWRITTEN = 9.969209968386869e36
+
+
+def unpacked_dtype(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> np.dtype[Any]:
+    """Return the type that `unpack` gives."""
+    integer = dtype.kind in "iu"
+    packed = "scale_factor" in attributes or "add_offset" in attributes
+    if dtype.kind in "iuf" and (packed or (integer and _fills(dtype, attributes))):
+        return np.dtype(np.float64)
+    return dtype
+
+
+def unpack(raw: Array, attributes: Mapping[str, Any]) -> Array:
+    """Return values with missing ones as NaN; packed ones as float64."""
+    if raw.dtype.kind not in "iuf":
+        return raw
+    missing = np.isin(raw, _fills(raw.dtype, attributes))
+    if raw.dtype.kind == "i" and str(attributes.get("_Unsigned", "")).lower() == "true":
+        raw = raw.view(np.dtype(f"{raw.dtype.byteorder}u{raw.dtype.itemsize}"))
+        missing |= np.isin(raw, _fills(raw.dtype, attributes))  # a fill is given either way
+    values = raw.astype(unpacked_dtype(raw.dtype, attributes))
+    if "scale_factor" in attributes:
+        values *= values.dtype.type(np.ravel(attributes["scale_factor"])[0])
+    if "add_offset" in attributes:
+        values += values.dtype.type(np.ravel(attributes["add_offset"])[0])
+    return np.where(missing, np.nan, values) if missing.any() else values
+
+
+def _fills(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> Array:
+    """Return the raw values that mean missing, those of them that ``dtype`` can hold."""
+    found: list[Any] = [UNWRITTEN] if dtype.kind == "f" else []
+    for name in ("_FillValue", "missing_value"):
+        value = attributes.get(name, ())
+        found.extend(np.ravel(_decoded(value) if isinstance(value, str) else value))
+    exact = [np.asarray(value).astype(dtype) for value in found if _holds(dtype, value)]
+    return np.array(exact, dtype)
+
+
+def _holds(dtype: np.dtype[Any], value: Any) -> bool:
+    if not np.isreal(value) or not np.isfinite(value):
+        return False  # NaN in floats needs no mask, and integers have none
+    if dtype.kind == "f":
+        return bool(abs(float(value)) <= np.finfo(dtype).max)
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= value <= limits.max and float(value).is_integer())
+
+
+def _decoded(text: str) -> tuple[float, ...]:
+    """Read the base64 of a little-endian double, which is how xarray writes fills to Zarr."""
+    try:
+        return struct.unpack("<d", base64.b64decode(text, validate=True))
+    except (ValueError, struct.error):
+        return ()
+
+
+def text(value: Any) -> str | None:
+    """Return an attribute as text, None if it is none."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(())[()]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str) else None
+
+
+def helpers(attributes: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the names of variables that only locate or qualify others."""
+    roles = ("coordinates", "bounds", "grid_mapping", "ancillary_variables")
+    return {name for one in attributes for r in roles for name in (text(one.get(r)) or "").split()}
+
+
+def positions(values: Array, attributes: Mapping[str, Any]) -> Array | None:
+    """Return the positions that a coordinate variable gives.
+
+    Degrees are angles and no distance; a dimension that has no variable is only a number of
+    points.
+    """
+    if (text(attributes.get("units")) or "").startswith("degree"):
+        return None
+    if (text(attributes.get("NAME")) or "").startswith("This is a netCDF dimension"):
+        return None
+    return unpack(values, attributes)

@@ -1,0 +1,144 @@
+"""Zarr groups and arrays of format 2 and 3, read from the container of a folder or a zip."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.buffer import Buffer, cpu
+
+from storage.errors import BadInput
+from storage.readers.frames import ReadOptions
+from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
+from storage.readers.variables import Array, Selector, Variable, mark_components
+
+# Codecs that only transform bytes. One of numcodecs, "pickle", would run code on decoding.
+CODECS = frozenset({
+    "adler32", "astype", "bitround", "blosc", "bytes", "bz2", "crc32", "crc32c", "delta",
+    "fixedscaleoffset", "fletcher32", "gzip", "jenkins_lookup3", "lz4", "lzma", "packbits",
+    "pcodec", "quantize", "sharding_indexed", "shuffle", "transpose", "zfpy", "zlib", "zstd",
+})  # fmt: skip
+
+
+@contextmanager
+def open_zarr(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Variable]]:
+    """Give the arrays of a Zarr folder; ``data`` is a zip of its files."""
+    content: dict[str, Buffer] = {
+        name: cpu.Buffer.from_bytes(value) for name, value in _content(data).items()
+    }
+    arrays = dict(_arrays("", _root(zarr.storage.MemoryStore(content))))
+    aside = helpers(array.attrs.asdict() for array in arrays.values())
+    yield [
+        _variable(name, array, arrays, options)
+        for name, array in arrays.items()
+        if array.ndim > 1 and name not in aside
+    ]
+
+
+def _content(data: bytes) -> dict[str, bytes]:
+    if not data.startswith(b"PK"):
+        raise BadInput("magic", "is no Zarr folder and no zip of one")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        marks = [n for n in names if n.rpartition("/")[2] in ("zarr.json", ".zgroup", ".zarray")]
+        if not marks:
+            raise BadInput("magic", "holds no zarr.json, .zgroup or .zarray")
+        top = min(marks, key=lambda name: name.count("/")).rpartition("/")[0]
+        prefix = f"{top}/" if top else ""
+        return {n.removeprefix(prefix): archive.read(n) for n in names if n.startswith(prefix)}
+
+
+def _root(store: zarr.storage.MemoryStore) -> zarr.Array[Any] | zarr.Group:
+    try:
+        return zarr.open_group(store, mode="r", use_consolidated=False)
+    except zarr.errors.ContainsArrayError:
+        return zarr.open_array(store, mode="r")
+
+
+def _read(name: str, array: zarr.Array[Any], selector: Selector) -> Array:
+    for codec in _codecs(array.metadata.to_dict()):
+        if codec.removeprefix("numcodecs.") not in CODECS:
+            reason = "pickle" if "pickle" in codec else "format"
+            raise BadInput(reason, f"{name} is encoded with {codec!r}, which is not decoded")
+    return np.asarray(array[selector])
+
+
+def _codecs(metadata: Any) -> Iterator[str]:
+    """Yield the names of all codecs, those inside shards too."""
+    if isinstance(metadata, list):
+        for item in metadata:
+            yield from _codecs(item)
+    elif isinstance(metadata, dict):
+        name = metadata.get("id", metadata.get("name"))
+        if isinstance(name, str):
+            yield name
+        for key in ("filters", "compressor", "codecs", "index_codecs", "configuration"):
+            yield from _codecs(metadata.get(key))
+
+
+def _arrays(path: str, node: zarr.Array[Any] | zarr.Group) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    if isinstance(node, zarr.Array):
+        yield path, node
+    else:
+        for name, member in sorted(node.members()):
+            yield from _arrays(f"{path}/{name}".strip("/"), member)
+
+
+def _variable(
+    name: str, array: zarr.Array[Any], arrays: dict[str, zarr.Array[Any]], options: ReadOptions
+) -> Variable:
+    attributes = _attributes(array)
+
+    def load(selector: Selector) -> Array:
+        _check_complete(name, array)
+        return unpack(_read(name, array, selector), attributes)
+
+    return Variable(
+        name,
+        array.shape,
+        unpacked_dtype(array.dtype, attributes),
+        load,
+        mark_components(_dims(array), array.shape, options.components),
+        text(attributes.get("units")),
+        partial(_coordinate, name.rpartition("/")[0], arrays),
+        name.rpartition("/")[2],
+    )
+
+
+def _attributes(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return the attributes; in format 2 xarray keeps ``_FillValue`` as Zarr's own fill value."""
+    attributes = array.attrs.asdict()
+    fill = array.fill_value
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes and fill:
+        attributes.setdefault("_FillValue", fill)
+    return attributes
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not isinstance(named, list | tuple) or len(named) != array.ndim:
+        return ("",) * array.ndim
+    return tuple(str(name or "") for name in named)
+
+
+def _check_complete(name: str, array: zarr.Array[Any]) -> None:
+    present, expected = array.nchunks_initialized, array.nchunks
+    if present < expected:
+        raise BadInput(
+            "truncated",
+            f"{expected - present} of {expected} chunks of {name or 'the array'} are absent and "
+            f"would read as {array.fill_value}; write them all (write_empty_chunks=True)",
+        )
+
+
+def _coordinate(group: str, arrays: dict[str, zarr.Array[Any]], axis: str) -> Array | None:
+    array = arrays.get(f"{group}/{axis}".strip("/"))
+    if array is None:
+        return None
+    return positions(_read(axis, array, (slice(None),) * array.ndim), array.attrs.asdict())
