@@ -51,7 +51,10 @@ class Spec:
                     f"{cls.kind} has no parameter {name!r}; it has {', '.join(sorted(known))}"
                 )
         return cls(
-            **{name: _read(cls.kind, name, hints[name], value) for name, value in parameters.items()}
+            **{
+                name: _read(cls.kind, name, hints[name], value)
+                for name, value in parameters.items()
+            }
         )
 
 
@@ -103,3 +106,76 @@ def check(condition: bool, message: str) -> None:
     """Raise :class:`InvalidParameter` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise InvalidParameter(message)
+
+
+@dataclass(frozen=True)
+class SimulationSpec(Spec):
+    """Two-dimensional turbulence on [0, 2 pi]^2: see :func:`wavemill.simulate.simulate`.
+
+    Parameters
+    ----------
+    n
+        Number of realisations. Realisation i is the same whatever ``n``.
+    N
+        Grid points a side.
+    nu, hyperviscosity, drag
+        Damping rates ``nu k^2 + hyperviscosity k^8 + drag``. None for ``nu``: 4e-4 at N = 256 and
+        ``N^(-4/3)`` elsewhere, which keeps the smallest scales resolved. None for ``drag``: 0, or
+        0.1 when forced.
+    t
+        Time simulated.
+    k0, energy
+        Wavenumber where the initial enstrophy spectrum is largest, and initial mean kinetic
+        energy ``<|u|^2> / 2``.
+    forcing, kf, injection
+        ``"ring"`` injects energy at rate ``injection`` on the wavenumbers within 1 of ``kf``.
+    dt, cfl
+        Fixed time step, or None: at each step the longest of Courant number ``cfl``.
+    seed
+        Names the family of realisations.
+    """
+
+    kind: ClassVar[str] = "simulation"
+
+    n: int = 16
+    N: int = 256
+    nu: float | None = None
+    t: float = 4.0
+    k0: float = 8.0
+    energy: float = 0.75
+    forcing: typing.Literal["none", "ring"] = "none"
+    kf: float = 8.0
+    injection: float = 0.1
+    drag: float | None = None
+    hyperviscosity: float = 0.0
+    dt: float | None = None
+    cfl: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated."""
+        positive = {"n": self.n, "N": self.N, "t": self.t, "k0": self.k0, "kf": self.kf}
+        for name, value in positive.items():
+            check(0 < value < float("inf"), f"simulation: {name}={value} must be above 0")
+        rates = {"nu": self.viscosity, "drag": self.friction, "hyperviscosity": self.hyperviscosity}
+        rates |= {"energy": self.energy, "injection": self.injection, "seed": self.seed}
+        for name, value in rates.items():
+            check(0 <= value < float("inf"), f"simulation: {name}={value} must not be below 0")
+        check(self.N >= 8, f"simulation: N={self.N} is too coarse; use 8 or more")
+        check(self.dt is None or self.dt > 0, f"simulation: dt={self.dt} must be above 0")
+        check(0 < self.cfl <= 1.35, f"simulation: cfl={self.cfl} must be in (0, 1.35] to be stable")
+        for name in ("k0", "kf") if self.forcing == "ring" else ("k0",):
+            value = getattr(self, name)
+            check(3 * value < self.N, f"simulation: {name}={value} needs N > {3 * value:g}")
+
+    @property
+    def viscosity(self) -> float:
+        """Kinematic viscosity in use."""
+        return 4e-4 * (256 / self.N) ** (4 / 3) if self.nu is None else self.nu
+
+    @property
+    def friction(self) -> float:
+        """Linear drag in use."""
+        if self.drag is None:
+            return 0.1 if self.forcing == "ring" else 0.0
+        return self.drag
