@@ -148,6 +148,8 @@ class Change:
         Sample id to reason.
     restore
         Ids of samples withdrawn as ``missing`` that are back.
+    stamps
+        Unit to size and time of change, where these changed and the content did not.
     seen, refused
         Units that the run looked at, and the table of those it put in quarantine.
     """
@@ -157,6 +159,7 @@ class Change:
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
     withdraw: dict[str, str] = field(default_factory=dict)
     restore: Collection[str] = ()
+    stamps: dict[str, str] = field(default_factory=dict)
     seen: Collection[str] = ()
     refused: pd.DataFrame = field(default_factory=pd.DataFrame)
     note: str = ""
@@ -170,8 +173,11 @@ class Change:
         current = replace(dataset, version=version)
         rows = current.all_samples()
         live = rows[rows["withdrawn"].isna()]
-        added = self._added_to(version)["sample_id"] if self.parts else []
-        reasons = {**dict.fromkeys(added, "replaced"), **self.withdraw}
+        reasons = dict(self.withdraw)
+        if self.parts:
+            added = self._added_to(version)
+            old = live["sample_id"].isin(added["sample_id"]) | live["unit"].isin(added["unit"])
+            reasons |= dict.fromkeys(live[old]["sample_id"], "replaced")
         marks = live[live["sample_id"].isin(list(reasons))]
         parts = _marked(version.parts, marks, reasons)
         parts = _restored(parts, rows, self.restore)
@@ -182,7 +188,7 @@ class Change:
         """Append the parts and the tables that ``version`` lacks."""
         present = {part.key for part in version.parts}
         fresh = tuple(part for part in self.parts if part.key not in present)
-        tables = version.samples
+        tables = tuple(self._stamped(store, key) for key in version.samples)
         if fresh:
             tables = (*tables, write_table(store.backend, self._added_to(version)))
         return replace(
@@ -190,6 +196,18 @@ class Change:
             parts=(*version.parts, *fresh),
             samples=tables,
             quarantine=self._quarantine(store, version),
+        )
+
+    def _stamped(self, store: Store, key: str) -> str:
+        """Return the key of a table with the new stamps in it."""
+        if not self.stamps:
+            return key
+        table = read_table(store.backend, key)
+        stamps = table["unit"].map(self.stamps).fillna(table["stamp"])
+        return (
+            key
+            if stamps.equals(table["stamp"])
+            else write_table(store.backend, table.assign(stamp=stamps))
         )
 
     def _added_to(self, version: DatasetVersion) -> pd.DataFrame:

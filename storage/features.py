@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -48,6 +48,10 @@ class FeatureFrame:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def head(self, count: int) -> FeatureFrame:
+        """Return the first ``count`` samples."""
+        return replace(self, samples=self.samples.head(count))
 
     @property
     def _columns(self) -> list[int] | None:

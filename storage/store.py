@@ -12,7 +12,7 @@ import pandas as pd
 import zarr
 
 from storage.attempts import Attempt, attempting, manifest_path, read_manifest
-from storage.backends import Backend, open_backend
+from storage.backends import SINGLE_WRITER, Backend, open_backend
 from storage.datasets import Change, Dataset
 from storage.documents import Document, Log
 from storage.errors import Conflict, InvalidRequest, NotFound
@@ -45,8 +45,10 @@ def open_store(url: str, *, writable: bool = False, single_writer: bool = False)
         If it is to be written, does not enforce exclusive creation, and ``single_writer`` is
         not given.
     """
-    backend = open_backend(url, single_writer=single_writer)
-    if writable and not single_writer and not backend.enforces_exclusive_creation():
+    mark = SINGLE_WRITER if single_writer and not url.endswith(SINGLE_WRITER) else ""
+    backend = open_backend(url + mark)
+    trusted = backend.url.endswith(SINGLE_WRITER)
+    if writable and not trusted and not backend.enforces_exclusive_creation():
         raise Conflict(
             f"{backend.url} does not enforce exclusive creation, so two writers could overwrite "
             "each other: make sure that there is one and pass --single-writer"

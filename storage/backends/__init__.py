@@ -11,25 +11,29 @@ from storage.errors import InvalidRequest
 __all__ = ["Backend", "LocalBackend", "MemoryBackend", "ObjectInfo", "S3Backend", "open_backend"]
 
 
-def open_backend(url: str, *, single_writer: bool = False) -> Backend:
+SINGLE_WRITER = "?single-writer"
+
+
+def open_backend(url: str) -> Backend:
     """Return the backend that ``url`` names.
 
     Parameters
     ----------
     url
-        A path or ``file://`` (made absolute), ``s3://bucket/prefix``, or ``memory://name``.
-    single_writer
-        Accept a store that cannot create exclusively; then only one process may write.
+        A path or ``file://`` (made absolute), ``s3://bucket/prefix``, or ``memory://name``. With
+        ``?single-writer`` behind it, exclusive creation is not asked of the store, and only
+        one process may write; the mark travels to the workers with the address.
 
     Raises
     ------
     InvalidRequest
         If the scheme is not one of these.
     """
-    scheme, separator, rest = url.partition("://")
+    address, single_writer = url.removesuffix(SINGLE_WRITER), url.endswith(SINGLE_WRITER)
+    scheme, separator, rest = address.partition("://")
     match scheme if separator else "file":
         case "file":
-            return LocalBackend(rest if separator else url, single_writer=single_writer)
+            return LocalBackend(rest if separator else address, single_writer=single_writer)
         case "s3":
             return S3Backend(rest, single_writer=single_writer)
         case "memory":

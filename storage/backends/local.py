@@ -20,7 +20,7 @@ class LocalBackend:
 
     def __init__(self, root: str, *, single_writer: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
-        self.url = str(self.root)
+        self.url = f"{self.root}?single-writer" if single_writer else str(self.root)
         self.single_writer = single_writer
 
     def _file(self, path: str) -> Path:

@@ -26,7 +26,7 @@ class S3Backend:
 
     def __init__(self, location: str, *, single_writer: bool = False) -> None:
         self.bucket, _, self.prefix = location.strip("/").partition("/")
-        self.url = f"s3://{location.strip('/')}"
+        self.url = f"s3://{location.strip('/')}{'?single-writer' if single_writer else ''}"
         self.single_writer = single_writer
 
     @cached_property

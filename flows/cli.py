@@ -1,0 +1,76 @@
+"""The command line: ``wavemill``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+for _name, _value in {  # before Prefect is imported, which reads its settings once
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
+    "MPLBACKEND": "Agg",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import typer  # noqa: E402
+
+from flows.commands import compute, inspect, serve  # noqa: E402
+
+app = typer.Typer(
+    name="wavemill",
+    help="Mill raw fields into wavelet features, and features into models.",
+    epilog="Start with `wavemill demo`. Every command has an example behind --help.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for _module in (compute, inspect, serve):
+    _module.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command: exit 0 done, 1 failed with one line that says why, 2 usage, 130 stopped."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    try:
+        status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        return int(status or 0)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except Exception as error:
+        return _status(error)
+
+
+def _status(error: Exception) -> int:
+    """Say what failed in one line; a failure that is nobody's fault shows where, too."""
+    from storage import StorageError
+    from wavemill.errors import WavemillError
+
+    if type(error).__name__ == "Abort":
+        return _fail("stopped", 130)
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if callable(show) and isinstance(code, int):  # a usage error: click shows it best
+        show()
+        return code
+    if isinstance(error, StorageError | WavemillError | OSError):
+        return _fail(f"error: {error}", 1)
+    if os.environ.get("WAVEMILL_DEBUG"):
+        raise error
+    where = type(error).__name__
+    return _fail(f"error: {where}: {error} (WAVEMILL_DEBUG=1 shows the traceback)", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of ``wavemill``, by what they are for."""

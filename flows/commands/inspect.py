@@ -1,0 +1,219 @@
+"""Commands that look, check and clean: query, ls, show, verify, gc."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.options import STORE, AsJson, Quiet, StoreUrl, absolute, plain, tell, warn
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(query)
+    app.command("ls")(list_)
+    app.command()(show)
+    app.command()(verify)
+    app.command()(gc)
+
+
+def query(
+    dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
+    view: Annotated[
+        str | None, typer.Option(help="Name of a view; without it, sample metadata.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="DuckDB expression over sample metadata.")
+    ] = None,
+    coefficients: Annotated[
+        str | None, typer.Option(help="DuckDB expression over the coefficient table.")
+    ] = None,
+    as_of: Annotated[str | None, typer.Option(help="Dataset version, or RFC 3339 time.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A .parquet, .csv, .nc, .zarr or .npz file.")
+    ] = None,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Select samples and coefficients; print ten rows or write them to a file.
+
+    Example: wavemill query flow --view scattering --coefficients "order == 1" --to order1.parquet
+    """
+    from storage import open_store
+    from storage.export import export
+
+    opened = open_store(absolute(store))
+    if view is None:
+        _samples(opened.dataset(dataset, as_of).samples(where), to, as_json, quiet)
+        return
+    frame = opened.get_historical_features(dataset, view, where, coefficients, as_of)
+    if frame.missing:
+        warn(
+            f"{frame.missing} samples have no {view} yet: wavemill features {dataset} --view {view}"
+        )
+    count = {"samples": len(frame), "coefficients": len(frame.coefficients)}
+    line = f"{count['samples']} samples, {count['coefficients']} coefficients"
+    if to is not None:
+        export(frame, to)
+        tell({**count, "path": str(to)}, [f"wrote {to}: {line}"], as_json, quiet)
+        return
+    _preview(frame.head(10).to_pandas(), count, line, as_json, quiet)
+
+
+def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
+    """Print or write sample metadata."""
+    line, count = f"{len(rows)} samples", {"samples": len(rows)}
+    rows = rows.drop(columns=["part", "row", "unit", "stamp"], errors="ignore")
+    if to is None:
+        _preview(rows.head(10), count, line, as_json, quiet)
+        return
+    writers = {".parquet": rows.to_parquet, ".csv": lambda path: rows.to_csv(path, index=False)}
+    if to.suffix not in writers:
+        raise typer.BadParameter(f"{to}: metadata goes to .parquet or .csv", param_hint="--to")
+    writers[to.suffix](to)
+    tell({**count, "path": str(to)}, [f"wrote {to}: {line}"], as_json, quiet)
+
+
+def _preview(rows: Any, count: dict[str, int], line: str, as_json: bool, quiet: bool) -> None:
+    text = rows.to_string(index=False, max_cols=8, max_colwidth=40)
+    records = [plain(record) for record in rows.to_dict("records")]
+    tell({**count, "rows": records}, [line, text], as_json, quiet, "--to FILE writes all of them")
+
+
+def list_(store: StoreUrl = STORE, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """List datasets, views and artifacts.
+
+    Example: wavemill ls --store s3://bucket/turbulence
+    """
+    from storage import open_store
+
+    opened = open_store(absolute(store))
+    listing: dict[str, list[dict[str, Any]]] = {"datasets": [], "views": [], "artifacts": []}
+    for name in opened.datasets():
+        version = opened.dataset(name).version
+        shape = "x".join(map(str, version.schema.row_shape))
+        listing["datasets"].append(
+            {"name": name, "version": version.version, "samples": version.count, "shape": shape}
+        )
+        for view in opened.views(name):
+            made = opened.view(name, view)
+            features = "x".join(map(str, made.row_shape))
+            listing["views"].append(
+                {"dataset": name, "name": view, "version": made.version, "features": features}
+            )
+    for artifact in opened.artifacts():
+        manifest = artifact.manifest
+        listing["artifacts"].append(
+            {"kind": artifact.kind, "key": artifact.key, "dataset": manifest["dataset"],
+             "published": manifest["published"]}
+        )  # fmt: skip
+    lines = [_line(kind, entry) for kind, entries in listing.items() for entry in entries]
+    tell(listing, lines or [f"{opened.url} is empty"], as_json, quiet)
+
+
+def _line(kind: str, entry: dict[str, Any]) -> str:
+    match kind:
+        case "datasets":
+            return (
+                f"dataset   {entry['name']} version {entry['version']}: "
+                f"{entry['samples']} samples of {entry['shape']}"
+            )
+        case "views":
+            return (
+                f"view      {entry['dataset']}/{entry['name']} version {entry['version']}: "
+                f"{entry['features']} features"
+            )
+        case _:
+            name = f"{entry['kind']}/{entry['key'][:12]}"
+            return f"artifact  {name} on {entry['dataset']}, {entry['published']}"
+
+
+def show(
+    key: Annotated[
+        str, typer.Argument(help="A dataset, dataset/view, an artifact, or the key of a part.")
+    ],
+    quarantine: Annotated[bool, typer.Option(help="The refused inputs of a dataset.")] = False,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show a record or a manifest: schema, parts, spec, lineage.
+
+    Example: wavemill show gaussian/flow@latest
+    """
+    from storage import open_store
+    from tasks.inspect import describe, quarantined
+
+    opened = open_store(absolute(store))
+    if quarantine:
+        rows = quarantined(opened, key)
+        lines = [f"{row['reason']:12} {row['unit']}: {row['message']}" for row in rows]
+        tell(rows, lines or ["nothing is in quarantine"], as_json, quiet)
+        return
+    found = describe(opened, key)
+    lines = [f"{name}: {value}" for name, value in plain(found).items()]
+    tell(found, lines, as_json, quiet)
+
+
+def verify(
+    key: Annotated[
+        str | None, typer.Argument(help="Prefix of the keys to check; all without.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option(help="Remove what is damaged, so that it can be made anew.")
+    ] = False,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every checksum; exit 1 if anything is damaged, saying what to recompute.
+
+    Example: wavemill verify
+    """
+    from storage import open_store
+    from storage.verify import repair as clear
+    from storage.verify import verify as check
+
+    opened = open_store(absolute(store))
+    findings = list(check(opened, key))
+    if repair:
+        clear(opened, findings)
+    lines = [f"{finding.path}: {finding.problem}; {finding.remedy}" for finding in findings]
+    hint = "" if repair or not findings else "wavemill verify --repair, then the commands above"
+    tell(findings, lines or ["every object is as it was written"], as_json, quiet, hint)
+    if findings and not repair:
+        raise typer.Exit(1)
+
+
+def gc(
+    keep_versions: Annotated[
+        int | None, typer.Option(min=1, help="Newest versions to keep.")
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Keep versions this young.")
+    ] = None,
+    grace: Annotated[float, typer.Option(help="Hours below which nothing is removed.")] = 24.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove, rather than only print.")] = False,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove what no version refers to; without --yes, only print it.
+
+    Example: wavemill gc --keep-versions 10 --yes
+    """
+    from storage import open_store
+    from storage.collect import Retention, collect
+
+    opened = open_store(absolute(store), writable=True)
+    retention = Retention(keep_versions, keep_days)
+    removals = collect(opened, retention, timedelta(hours=grace), delete=yes)
+    size = sum(removal.size for removal in removals)
+    lines = [f"{removal.why:26} {removal.path}" for removal in removals]
+    lines.append(f"{len(removals)} objects, {size / 2**20:.1f} MiB{' removed' if yes else ''}")
+    hint = "" if yes or not removals else "the same with --yes removes them"
+    tell(removals, lines, as_json, quiet, hint)

@@ -1,0 +1,125 @@
+"""Options that several commands share, and how results are told."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="WAVEMILL_STORE", help="Folder, s3://bucket/prefix or memory://name."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        envvar="WAVEMILL_CLUSTER", help="threads, local[:N], cuda, tcp://HOST:PORT or kubernetes."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", help="KEY=VALUE of the transform or model; repeatable.")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with such keys; --set wins.")
+]
+SingleWriter = Annotated[
+    bool,
+    typer.Option(
+        "--single-writer", help="The store cannot create exclusively; only I write to it."
+    ),
+]
+
+STORE = "./wavemill-store"
+
+
+def absolute(store: str, single_writer: bool = False) -> str:
+    """Return the store's URL, a folder's made absolute."""
+    from storage.backends import SINGLE_WRITER
+
+    url = store if "://" in store else str(Path(store).expanduser().absolute())
+    return url + SINGLE_WRITER if single_writer else url
+
+
+def settings(pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
+    """Return the parameters of ``--config`` and ``--set``."""
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values |= tomllib.loads(config.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise typer.BadParameter(f"{config}: {error}", param_hint="--config") from None
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--set")
+        values[name] = value
+    return values
+
+
+def plain(value: Any) -> Any:
+    """Return a result as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def tell(result: Any, lines: Sequence[str], as_json: bool, quiet: bool, hint: str = "") -> None:
+    """Print a result: as JSON, or as lines and what to do next."""
+    if as_json:
+        print(json.dumps(plain(result), indent=1, sort_keys=True))
+        return
+    for line in lines:
+        print(line)
+    if hint and not quiet:
+        print(f"next: {hint}")
+
+
+def warn(message: str) -> None:
+    """Print a warning to the terminal."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(quiet: bool) -> Iterator[None]:
+    """Show bars for the steps of the flows run meanwhile."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from tasks.progress import listening
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        known: dict[str, Any] = {}
+
+        def listen(what: str, done: int, total: int, remark: str) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=total, remark="")
+            bars.update(known[what], completed=done, total=total, remark=remark)
+
+        with listening(listen):
+            yield

@@ -1,0 +1,197 @@
+"""Features: every part of a dataset through one transform, part by part on the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+from storage import Schema, Store, ViewVersion, open_store
+from storage.arrays import create_array, layout
+from storage.documents import Document
+from storage.parts import FEATURES, FIELDS, read_rows
+from storage.records import PartRef
+from tasks.views import Operator, operator
+
+BATCH_BUDGET = 256 * 2**20
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class FeatureOutcome:
+    """What a worker did with one part."""
+
+    dataset_part: str
+    key: str
+    written: bool
+    row_shape: tuple[int, ...]
+    dtype: str
+
+
+def compute_part(
+    url: str, spec: Document, schema: Schema, device: str, part: PartRef
+) -> FeatureOutcome:
+    """Transform one part of a dataset and write the part of features (runs on a worker)."""
+    store = open_store(url)
+    transform = operator(spec, schema, device)
+
+    def write(group: zarr.Group) -> dict[str, Any]:
+        shape, dtype = transform_rows(url, transform, schema, part, group)
+        return {"rows": part.rows, "row_shape": list(shape), "dtype": dtype}
+
+    threads = torch.get_num_threads()
+    manifest, written = store.write_part(spec, [part.key], write, device=device, threads=threads)
+    meta = manifest["meta"]
+    return FeatureOutcome(
+        part.key, manifest["key"], written, tuple(meta["row_shape"]), meta["dtype"]
+    )
+
+
+def transform_rows(
+    url: str, transform: Operator, schema: Schema, part: PartRef, group: zarr.Group
+) -> tuple[tuple[int, ...], str]:
+    """Stream a part through the transform; reading, computing and writing overlap.
+
+    One thread reads the next batch and one writes the last shard while this one computes;
+    :func:`projected_memory` counts what is held.
+    """
+    size = batch_rows(transform, schema, part.rows)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        shards = _Shards(group, part.rows, writer)
+        for samples in _prefetched(reader, url, schema, part, size):
+            shards.append(transform(samples))
+        array = shards.close()
+    return array.shape[1:], str(array.dtype)
+
+
+class _Shards:
+    """Gathers batches and writes whole shards in a thread, one at a time.
+
+    A shard written in two pieces would be read back and compressed again.
+    """
+
+    def __init__(self, group: zarr.Group, rows: int, writer: ThreadPoolExecutor) -> None:
+        self.group, self.rows, self.writer = group, rows, writer
+        self.array: zarr.Array[Any] | None = None
+        self.filling: Array | None = None
+        self.written = self.held = 0
+        self.writing: Future[None] | None = None
+
+    def append(self, features: Array) -> None:
+        """Copy a batch into the shard being filled, writing each that is full."""
+        if self.array is None:
+            self.array = _create(self.group, self.rows, features)
+        while len(features):
+            if self.filling is None:
+                size = min(_shard(self.array), self.rows - self.written)
+                self.filling = np.empty((size, *features.shape[1:]), features.dtype)
+            taken = features[: len(self.filling) - self.held]
+            self.filling[self.held : self.held + len(taken)] = taken
+            self.held += len(taken)
+            features = features[len(taken) :]
+            if self.held == len(self.filling):
+                self._flush()
+
+    def _flush(self) -> None:
+        assert self.array is not None
+        assert self.filling is not None
+        if self.writing is not None:
+            self.writing.result()
+        self.writing = self.writer.submit(_store, self.array, self.written, self.filling)
+        self.written, self.held, self.filling = self.written + self.held, 0, None
+
+    def close(self) -> zarr.Array[Any]:
+        """Wait for the last shard and return the array."""
+        if self.array is None or self.writing is None:
+            raise ValueError("a part without rows has no features")
+        self.writing.result()
+        return self.array
+
+
+def _prefetched(
+    reader: ThreadPoolExecutor, url: str, schema: Schema, part: PartRef, size: int
+) -> Iterator[Array]:
+    """Yield batches of rows, the next one being read meanwhile."""
+    starts = range(0, part.rows, size)
+    ranges = [range(start, min(start + size, part.rows)) for start in starts]
+    pending = reader.submit(read_rows, url, part.key, FIELDS, ranges[0])
+    for following in [*ranges[1:], None]:
+        samples = pending.result()
+        if following is not None:
+            pending = reader.submit(read_rows, url, part.key, FIELDS, following)
+        yield samples
+
+
+def _create(group: zarr.Group, rows: int, features: Array) -> zarr.Array[Any]:
+    dims = ("sample", "coefficient", "y", "x")[: features.ndim]
+    return create_array(group, FEATURES, rows, features.shape[1:], str(features.dtype), dims)
+
+
+def _shard(array: zarr.Array[Any]) -> int:
+    return int(array.shards[0]) if array.shards else int(array.shape[0])
+
+
+def _store(array: zarr.Array[Any], start: int, block: Array) -> None:
+    array[start : start + len(block)] = block
+
+
+def batch_rows(transform: Operator, schema: Schema, rows: int) -> int:
+    """Return the rows of a batch: what the memory budget allows, at most an input shard."""
+    budget = BATCH_BUDGET
+    if transform.device.type == "cuda":
+        budget = torch.cuda.mem_get_info(transform.device)[0] // 2
+    return min(rows, transform.batch(budget), _input_shard(schema))
+
+
+def _input_shard(schema: Schema) -> int:
+    row_bytes = np.dtype(schema.dtype).itemsize * int(np.prod(schema.row_shape))
+    return layout(2**62, row_bytes)[1]
+
+
+def projected_memory(transform: Operator, schema: Schema, features: tuple[int, ...]) -> int:
+    """Return a bound on what :func:`compute_part` holds at once, in bytes.
+
+    Two batches of input, the transform's work and result, and of the output the shard being
+    filled and the one being written with its compressed form.
+    """
+    size = batch_rows(transform, schema, 2**62)
+    row_in = np.dtype(schema.dtype).itemsize * int(np.prod(schema.row_shape))
+    row_out = np.dtype(transform.dtype).itemsize * int(np.prod(features))
+    shard = layout(2**62, row_out)[1]
+    return 2 * size * row_in + transform.memory(size) + (3 * shard + size) * row_out
+
+
+def publish(
+    store: Store,
+    dataset: str,
+    view: str,
+    spec: Document,
+    version: int,
+    outcomes: list[FeatureOutcome],
+    schema: Schema,
+) -> ViewVersion:
+    """Publish a view version over everything that is computed."""
+    table = store.write_table(operator(spec, schema).coefficients)
+    parts = {outcome.dataset_part: outcome.key for outcome in outcomes}
+    first = outcomes[0]
+    made = ViewVersion(spec, version, table, first.row_shape, first.dtype, parts)
+    return store.publish_view(dataset, view, made)
+
+
+def known_parts(store: Store, dataset: str, view: str) -> dict[str, FeatureOutcome]:
+    """Return the parts that the newest version of a view holds and that are still there."""
+    latest = store.view_versions(dataset, view).latest()
+    if latest is None:
+        return {}
+    version = ViewVersion.from_json(latest)
+    lost = set(store.missing_parts(list(version.parts.values())))
+    return {
+        source: FeatureOutcome(source, key, False, version.row_shape, version.dtype)
+        for source, key in version.parts.items()
+        if key not in lost
+    }

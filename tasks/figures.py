@@ -1,0 +1,130 @@
+"""Pictures: fields, spectra, distributions and coefficients, as PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from wavemill.spectra import isotropic_spectrum, pdf
+
+Array = np.ndarray[Any, Any]
+MAPS = "RdBu_r"
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def data_uri(image: bytes) -> str:
+    """Return a PNG as a URI that HTML and the Prefect UI show without a server."""
+    return "data:image/png;base64," + base64.b64encode(image).decode()
+
+
+def fields(panels: Mapping[str, Array], columns: int = 4) -> bytes:
+    """Draw fields ``(y, x)`` side by side on one colour scale, symmetric about their mean."""
+    count = len(panels)
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.75 * rows), layout="constrained")
+    centre, spread = _scale(list(panels.values()))
+    image = None
+    for index, (title, field) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        image = axes.imshow(
+            field, cmap=MAPS, vmin=centre - spread, vmax=centre + spread, origin="lower"
+        )
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    if image is not None:
+        figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=25)
+    return png(figure)
+
+
+def _scale(panels: Sequence[Array]) -> tuple[float, float]:
+    """Return the mean and the 99.5th percentile of the deviation, over the first panel."""
+    values = np.asarray(panels[0], dtype=float)
+    centre = float(values.mean())
+    return centre, max(float(np.quantile(np.abs(values - centre), 0.995)), 1e-12)
+
+
+def spectra(groups: Mapping[str, Array]) -> bytes:
+    """Draw isotropic power spectra of groups of fields ``(n, y, x)``, with their scatter."""
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for label, group in groups.items():
+        curves = isotropic_spectrum(torch.from_numpy(group.astype("float64"))).numpy()
+        wavenumbers = np.arange(1, curves.shape[-1])
+        _band(axes, wavenumbers, curves[:, 1:], label)
+    axes.set(xscale="log", yscale="log", xlabel="wavenumber", ylabel="power per shell")
+    axes.set_ylim(*_decades(axes, 9))
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    return png(figure)
+
+
+def distributions(groups: Mapping[str, Array]) -> bytes:
+    """Draw the distributions of values in standard deviations, beside the normal law."""
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    edges = np.linspace(-8, 8, 97)
+    centres = (edges[1:] + edges[:-1]) / 2
+    for label, group in groups.items():
+        x = torch.from_numpy(group.astype("float64"))
+        standard = (x - x.mean((-2, -1), keepdim=True)) / x.std((-2, -1), keepdim=True)
+        _band(axes, centres, pdf(standard, torch.from_numpy(edges)).numpy(), label)
+    normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
+    axes.plot(centres, normal, "k:", lw=1, label="normal")
+    axes.set(yscale="log", xlabel="value / standard deviation", ylabel="density", ylim=(1e-5, 1))
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    return png(figure)
+
+
+def _band(axes: Axes, x: Array, curves: Array, label: str) -> None:
+    """Draw the mean of curves and, where there are several, one standard deviation about it."""
+    mean = curves.mean(axis=0)
+    (line,) = axes.plot(x, np.where(mean > 0, mean, np.nan), lw=1.6, label=label)
+    if len(curves) > 1:
+        spread = curves.std(axis=0)
+        low = np.maximum(mean - spread, mean * 1e-2)
+        axes.fill_between(x, low, mean + spread, color=line.get_color(), alpha=0.2, lw=0)
+
+
+def _decades(axes: Axes, most: int) -> tuple[float, float]:
+    low, high = axes.get_ylim()
+    return max(low, high * 10.0**-most), high
+
+
+def coefficients(table: pd.DataFrame, features: Array) -> bytes:
+    """Draw the mean of each coefficient over samples (and space), with its scatter.
+
+    First-order wavelet coefficients are laid out as scale by angle; anything else is a curve.
+    """
+    values = features.reshape(*features.shape[:2], -1).mean(axis=2)
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    first = table[table["order"] == 1] if "order" in table and "j1" in table else table[:0]
+    if len(first) and "l1" in first:
+        positions = [int(position) for position in first.index]
+        grid = first.assign(value=values[:, positions].mean(axis=0))
+        pivot = grid.pivot_table(index="j1", columns="l1", values="value", aggfunc="mean")
+        image = axes.imshow(pivot.to_numpy(), cmap="viridis", aspect="auto")
+        axes.set(xlabel="angle l1", ylabel="scale j1", title="mean first-order coefficients")
+        figure.colorbar(image, ax=axes)
+    else:
+        index = np.arange(values.shape[1])
+        _band(axes, index, np.abs(values), "mean over samples")
+        axes.set(xlabel="coefficient", ylabel="magnitude", yscale="log")
+        axes.legend(frameon=False, fontsize=8)
+    return png(figure)

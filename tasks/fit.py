@@ -1,0 +1,205 @@
+"""Fitting: a model learns from selected samples and becomes an artifact."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from wavemill.spectra import flatness, skewness
+
+from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
+from storage.documents import Document
+from storage.keys import canonical, derivation_key, digest
+from tasks import figures
+from tasks.models import Model, model_class, model_spec
+from tasks.progress import Reporter
+
+SHOWN = 4
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What is to be fitted: a model, and the samples it learns from.
+
+    Attributes
+    ----------
+    kind, parameters
+        The model and the fields of its spec.
+    where, split
+        A DuckDB expression over sample metadata, and ``COLUMN=VALUE``; both select.
+    seed
+        Of everything random.
+    """
+
+    kind: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    where: str | None = None
+    split: str | None = None
+    seed: int = 0
+
+    @property
+    def selection(self) -> str | None:
+        """Both conditions as one expression."""
+        conditions = [f"({self.where})"] if self.where else []
+        if self.split:
+            column, separator, value = self.split.partition("=")
+            if not separator:
+                raise InvalidRequest(
+                    f"--split {self.split!r}: write COLUMN=VALUE, as in split=train"
+                )
+            quoted = value.replace("'", "''")
+            conditions.append(f"CAST(\"{column}\" AS VARCHAR) = '{quoted}'")
+        return " AND ".join(conditions) or None
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """The artifact that a request names, and whether it was computed now."""
+
+    kind: str
+    key: str
+    written: bool
+    metrics: dict[str, float]
+
+
+def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
+    """Fit a model unless the same fit is stored.
+
+    The key names the derivation: the spec, the very rows learnt from, and the seed; so a
+    relabelling that selects the same rows fits nothing anew.
+
+    Raises
+    ------
+    InvalidRequest
+        If no sample is selected.
+    """
+    source = store.dataset(dataset)
+    rows = source.samples(request.selection)
+    if not len(rows):
+        raise InvalidRequest(
+            f"no sample of {dataset!r} is selected: see `wavemill query {dataset}`"
+        )
+    spec = model_spec(request.kind, request.parameters).to_dict()
+    selected = digest(
+        canonical([[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)])
+    )
+    key = derivation_key(spec, [dataset, selected, None, request.seed])
+    try:
+        artifact = store.artifact_at(request.kind, key)
+        return FitOutcome(request.kind, key, False, json.loads(artifact.read("metrics.json")))
+    except NotFound:
+        return _fit(store, source, request, spec, key, rows)
+
+
+def _fit(
+    store: Store,
+    dataset: Dataset,
+    request: FitRequest,
+    spec: Document,
+    key: str,
+    rows: pd.DataFrame,
+) -> FitOutcome:
+    data = dataset.to_xarray(request.selection).values
+    model: Model = model_class(request.kind)(model_spec(request.kind, request.parameters))
+    model.fit(torch.from_numpy(data), Reporter(f"fit {request.kind}").values)
+    drawn = model.sample(1, request.seed, Reporter(f"synthesize {request.kind}").values).numpy()
+    metrics = {**model.metrics_, **compare(data, drawn)}
+    with store.attempt_artifact(request.kind, key) as attempt:
+        attempt.write("weights.safetensors", save_tensors(model.state()))
+        attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
+        attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
+        attempt.write("synthesis.npy", _npy(drawn))
+        for name, picture in _pictures(request.kind, data, drawn).items():
+            attempt.write(f"figures/{name}.png", picture)
+        manifest, written = attempt.publish(
+            {
+                "key": key,
+                "kind": request.kind,
+                "spec": spec,
+                "dataset": dataset.name,
+                "dataset_version": dataset.version.version,
+                "samples": len(rows),
+                "selection": request.selection,
+                "seed": request.seed,
+                "schema": dataset.schema.to_json(),
+                "provenance": {"device": "cpu", "threads": torch.get_num_threads()},
+            }
+        )
+    return FitOutcome(request.kind, str(manifest["key"]), written, metrics)
+
+
+def _npy(fields: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, fields, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def drawn_at_fit(artifact: Artifact) -> Array:
+    """Return the sample ``(1[, component], y, x)`` that was drawn when the model was fitted."""
+    drawn: Array = np.load(io.BytesIO(artifact.read("synthesis.npy")), allow_pickle=False)
+    return drawn
+
+
+def compare(data: Array, drawn: Array) -> dict[str, float]:
+    """Return one-point statistics of the data and of a synthesis, side by side."""
+    metrics = {}
+    for name, fields in (("data", data), ("synthesis", drawn)):
+        x = torch.from_numpy(np.asarray(fields, dtype="float64"))
+        metrics[f"{name}_std"] = float(x.std((-2, -1)).mean())
+        metrics[f"{name}_skewness"] = float(skewness(x).mean())
+        metrics[f"{name}_flatness"] = float(flatness(x).mean())
+    return metrics
+
+
+def _pictures(kind: str, data: Array, drawn: Array) -> dict[str, bytes]:
+    """Return the reference beside the synthesis, their spectra and distributions."""
+    real, made = first_component(data), first_component(drawn)
+    groups = {"data": real[:64], kind: made}
+    return {
+        "synthesis": figures.fields({"data": real[0], kind: made[0]}, columns=2),
+        "spectrum": figures.spectra(groups),
+        "pdf": figures.distributions(groups),
+    }
+
+
+def first_component(fields: Array) -> Array:
+    """Return ``(n, y, x)`` of fields that may have a component axis."""
+    return fields if fields.ndim == 3 else fields[:, 0]
+
+
+def load_model(artifact: Artifact) -> Model:
+    """Return the fitted model that an artifact holds."""
+    kind, spec = artifact.kind, artifact.manifest["spec"]
+    typed = model_spec(kind, spec["parameters"])
+    if typed.to_dict() != spec:
+        raise InvalidRequest(
+            f"{kind}/{artifact.key[:12]} was fitted by algorithm {spec['algorithm']}; this is "
+            f"{typed.algorithm}: fit it again"
+        )
+    model: Model = model_class(kind).from_state(
+        typed, load_tensors(artifact.read("weights.safetensors"))
+    )
+    return model
+
+
+def synthesize(store: Store, reference: str, count: int, seed: int) -> Array:
+    """Draw ``count`` samples ``(n[, component], y, x)`` from a fitted model."""
+    artifact = store.artifact(reference)
+    report = Reporter(f"synthesize {artifact.kind}").values
+    return load_model(artifact).sample(count, seed, report).numpy()
+
+
+def shown(dataset: Dataset, count: int = SHOWN) -> dict[str, Array]:
+    """Return the first few samples of a dataset, by id, for a picture."""
+    ids: Sequence[str] = list(dataset.samples()["sample_id"][:count])
+    data = first_component(dataset.to_xarray()[: len(ids)].values)
+    return dict(zip(ids, data, strict=True))

@@ -1,0 +1,42 @@
+"""Files that people asked for: synthesised fields as arrays or as a picture."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from storage import InvalidRequest
+from tasks import figures
+from tasks.fit import first_component
+
+Array = np.ndarray[Any, Any]
+FORMATS = (".npy", ".zarr", ".png")
+PANELS = 16
+
+
+def write_fields(fields: Array, target: Path) -> None:
+    """Write fields ``(n[, component], y, x)``; a picture shows the first component of at most 16.
+
+    Raises
+    ------
+    InvalidRequest
+        If the ending is not one of ``.npy .zarr .png``.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    match target.suffix:
+        case ".npy":
+            np.save(target, fields)
+        case ".zarr":
+            if target.exists():
+                shutil.rmtree(target)
+            zarr.save_array(target, fields, zarr_format=3)
+        case ".png":
+            shown = first_component(fields)[:PANELS]
+            panels = {f"sample {i}": field for i, field in enumerate(shown)}
+            target.write_bytes(figures.fields(panels))
+        case _:
+            raise InvalidRequest(f"--to {target}: choose one of {' '.join(FORMATS)}")

@@ -1,0 +1,58 @@
+"""Telling whoever watches how far a step has come: the terminal, and the Prefect UI."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+
+Listener = Callable[[str, int, int, str], None]
+
+_listeners: list[Listener] = []
+_INTERVAL = 1.0
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Call ``listener(what, done, total, remark)`` as steps of this process advance."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+class Reporter:
+    """Reports one step's progress, at most about once a second and always at its end."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.artifact: UUID | None = None
+        self.last = 0.0
+
+    def __call__(self, done: int, total: int, remark: str = "") -> None:
+        """Say that ``done`` of ``total`` is done."""
+        if time.monotonic() - self.last < _INTERVAL and done < total:
+            return
+        self.last = time.monotonic()
+        for listener in _listeners:
+            listener(self.what, done, total, remark)
+        if TaskRunContext.get() is not None:
+            self._show(100.0 * done / max(total, 1), remark)
+
+    def values(self, done: int, total: int, values: dict[str, float]) -> None:
+        """Say the same with numbers, as models do while they fit or sample."""
+        self(done, total, ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
+
+    def _show(self, percent: float, remark: str) -> None:
+        description = f"{self.what} {remark}".strip()
+        if self.artifact is None:
+            key = "".join(c if c.isalnum() else "-" for c in self.what.lower()).strip("-")
+            made = create_progress_artifact(percent, key=key or None, description=description)
+            self.artifact = made if isinstance(made, UUID) else None
+        else:
+            update_progress_artifact(self.artifact, percent, description=description)

@@ -1,0 +1,216 @@
+"""A report: one self-contained HTML file of pictures, tables and the commands behind them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from storage import Artifact, Store
+from storage.documents import now
+from tasks import figures
+from tasks.fit import first_component, shown
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with its caption."""
+
+    image: bytes
+    caption: str
+
+    @property
+    def uri(self) -> str:
+        """The picture within the page."""
+        return figures.data_uri(self.image)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values under named columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> Table:
+        """Build from records with the same names."""
+        listed = [dict(record) for record in records]
+        columns = list(listed[0]) if listed else []
+        return cls(columns, [[_cell(record[name]) for name in columns] for record in listed])
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, float):
+        return Cell(f"{value:.4g}", True)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Cell(f"{value:,}", True)
+    return Cell("" if value is None else str(value))
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with text, pictures, tables and commands."""
+
+    title: str
+    text: str = ""
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    commands: Sequence[str] = field(default_factory=list)
+    lead: bool = False
+
+
+def write_report(target: Path, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
+    """Write the page; an existing one is replaced once the new one is whole."""
+    environment = Environment(
+        loader=PackageLoader("tasks"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=title, subtitle=subtitle, sections=sections
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def turbulence_report(
+    store: Store,
+    dataset: str,
+    artifacts: Sequence[Artifact],
+    syntheses: Mapping[str, Array],
+    target: Path,
+) -> Path:
+    """Write the report on a dataset of fields, its views and the models fitted on it."""
+    sections = [
+        _synthesis(store, dataset, syntheses),
+        _statistics(store, dataset, syntheses, artifacts),
+        _dataset(store, dataset),
+        *(_view(store, dataset, view) for view in store.views(dataset)),
+        _lineage(artifacts),
+    ]
+    subtitle = f"dataset {dataset} in {store.url}, written {now()[:19]}Z"
+    return write_report(target, "Turbulence, and what models make of it", subtitle, sections)
+
+
+def _synthesis(store: Store, dataset: str, syntheses: Mapping[str, Array]) -> Section:
+    """Show a real field beside one of each model."""
+    panels = {f"real: {name}": field for name, field in shown(store.dataset(dataset), 1).items()}
+    panels |= {f"{kind} model": first_component(drawn)[0] for kind, drawn in syntheses.items()}
+    picture = Picture(
+        figures.fields(panels),
+        "A field of the dataset, and new fields drawn from models fitted on it, on one colour "
+        "scale. A Gaussian model has the right spectrum and no structures; phase harmonics bring "
+        "back what the phases hold.",
+    )
+    return Section("Real and synthesised fields", pictures=[picture], lead=True)
+
+
+def _statistics(
+    store: Store, dataset: str, syntheses: Mapping[str, Array], artifacts: Sequence[Artifact]
+) -> Section:
+    real = first_component(store.dataset(dataset).to_xarray()[:64].values)
+    groups = {"data": real, **{k: first_component(v) for k, v in syntheses.items()}}
+    pictures = [
+        Picture(figures.spectra(groups), "Power spectra; bands are one standard deviation."),
+        Picture(figures.distributions(groups), "Distributions of values; a normal law is dotted."),
+    ]
+    rows = []
+    for artifact in artifacts:
+        metrics = json.loads(artifact.read("metrics.json"))
+        rows.append(
+            {
+                "model": artifact.kind,
+                "samples learnt from": artifact.manifest["samples"],
+                **{
+                    f"{name} of {who}": metrics[f"{who}_{name}"]
+                    for name in ("std", "skewness", "flatness")
+                    for who in ("data", "synthesis")
+                },
+            }
+        )
+    text = "Flatness is 3 for a Gaussian field; intermittent fields exceed it."
+    return Section("Statistics", text, pictures, [Table.of(rows)])
+
+
+def _dataset(store: Store, name: str) -> Section:
+    rows = [
+        {
+            "version": v.version,
+            "published": v.published[:19] + "Z",
+            "samples": v.count,
+            "parts": len(v.parts),
+            "shape": "x".join(map(str, v.schema.row_shape)),
+            "components": ", ".join(v.schema.components),
+        }
+        for v in store.versions(name)
+    ]
+    first = store.dataset(name).samples().head(5)
+    provenance = first[["sample_id", "source", "sha256"]].assign(
+        sha256=first["sha256"].str.slice(0, 12), source=first["source"].str.slice(0, 90)
+    )
+    tables = [Table.of(rows), Table.of(provenance.to_dict("records"))]
+    return Section(
+        f"Dataset {name}",
+        "Versions, and where the first samples come from.",
+        tables=tables,
+        commands=[f"wavemill show {name}", f"wavemill query {name}"],
+    )
+
+
+def _view(store: Store, dataset: str, name: str) -> Section:
+    version = store.view(dataset, name)
+    frame = store.get_historical_features(dataset, name)
+    values = frame.to_xarray()[:64].values
+    row = {
+        "kind": version.spec["kind"],
+        "parameters": json.dumps(version.spec["parameters"]),
+        "features a sample": "x".join(map(str, version.row_shape)),
+        "samples": len(frame),
+        "parts": len(version.parts),
+    }
+    picture = Picture(
+        figures.coefficients(frame.coefficients, values), f"{name}: mean over samples."
+    )
+    where = '--coefficients "order == 1" ' if "order" in frame.coefficients else ""
+    command = f"wavemill query {dataset} --view {name} {where}--to {name}.parquet"
+    return Section(f"View {name}", "", [picture], [Table.of([row])], [command])
+
+
+def _lineage(artifacts: Sequence[Artifact]) -> Section:
+    rows = [
+        {
+            "artifact": f"{a.kind}/{a.key[:12]}",
+            "from": f"{a.manifest['dataset']} version {a.manifest['dataset_version']}",
+            "parameters": json.dumps(a.manifest["spec"]["parameters"]),
+            "seed": a.manifest["seed"],
+            "torch": a.manifest["provenance"]["torch"],
+            "published": a.manifest["published"][:19] + "Z",
+        }
+        for a in artifacts
+    ]
+    commands = [
+        f"wavemill synthesize {a.kind}/{a.key[:12]} -n 4 --to {a.kind}.png" for a in artifacts
+    ]
+    return Section("Artifacts and their lineage", "", (), [Table.of(rows)], commands)

@@ -1,0 +1,117 @@
+"""What the Prefect UI shows of a run: tables of what was made and its lineage, and pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from storage import Artifact, Dataset, Store, ViewVersion
+from tasks import figures
+from tasks.fit import shown
+from tasks.ingest import IngestSummary
+
+LISTED = 50
+
+
+def dataset(store: Store, summary: IngestSummary) -> None:
+    """Show a dataset version: counts, quarantine and the first samples."""
+    current = store.dataset(summary.dataset)
+    table(f"dataset {summary.dataset}", [_dataset_row(current, summary)], "What this run made")
+    if summary.refused:
+        rows = [
+            {"input": unit, "reason": reason, "message": message}
+            for unit, reason, message in summary.refused[:LISTED]
+        ]
+        table(f"quarantine {summary.dataset}", rows, f"{len(summary.refused)} inputs were refused")
+    picture(f"samples {summary.dataset}", figures.fields(shown(current)), "The first samples")
+
+
+def _dataset_row(current: Dataset, summary: IngestSummary) -> dict[str, Any]:
+    schema = current.schema
+    return {
+        "dataset": summary.dataset,
+        "version": summary.version,
+        "samples": summary.samples,
+        "added": summary.added,
+        "unchanged": summary.unchanged,
+        "withdrawn": summary.withdrawn,
+        "quarantined": sum(summary.quarantined.values()),
+        "parts written": summary.parts_written,
+        "parts reused": summary.parts_reused,
+        "shape": "x".join(map(str, schema.row_shape)),
+        "components": ", ".join(schema.components),
+    }
+
+
+def view(store: Store, name: str, dataset_name: str, version: ViewVersion, written: int) -> None:
+    """Show a view version: its spec, its lineage, and its mean coefficients."""
+    lineage = {
+        "view": name,
+        "version": version.version,
+        "dataset": f"{dataset_name} version {version.dataset_version}",
+        "kind": version.spec["kind"],
+        "parameters": str(version.spec["parameters"]),
+        "features": "x".join(map(str, version.row_shape)),
+        "parts": len(version.parts),
+        "parts written": written,
+    }
+    table(f"view {dataset_name} {name}", [lineage], "What this run made, and from what")
+    frame = store.get_historical_features(dataset_name, name)
+    values = frame.to_xarray()[:LISTED].values
+    summary = figures.coefficients(frame.coefficients, values)
+    picture(f"features {dataset_name} {name}", summary, f"{name} of {len(values)} samples")
+
+
+def artifact(found: Artifact, metrics: Mapping[str, float]) -> None:
+    """Show a fitted model: lineage, metrics and its figures."""
+    manifest = found.manifest
+    lineage = {
+        "artifact": f"{found.kind}/{found.key[:12]}",
+        "dataset": f"{manifest['dataset']} version {manifest['dataset_version']}",
+        "samples": manifest["samples"],
+        "selection": manifest["selection"] or "all",
+        "parameters": str(manifest["spec"]["parameters"]),
+        "seed": manifest["seed"],
+        "published": manifest["published"],
+    }
+    name = f"{found.kind} {manifest['dataset']}"
+    table(f"lineage {name}", [lineage], "What was fitted, and from what")
+    rows = [{"metric": key, "value": f"{value:.6g}"} for key, value in sorted(metrics.items())]
+    table(f"metrics {name}", rows, "Statistics of the data and of the model")
+    for path in found.files():
+        if path.startswith("figures/"):
+            title = path.removeprefix("figures/").removesuffix(".png")
+            picture(f"{title} {name}", found.read(path), f"{title} of {name}")
+
+
+def table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    """Show a table."""
+    create_table_artifact([dict(row) for row in rows], key=key(name), description=description)
+
+
+def picture(name: str, image: bytes, description: str) -> None:
+    """Show a PNG."""
+    create_image_artifact(figures.data_uri(image), key=key(name), description=description)
+
+
+def link(name: str, address: str, text: str) -> None:
+    """Show a link, such as to the Dask dashboard."""
+    create_link_artifact(address, text, key=key(name))
+
+
+def markdown(name: str, text: str) -> None:
+    """Show a text."""
+    create_markdown_artifact(text, key=key(name))
+
+
+def key(name: str) -> str:
+    """Return a name as the lower-case letters, digits and dashes that Prefect allows."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

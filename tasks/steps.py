@@ -1,0 +1,162 @@
+"""The Prefect tasks: each opens the store, calls, writes, and returns something small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from prefect import task
+
+from storage import ViewVersion, open_store
+from storage.documents import Document
+from storage.sources import Discovery
+from tasks import features as feature_tasks
+from tasks import ingest as ingest_tasks
+from tasks import show
+from tasks.features import FeatureOutcome
+from tasks.fit import FitOutcome, FitRequest, fit
+from tasks.ingest import IngestSummary, PartOutcome
+from tasks.mapping import map_parts
+from tasks.planning import IngestOptions, Plan, batches, choose_schema, find_inputs, plan
+from tasks.progress import Reporter
+from tasks.views import view_spec
+
+
+@task(name="plan ingestion")
+def plan_ingest(
+    url: str, dataset: str, sources: Sequence[str], options: IngestOptions
+) -> tuple[Plan, Discovery]:
+    """Find the inputs and compare them with what the dataset holds."""
+    store = open_store(url)
+    inputs, discovery = find_inputs(sources, options)
+    schema = choose_schema(store, dataset, inputs, options)
+    return plan(store, dataset, schema, inputs, options), discovery
+
+
+@task(name="ingest parts")
+def ingest_parts(
+    url: str, address: str, planned: Plan, options: IngestOptions
+) -> list[PartOutcome]:
+    """Read the fresh inputs on the workers, one Dask task a part."""
+    groups = batches(planned.fresh, options.part_size)
+    work = partial(ingest_tasks.ingest_part, url, planned.schema, options, planned.known)
+    return _mapped(work, groups, address, "ingest parts")
+
+
+@task(name="publish dataset")
+def publish_dataset(
+    url: str,
+    dataset: str,
+    planned: Plan,
+    outcomes: list[PartOutcome],
+    discovery: Discovery,
+    options: IngestOptions,
+) -> IngestSummary:
+    """Publish one dataset version and show it."""
+    store = open_store(url)
+    summary = ingest_tasks.publish(store, dataset, planned, outcomes, discovery, options)
+    show.dataset(store, summary)
+    return summary
+
+
+@task(name="plan features")
+def plan_features(
+    url: str, dataset: str, kind: str, name: str, parameters: dict[str, Any]
+) -> tuple[Document, list[FeatureOutcome], list[Any]]:
+    """Return the spec, the parts that the view holds, and those it lacks."""
+    store = open_store(url)
+    spec = view_spec(kind, parameters)
+    version = store.dataset(dataset).version
+    store.bind_view(dataset, name, spec)
+    known = feature_tasks.known_parts(store, dataset, name)
+    parts = [part for part in version.parts if part.live]
+    held = [known[part.key] for part in parts if part.key in known]
+    return spec, held, [part for part in parts if part.key not in known]
+
+
+@task(name="compute features")
+def compute_features(
+    url: str, address: str, dataset: str, spec: Document, parts: list[Any], device: str
+) -> list[FeatureOutcome]:
+    """Transform parts on the workers, one Dask task a part."""
+    schema = open_store(url).dataset(dataset).schema
+    work = partial(feature_tasks.compute_part, url, spec, schema, device)
+    resources = {"GPU": 1.0} if device == "cuda" else None
+    return _mapped(work, parts, address, f"features {spec['kind']}", resources)
+
+
+@task(name="publish view")
+def publish_view(
+    url: str, dataset: str, name: str, spec: Document, outcomes: list[FeatureOutcome]
+) -> ViewVersion:
+    """Publish one view version and show it."""
+    store = open_store(url)
+    current = store.dataset(dataset)
+    version = feature_tasks.publish(
+        store, dataset, name, spec, current.version.version, outcomes, current.schema
+    )
+    show.view(store, name, dataset, version, sum(outcome.written for outcome in outcomes))
+    return version
+
+
+@task(name="fit model")
+def fit_model(url: str, dataset: str, request: FitRequest) -> FitOutcome:
+    """Fit a model and show it."""
+    store = open_store(url)
+    outcome = fit(store, dataset, request)
+    show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics)
+    return outcome
+
+
+def _mapped(
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    address: str,
+    what: str,
+    resources: dict[str, float] | None = None,
+) -> list[Any]:
+    return map_parts(work, items, address=address, progress=Reporter(what), resources=resources)
+
+
+@task(name="query")
+def demo_queries(url: str, dataset: str, folder: str) -> list[str]:
+    """Write the answers to two questions, one by meaning and one by id."""
+    store = open_store(url)
+    frame = store.get_historical_features(
+        dataset, "scattering", coefficients="order == 1 and j1 = 0"
+    )
+    target = export(frame, Path(folder) / "first-order.parquet")
+    ids = list(frame.samples["sample_id"][:2])
+    online = store.get_online_features(dataset, ids, "spectrum").to_pandas()
+    return [
+        f"{target}: {len(frame)} samples by {len(frame.coefficients)} coefficients",
+        f"online: {len(online)} samples by {online.shape[1]} columns",
+    ]
+
+
+@task(name="draw report")
+def draw_report(url: str, dataset: str, fits: Sequence[FitOutcome], folder: str) -> str:
+    """Write ``report.html`` with two fields drawn from each model."""
+    store = open_store(url)
+    artifacts = [store.artifact_at(outcome.kind, outcome.key) for outcome in fits]
+    syntheses = {a.kind: drawn(store, a) for a in artifacts}
+    target = Path(folder) / "report.html"
+    return str(turbulence_report(store, dataset, artifacts, syntheses, target))
+
+
+def describe(made: dict[str, Any]) -> list[str]:
+    """Say in a line each what a run of the turbulence flow made."""
+    return [f"{name}: {_described(value)}" for name, value in made.items()]
+
+
+def _described(value: Any) -> str:
+    match value:
+        case IngestSummary():
+            return f"{value.samples} samples in version {value.version}, {value.added} new"
+        case ViewVersion():
+            return f"{'x'.join(map(str, value.row_shape))} a sample, {len(value.parts)} parts"
+        case FitOutcome():
+            return f"{value.kind}/{value.key[:12]} {'fitted' if value.written else 'kept'}"
+        case _:
+            return str(value)

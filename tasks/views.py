@@ -1,0 +1,133 @@
+"""Which view is computed by which transform."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from wavemill.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.scattering2d import Scattering2D
+from wavemill.spectra import PowerSpectrum
+
+from storage import InvalidRequest, Schema
+from storage.documents import Document
+from wavemill.specs import PhaseHarmonicsSpec, ScatteringSpec, Spec, SpectrumSpec
+
+
+@dataclass(frozen=True)
+class View:
+    """A kind of view: its spec, and how the operator is built for a dataset's schema.
+
+    To add a transform: write it in ``wavemill/``, its spec in ``wavemill/specs.py``, and one
+    entry in :data:`VIEWS`.
+    """
+
+    spec: type[Spec]
+    build: Callable[[Any, Schema], torch.nn.Module]
+
+
+def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
+    return Scattering2D(
+        schema.shape,
+        spec.J,
+        spec.L,
+        max_order=spec.max_order,
+        nonlinearity=spec.nonlinearity,
+        A=spec.A,
+        padding=spec.padding,
+    )
+
+
+def _phase_harmonics(spec: PhaseHarmonicsSpec, schema: Schema) -> torch.nn.Module:
+    return PhaseHarmonicCovariance.from_spec(spec, schema.shape)
+
+
+def _spectrum(spec: SpectrumSpec, schema: Schema) -> torch.nn.Module:
+    return PowerSpectrum(schema.shape, schema.spacing)
+
+
+VIEWS: dict[str, View] = {
+    "spectrum": View(SpectrumSpec, _spectrum),
+    "scattering": View(ScatteringSpec, _scattering),
+    "phase-harmonics": View(PhaseHarmonicsSpec, _phase_harmonics),
+}
+
+
+def view_spec(kind: str, parameters: dict[str, Any]) -> Document:
+    """Return the checked ``{kind, parameters, algorithm}`` of a view.
+
+    Raises
+    ------
+    InvalidRequest
+        If the kind is unknown.
+    """
+    if kind not in VIEWS:
+        raise InvalidRequest(f"no view {kind!r}: choose one of {', '.join(VIEWS)}")
+    return VIEWS[kind].spec.from_parameters(parameters).to_dict()
+
+
+class Operator:
+    """A transform ready to run on one device, kept by the worker between parts."""
+
+    def __init__(self, spec: Document, schema: Schema, device: str) -> None:
+        view = VIEWS[spec["kind"]]
+        typed = view.spec.from_parameters(spec["parameters"])
+        self.dtype = str(getattr(typed, "dtype", "float32"))
+        self.device = torch.device(device)
+        module = view.build(typed, schema).to(self.device, getattr(torch, self.dtype))
+        self.module = module.eval()
+        self.components = schema.components
+
+    @property
+    def coefficients(self) -> pd.DataFrame:
+        """One row a coefficient: a name, then what it means."""
+        table = pd.DataFrame(self.module.coefficients)
+        if len(self.components) > 1:
+            tables = [table.assign(component=name) for name in self.components]
+            table = pd.concat(tables, ignore_index=True)
+        return pd.concat([pd.Series(_names(table), name="name"), table], axis=1)
+
+    def memory(self, samples: int) -> int:
+        """Return a bound on the bytes that transforming so many samples takes."""
+        return int(self.module.memory(samples * len(self.components)))
+
+    def batch(self, budget: int) -> int:
+        """Return how many samples fit into ``budget`` bytes, at least one."""
+        one = self.memory(1)
+        step = max(1, self.memory(2) - one)
+        return max(1, 1 + (budget - one) // step)
+
+    @torch.inference_mode()
+    def __call__(self, samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Transform ``(sample[, component], y, x)`` to ``(sample, coefficient[, y, x])``."""
+        x = torch.from_numpy(np.ascontiguousarray(samples)).to(
+            self.device, getattr(torch, self.dtype)
+        )
+        y: torch.Tensor = self.module(x)
+        if len(self.components) > 1:
+            y = y.flatten(1, 2)
+        return y.cpu().numpy()
+
+
+@lru_cache(maxsize=4)
+def _kept(spec: str, schema: Schema, device: str) -> Operator:
+    return Operator(json.loads(spec), schema, device)
+
+
+def operator(spec: Document, schema: Schema, device: str = "cpu") -> Operator:
+    """Return the operator for a spec, built once in a process."""
+    return _kept(json.dumps(spec, sort_keys=True), schema, device)
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    """Return names such as ``order=1,j1=0,l1=3``: the columns that apply."""
+    return [
+        ",".join(f"{column}={value}" for column, value in row.items() if value not in (-1, ""))
+        for row in table.to_dict("records")
+    ]
