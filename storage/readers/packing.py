@@ -24,7 +24,7 @@ def unpacked_dtype(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> np.dt
     """Return the type that `unpack` gives."""
     integer = dtype.kind in "iu"
     packed = "scale_factor" in attributes or "add_offset" in attributes
-    if dtype.kind in "iuf" and (packed or (integer and _fills(dtype, attributes))):
+    if dtype.kind in "iuf" and (packed or (integer and _fills(dtype, attributes).size)):
         return np.dtype(np.float64)
     return dtype
 
@@ -34,7 +34,7 @@ def unpack(raw: Array, attributes: Mapping[str, Any]) -> Array:
     if raw.dtype.kind not in "iuf":
         return raw
     missing = np.isin(raw, _fills(raw.dtype, attributes))
-    if raw.dtype.kind == "i" and str(attributes.get("_Unsigned", "")).lower() == "true":
+    if raw.dtype.kind == "i" and (text(attributes.get("_Unsigned")) or "").lower() == "true":
         raw = raw.view(np.dtype(f"{raw.dtype.byteorder}u{raw.dtype.itemsize}"))
         missing |= np.isin(raw, _fills(raw.dtype, attributes))  # a fill is given either way
     values = raw.astype(unpacked_dtype(raw.dtype, attributes))

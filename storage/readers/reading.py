@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from storage.errors import BadInput
-from storage.readers import variables
+from storage.readers import selection
 from storage.readers.frames import Frame, Frames, Header, ReadOptions
 from storage.readers.hdf5 import open_hdf5
 from storage.readers.matlab import open_mat
@@ -35,7 +35,10 @@ FORMATS: dict[str, Opener] = {
 }
 EXTENSIONS = tuple(FORMATS)
 BEGINNINGS = {".npy": 4096, ".flo": 12}  # bytes that hold the header
-_CUT = ("truncated", "eof", "end of", "smaller than", "incomplete", "not enough")
+_CUT = (  # how the libraries say that bytes are lacking
+    "truncated", "eof", "end of", "smaller than", "incomplete", "not enough", "cannot reshape",
+    "with size 0",
+)  # fmt: skip
 
 
 def read_header(
@@ -64,7 +67,7 @@ def read_header(
     for file, data in zip(unit.files, contents, strict=True):
         size = file.size if payload is None else len(data)
         with _opened(file, data, size, _for_one(unit, options)) as (found, chosen):
-            headers.append(variables.read_header(found, chosen, size))
+            headers.append(selection.read_header(found, chosen, size))
     return headers[0] if len(headers) == 1 else _stacked_header(unit, headers, options)
 
 
@@ -94,7 +97,7 @@ def read_frames(unit: Unit, payload: Sequence[bytes], options: ReadOptions | Non
     every = []
     for file, data in zip(unit.files, payload, strict=True):
         with _opened(file, data, len(data), _for_one(unit, options)) as (found, chosen):
-            every.append(variables.read_frames(found, chosen, len(data)))
+            every.append(selection.read_frames(found, chosen, len(data)))
     return every[0] if len(every) == 1 else _stacked(unit, every, options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from storage.readers.frames import ReadOptions
 from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
 from storage.readers.variables import Array, Selector, Variable, mark_components
 
-# Codecs that only transform bytes. One of numcodecs, "pickle", would run code on decoding.
+# Codecs that only transform bytes; decoding with "pickle" would run code from the file.
+PICKLE = re.compile(rb'"(id|name)"\s*:\s*"(numcodecs\.)?pickle"')
 CODECS = frozenset({
     "adler32", "astype", "bitround", "blosc", "bytes", "bz2", "crc32", "crc32c", "delta",
     "fixedscaleoffset", "fletcher32", "gzip", "jenkins_lookup3", "lz4", "lzma", "packbits",
@@ -51,21 +53,24 @@ def _content(data: bytes) -> dict[str, bytes]:
             raise BadInput("magic", "holds no zarr.json, .zgroup or .zarray")
         top = min(marks, key=lambda name: name.count("/")).rpartition("/")[0]
         prefix = f"{top}/" if top else ""
-        return {n.removeprefix(prefix): archive.read(n) for n in names if n.startswith(prefix)}
+        content = {n.removeprefix(prefix): archive.read(n) for n in names if n.startswith(prefix)}
+    for name, data in content.items():
+        if name.rpartition("/")[2] in ("zarr.json", ".zarray") and PICKLE.search(data):
+            raise BadInput("pickle", f"{name} names pickle as a codec, which is never decoded")
+    return content
 
 
 def _root(store: zarr.storage.MemoryStore) -> zarr.Array[Any] | zarr.Group:
     try:
         return zarr.open_group(store, mode="r", use_consolidated=False)
-    except zarr.errors.ContainsArrayError:
+    except (zarr.errors.ContainsArrayError, zarr.errors.GroupNotFoundError):
         return zarr.open_array(store, mode="r")
 
 
 def _read(name: str, array: zarr.Array[Any], selector: Selector) -> Array:
     for codec in _codecs(array.metadata.to_dict()):
         if codec.removeprefix("numcodecs.") not in CODECS:
-            reason = "pickle" if "pickle" in codec else "format"
-            raise BadInput(reason, f"{name} is encoded with {codec!r}, which is not decoded")
+            raise BadInput("format", f"{name} is encoded with {codec!r}, which is not decoded")
     return np.asarray(array[selector])
 
 

@@ -148,7 +148,7 @@ def _stack(
     stacks: dict[str, list[tuple[str, SourceFile]]] = defaultdict(list)
     for file in files:
         stem = _stem(file.name, known)
-        found = _split_component(stem, components)
+        found = _split_component(stem, components) if len(components) > 1 else None
         if found is None:
             alone.append(Unit(stem, (file,)))
         else:
@@ -183,7 +183,7 @@ def _split_component(stem: str, components: tuple[str, ...]) -> tuple[str, str] 
         rf"(?<![A-Za-z0-9])({choices})(?![A-Za-z0-9])",
         rf"(?<![A-Za-z])({choices})(?![A-Za-z])",
     ):
-        match = re.search(pattern, name) if choices else None
+        match = re.search(pattern, name)
         if match:
             around = (name[: match.start()].rstrip("._- "), name[match.end() :].lstrip("._- "))
             rest = "_".join(part for part in around if part)

@@ -1,0 +1,198 @@
+"""Variables chosen, cut to planes and joined to fields, the same way for every format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from storage.errors import BadInput
+from storage.readers.frames import (
+    Frame,
+    Frames,
+    Header,
+    ReadOptions,
+    check_shape,
+    field_array,
+    field_dtype,
+)
+from storage.readers.planes import Plane, planes_of
+from storage.readers.variables import Array, Variable
+
+EXPANSION_LIMIT = 1100  # deflate cannot pack more than 1032 bytes into one
+SMALL = 64 * 2**20  # bytes; below this no declared size is worth a suspicion
+
+
+def read_header(variables: Sequence[Variable], options: ReadOptions, size: int) -> Header:
+    """Describe the frames that `read_frames` would give, without reading arrays."""
+    groups = list(_groups(variables, options, size))
+    parts, planes = groups[0][1], groups[0][2][0]
+    return Header(
+        planes[0].shape,
+        np.result_type(*(field_dtype(part.dtype) for part in parts)).name,
+        _components(parts, planes, options),
+        _units(parts, planes),
+        _spacing(parts[0], planes[0].axes),
+        None,
+        sum(len(group[2]) for group in groups),
+        planes[0].axes,
+    )
+
+
+def read_frames(variables: Sequence[Variable], options: ReadOptions, size: int) -> Frames:
+    """Read the fields that the options choose.
+
+    Parameters
+    ----------
+    variables
+        All that the file has.
+    options
+        Which of them, and which planes.
+    size
+        Bytes of the file, against which declared shapes are checked.
+
+    Raises
+    ------
+    BadInput
+        If nothing can be chosen or no frame is good.
+    """
+    frames = Frames()
+    for prefix, parts, rows in _groups(variables, options, size):
+        for planes in rows:
+            index = ",".join(text for text in (prefix, planes[0].index) if text)
+            try:
+                frames.append(_frame(index, parts, planes, options))
+            except BadInput as error:
+                frames.refused.append((index, error))
+    if not frames:
+        raise frames.refused[0][1]
+    return frames
+
+
+def _frame(
+    index: str, parts: Sequence[Variable], planes: Sequence[Plane], options: ReadOptions
+) -> Frame:
+    stacked = np.concatenate([plane.read(part) for part, plane in zip(parts, planes, strict=True)])
+    return Frame(
+        field_array(stacked),
+        index,
+        _components(parts, planes, options),
+        _units(parts, planes),
+        _spacing(parts[0], planes[0].axes),
+        None,
+        planes[0].axes,
+    )
+
+
+Group = tuple[str, tuple[Variable, ...], list[tuple[Plane, ...]]]
+
+
+def _groups(variables: Sequence[Variable], options: ReadOptions, size: int) -> Iterator[Group]:
+    """Yield for each step of a series its name, its variables and their planes, aligned."""
+    chosen = choose(variables, options)
+    for step in chosen:
+        for variable in step:
+            _check(variable, size)
+        rows = [planes_of(variable, options) for variable in step]
+        if len({tuple((plane.index, plane.shape) for plane in row) for row in rows}) > 1:
+            listed = ", ".join(variable.describe() for variable in step)
+            raise BadInput("shape", f"variables of one field must have one shape: {listed}")
+        for plane in rows[0]:
+            check_shape(plane.shape)
+        yield step[0].name if len(chosen) > 1 else "", step, list(zip(*rows, strict=True))
+
+
+def choose(variables: Sequence[Variable], options: ReadOptions) -> list[tuple[Variable, ...]]:
+    """Return the variables of each step of a series: one step unless names are numbered.
+
+    Raises
+    ------
+    BadInput
+        If a name is not there, or none is given and there are several to choose from.
+    """
+    fields = [variable for variable in variables if len(variable.shape) > 1]
+    if len(variables) == 1 and not variables[0].name:
+        return [(variables[0],)]
+    names = options.variables()
+    if not names:
+        labels = {variable.label for variable in fields}
+        if len(labels) != 1:
+            what = "has several variables" if labels else "has no array of two or more axes"
+            raise BadInput("variable", f"{what}: {_listed(variables)}; choose with --variable")
+        return [(variable,) for variable in fields]
+    columns = [_named(name, variables) for name in names]
+    if len({len(column) for column in columns}) > 1:
+        raise BadInput("variable", f"{','.join(names)} do not have equally many time steps")
+    return list(zip(*columns, strict=True))
+
+
+def _named(name: str, variables: Sequence[Variable]) -> list[Variable]:
+    for matches in (
+        lambda variable: variable.name == name,
+        lambda variable: variable.name.rpartition("/")[2] == name,
+        lambda variable: variable.series == name,
+        lambda variable: fnmatchcase(variable.name, name),
+    ):
+        found = [variable for variable in variables if matches(variable)]
+        if found:
+            return found
+    raise BadInput("variable", f"there is no {name!r}; there is {_listed(variables) or 'nothing'}")
+
+
+def _listed(variables: Sequence[Variable]) -> str:
+    shown = [variable.describe() for variable in variables[:12]]
+    return ", ".join([*shown, *(["..."] if len(variables) > 12 else [])])
+
+
+def _components(
+    parts: Sequence[Variable], planes: Sequence[Plane], options: ReadOptions
+) -> tuple[str, ...]:
+    names = tuple(name for plane in planes for name in plane.components)
+    given = options.components
+    if not given and not parts[0].name:
+        given = options.variables()
+    if given and len(given) != len(names):
+        raise BadInput(
+            "components",
+            f"{parts[0].describe()} gives {len(names)} component(s), not the {len(given)} of "
+            f"{','.join(given)}",
+        )
+    return given or names
+
+
+def _units(parts: Sequence[Variable], planes: Sequence[Plane]) -> tuple[str | None, ...]:
+    return tuple(
+        part.units for part, plane in zip(parts, planes, strict=True) for _ in plane.components
+    )
+
+
+def _spacing(variable: Variable, axes: tuple[str, str]) -> tuple[float, float] | None:
+    steps = [_step(variable.coordinate(axis)) for axis in axes]
+    return (steps[0], steps[1]) if steps[0] is not None and steps[1] is not None else None
+
+
+def _step(positions: Array | None) -> float | None:
+    """Return the signed step of uniform positions, None if there is no such step."""
+    if positions is None or positions.ndim != 1 or len(positions) < 2:
+        return None
+    if positions.dtype.kind not in "iuf":
+        return None
+    values = positions.astype(np.float64)
+    step = float(values[-1] - values[0]) / (len(values) - 1)
+    # Positions are often rounded to float32, hence a tolerance well above its precision.
+    even = bool(np.allclose(np.diff(values), step, rtol=1e-2, atol=0))
+    return step if even and step != 0 else None
+
+
+def _check(variable: Variable, size: int) -> None:
+    """Refuse what is no field, or more than the file can hold, before memory is asked for."""
+    field_dtype(variable.dtype)
+    declared = math.prod(variable.shape) * variable.dtype.itemsize
+    if declared == 0:
+        raise BadInput("shape", f"{variable.describe()} is empty")
+    if declared > max(SMALL, EXPANSION_LIMIT * size):
+        raise BadInput(
+            "shape", f"{variable.describe()} declares {declared} bytes in a file of {size}"
+        )

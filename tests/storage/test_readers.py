@@ -1,0 +1,725 @@
+"""Bytes to fields: each claim about a format, a choice or a damaged file."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import tomllib
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+import scipy.io
+import xarray as xr
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from storage.errors import BadInput, InvalidRequest
+from storage.readers import EXTENSIONS, Frames, Header, ReadOptions, read_frames, read_header
+from storage.sources import FIELD_EXTENSIONS, SourceFile, Unit, discover, read_units
+from storage.sources.filesystem import read_folder
+
+Array = npt.NDArray[Any]
+FLOW = np.random.default_rng(0).normal(size=(7, 9, 2)).astype(np.float32)
+FIELD = np.random.default_rng(1).normal(size=(6, 11))
+
+
+def unit(name: str, *payload: bytes) -> Unit:
+    files = [SourceFile(f"/none/{i}/{name}", None, name, len(d)) for i, d in enumerate(payload)]
+    return Unit(name.rpartition(".")[0], tuple(files))
+
+
+def read(name: str, data: bytes, **options: Any) -> Frames:
+    return read_frames(unit(name, data), [data], ReadOptions(**options))
+
+
+def header(name: str, data: bytes, **options: Any) -> Header:
+    return read_header(unit(name, data), [data], ReadOptions(**options))
+
+
+def reason(name: str, data: bytes, **options: Any) -> str:
+    with pytest.raises(BadInput) as caught:
+        read(name, data, **options)
+    assert name in caught.value.message
+    return caught.value.reason
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def mat(**arrays: Any) -> bytes:
+    buffer: Any = io.BytesIO()  # SciPy takes files, though its annotations know only paths
+    scipy.io.savemat(buffer, arrays, do_compression=True)
+    return bytes(buffer.getvalue())
+
+
+def hdf5(fill: Callable[[Any], Any]) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        fill(file)
+    return buffer.getvalue()
+
+
+def mat73(**arrays: Array) -> bytes:
+    def fill(file: Any) -> None:
+        for name, array in arrays.items():
+            dataset = file.create_dataset(name, data=array.T)
+            dataset.attrs["MATLAB_class"] = np.bytes_("single" if array.itemsize == 4 else "double")
+        file.create_group("#refs#").create_dataset("a", data=np.zeros((5, 5)))
+
+    with h5py.File(buffer := io.BytesIO(), "w", userblock_size=512) as file:
+        fill(file)
+    return b"MATLAB 7.3 MAT-file".ljust(512) + buffer.getvalue()[512:]
+
+
+def flo(flow: Array) -> bytes:
+    head = struct.pack("<fii", 202021.25, flow.shape[1], flow.shape[0])
+    return head + flow.astype("<f4").tobytes()
+
+
+def netcdf(dataset: xr.Dataset, version: int, tmp_path: Path, **options: Any) -> bytes:
+    path = tmp_path / "written.nc"
+    engine: Any = "scipy" if version == 3 else "h5netcdf"
+    dataset.to_netcdf(path, engine=engine, **options)
+    return path.read_bytes()
+
+
+def zarr_folder(dataset: xr.Dataset, version: int, tmp_path: Path, **options: Any) -> bytes:
+    path = tmp_path / "written.zarr"
+    form: Any = version
+    dataset.to_zarr(path, zarr_format=form, consolidated=version == 2, mode="w", **options)
+    return read_folder(str(path))
+
+
+# --- the table of reference folders -------------------------------------------------------
+
+CASES = tomllib.loads((Path(__file__).parents[1] / "cases/turbulence.toml").read_text())["case"]
+
+
+def plain(path: Path) -> Array:
+    """Load a file without any of our code, with axes in the file's order."""
+    match path.suffix:
+        case ".npy":
+            return np.asarray(np.load(path))[None]
+        case ".flo":
+            raw = np.fromfile(path, "<f4")[1:]
+            width, height = (int(n) for n in raw[:2].view("<i4"))
+            return np.stack([raw[2::2].reshape(height, width), raw[3::2].reshape(height, width)])
+        case ".mat":
+            return np.asarray(scipy.io.loadmat(path)["imgs"])[None]
+    raise AssertionError(path)
+
+
+def jhtdb(path: Path, name: str) -> Array:
+    with h5py.File(path) as file:
+        return np.asarray(file[name])
+
+
+@pytest.fixture(scope="session")
+def wind(shared: Path) -> xr.Dataset:
+    with pytest.warns(xr.SerializationWarning):  # it drops the fill values; none is missing here
+        return xr.open_dataset(
+            shared / "data/turbulence/netcdf/eraint_uvz.nc", engine="scipy"
+        ).load()
+
+
+def expected(case: dict[str, Any], folder: Path, wind: Callable[[], xr.Dataset]) -> list[Array]:
+    """Return what a case must give, by other libraries."""
+    era = {
+        "packed NetCDF, zonal wind on every level": lambda: wind().u.values[0][:, None],
+        "packed NetCDF, wind of two months on one level": lambda: np.stack(
+            [wind().u.values[:, 1], wind().v.values[:, 1]], axis=1
+        ),
+        "packed NetCDF, wind of every month and level, renamed": lambda: np.stack(
+            [wind().u.values, wind().v.values], axis=2
+        ).reshape(6, 2, 241, 480),
+    }
+    small, cube = folder / "isotropic1024coarse.h5", folder / "u_dim32_fm15.h5"
+    cubes = {
+        "JHTDB folder, velocity of one step": lambda: np.moveaxis(jhtdb(small, "u01000"), -1, 1),
+        "JHTDB folder, pressure": lambda: np.moveaxis(jhtdb(small, "p01000"), -1, 1),
+        "JHTDB cut-out with one plane, sliced all the same": lambda: np.moveaxis(
+            jhtdb(small, "u01000"), -1, 1
+        ),
+        "components first, every plane across z": lambda: np.moveaxis(jhtdb(cube, "u00000"), 0, 1),
+        "components first, one plane across y by the number of the axis": lambda: jhtdb(
+            cube, "u00000"
+        )[None, :, :, 7],
+        "components first, one component only": lambda: jhtdb(cube, "u00000")[None, 2:, :, :, -1],
+    }
+    known: dict[str, Callable[[], Array]] = era | cubes
+    if case["name"] in known:
+        return list(known[case["name"]]())
+    files = [path for path in sorted(folder.iterdir()) if path.name not in case["quarantined"]]
+    if case["name"] == "dust polarisation stacked by stem":
+        return [np.concatenate([plain(path) for path in files])]
+    return [plain(path) for path in files[: case["count"]]]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_reference_folders_become_what_the_table_says(
+    case: dict[str, Any], shared: Path, request: pytest.FixtureRequest
+) -> None:
+    source = shared / "data" / case["source"]
+    flags = {
+        key: tuple(v.split(",")) if key == "components" else v for key, v in case["flags"].items()
+    }
+    options = ReadOptions.from_dict(flags)
+    quarantined: dict[str, str] = {}
+    frames = []
+    for found, payload in read_units(discover([str(source)], components=options.components)):
+        assert not isinstance(payload, BadInput)
+        try:
+            described = read_header(found, None, options)
+            frames_here = read_frames(found, payload, options)
+        except BadInput as error:
+            quarantined[found.files[0].name] = error.reason
+            continue
+        assert described == read_header(found, payload, options)
+        assert described.frames == len(frames_here)
+        for frame in frames_here:
+            assert frame.array.shape[1:] == described.shape
+            assert frame.array.dtype == described.dtype
+            assert frame.components == described.components
+            assert frame.units == described.units
+            frames.append((found.files[0].name, frame))
+    commonest = Counter(frame.array.shape for _, frame in frames).most_common(1)
+    kept = [(name, frame) for name, frame in frames if frame.array.shape == commonest[0][0]]
+    quarantined |= {n: "shape" for n, frame in frames if frame.array.shape != commonest[0][0]}
+    assert quarantined == case["quarantined"]
+    assert len(kept) == case["count"]
+    if not kept:
+        return
+    folder = source if source.is_dir() else source.parent
+    reference = expected(case, folder, partial(request.getfixturevalue, "wind"))
+    for (_, frame), array in zip(kept, reference, strict=True):
+        assert list(frame.components) == case["components"]
+        assert list(frame.array.shape) == [len(case["components"]), *case["shape"]]
+        assert frame.array.dtype == case["dtype"]
+        assert list(frame.units) == case.get("units", [None] * len(frame.units))
+        np.testing.assert_array_equal(frame.array, array)
+
+
+def test_what_is_searched_for_is_what_can_be_read() -> None:
+    assert sorted(FIELD_EXTENSIONS) == sorted(EXTENSIONS)
+
+
+# --- formats ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    "dtype", ["<f4", ">f4", "<f8", ">f8", "<f2", "i1", "<i2", ">u2", "<i4", "?"]
+)
+def test_npy_of_any_order_and_type_gives_native_floats(dtype: str, order: Any) -> None:
+    array = np.asarray(FIELD * 20, dtype=dtype, order=order)
+    (frame,) = read("a.npy", npy(array))
+    wide = np.dtype(dtype).itemsize > (4 if "f" in dtype else 2)
+    assert frame.array.dtype == (np.float64 if wide else np.float32)
+    assert frame.array.dtype.isnative
+    assert frame.array.flags.c_contiguous
+    assert frame.array.flags.writeable
+    assert frame.index == ""
+    np.testing.assert_array_equal(frame.array[0], array.astype(np.float64))
+
+
+def test_npz_gives_the_variable_that_is_named() -> None:
+    data = npz(vorticity=FIELD, mask=FIELD > 0, time=np.array(3.0))
+    assert reason("a.npz", data) == "variable"
+    (frame,) = read("a.npz", data, variable="vorticity")
+    assert frame.components == ("vorticity",)
+    np.testing.assert_array_equal(frame.array[0], FIELD)
+    np.testing.assert_array_equal(read("a.npz", npz(w=FIELD, t=np.arange(3)))[0].array[0], FIELD)
+
+
+def test_several_variables_become_the_components_of_one_field() -> None:
+    data = npz(u=FLOW[..., 0], v=FLOW[..., 1], other=FIELD)
+    (frame,) = read("a.npz", data, variable="u,v")
+    assert frame.components == ("u", "v")
+    np.testing.assert_array_equal(frame.array, np.moveaxis(FLOW, -1, 0))
+    (renamed,) = read("a.npz", data, variable=("v", "u"), components=("y", "x"))
+    assert renamed.components == ("y", "x")
+    np.testing.assert_array_equal(renamed.array, np.moveaxis(FLOW, -1, 0)[::-1])
+    assert reason("a.npz", data, variable="u,other") == "shape"
+
+
+def test_flo_gives_velocity_row_by_row() -> None:
+    (frame,) = read("a.flo", flo(FLOW))
+    assert frame.components == ("u", "v")
+    np.testing.assert_array_equal(frame.array, np.moveaxis(FLOW, -1, 0))
+    assert header("a.flo", flo(FLOW)).shape == (7, 9)
+
+
+@pytest.mark.parametrize("write", [mat, mat73], ids=["version 5", "version 7.3"])
+def test_mat_keeps_rows_as_y_and_columns_as_x(write: Callable[..., bytes]) -> None:
+    (frame,) = read("a.mat", write(w=FIELD))
+    assert frame.components == ("w",)
+    np.testing.assert_array_equal(frame.array[0], FIELD)
+    stack = np.random.default_rng(2).normal(size=(6, 11, 5)).astype(np.float32)
+    frames = read("a.mat", write(w=stack), slice="2:all")
+    assert [frame.index for frame in frames] == [f"axis2={i}" for i in range(5)]
+    np.testing.assert_array_equal([f.array[0] for f in frames], np.moveaxis(stack, 2, 0))
+    assert reason("a.mat", write(w=stack)) == "needs-slice"
+    (velocity,) = read("a.mat", write(w=FLOW), components=("u", "v"))
+    np.testing.assert_array_equal(velocity.array, np.moveaxis(FLOW, -1, 0))
+
+
+def test_mat_offers_only_numeric_arrays() -> None:
+    data = mat(w=FIELD, name="text", cells=np.array([1, "x"], object), record={"f": FIELD})
+    np.testing.assert_array_equal(read("a.mat", data)[0].array[0], FIELD)
+    assert reason("a.mat", data, variable="cells") == "variable"
+
+
+CUBE = np.random.default_rng(3).normal(size=(5, 6, 8, 3)).astype(np.float32)
+
+
+def new_cutout(file: Any) -> None:
+    for axis, count in {"x": 8, "y": 6, "z": 5}.items():
+        file[f"{axis}coor"] = (np.arange(count) * 0.25 * (2 if axis == "y" else 1)).astype("f4")
+    for step in (1, 2):
+        file[f"Velocity_{step:04}"] = CUBE * step
+        file[f"Pressure_{step:04}"] = CUBE[..., :1] * step
+
+
+def old_cutout(file: Any) -> None:
+    file["_start"], file["_size"] = np.arange(4, dtype="i4"), np.arange(4, dtype="i4")
+    file["u01000"], file["p01000"] = CUBE, CUBE[..., :1]
+
+
+def test_new_jhtdb_cutouts_give_every_step_with_spacing() -> None:
+    data = hdf5(new_cutout)
+    frames = read("a.h5", data, variable="Velocity", slice="z:3")
+    assert [frame.index for frame in frames] == ["Velocity_0001,z=3", "Velocity_0002,z=3"]
+    assert frames[0].components == ("u", "v", "w")
+    assert frames[0].spacing == (0.5, 0.25)
+    np.testing.assert_array_equal(frames[1].array, 2 * np.moveaxis(CUBE[3], -1, 0))
+    (pressure,) = read("a.h5", data, variable="Pressure_0002", slice="y:1")
+    assert pressure.components == ("Pressure",)
+    assert pressure.axes == ("z", "x")
+    assert pressure.spacing == (0.25, 0.25)
+    np.testing.assert_array_equal(pressure.array[0], 2 * CUBE[:, 1, :, 0])
+    assert reason("a.h5", data) == "variable"
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("name", "axis"), [("z", 0), ("y", 1), ("x", 2)])
+def test_velocity_is_cut_across_any_axis_by_name_or_number(
+    first: bool, name: str, axis: int
+) -> None:
+    stored = np.moveaxis(CUBE, -1, 0) if first else CUBE
+    data = hdf5(lambda file: file.create_dataset("u00000", data=stored))
+    frames = read("a.h5", data, slice=f"{name}:all")
+    assert len(frames) == CUBE.shape[axis]
+    for index, frame in enumerate(frames):
+        assert frame.index == f"{name}={index}"
+        assert frame.components == ("u", "v", "w")
+        plane = np.take(CUBE, index, axis=axis)
+        np.testing.assert_array_equal(frame.array, np.moveaxis(plane, -1, 0))
+    (last,) = read("a.h5", data, slice=f"{axis + first}:-1")
+    np.testing.assert_array_equal(last.array, frames[-1].array)
+    assert last.index == frames[-1].index
+
+
+def test_old_jhtdb_cutouts_name_their_variables_without_the_step() -> None:
+    data = hdf5(old_cutout)
+    for variable, components in (
+        ("u", ("u", "v", "w")),
+        ("u01000", ("u", "v", "w")),
+        ("p", ("p",)),
+    ):
+        frames = read("a.hdf5", data, variable=variable, slice="z:all")
+        assert [frame.index for frame in frames] == [f"z={i}" for i in range(5)]
+        assert frames[0].components == components
+    assert reason("a.h5", data, variable="u") == "needs-slice"
+    assert reason("a.h5", data, variable="_size") == "variable"
+
+
+@pytest.mark.parametrize("dtype", ["i2", "f8"])
+def test_plain_hdf5_may_nest_compress_and_be_big_endian(dtype: str) -> None:
+    def fill(file: Any) -> None:
+        stored = (FIELD * 100).astype(f">{dtype}")
+        file.create_dataset("run/7/w", data=stored, chunks=(4, 4), compression="gzip", shuffle=True)
+
+    for options in ({}, {"variable": "w"}, {"variable": "run/7/w"}):
+        (frame,) = read("a.h5", hdf5(fill), **options)
+        np.testing.assert_array_equal(frame.array[0], (FIELD * 100).astype(dtype))
+
+
+GRID = {"y": np.arange(6) * 0.5, "x": 3 - np.arange(11) * 0.25}
+WIND = xr.Dataset(
+    {
+        "u": (("time", "y", "x"), np.stack([FIELD, 2 * FIELD]), {"units": "m s-1"}),
+        "t": (("y", "x"), (FIELD * 10).round(2) + 280),
+        "area": (("y", "x"), FIELD * 0 + 1),
+    },
+    coords=GRID,
+)
+WIND["t"].attrs["ancillary_variables"] = "area"
+PACKING = {"dtype": "int16", "scale_factor": -0.01, "add_offset": 280.0, "_FillValue": -32768}
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_netcdf_gives_named_axes_units_spacing_and_unpacked_numbers(
+    version: int, tmp_path: Path
+) -> None:
+    data = netcdf(WIND, version, tmp_path, encoding={"t": PACKING})
+    frames = read("a.nc", data, variable="u", slice="time:all")
+    assert [frame.index for frame in frames] == ["time=0", "time=1"]
+    assert frames[0].units == ("m s-1",)
+    assert frames[0].axes == ("y", "x")
+    assert frames[0].spacing == (0.5, -0.25)
+    np.testing.assert_array_equal([frame.array[0] for frame in frames], WIND.u.values)
+    (packed,) = read("a.nc", data, variable="t")
+    assert packed.array.dtype == np.float64
+    np.testing.assert_allclose(packed.array[0], WIND.t.values, rtol=0, atol=1e-9)
+    with pytest.raises(BadInput, match="variable") as caught:
+        read("a.nc", data)
+    assert "area" not in caught.value.message
+
+
+@pytest.mark.parametrize("write", [netcdf, zarr_folder])
+@pytest.mark.parametrize("old", [True, False])
+def test_missing_values_are_found_and_never_read_as_numbers(
+    write: Callable[..., bytes], old: bool, tmp_path: Path
+) -> None:
+    version = {netcdf: (4, 3), zarr_folder: (3, 2)}[write][old]
+    name = "a.nc" if write is netcdf else "a.zarr"
+    field = FIELD.copy()
+    field[2, 3] = np.nan
+    for encoding in (PACKING, {"_FillValue": 1e20}, {"dtype": "float32", "_FillValue": -999.0}):
+        dataset = xr.Dataset({"t": (("y", "x"), field)})
+        assert reason(name, write(dataset, version, tmp_path, encoding={"t": encoding})) == "nan"
+    stack = xr.Dataset({"t": (("time", "y", "x"), np.stack([FIELD, field, FIELD]))})
+    frames = read(name, write(stack, version, tmp_path), slice="time:all")
+    assert [frame.index for frame in frames] == ["time=0", "time=2"]
+    assert [(index, error.reason) for index, error in frames.refused] == [("time=1", "nan")]
+
+
+def test_a_fill_value_that_the_packed_type_cannot_hold_masks_nothing(tmp_path: Path) -> None:
+    packed = (FIELD * 100).astype("i2")
+    attributes = {"scale_factor": -0.5, "_FillXalue": np.nan}
+    written = netcdf(xr.Dataset({"t": (("y", "x"), packed, attributes)}), 3, tmp_path)
+    data = written.replace(b"_FillXalue", b"_FillValue")  # which no library would write
+    assert data != written
+    np.testing.assert_array_equal(read("a.nc", data)[0].array[0], -0.5 * packed)
+
+
+def test_unsigned_bytes_of_netcdf_are_unpacked_as_unsigned(tmp_path: Path) -> None:
+    raw = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
+    attributes = {"_Unsigned": "true", "scale_factor": 2.0}
+    dataset = xr.Dataset({"t": (("y", "x"), raw.view(np.int8), attributes)})
+    np.testing.assert_array_equal(read("a.nc", netcdf(dataset, 3, tmp_path))[0].array[0], 2.0 * raw)
+
+
+def test_degrees_are_no_distance(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"t": (("y", "x"), FIELD)}, coords=GRID)
+    dataset.x.attrs["units"] = "degrees_east"
+    for version in (3, 4):
+        assert read("a.nc", netcdf(dataset, version, tmp_path))[0].spacing is None
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zarr_folders_read_like_netcdf(version: int, tmp_path: Path) -> None:
+    data = zarr_folder(WIND, version, tmp_path, encoding={"t": PACKING, "u": {"chunks": (1, 4, 4)}})
+    frames = read("a.zarr", data, variable="u", slice="time:1")
+    assert (frames[0].index, frames[0].units, frames[0].spacing) == (
+        "time=1",
+        ("m s-1",),
+        (0.5, -0.25),
+    )
+    np.testing.assert_array_equal(frames[0].array[0], WIND.u.values[1])
+    (packed,) = read("a.zarr.zip", data, variable="t")
+    np.testing.assert_allclose(packed.array[0], WIND.t.values, rtol=0, atol=1e-9)
+    assert header("a.zarr", data, variable="u", slice="time:all").frames == 2
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_zarr_array_without_a_group_and_shards_read_as_well(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "w.zarr"
+    options: dict[str, Any] = {"zarr_format": version, "chunks": (3, 4)}
+    if version == 3:
+        options["shards"] = (6, 12)
+    array = zarr.create_array(path, shape=FIELD.shape, dtype="f8", **options)
+    array[...] = FIELD
+    (frame,) = read("w.zarr", read_folder(str(path)))
+    assert frame.components == ("field",)
+    np.testing.assert_array_equal(frame.array[0], FIELD)
+
+
+@pytest.mark.parametrize("form", ["nc", "zarr"])
+def test_an_axis_called_component_holds_the_components(form: str, tmp_path: Path) -> None:
+    dataset = xr.Dataset({"w": (("component", "y", "x"), np.stack([FIELD] * 4))})
+    data = netcdf(dataset, 4, tmp_path) if form == "nc" else zarr_folder(dataset, 3, tmp_path)
+    (frame,) = read(f"a.{form}", data, components=("a", "b", "c", "d"))
+    assert frame.components == ("a", "b", "c", "d")
+    assert frame.array.shape == (4, 6, 11)
+
+
+# --- choices ------------------------------------------------------------------------------
+
+
+def test_more_axes_than_two_need_a_slice_and_the_message_says_which() -> None:
+    data = npy(np.zeros((3, 8, 8)))
+    with pytest.raises(BadInput, match=r"needs-slice.*--slice 0:INDEX.*--components u,v,w"):
+        read("a.npy", data)
+    assert len(read("a.npy", data, slice="0:all")) == 3
+    assert read("a.npy", data, components=("u", "v", "w"))[0].array.shape == (3, 8, 8)
+
+
+def test_axes_of_length_one_need_no_slice() -> None:
+    for shape in ((1, 6, 11), (1, 1, 6, 11), (6, 11, 1)):
+        (frame,) = read("a.npy", npy(FIELD.reshape(shape)))
+        assert frame.index == ""
+        np.testing.assert_array_equal(frame.array[0], FIELD)
+
+
+def test_slices_combine_over_several_axes() -> None:
+    stack = np.random.default_rng(4).normal(size=(2, 3, 6, 7))
+    frames = read("a.npy", npy(stack), slice="1:all, 0:1")
+    assert [frame.index for frame in frames] == [f"axis0=1,axis1={i}" for i in range(3)]
+    np.testing.assert_array_equal([frame.array[0] for frame in frames], stack[1])
+    assert len(read("a.npy", npy(stack), slice="0:all,1:all")) == 6
+
+
+@pytest.mark.parametrize("text", ["0:7", "0:-4", "q:0", "5:all"])
+def test_a_slice_that_a_file_does_not_have_refuses_the_file(text: str) -> None:
+    assert reason("a.npy", npy(np.zeros((3, 8, 8))), slice=text) == "slice"
+
+
+@pytest.mark.parametrize("text", ["z", ":3", "z:", "z:one", "0:1,0:2", "0:1,"])
+def test_a_slice_that_cannot_be_read_refuses_the_request(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="AXIS:INDEX"):
+        ReadOptions(slice=text)
+
+
+def test_slicing_a_plane_leaves_no_field() -> None:
+    assert reason("a.npy", npy(FIELD), slice="0:1") == "shape"
+
+
+def test_component_names_must_be_as_many_as_components() -> None:
+    assert reason("a.flo", flo(FLOW), components=("u", "v", "w")) == "components"
+    assert read("a.flo", flo(FLOW), components=("p", "q"))[0].components == ("p", "q")
+
+
+def test_a_missing_variable_is_answered_with_what_there_is() -> None:
+    with pytest.raises(BadInput, match=r"no 'w'.*u \(6, 11\).*v \(6, 11\)"):
+        read("a.npz", npz(u=FIELD, v=FIELD), variable="w")
+
+
+def test_stacked_files_become_components_in_the_order_of_the_unit() -> None:
+    payload = [npy(FIELD), npy(2 * FIELD)]
+    options = ReadOptions(components=("I", "Q"))
+    (frame,) = read_frames(unit("x.npy", *payload), payload, options)
+    assert frame.components == ("I", "Q")
+    np.testing.assert_array_equal(frame.array, [FIELD, 2 * FIELD])
+    described = read_header(unit("x.npy", *payload), payload, options)
+    assert (described.components, described.shape) == (("I", "Q"), FIELD.shape)
+
+
+def test_stacked_files_must_be_alike() -> None:
+    for payload, why in (
+        ([npy(FIELD), npy(FIELD[1:])], "shape"),
+        ([npy(FIELD), npy(np.full_like(FIELD, np.nan))], "nan"),
+        ([npy(FIELD), b""], "truncated"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            read_frames(unit("x.npy", *payload), payload, ReadOptions(components=("I", "Q")))
+        assert caught.value.reason == why
+
+
+def test_options_survive_json_and_drop_their_defaults() -> None:
+    assert ReadOptions().to_dict() == {}
+    options = ReadOptions(variable=("u", "v"), components=("a", "b"), slice="z:0")
+    assert ReadOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+    assert set(ReadOptions(slice="z:0").to_dict()) == {"slice"}
+
+
+def test_headers_of_large_files_are_read_from_their_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(npy(np.zeros((600, 500), np.float32)))
+    (found,) = discover([str(path)])
+    reads: list[int | None] = []
+
+    class Watched(SourceFile):
+        def read(self, stop: int | None = None) -> bytes:
+            reads.append(stop)
+            return super().read(stop)
+
+    watched = Unit("a", (Watched(**found.files[0].__dict__),))
+    assert read_header(watched).shape == (600, 500)
+    assert reads == [4096]
+
+
+# --- bad files ----------------------------------------------------------------------------
+
+
+def bad_files(tmp_path: Path) -> dict[str, tuple[str, bytes]]:
+    """Return for each name the reason that it must be refused for, and its bytes."""
+    spoiled = FIELD.copy()
+    spoiled[1, 1] = np.inf
+    whole = npy(FIELD)
+    return {
+        "cut.npy": ("truncated", whole[:-8]),
+        "head.npy": ("truncated", whole[:5]),
+        "empty.npy": ("truncated", b""),
+        "long.npy": ("trailing", whole + b"\0"),
+        "magic.npy": ("magic", b"\x89PNG\r\n\x1a\n" + whole),
+        "inf.npy": ("nan", npy(spoiled)),
+        "objects.npy": ("pickle", npy(np.array([[1, "x"]] * 9, object), allow_pickle=True)),
+        "scalar.npy": ("shape", npy(np.array(1.0))),
+        "line.npy": ("shape", npy(np.arange(9.0))),
+        "thin.npy": ("shape", npy(np.zeros((3, 900)))),
+        "none.npy": ("shape", npy(np.zeros((0, 9)))),
+        "complex.npy": ("dtype", npy(FIELD + 1j)),
+        "text.npy": ("dtype", npy(np.array([["a"] * 9] * 9))),
+        "records.npy": ("dtype", npy(np.zeros((9, 9), [("a", "f4")]))),
+        "times.npy": ("dtype", npy(np.zeros((9, 9), "M8[s]"))),
+        "cut.npz": ("corrupt", npz(w=FIELD)[:-30]),
+        "magic.npz": ("magic", whole),
+        "objects.npz": ("pickle", npz(w=np.array([[1, "x"]] * 9, object))),
+        "cut.flo": ("truncated", flo(FLOW)[:-1]),
+        "head.flo": ("truncated", flo(FLOW)[:9]),
+        "long.flo": ("trailing", flo(FLOW) + b"\0"),
+        "magic.flo": ("magic", b"\0" + flo(FLOW)[1:]),
+        "size.flo": ("shape", struct.pack("<fii", 202021.25, -1, 4)),
+        "unknown.flo": ("nan", flo(FLOW * 1e10)),
+        "cut.mat": ("truncated", mat(w=FIELD)[:-9]),
+        "head.mat": ("truncated", mat(w=FIELD)[:100]),
+        "magic.mat": ("magic", whole),
+        "complex.mat": ("dtype", mat(w=FIELD + 1j)),
+        "cut.h5": ("truncated", hdf5(old_cutout)[:-2000]),
+        "magic.h5": ("magic", whole),
+        "lines.h5": ("variable", hdf5(lambda file: file.create_dataset("x", data=[1.0, 2.0]))),
+        "complex.h5": ("dtype", hdf5(lambda file: file.create_dataset("x", data=FIELD + 1j))),
+        "unwritten.h5": ("truncated", hdf5(lambda file: file.create_dataset("x", (20, 20), "f8"))),
+        "huge.h5": (
+            "shape",
+            hdf5(lambda file: file.create_dataset("x", (10**6, 10**6), "f8", chunks=(64, 64))),
+        ),
+        "elsewhere.h5": (
+            "external",
+            hdf5(lambda f: f.create_dataset("x", (8, 8), "f4", external=[("/etc/passwd", 0, 256)])),
+        ),
+        "cut.nc": ("truncated", netcdf(WIND, 3, tmp_path)[:-400]),
+        "cut4.nc": ("truncated", netcdf(WIND, 4, tmp_path)[:-400]),
+        "magic.nc": ("magic", whole),
+        "cdf5.nc": ("format", b"CDF\x05" + bytes(60)),
+        "magic.zarr": ("magic", whole),
+        "bare.zarr": ("magic", npz(w=FIELD)),
+        "what.dat": ("format", whole),
+    }
+
+
+def test_bad_files_are_refused_with_their_reason(tmp_path: Path) -> None:
+    files = bad_files(tmp_path)
+    assert {name: reason(name, data) for name, (_, data) in files.items()} == {
+        name: why for name, (why, _) in files.items()
+    }
+
+
+def changed(container: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(container)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            data = change(name, old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_lost_chunk_is_not_read_as_fill_values(version: int, tmp_path: Path) -> None:
+    whole = zarr_folder(WIND[["t"]], version, tmp_path)
+    chunk = {2: "t/0.0", 3: "t/c/0/0"}[version]
+    lost = changed(whole, lambda name, data: None if name == chunk else data)
+    cut = changed(whole, lambda name, data: data[:-20] if name == chunk else data)
+    assert reason("a.zarr", lost) == "truncated"
+    assert reason("a.zarr", cut) in {"corrupt", "truncated"}
+
+
+def test_a_zarr_array_encoded_by_pickle_is_never_decoded(tmp_path: Path) -> None:
+    def change(name: str, data: bytes) -> bytes:
+        if name != "t/.zarray":
+            return data
+        return json.dumps(
+            json.loads(data) | {"filters": [{"id": "pickle", "protocol": 5}]}
+        ).encode()
+
+    assert reason("a.zarr", changed(zarr_folder(WIND[["t"]], 2, tmp_path), change)) == "pickle"
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    tmp_path = tmp_path_factory.mktemp("whole")
+    single = WIND[["t"]]
+    return {
+        "a.npy": npy(FIELD),
+        "a.npz": npz(w=FIELD),
+        "a.flo": flo(FLOW),
+        "a.mat": mat(w=FIELD),
+        "b.mat": mat73(w=FIELD),
+        "a.h5": hdf5(
+            lambda file: file.create_dataset("w", data=FIELD, chunks=(3, 4), compression=1)
+        ),
+        "a.nc": netcdf(single, 3, tmp_path),
+        "b.nc": netcdf(single, 4, tmp_path),
+        "a.zarr": zarr_folder(single, 2, tmp_path),
+        "b.zarr": zarr_folder(single, 3, tmp_path),
+    }
+
+
+NAMES = ["a.npy", "a.npz", "a.flo", "a.mat", "b.mat", "a.h5", "a.nc", "b.nc", "a.zarr", "b.zarr"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cut=st.floats(0, 0.999))
+def test_a_file_cut_anywhere_is_bad_input_or_still_whole(
+    name: str, cut: float, whole_files: dict[str, bytes]
+) -> None:
+    whole = whole_files[name]
+    original = read(name, whole)[0].array
+    try:
+        frames = read(name, whole[: int(cut * len(whole))])
+    except BadInput:
+        return
+    np.testing.assert_array_equal(frames[0].array, original)  # only padding was lost
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flipped_bytes_in_a_header_raise_nothing_but_bad_input(
+    name: str, whole_files: dict[str, bytes]
+) -> None:
+    whole = whole_files[name]
+    noise = random.Random(7)
+    outcomes: Counter[str] = Counter()
+    for _ in range(120):
+        damaged = bytearray(whole)
+        for _ in range(noise.choice((1, 1, 4))):
+            damaged[noise.randrange(min(len(whole), 1500))] = noise.randrange(256)
+        try:
+            read(name, bytes(damaged))
+        except BadInput as error:
+            outcomes[error.reason] += 1
+    assert sum(outcomes.values()) > 0
