@@ -171,9 +171,10 @@ class NavierStokes2D(torch.nn.Module):
 class RingForcing:
     """Random vorticity source, white in time, on the ring ``|k - kf| < 1``.
 
-    Every wave of the ring gets the same amplitude and a random phase at each step, which
-    injects energy at the given mean rate whatever the flow (Alvelius, Phys. Fluids 11, 1880, 1999;
-    Boffetta and Ecke, Annu. Rev. Fluid Mech. 44, 427, 2012).
+    At each step every wave of the ring gets the same energy with a random phase, which injects
+    energy at the given mean rate whatever the flow (Alvelius, Phys. Fluids 11, 1880, 1999;
+    Boffetta and Ecke, Annu. Rev. Fluid Mech. 44, 427, 2012). What the damping takes of it within
+    the step is taken exactly.
 
     Parameters
     ----------
@@ -200,17 +201,25 @@ class RingForcing:
             raise InvalidParameter(f"no resolved wave has |k - {wavenumber}| < 1 on {flow.shape}")
         self.waves = ring.nonzero(as_tuple=True)
         self.amplitude = flow.wavenumber[self.waves] * math.sqrt(injection / len(self.waves[0]))
+        self.decay = 2 * flow.damping[self.waves]
         self.rate = (injection * wavenumber**2) ** (1 / 3)
         self.generators = generators
 
     def increment(self, like: Tensor, dt: Tensor) -> Tensor:
-        """Source of one step of length ``dt`` ``(batch,)``, a spectrum shaped ``like``."""
+        """Draw what a step of length ``dt`` ``(batch,)`` has added at its end, shaped ``like``.
+
+        White noise of unit power leaves a wave of damping d with variance
+        ``(1 - exp(-2 d dt)) / (2 d)`` (Uhlenbeck and Ornstein, Phys. Rev. 36, 823, 1930).
+        """
         count = len(self.amplitude)
         draws = [torch.rand(count, generator=g, dtype=torch.float64) for g in self.generators]
         phase = 2 * math.pi * torch.stack(draws).to(like.device)
         source = torch.zeros_like(like)
         rows, columns = self.waves
-        source[:, rows, columns] = torch.polar(dt.sqrt()[:, None] * self.amplitude, phase)
+        dt = dt[:, None]
+        damped = -torch.expm1(-self.decay * dt) / self.decay.clamp(min=1e-300)
+        variance = torch.where(self.decay > 0, damped, dt)
+        source[:, rows, columns] = torch.polar(variance.sqrt() * self.amplitude, phase)
         upper = source[:, 1:, 0]
         source[:, 1:, 0] = torch.where(upper == 0, upper.flip(-1).conj(), upper)
         return source
