@@ -9,8 +9,8 @@ from pydantic import Field
 
 from flows.session import session
 from tasks import steps
-from tasks.ingest import IngestSummary
 from tasks.planning import IngestOptions
+from tasks.publish import IngestSummary
 
 
 @flow(name="ingest", description="Sources into one new version of a dataset; only what is new.")

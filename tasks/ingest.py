@@ -1,26 +1,22 @@
-"""Ingestion: inputs become parts on the workers, and one dataset version at the end."""
+"""Ingestion on a worker: a batch of inputs becomes one part."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import zarr
 
-from storage import BadInput, Change, Dataset, InvalidRequest, PartRef, Schema, Store, open_store
+from storage import BadInput, Schema, Store, open_store
 from storage.arrays import create_array
-from storage.errors import NotFound
-from storage.keys import derivation_key
 from storage.parts import FIELDS
 from storage.readers import Frame, read_frames
-from storage.sources import Discovery, Unit, fingerprint, read_units
-from tasks.planning import IngestOptions, Input, Plan, Simulated, identity, place, stamp
+from storage.sources import Unit, fingerprint, read_units
+from tasks.planning import IngestOptions, Input, Simulated, identity
 from wavemill.fields import vorticity
 from wavemill.simulate import simulate
 
@@ -219,188 +215,3 @@ def _write(
 
     manifest, outcome.written = store.write_part(spec, inputs, write)
     outcome.key = str(manifest["key"])
-
-
-def part_exists(store: Store, spec: dict[str, Any], inputs: Sequence[Any]) -> bool:
-    """Say whether a derivation has been computed."""
-    try:
-        store.part_manifest(derivation_key(spec, inputs))
-    except NotFound:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class IngestSummary:
-    """What a run of ingestion did, for people and for tests."""
-
-    dataset: str
-    version: int
-    samples: int
-    parts_written: int
-    parts_reused: int
-    unchanged: int
-    added: int
-    withdrawn: int
-    restored: int
-    quarantined: dict[str, int]
-    ignored: dict[str, int]
-    refused: tuple[tuple[str, str, str], ...] = ()
-    """Input, reason, message."""
-
-
-def publish(
-    store: Store,
-    dataset: str,
-    plan: Plan,
-    outcomes: Sequence[PartOutcome],
-    discovery: Discovery,
-    options: IngestOptions,
-) -> IngestSummary:
-    """Publish one dataset version with everything that the workers made.
-
-    Raises
-    ------
-    InvalidRequest
-        If nothing good was found, more than half was bad, or anything was and ``--strict``.
-    """
-    refused = _refusals(outcomes, discovery)
-    samples = _sample_table(outcomes)
-    samples, repeated = _without_duplicates(store, dataset, samples)
-    refused = pd.concat([refused, repeated], ignore_index=True)
-    touched = {identity(o.inputs[i]): stamp(o.inputs[i]) for o in outcomes for i in o.same}
-    _check_quality(len(samples) + plan.unchanged + len(touched), refused, options)
-    change = Change(
-        plan.schema,
-        parts=_part_refs(outcomes, samples),
-        samples=samples,
-        withdraw=dict.fromkeys(plan.missing, "missing"),
-        restore=plan.restore,
-        stamps=touched,
-        seen=[identity(item) for outcome in outcomes for item in outcome.inputs],
-        refused=refused,
-        note="ingest",
-    )
-    made = store.change_dataset(dataset, change)
-    return _summary(made, plan, outcomes, samples, refused, discovery)
-
-
-def _refusals(outcomes: Sequence[PartOutcome], discovery: Discovery) -> pd.DataFrame:
-    entries = [
-        (_with_label(identity(outcome.inputs[index]), label), reason, message)
-        for outcome in outcomes
-        for index, label, reason, message in outcome.refused
-    ]
-    entries += [(place(r.url, r.name), r.reason, r.message) for r in discovery.refused]
-    return pd.DataFrame(entries, columns=["unit", "reason", "message"], dtype=str)
-
-
-def _with_label(name: str, label: str) -> str:
-    return f"{name}#{label}" if label else name
-
-
-def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
-    """Return one row a new sample: identity, place in the store, provenance."""
-    rows = []
-    for outcome in outcomes:
-        for number, row in enumerate(outcome.rows if outcome.key else []):
-            item = outcome.inputs[row.input]
-            rows.append(
-                {
-                    "sample_id": _with_label(item.name, row.label),
-                    "part": outcome.key,
-                    "row": number,
-                    "source": identity(item),
-                    "index": row.label,
-                    "sha256": outcome.fingerprints[row.input],
-                    "unit": identity(item),
-                    "stamp": stamp(item),
-                }
-            )
-    columns = ["sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _without_duplicates(
-    store: Store, dataset: str, samples: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Separate samples whose id another source has taken: they would replace its sample."""
-    first = samples.groupby("sample_id")["unit"].first() if len(samples) else pd.Series(dtype=str)
-    owners = dict(first)
-    if dataset in store.datasets():
-        held = store.dataset(dataset).samples()
-        owners |= dict(zip(held["sample_id"], held["unit"], strict=True)) if len(held) else {}
-    clash = (
-        samples["unit"] != samples["sample_id"].map(owners)
-        if len(samples)
-        else samples["unit"] == ""
-    )
-    taken = samples[clash.astype(bool)]
-    message = (
-        "sample id {0} belongs to {1}: ingest from a common parent folder, so that names differ"
-    )
-    repeated = pd.DataFrame(
-        {
-            "unit": taken["unit"],
-            "reason": "duplicate",
-            "message": [message.format(i, owners[i]) for i in taken["sample_id"]],
-        }
-    )
-    return samples[~clash.astype(bool)].reset_index(drop=True), repeated
-
-
-def _part_refs(outcomes: Sequence[PartOutcome], samples: pd.DataFrame) -> tuple[PartRef, ...]:
-    """Return the parts, with the rows that are nobody's sample withdrawn."""
-    used: dict[str, set[int]] = {}
-    for key, row in zip(samples["part"], samples["row"], strict=True):
-        used.setdefault(key, set()).add(int(row))
-    return tuple(
-        PartRef(
-            o.key,
-            len(o.rows),
-            tuple((r, "duplicate") for r in range(len(o.rows)) if r not in used[o.key]),
-        )
-        for o in outcomes
-        if o.key in used
-    )
-
-
-def _check_quality(good: int, refused: pd.DataFrame, options: IngestOptions) -> None:
-    if not len(refused):
-        if not good:
-            raise InvalidRequest("the sources hold no inputs: nothing was published")
-        return
-    counts = ", ".join(f"{reason} {n}" for reason, n in Counter(refused["reason"]).most_common())
-    first = f"{refused['unit'].iloc[0]}: {refused['message'].iloc[0]}"
-    if options.strict or len(refused) > good:
-        why = "--strict" if options.strict else f"more than half of {good + len(refused)}"
-        raise InvalidRequest(
-            f"{len(refused)} inputs refused ({counts}), {why}: nothing was published; "
-            f"the first: {first}"
-        )
-
-
-def _summary(
-    dataset: Dataset,
-    plan: Plan,
-    outcomes: Sequence[PartOutcome],
-    samples: pd.DataFrame,
-    refused: pd.DataFrame,
-    discovery: Discovery,
-) -> IngestSummary:
-    made = [outcome for outcome in outcomes if outcome.key]
-    written = sum(outcome.written for outcome in made)
-    return IngestSummary(
-        dataset=dataset.name,
-        version=dataset.version.version,
-        samples=dataset.version.count,
-        parts_written=written,
-        parts_reused=len(made) - written,
-        unchanged=plan.unchanged + sum(len(outcome.same) for outcome in outcomes),
-        added=len(samples),
-        withdrawn=len(plan.missing),
-        restored=len(plan.restore),
-        quarantined=dict(Counter(refused["reason"])),
-        ignored=discovery.ignored,
-        refused=tuple(refused.itertuples(index=False, name=None)),
-    )

@@ -16,7 +16,7 @@ from prefect.artifacts import (
 from storage import Artifact, Dataset, Store, ViewVersion
 from tasks import figures
 from tasks.fit import shown
-from tasks.ingest import IngestSummary
+from tasks.publish import IngestSummary
 
 LISTED = 50
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prefect import task
 
 from storage import ViewVersion, open_store
 from storage.documents import Document
+from storage.export import export
 from storage.sources import Discovery
 from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
 from tasks import show
 from tasks.features import FeatureOutcome
-from tasks.fit import FitOutcome, FitRequest, fit
-from tasks.ingest import IngestSummary, PartOutcome
+from tasks.fit import FitOutcome, FitRequest, drawn_at_fit, fit
+from tasks.ingest import PartOutcome
 from tasks.mapping import map_parts
 from tasks.planning import IngestOptions, Plan, batches, choose_schema, find_inputs, plan
 from tasks.progress import Reporter
+from tasks.publish import IngestSummary, publish
+from tasks.report import turbulence_report
 from tasks.views import view_spec
 
 
@@ -55,7 +59,7 @@ def publish_dataset(
 ) -> IngestSummary:
     """Publish one dataset version and show it."""
     store = open_store(url)
-    summary = ingest_tasks.publish(store, dataset, planned, outcomes, discovery, options)
+    summary = publish(store, dataset, planned, outcomes, discovery, options)
     show.dataset(store, summary)
     return summary
 
@@ -137,10 +141,10 @@ def demo_queries(url: str, dataset: str, folder: str) -> list[str]:
 
 @task(name="draw report")
 def draw_report(url: str, dataset: str, fits: Sequence[FitOutcome], folder: str) -> str:
-    """Write ``report.html`` with two fields drawn from each model."""
+    """Write ``report.html`` on a dataset, its views and the models fitted on it."""
     store = open_store(url)
     artifacts = [store.artifact_at(outcome.kind, outcome.key) for outcome in fits]
-    syntheses = {a.kind: drawn(store, a) for a in artifacts}
+    syntheses = {artifact.kind: drawn_at_fit(artifact) for artifact in artifacts}
     target = Path(folder) / "report.html"
     return str(turbulence_report(store, dataset, artifacts, syntheses, target))
 

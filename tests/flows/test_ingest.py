@@ -1,0 +1,289 @@
+"""Ingestion from end to end: what is new is read, what is bad is named, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flows import ingest
+from storage import InvalidRequest, open_store
+from storage.verify import verify
+from tasks.planning import IngestOptions
+from tests.flows.conftest import write_snapshots
+from wavemill.fields import vorticity
+
+FOUR_ROWS = IngestOptions(part_size=4 * (4 * 16 * 16 + 128))
+"""Four snapshots of 16 x 16 float32, with their headers, make a part."""
+
+
+def read(url: str, name: str = "flow") -> dict[str, np.ndarray[Any, Any]]:
+    """Return the samples of a dataset by id."""
+    array = open_store(url).dataset(name).to_xarray().compute()
+    return dict(zip(array.sample_id.values, array.values, strict=True))
+
+
+def run(
+    url: str, source: Path | str, options: IngestOptions = FOUR_ROWS, name: str = "flow"
+) -> Any:
+    """Ingest one source in this process."""
+    return ingest(name, [str(source)], url, options, "threads")
+
+
+def test_snapshots_become_samples_bit_for_bit(snapshots: Path, store_url: str) -> None:
+    made = run(store_url, snapshots)
+    assert (made.samples, made.parts_written, made.quarantined) == (10, 3, {})
+    for name, field in read(store_url).items():
+        np.testing.assert_array_equal(field, np.load(snapshots / f"{name}.npy"))
+
+
+def test_a_second_run_reads_and_writes_nothing(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    for file in snapshots.iterdir():  # unreadable now: a second look would end in quarantine
+        stat = file.stat()
+        file.write_bytes(b"\0" * stat.st_size)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = run(store_url, snapshots)
+    assert (again.version, again.parts_written, again.parts_reused) == (1, 0, 0)
+    assert (again.unchanged, again.added, again.quarantined) == (10, 0, {})
+
+
+def test_new_files_write_only_their_own_parts(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    before = {part.key for part in open_store(store_url).dataset("flow").version.parts}
+    write_snapshots(snapshots, [f"a{i}" for i in range(5)] + [f"z{i}" for i in range(5)])
+    made = run(store_url, snapshots)
+    parts = open_store(store_url).dataset("flow").version.parts
+    assert (made.samples, made.added, made.unchanged, made.parts_written) == (20, 10, 10, 3)
+    assert [part.key for part in parts[:3]] == [
+        p for p in (part.key for part in parts) if p in before
+    ]
+    for name, field in read(store_url).items():
+        np.testing.assert_array_equal(field, np.load(snapshots / f"{name}.npy"))
+
+
+def test_a_changed_file_replaces_its_sample(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    old = np.load(snapshots / "m03.npy")
+    np.save(snapshots / "m03.npy", old + 1)
+    made = run(store_url, snapshots)
+    assert (made.version, made.samples, made.added, made.unchanged) == (2, 10, 1, 9)
+    np.testing.assert_array_equal(read(store_url)["m03"], old + 1)
+    earlier = open_store(store_url).dataset("flow", as_of=1).to_xarray()
+    np.testing.assert_array_equal(earlier[3].values, old)
+
+
+def test_a_touched_file_is_read_once_and_kept(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    os.utime(snapshots / "m03.npy", (1, 1))
+    touched = run(store_url, snapshots)
+    assert (touched.samples, touched.added, touched.unchanged) == (10, 0, 10)
+    parts = open_store(store_url).dataset("flow").version.parts
+    assert all(not part.withdrawn for part in parts)
+    stat = (snapshots / "m03.npy").stat()
+    (snapshots / "m03.npy").write_bytes(b"\0" * stat.st_size)
+    os.utime(snapshots / "m03.npy", (1, 1))
+    assert run(store_url, snapshots).version == touched.version  # its new time is on record
+
+
+def test_rehash_finds_a_change_that_time_and_size_hide(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    file = snapshots / "m03.npy"
+    stat = file.stat()
+    np.save(file, np.load(file) + 1)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run(store_url, snapshots).added == 0
+    rehashing = IngestOptions(part_size=FOUR_ROWS.part_size, rehash=True)
+    assert run(store_url, snapshots, rehashing).added == 1
+
+
+def test_a_missing_file_stays_unless_mirrored(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    gone = snapshots / "m03.npy"
+    kept = gone.rename(snapshots.parent / "aside")
+    assert run(store_url, snapshots).samples == 10
+    mirroring = IngestOptions(part_size=FOUR_ROWS.part_size, mirror=True)
+    assert run(store_url, snapshots, mirroring).samples == 9
+    kept.rename(gone)
+    back = run(store_url, snapshots)
+    assert (back.samples, back.restored, back.parts_written) == (10, 1, 0)
+
+
+def spoil(folder: Path) -> dict[str, str]:
+    """Write one bad file of each kind; return the reasons they must be refused for."""
+    good = np.load(folder / "m00.npy")
+    holed = good.copy()
+    holed[3, 4] = np.nan
+    np.save(folder / "b_nan.npy", holed)
+    np.save(folder / "b_shape.npy", good[:8])
+    np.save(folder / "b_pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (folder / "b_cut.npy").write_bytes((folder / "m00.npy").read_bytes()[:300])
+    (folder / "b_magic.npy").write_bytes(b"not an array, whatever its name says" * 10)
+    return {
+        "b_nan": "nan",
+        "b_shape": "shape",
+        "b_pickle": "pickle",
+        "b_cut": "truncated",
+        "b_magic": "magic",
+    }
+
+
+def test_bad_files_are_quarantined_and_the_others_kept(snapshots: Path, store_url: str) -> None:
+    expected = spoil(snapshots)
+    made = run(store_url, snapshots)
+    found = {Path(unit).stem: reason for unit, reason, _ in made.refused}
+    assert found == expected
+    assert made.samples == 10
+    table = open_store(store_url).dataset("flow").quarantine()
+    assert {Path(unit).stem for unit in table["unit"]} == set(expected)
+    assert run(store_url, snapshots).version == 1  # the same refusals again are nothing new
+    np.save(snapshots / "b_nan.npy", np.load(snapshots / "m00.npy"))
+    mended = run(store_url, snapshots)
+    assert (mended.samples, mended.added) == (11, 1)
+    assert "b_nan" not in {
+        Path(u).stem for u in open_store(store_url).dataset("flow").quarantine()["unit"]
+    }
+
+
+def test_strict_fails_and_publishes_nothing(snapshots: Path, store_url: str) -> None:
+    spoil(snapshots)
+    with pytest.raises(InvalidRequest, match="--strict: nothing was published"):
+        run(store_url, snapshots, IngestOptions(strict=True))
+    assert open_store(store_url).datasets() == []
+
+
+def test_mostly_bad_sources_publish_nothing(snapshots: Path, store_url: str) -> None:
+    spoil(snapshots)
+    for number in range(2, 10):
+        (snapshots / f"m{number:02d}.npy").unlink()
+    with pytest.raises(InvalidRequest, match="more than half"):
+        run(store_url, snapshots)
+    assert open_store(store_url).datasets() == []
+
+
+def test_an_archive_holds_the_same_samples_as_its_folder(
+    snapshots: Path, store_url: str, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "snapshots.tar.gz", "w:gz") as archive:
+        archive.add(snapshots, "snapshots")
+    run(store_url, snapshots)
+    run(store_url, tmp_path / "snapshots.tar.gz", name="packed")
+    packed = {name.rsplit("/")[-1]: field for name, field in read(store_url, "packed").items()}
+    for name, field in read(store_url).items():
+        np.testing.assert_array_equal(packed[name], field)
+
+
+def test_two_sources_cannot_claim_one_id(snapshots: Path, store_url: str, tmp_path: Path) -> None:
+    run(store_url, snapshots)
+    other = tmp_path / "other"
+    other.mkdir()
+    write_snapshots(other, ["m03", "new"], side=16)
+    np.save(other / "m03.npy", np.load(other / "m03.npy") + 1)
+    made = run(store_url, other)
+    assert made.quarantined == {"duplicate": 1}
+    assert made.samples == 11
+    np.testing.assert_array_equal(read(store_url)["m03"], np.load(snapshots / "m03.npy"))
+
+
+def test_more_realisations_extend_a_simulation(store_url: str) -> None:
+    first = run(store_url, "simulate:n=3,N=32,t=0.2", IngestOptions())
+    more = run(store_url, "simulate:n=5,N=32,t=0.2", IngestOptions())
+    assert (first.samples, more.samples, more.added, more.unchanged) == (3, 5, 2, 3)
+    run(store_url, "simulate:n=5,N=32,t=0.2", IngestOptions(), name="at-once")
+    np.testing.assert_array_equal(
+        np.stack(list(read(store_url).values())),
+        np.stack(list(read(store_url, "at-once").values())),
+    )
+
+
+def test_parts_make_no_difference(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    run(store_url, snapshots, IngestOptions(), name="whole")
+    assert len(open_store(store_url).dataset("whole").version.parts) == 1
+    whole = read(store_url, "whole")
+    for name, field in read(store_url).items():
+        np.testing.assert_array_equal(field, whole[name])
+
+
+def test_a_lost_part_is_written_again(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    store = open_store(store_url)
+    lost = store.dataset("flow").version.parts[1].key
+    store.backend.delete([e.path for e in store.backend.walk(f"parts/{lost[:2]}/{lost}")])
+    assert [finding.problem for finding in verify(store)] == ["is missing"]
+    made = run(store_url, snapshots)
+    assert (made.parts_written, made.samples) == (1, 10)
+    assert list(verify(store)) == []
+
+
+def test_a_schema_is_not_changed_by_flags(snapshots: Path, store_url: str) -> None:
+    run(store_url, snapshots)
+    with pytest.raises(InvalidRequest, match="another --name"):
+        run(store_url, snapshots, IngestOptions(dtype="float64"))
+
+
+def test_vorticity_is_that_of_the_velocity(store_url: str, tmp_path: Path) -> None:
+    y, x = np.meshgrid(*(2 * np.pi * np.arange(n) / n for n in (24, 32)), indexing="ij")
+    velocity = np.stack([np.sin(y), np.sin(2 * x)])  # curl: 2 cos 2x - cos y
+    np.savez(tmp_path / "flow.npz", u=velocity[0], v=velocity[1])
+    options = IngestOptions(
+        variable=("u", "v"),
+        derive="vorticity",
+        spacing=(2 * np.pi / 24, 2 * np.pi / 32),
+        periodic=True,
+        dtype="float64",
+    )
+    run(store_url, tmp_path / "flow.npz", options)
+    (field,) = read(store_url).values()
+    np.testing.assert_allclose(field, 2 * np.cos(2 * x) - np.cos(y), atol=1e-12)  # spectral
+
+
+def _cases() -> list[Any]:
+    file = Path(__file__).parents[1] / "cases" / "turbulence.toml"
+    return [pytest.param(case, id=case["name"]) for case in tomllib.loads(file.read_text())["case"]]
+
+
+def _flags(case: dict[str, Any]) -> IngestOptions:
+    flags = case["flags"]
+    return IngestOptions(
+        variable=tuple(flags["variable"].split(",")) if "variable" in flags else (),
+        components=tuple(flags["components"].split(",")) if "components" in flags else (),
+        slice=flags.get("slice"),
+        dtype=case.get("dtype"),
+    )
+
+
+@pytest.mark.parametrize("case", _cases())
+def test_reference_data_ingests_as_the_table_says(
+    case: dict[str, Any], shared: Path, store_url: str
+) -> None:
+    source = shared / "data" / case["source"]
+    if case["count"] == 0:
+        (reason,) = case["quarantined"].values()
+        with pytest.raises(InvalidRequest, match=reason):
+            run(store_url, source, _flags(case))
+        return
+    made = run(store_url, source, _flags(case))
+    schema = open_store(store_url).dataset("flow").schema
+    assert made.samples == case["count"]
+    assert list(schema.shape) == case["shape"]
+    assert list(schema.components) == case["components"]
+    assert list(schema.units) == case.get("units", [None] * len(schema.components))
+    refused = {Path(unit.split("#")[0]).name: reason for unit, reason, _ in made.refused}
+    assert refused == case["quarantined"]
+
+
+def test_reference_velocity_gives_its_vorticity(shared: Path, store_url: str) -> None:
+    options = IngestOptions(derive="vorticity", periodic=True, dtype="float64")
+    run(store_url, shared / "data/turbulence/piv_flow256", options)
+    for name, field in read(store_url).items():
+        data = (shared / f"data/turbulence/piv_flow256/{name}.flo").read_bytes()
+        flow = np.frombuffer(data, "<f4", offset=12).reshape(256, 256, 2).transpose(2, 0, 1)
+        expected = vorticity(torch.from_numpy(flow.astype("float64")), (1.0, 1.0), True)
+        np.testing.assert_allclose(field, expected, atol=1e-12)
