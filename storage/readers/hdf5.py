@@ -31,6 +31,7 @@ from storage.readers.variables import (
 )
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HEAP = b"GCOL\x01\x00\x00\x00"
 _NUMBERED = re.compile(r"(?P<series>.*?[A-Za-z])_?\d{4,}")
 _VECTORS = re.compile(r"(vel|mag|vec).*", re.IGNORECASE)
 _SPATIAL = {2: ("y", "x"), 3: ("z", "y", "x")}
@@ -64,8 +65,30 @@ def open_file(data: bytes) -> Iterator[Any]:
     """Open bytes as an HDF5 file."""
     if not is_hdf5(data):
         raise BadInput("magic", "there is no HDF5 signature (\\x89HDF)")
+    _check_heaps(data)
     with h5py.File(io.BytesIO(data), "r") as file:
         yield file
+
+
+def _check_heaps(data: bytes) -> None:
+    """Walk over the global heaps, on which HDF5 loops for ever if an object's size is wrong.
+
+    A heap is ``GCOL``, version, 3 bytes, its size in 8 bytes, and objects; an object is a
+    2-byte index, 6 bytes, its size in 8 bytes, and data padded to 8. Index 0 is the free
+    space, whose size counts its header (HDF5 file format specification, III.E).
+    """
+    start = data.find(_HEAP)
+    while start >= 0:
+        place = start + 16
+        end = start + int.from_bytes(data[start + 8 : place], "little")
+        while place + 16 <= end:
+            index = int.from_bytes(data[place : place + 2], "little")
+            size = int.from_bytes(data[place + 8 : place + 16], "little")
+            step = 16 + -(-size // 8) * 8 if index else size
+            if step == 0 or place + step > min(end, len(data)):
+                raise BadInput("corrupt", f"the heap at byte {start} is inconsistent")
+            place += step
+        start = data.find(_HEAP, start + 16)
 
 
 def datasets(file: Any) -> list[tuple[str, Any]]:

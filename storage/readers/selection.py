@@ -112,7 +112,8 @@ def choose(variables: Sequence[Variable], options: ReadOptions) -> list[tuple[Va
     BadInput
         If a name is not there, or none is given and there are several to choose from.
     """
-    fields = [variable for variable in variables if len(variable.shape) > 1]
+    planar = [variable for variable in variables if sum(n > 1 for n in variable.shape) > 1]
+    fields = planar or [variable for variable in variables if len(variable.shape) > 1]
     if len(variables) == 1 and not variables[0].name:
         return [(variables[0],)]
     names = options.variables()

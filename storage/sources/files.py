@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import zipfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +15,10 @@ from pathlib import PurePosixPath
 
 from storage.errors import BadInput
 from storage.sources.archives import damage_as_bad_input, index_zip, kind, walk_tar
-from storage.sources.filesystem import open_binary, pack, read_bytes, read_folder
+from storage.sources.filesystem import is_remote, open_binary, pack, read_bytes, read_folder
+
+AHEAD = 8  # remote files asked for before they are needed
+SMALL = 8 * 2**20  # bytes; larger ones are worth a request of their own
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ def read_many(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, bytes |
                 yield from _read_zip(url, list(group))
             case "stream":
                 yield from _read_stream(url, list(group))
+            case "ahead":
+                yield from _read_ahead(group)
             case _:
                 for file in group:
                     yield file, _read_one(file)
@@ -141,9 +147,24 @@ def _joined(unit: Unit, contents: dict[SourceFile, bytes | BadInput]) -> list[by
 
 def _container(file: SourceFile) -> tuple[str, str | None]:
     form = kind(file.url) if file.member is not None else None
+    if is_remote(file.url) and form in (None, "tar") and not file.folder and file.size < SMALL:
+        return "", "ahead"
     if form == "tar" and file.folder:
         form = "stream"  # its files lie anywhere in the tar
     return file.url, form
+
+
+def _read_ahead(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, bytes | BadInput]]:
+    """Ask for the next files while one is used: a remote store answers late but in parallel."""
+    asked: deque[tuple[SourceFile, Future[bytes | BadInput]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for file in files:
+            asked.append((file, pool.submit(_read_one, file)))
+            if len(asked) > AHEAD:
+                first, content = asked.popleft()
+                yield first, content.result()
+        for first, content in asked:
+            yield first, content.result()
 
 
 def _read_one(file: SourceFile) -> bytes | BadInput:

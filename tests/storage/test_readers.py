@@ -284,7 +284,14 @@ def test_mat_keeps_rows_as_y_and_columns_as_x(write: Callable[..., bytes]) -> No
 
 
 def test_mat_offers_only_numeric_arrays() -> None:
-    data = mat(w=FIELD, name="text", cells=np.array([1, "x"], object), record={"f": FIELD})
+    data = mat(
+        w=FIELD,
+        nu=1e-3,
+        times=np.arange(9.0),
+        name="text",
+        cells=np.array([1, "x"], object),
+        record={"f": FIELD},
+    )
     np.testing.assert_array_equal(read("a.mat", data)[0].array[0], FIELD)
     assert reason("a.mat", data, variable="cells") == "variable"
 
@@ -723,3 +730,14 @@ def test_flipped_bytes_in_a_header_raise_nothing_but_bad_input(
         except BadInput as error:
             outcomes[error.reason] += 1
     assert sum(outcomes.values()) > 0
+
+
+@pytest.mark.timeout(60)
+def test_a_damaged_heap_is_refused_where_hdf5_would_loop_for_ever(
+    whole_files: dict[str, bytes],
+) -> None:
+    damaged = bytearray(whole_files["b.nc"])
+    size = damaged.index(b"GCOL") + 24  # of the first object
+    for value in (64, 0, 255):
+        damaged[size] = value
+        assert reason("a.nc", bytes(damaged)) == "corrupt"
