@@ -224,8 +224,8 @@ class Change:
         merged = pd.concat([frame for frame in frames if len(frame)] or [pd.DataFrame()])
         if not len(merged):
             return None
-        merged = merged.drop_duplicates("unit").sort_values("unit").reset_index(drop=True)
-        return write_table(store.backend, merged)
+        merged = merged.astype("str").drop_duplicates("unit").sort_values("unit")
+        return write_table(store.backend, merged.reset_index(drop=True))
 
 
 def _marked(

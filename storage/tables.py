@@ -22,7 +22,9 @@ def table_path(key: str) -> str:
 def write_table(backend: Backend, frame: pd.DataFrame) -> str:
     """Write a table and return its key, the sha256 of its bytes."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), buffer, compression="zstd")
+    # pandas' own metadata differs between equal tables (object or string columns)
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(table, buffer, compression="zstd")
     key = digest(buffer.getvalue())
     backend.create(table_path(key), buffer.getvalue())
     return key

@@ -1,0 +1,117 @@
+"""Mapping a function over parts on a Dask cluster: one task a part, in bounded windows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from distributed import Client, Future, as_completed
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+
+WINDOW = 4
+RETRIES = 3
+
+
+def map_parts(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    address: str,
+    window: int | None = None,
+    progress: Progress | None = None,
+    retries: int = RETRIES,
+    resources: dict[str, float] | None = None,
+) -> list[Result]:
+    """Apply ``function`` to every item on the workers of a scheduler.
+
+    Parameters
+    ----------
+    address
+        Of the scheduler.
+    window
+        Tasks submitted and not yet done, at most; four a thread of the cluster unless given.
+        It bounds what a killed run leaves half done and what the scheduler holds.
+    progress
+        Called with how many are done, and of how many.
+    retries
+        Attempts after a failure, such as a worker killed with the task.
+    resources
+        What a task occupies of its worker, such as ``{"GPU": 1}``.
+
+    Returns
+    -------
+    list
+        Results in the order of the items.
+
+    Raises
+    ------
+    Exception
+        The first error of an item that retries did not cure, after the rest is cancelled.
+    """
+    results: dict[int, Result] = {}
+    with Client(address, set_as_default=False) as client, forwarded_logs(client):
+        client.wait_for_workers(1, timeout=120)
+        size = window or WINDOW * max(1, sum(client.nthreads().values()))
+        pending = iter(enumerate(items))
+        running: dict[str, int] = {}
+
+        def submit() -> Future | None:
+            for index, item in pending:
+                future = client.submit(
+                    function, item, pure=False, retries=retries, resources=resources
+                )
+                running[future.key] = index
+                return future
+            return None
+
+        first = [future for future in (submit() for _ in range(size)) if future]
+        done = as_completed(first, loop=client.loop)
+        try:
+            for future in done:
+                results[running.pop(future.key)] = future.result()
+                future.release()
+                if progress is not None:
+                    progress(len(results), len(items))
+                if (following := submit()) is not None:
+                    done.add(following)
+        except BaseException:
+            client.cancel([Future(key, client) for key in running], force=True)
+            raise
+    return [results[index] for index in range(len(items))]
+
+
+@contextlib.contextmanager
+def forwarded_logs(client: Client) -> Iterator[None]:
+    """Bring what workers log under ``wavemill`` into the log of the Prefect run."""
+    logger = logging.getLogger("wavemill")
+    try:
+        handler = _Forward(get_run_logger())
+    except MissingContextError:
+        yield
+        return
+    logger.addHandler(handler)
+    client.forward_logging("wavemill", level=logging.INFO)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # a cluster that is gone forwards nothing more
+            client.unforward_logging("wavemill")
+        logger.removeHandler(handler)
+
+
+class _Forward(logging.Handler):
+    """Hands records to the logger of a run, which Prefect keeps in a context of its own."""
+
+    def __init__(self, target: Any) -> None:
+        super().__init__()
+        self.target = target
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.target.log(record.levelno, "%s", record.getMessage())
