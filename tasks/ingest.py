@@ -202,7 +202,11 @@ def _write(
     fields: Callable[[], Iterator[Array]],
 ) -> None:
     """Write the rows shard by shard, unless the part is there."""
-    inputs = [[outcome.fingerprints[row.input], row.label] for row in outcome.rows]
+    # with their names: two files of equal content are two samples, in two rows
+    inputs = [
+        [outcome.inputs[row.input].name, outcome.fingerprints[row.input], row.label]
+        for row in outcome.rows
+    ]
 
     def write(group: zarr.Group) -> dict[str, Any]:
         rows, dims = len(outcome.rows), schema.dims
