@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 
 from storage import index
@@ -86,9 +85,9 @@ class FeatureFrame:
         """Yield tables of samples and their features, ``rows`` at a time."""
         for start in range(0, len(self), rows):
             samples = self.samples.iloc[start : start + rows]
-            yield samples, self._read(samples)
+            yield samples, self.read(samples)
 
-    def _read(self, samples: pd.DataFrame) -> np.ndarray[Any, Any]:
+    def read(self, samples: pd.DataFrame) -> np.ndarray[Any, Any]:
         """Read the features of some samples, in their order."""
         shape = (len(self.coefficients), *self.version.row_shape[1:])
         features = np.empty((len(samples), *shape), dtype=self.version.dtype)
@@ -109,7 +108,7 @@ class FeatureFrame:
         return (
             pd.concat(frames, ignore_index=True)
             if frames
-            else self.table(self.samples, self._read(self.samples))
+            else self.table(self.samples, self.read(self.samples))
         )
 
     def table(self, samples: pd.DataFrame, features: np.ndarray[Any, Any]) -> pd.DataFrame:
@@ -135,8 +134,8 @@ class FeatureFrame:
         return TorchFeatures(self, target)
 
 
-class TorchFeatures(torch.utils.data.Dataset[Any]):
-    """Features for ``torch.utils.data.DataLoader``; ``__getitems__`` reads a whole batch."""
+class TorchFeatures:
+    """A data set for ``torch.utils.data.DataLoader``; ``__getitems__`` reads a whole batch."""
 
     def __init__(self, frame: FeatureFrame, target: str | None) -> None:
         self.frame = frame
@@ -150,8 +149,10 @@ class TorchFeatures(torch.utils.data.Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return the items of a batch, read together."""
+        import torch  # a second to import, which most queries need not wait for
+
         samples = self.frame.samples.iloc[list(indices)]
-        features = torch.from_numpy(cast(Callable[..., Any], self.frame._read)(samples))
+        features = torch.from_numpy(self.frame.read(samples))
         if self.target is None:
             return list(features)
         targets = torch.as_tensor(samples[self.target].to_numpy(dtype=float).copy())

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
 from wavemill.spectra import isotropic_spectrum, pdf
 
 Array = np.ndarray[Any, Any]
@@ -63,10 +64,14 @@ def spectra(groups: Mapping[str, Array]) -> bytes:
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for label, group in groups.items():
-        curves = isotropic_spectrum(torch.from_numpy(group.astype("float64"))).numpy()
-        wavenumbers = np.arange(1, curves.shape[-1])
-        _band(axes, wavenumbers, curves[:, 1:], label)
-    axes.set(xscale="log", yscale="log", xlabel="wavenumber", ylabel="power per shell")
+        wavenumbers, density = isotropic_spectrum(torch.from_numpy(group))
+        _band(axes, wavenumbers.numpy(), density.numpy(), label)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="wavenumber (radians a sample)",
+        ylabel="variance density",
+    )
     axes.set_ylim(*_decades(axes, 9))
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
@@ -77,12 +82,13 @@ def distributions(groups: Mapping[str, Array]) -> bytes:
     """Draw the distributions of values in standard deviations, beside the normal law."""
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    edges = np.linspace(-8, 8, 97)
-    centres = (edges[1:] + edges[:-1]) / 2
+    centres = np.zeros(0)
     for label, group in groups.items():
         x = torch.from_numpy(group.astype("float64"))
         standard = (x - x.mean((-2, -1), keepdim=True)) / x.std((-2, -1), keepdim=True)
-        _band(axes, centres, pdf(standard, torch.from_numpy(edges)).numpy(), label)
+        laws = [pdf(field, 96, (-8.0, 8.0)) for field in standard]
+        centres = laws[0][0].numpy()
+        _band(axes, centres, np.stack([density.numpy() for _, density in laws]), label)
     normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
     axes.plot(centres, normal, "k:", lw=1, label="normal")
     axes.set(yscale="log", xlabel="value / standard deviation", ylabel="density", ylim=(1e-5, 1))

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from wavemill.spectra import flatness, skewness
 
 from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
 from storage.documents import Document
@@ -21,6 +20,7 @@ from storage.keys import canonical, derivation_key, digest
 from tasks import figures
 from tasks.models import Model, model_class, model_spec
 from tasks.progress import Reporter
+from wavemill.spectra import flatness, skewness
 
 SHOWN = 4
 Array = np.ndarray[Any, Any]

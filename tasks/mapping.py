@@ -62,9 +62,9 @@ def map_parts(
         pending = iter(enumerate(items))
         running: dict[str, int] = {}
 
-        def submit() -> Future | None:
+        def submit() -> Any:
             for index, item in pending:
-                future = client.submit(
+                future: Any = client.submit(
                     function, item, pure=False, retries=retries, resources=resources
                 )
                 running[future.key] = index

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
-from wavemill.maxent import Gaussian, Microcanonical
 
 from storage import InvalidRequest
-from wavemill.specs import Spec
+from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.specs import GaussianSpec, MicrocanonicalSpec, Spec
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -33,7 +33,10 @@ class Model(Protocol):
         ...
 
 
-MODELS: dict[str, Any] = {"gaussian": Gaussian, "phase-harmonics": Microcanonical}
+MODELS: dict[str, tuple[type[Spec], Any]] = {
+    "gaussian": (GaussianSpec, Gaussian),
+    "phase-harmonics": (MicrocanonicalSpec, Microcanonical),
+}
 
 
 def model_class(kind: str) -> Any:
@@ -44,12 +47,15 @@ def model_class(kind: str) -> Any:
     InvalidRequest
         If the kind is unknown.
     """
-    if kind not in MODELS:
-        raise InvalidRequest(f"no model {kind!r}: choose one of {', '.join(MODELS)}")
-    return MODELS[kind]
+    return _entry(kind)[1]
 
 
 def model_spec(kind: str, parameters: dict[str, Any]) -> Spec:
-    """Return the checked spec of a model."""
-    spec: Spec = model_class(kind).spec_class.from_parameters(parameters)
-    return spec
+    """Return the checked spec of a kind of model."""
+    return _entry(kind)[0].from_parameters(parameters)
+
+
+def _entry(kind: str) -> tuple[type[Spec], Any]:
+    if kind not in MODELS:
+        raise InvalidRequest(f"no model {kind!r}: choose one of {', '.join(MODELS)}")
+    return MODELS[kind]

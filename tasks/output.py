@@ -33,7 +33,8 @@ def write_fields(fields: Array, target: Path) -> None:
         case ".zarr":
             if target.exists():
                 shutil.rmtree(target)
-            zarr.save_array(target, fields, zarr_format=3)
+            array = zarr.create_array(target, shape=fields.shape, dtype=fields.dtype)
+            array[:] = fields
         case ".png":
             shown = first_component(fields)[:PANELS]
             panels = {f"sample {i}": field for i, field in enumerate(shown)}

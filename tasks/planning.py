@@ -69,7 +69,7 @@ class IngestOptions:
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: what decides their arrays, and nothing else."""
-        parameters = {
+        parameters: dict[str, Any] = {
             "variable": list(self.variable),
             "components": list(self.components),
             "slice": self.slice,

@@ -49,10 +49,10 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]]) -> Table:
+    def of(cls, records: Iterable[Mapping[Any, Any]]) -> Table:
         """Build from records with the same names."""
         listed = [dict(record) for record in records]
-        columns = list(listed[0]) if listed else []
+        columns = [str(name) for name in listed[0]] if listed else []
         return cls(columns, [[_cell(record[name]) for name in columns] for record in listed])
 
 

@@ -70,8 +70,8 @@ def plan_features(
 ) -> tuple[Document, list[FeatureOutcome], list[Any]]:
     """Return the spec, the parts that the view holds, and those it lacks."""
     store = open_store(url)
-    spec = view_spec(kind, parameters)
     version = store.dataset(dataset).version
+    spec = view_spec(kind, parameters, version.schema)
     store.bind_view(dataset, name, spec)
     known = feature_tasks.known_parts(store, dataset, name)
     parts = [part for part in version.parts if part.live]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from wavemill.phase_harmonics import PhaseHarmonicCovariance
-from wavemill.scattering2d import Scattering2D
-from wavemill.spectra import PowerSpectrum
 
 from storage import InvalidRequest, Schema
 from storage.documents import Document
+from wavemill.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.scattering2d import Scattering2D
 from wavemill.specs import PhaseHarmonicsSpec, ScatteringSpec, Spec, SpectrumSpec
+from wavemill.spectra import PowerSpectrum
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class View:
 
 
 def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
-    return Scattering2D(
-        schema.shape,
+    module = Scattering2D(
+        _grid(schema),
         spec.J,
         spec.L,
         max_order=spec.max_order,
@@ -42,14 +42,22 @@ def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
         A=spec.A,
         padding=spec.padding,
     )
+    return module.to(getattr(torch, spec.dtype))
 
 
 def _phase_harmonics(spec: PhaseHarmonicsSpec, schema: Schema) -> torch.nn.Module:
-    return PhaseHarmonicCovariance.from_spec(spec, schema.shape)
+    precision = getattr(torch, spec.dtype)
+    return PhaseHarmonicCovariance(_grid(schema), spec.J, spec.L, spec.set, spec.lags, precision)
 
 
 def _spectrum(spec: SpectrumSpec, schema: Schema) -> torch.nn.Module:
-    return PowerSpectrum(schema.shape, schema.spacing)
+    dy, dx = spec.spacing
+    return PowerSpectrum(_grid(schema), (dy, dx), getattr(torch, spec.dtype))
+
+
+def _grid(schema: Schema) -> tuple[int, int]:
+    y, x = schema.shape
+    return y, x
 
 
 VIEWS: dict[str, View] = {
@@ -59,8 +67,10 @@ VIEWS: dict[str, View] = {
 }
 
 
-def view_spec(kind: str, parameters: dict[str, Any]) -> Document:
-    """Return the checked ``{kind, parameters, algorithm}`` of a view.
+def view_spec(kind: str, parameters: dict[str, Any], schema: Schema) -> Document:
+    """Return the checked ``{kind, parameters, algorithm}`` of a view on a dataset.
+
+    A spectrum is in the dataset's units of length unless the parameters say otherwise.
 
     Raises
     ------
@@ -69,6 +79,8 @@ def view_spec(kind: str, parameters: dict[str, Any]) -> Document:
     """
     if kind not in VIEWS:
         raise InvalidRequest(f"no view {kind!r}: choose one of {', '.join(VIEWS)}")
+    if kind == "spectrum":
+        parameters = {"spacing": [abs(step) for step in schema.spacing], **parameters}
     return VIEWS[kind].spec.from_parameters(parameters).to_dict()
 
 
@@ -80,8 +92,7 @@ class Operator:
         typed = view.spec.from_parameters(spec["parameters"])
         self.dtype = str(getattr(typed, "dtype", "float32"))
         self.device = torch.device(device)
-        module = view.build(typed, schema).to(self.device, getattr(torch, self.dtype))
-        self.module = module.eval()
+        self.module: Any = view.build(typed, schema).to(self.device).eval()
         self.components = schema.components
 
     @property
@@ -106,9 +117,8 @@ class Operator:
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Transform ``(sample[, component], y, x)`` to ``(sample, coefficient[, y, x])``."""
-        x = torch.from_numpy(np.ascontiguousarray(samples)).to(
-            self.device, getattr(torch, self.dtype)
-        )
+        fields = torch.from_numpy(np.ascontiguousarray(samples))
+        x = fields.to(self.device, getattr(torch, self.dtype))
         y: torch.Tensor = self.module(x)
         if len(self.components) > 1:
             y = y.flatten(1, 2)
