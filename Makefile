@@ -52,13 +52,15 @@ lint: .venv/.installed ## ruff, mypy --strict, import-linter
 bench: .venv/.installed-bench ## side by side with peers (BENCH_ARGS chooses)
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+# In steps: what is there is kept, so that the tests' packages fit themselves to the project's.
 constraints: ## pin anew what a fresh environment resolves to (TORCH=2.13.0 chooses)
 	$(SAY) resolving every dependency in a fresh environment takes minutes
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	python="$$scratch/bin/python"; pins="$$scratch/constraints.txt"; \
 	$(PYTHON) -m venv "$$scratch"; \
 	"$$python" $(PIP) --upgrade pip setuptools hatchling editables; \
-	"$$python" $(PIP) --no-build-isolation "torch==$(TORCH)" ".[test,bench]"; \
+	for part in . ".[test]" ".[test,bench]"; do \
+		"$$python" $(PIP) --no-build-isolation "torch==$(TORCH)" "$$part"; done; \
 	"$$python" -m pip check; \
 	sed '/^#/!d' constraints.txt > "$$pins"; \
 	"$$python" -m pip freeze --all --exclude wavemill | sed 's/+.*//' >> "$$pins"; \

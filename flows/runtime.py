@@ -1,4 +1,4 @@
-"""Clusters: in this process, of processes on this machine, on GPUs, elsewhere."""
+"""Clusters: in this process, of processes on this machine, one a GPU, elsewhere."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dask
-from distributed import LocalCluster
-from distributed.diagnostics.plugin import WorkerPlugin
+from dask.system import CPU_COUNT
+from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
+from distributed.system import MEMORY_LIMIT
 
 from storage.errors import InvalidRequest
 
-_LOUD = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler",
-         "distributed.core", "distributed.comm", "bokeh", "tornado")  # fmt: skip
+LOOPBACK = "127.0.0.1"
+_HEADROOM = 0.9
+_QUIET = ("distributed", "bokeh", "tornado")
+_CONFIG = {
+    # A worker is sent its next task when it is done with one. A task that waits at a worker
+    # that dies would count as a suspect of its death.
+    "distributed.scheduler.worker-saturation": 1.0,
+    # What fills a worker is torch's, which Dask cannot spill; results are a few numbers.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+}
 
 
 @contextlib.contextmanager
 def open_cluster(cluster: str, *, device: str = "cpu") -> Iterator[str]:
-    """Open a cluster and yield the address of its scheduler.
+    """Open a cluster and yield the address of its scheduler; its workers end with the block.
 
     Parameters
     ----------
     cluster
-        ``threads``: one worker within this process, for stores in memory and for debugging.
-        ``local`` or ``local:N``: N processes of one thread (as many as cores unless given).
-        ``cuda``: one process a GPU. ``tcp://host:port``: a scheduler that runs already.
-        ``kubernetes``: workers of the Dask operator.
+        ``threads``: one worker within this process, for stores in memory and for debugging;
+        torch keeps its threads. ``local`` or ``local:N``: N processes of one thread (as many
+        as cores unless given), reached from this machine alone. ``cuda``: one process a GPU,
+        which offers the resource ``GPU: 1``. ``tcp://HOST:PORT``: a scheduler that runs
+        already. ``kubernetes``: a cluster of the Dask operator.
     device
         ``cuda`` with ``local`` means ``cuda``.
 
@@ -40,104 +51,119 @@ def open_cluster(cluster: str, *, device: str = "cpu") -> Iterator[str]:
     InvalidRequest
         If the word is unknown, or what it needs is not here.
     """
-    kind, _, count = cluster.partition(":")
-    if kind == "local" and device == "cuda":
-        kind = "cuda"
-    match kind:
-        case "threads":
-            with _local(n_workers=1, threads_per_worker=1, processes=False) as address:
-                yield address
-        case "local":
-            with _local(n_workers=_count(count), threads_per_worker=1) as address:
-                yield address
-        case "cuda":
-            with _cuda() as address:
-                yield address
-        case "kubernetes":
-            with _kubernetes() as address:
-                yield address
-        case "tcp" | "tls":
-            yield cluster
-        case _:
-            raise InvalidRequest(
-                f"no cluster {cluster!r}: use threads, local, local:N, cuda, tcp://HOST:PORT or "
-                "kubernetes"
-            )
-
-
-def _count(text: str) -> int:
-    if not text:
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
+    word, _, count = cluster.partition(":")
+    opened: contextlib.AbstractContextManager[str]
+    if word == "local":
+        opened = _gpus() if device == "cuda" else _processes([{}] * _workers(count))
+    elif word in ("tcp", "tls"):
+        opened = contextlib.nullcontext(cluster)
+    elif cluster in _WORDS:
+        opened = _WORDS[cluster]()
+    else:
+        raise InvalidRequest(
+            f"no cluster {cluster!r}: use threads, local, local:N, cuda, tcp://HOST:PORT or "
+            "kubernetes"
         )
-    if not text.isdigit() or int(text) < 1:
-        raise InvalidRequest(f"local:{text} names no number of workers: write local:4, say")
-    return int(text)
+    with _quiet(), dask.config.set(_CONFIG), opened as address:
+        yield address
 
 
-class OneThread(WorkerPlugin):
-    """Computes on one thread in each worker process: parts are what runs in parallel."""
-
-    name = "one-thread"
-
-    def setup(self, worker: Any) -> None:
-        """Limit torch and the BLAS of this process."""
-        import threadpoolctl
-        import torch
-
-        torch.set_num_threads(1)
-        threadpoolctl.threadpool_limits(1)
+def _workers(count: str) -> int:
+    if not count:
+        return int(CPU_COUNT)
+    if not count.isdecimal() or int(count) < 1:
+        raise InvalidRequest(f"local:{count} names no number of workers: write local:4, say")
+    return int(count)
 
 
 @contextlib.contextmanager
-def _local(*, processes: bool = True, **options: Any) -> Iterator[str]:
-    """Open a LocalCluster on loopback, quiet and with its files in a folder that goes with it."""
-    dashboard = "127.0.0.1:0" if importlib.util.find_spec("bokeh") else None
-    with (
-        _quiet(),
-        tempfile.TemporaryDirectory(prefix="wavemill-", ignore_cleanup_errors=True) as folder,
-        dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
-        LocalCluster(
-            host="127.0.0.1" if processes else None,
-            processes=processes,
-            dashboard_address=dashboard,
-            local_directory=folder,
-            silence_logs=logging.ERROR,
-            **options,
-        ) as opened,
-    ):
-        if processes:
-            with opened.get_client() as client:
-                client.register_plugin(OneThread())
+def _threads() -> Iterator[str]:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as opened:
         yield str(opened.scheduler_address)
 
 
 @contextlib.contextmanager
-def _cuda() -> Iterator[str]:
+def _processes(
+    environments: Sequence[Mapping[str, str]], resources: Mapping[str, float] | None = None
+) -> Iterator[str]:
+    """Open a worker process of one thread for each environment, all on loopback.
+
+    Dask starts its worker processes with ``OMP_NUM_THREADS=1`` and the like, so that torch
+    and the BLAS stay on that thread.
+    """
+    with tempfile.TemporaryDirectory(prefix="wavemill-", ignore_cleanup_errors=True) as folder:
+        options: dict[str, Any] = {
+            "host": LOOPBACK,
+            "nthreads": 1,
+            "memory_limit": int(_HEADROOM * MEMORY_LIMIT / len(environments)),
+            "local_directory": folder,
+            "resources": dict(resources or {}),
+            "silence_logs": logging.WARNING,
+            "dashboard": False,
+        }
+        workers = {
+            number: {"cls": Nanny, "options": {**options, "env": dict(environment)}}
+            for number, environment in enumerate(environments)
+        }
+        with SpecCluster(
+            workers=workers, scheduler=_scheduler(), silence_logs=logging.WARNING
+        ) as opened:
+            yield str(opened.scheduler_address)
+
+
+def _scheduler() -> dict[str, Any]:
+    """Describe a scheduler on loopback, with a dashboard where bokeh is installed."""
+    dashboard = importlib.util.find_spec("bokeh") is not None
+    options = {
+        "host": LOOPBACK,
+        "port": 0,
+        "dashboard": dashboard,
+        "dashboard_address": f"{LOOPBACK}:0",
+    }
+    return {"cls": Scheduler, "options": options}
+
+
+@contextlib.contextmanager
+def _gpus() -> Iterator[str]:
     """Open one worker a GPU, which sees no other and offers ``GPU: 1``."""
     import torch
 
-    if not torch.cuda.is_available():
-        raise InvalidRequest("no GPU is visible to torch here: leave out --device cuda")
+    count = torch.cuda.device_count()
+    if not count:
+        raise InvalidRequest(
+            "no GPU is visible to torch here: compute on the CPU with --device cpu and "
+            "--cluster local, or give the address of a cluster that has one"
+        )
+    resources = {"GPU": 1.0}
     if importlib.util.find_spec("dask_cuda"):
-        cluster = importlib.import_module("dask_cuda").LocalCUDACluster
-        with _quiet(), cluster(threads_per_worker=1, resources={"GPU": 1}) as opened:
-            yield str(opened.scheduler_address)
+        opened = importlib.import_module("dask_cuda").LocalCUDACluster
+        with opened(threads_per_worker=1, host=LOOPBACK, resources=resources) as cluster:
+            yield str(cluster.scheduler_address)
         return
-    if torch.cuda.device_count() > 1:
-        raise InvalidRequest("several GPUs need dask-cuda: pip install dask-cuda")
-    with _local(n_workers=1, threads_per_worker=1, resources={"GPU": 1}) as address:
+    environments = [{"CUDA_VISIBLE_DEVICES": name} for name in visible_devices(count)]
+    with _processes(environments, resources) as address:
         yield address
+
+
+def visible_devices(count: int) -> list[str]:
+    """Return the names of the first ``count`` GPUs that this process may use.
+
+    Numbers, or the identifiers in ``CUDA_VISIBLE_DEVICES`` (as of slices of a GPU): a worker
+    is given one of them.
+    """
+    listed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return listed[:count] or [str(number) for number in range(count)]
 
 
 @contextlib.contextmanager
 def _kubernetes() -> Iterator[str]:
-    """Open a cluster of the Dask operator, configured by ``dask.config`` and the environment."""
+    """Open a cluster of the Dask operator; ``DASK_KUBERNETES__...`` variables configure it."""
     if not importlib.util.find_spec("dask_kubernetes"):
         raise InvalidRequest(
-            "--cluster kubernetes needs dask-kubernetes: pip install dask-kubernetes"
+            "--cluster kubernetes needs dask-kubernetes: pip install dask-kubernetes, or give "
+            "the address of a scheduler in the cluster as tcp://HOST:PORT"
         )
     operator = importlib.import_module("dask_kubernetes.operator")
     with operator.KubeCluster() as opened:
@@ -146,12 +172,15 @@ def _kubernetes() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the start and the end of workers out of the terminal."""
-    levels = {name: logging.getLogger(name).level for name in _LOUD}
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Keep the coming and going of workers out of the terminal, but not their warnings."""
+    levels = {name: logging.getLogger(name).level for name in _QUIET}
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+_WORDS = {"threads": _threads, "cuda": _gpus, "kubernetes": _kubernetes}

@@ -33,7 +33,7 @@ class View:
 
 
 def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
-    module = Scattering2D(
+    return Scattering2D(
         _grid(schema),
         spec.J,
         spec.L,
@@ -41,8 +41,8 @@ def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
         nonlinearity=spec.nonlinearity,
         A=spec.A,
         padding=spec.padding,
+        dtype=getattr(torch, spec.dtype),
     )
-    return module.to(getattr(torch, spec.dtype))
 
 
 def _phase_harmonics(spec: PhaseHarmonicsSpec, schema: Schema) -> torch.nn.Module:

@@ -33,7 +33,7 @@ from wavemill.filters.bump_steerable import CENTRE, low_pass_width
 LOW_PASS = -1  # the "angle" of a low pass
 INDICES = ("j1", "l1", "k1", "j2", "l2", "k2", "shift_y", "shift_x")
 ROW = np.dtype([(name, np.int64) for name in INDICES] + [("class", "U16")])
-SETS = ("A0", "A", "B", "C", "pywph")
+SETS = ("A0", "A", "B", "C", "C+L", "pywph")
 
 Rows = NDArray[np.void]
 Row = tuple[int, int, int, int, int, int, int, int, str]
@@ -123,7 +123,8 @@ def model(
         ``A0``: energies of the bands and of phi_J. ``A``: with lags, all second order. ``B``: adds
         moduli with lags, and pairs of angles at one scale in (k1, k2) = (1, 0), (1, 1), (0, 0).
         ``C``: adds pairs of neighbouring scales in (0, 0), (0, 1), (0, 2), (1, 2).
-        ``pywph``: classes S11, S00, S01, C01, Cphase and L (:func:`pywph_classes`).
+        ``C+L``: adds low passes phi_1 to phi_J in (0, 0), (0, 1), (1, 1), for the distribution of
+        values. ``pywph``: classes S11, S00, S01, C01, Cphase and L (:func:`pywph_classes`).
     shape, J, L
         Grid ``(y, x)``, scales, and angles in a half turn.
     lags
@@ -147,7 +148,8 @@ def model(
         return pywph_classes(shape, J, L, lags)
     reach = L // 2 if angles is None else angles
     rows = list(_zhang_mallat(name, J, L, 0 if name == "A0" else lags, reach))
-    table = MomentTable(shape, J, L, np.array(rows, dtype=ROW), {J: low_pass_width(J)})
+    widths = {j: low_pass_width(j) for j in range(1, J + 1)}
+    table = MomentTable(shape, J, L, np.array(rows, dtype=ROW), widths)
     return _once(table)
 
 
@@ -214,12 +216,19 @@ def _zhang_mallat(name: str, J: int, L: int, lags: int, reach: int) -> Iterator[
         harmonics = (1,) if name in ("A0", "A") else (0, 1)
         for q, k, (ny, nx) in product(range(L), harmonics, shifts):
             yield (j, q, k, j, q, k, ny << j, nx << j, f"S{k}{k}")
-        if name in ("B", "C"):
+        if name in ("B", "C", "C+L"):
             yield from _angular(j, j, L, reach, ((1, 0), (1, 1), (0, 0)))
-        if name == "C" and j + 1 < J:
+        if name in ("C", "C+L") and j + 1 < J:
             yield from _angular(j, j + 1, L, reach, ((0, 0), (0, 1), (0, 2), (1, 2)))
     for ny, nx in shifts:
         yield (J, LOW_PASS, 1, J, LOW_PASS, 1, ny << (J - 1), nx << (J - 1), "L11")
+    if name == "C+L":
+        yield from _scaling(range(1, J + 1))
+
+
+def _scaling(scales: range) -> Iterator[Row]:
+    for j, (k1, k2) in product(scales, ((0, 0), (0, 1), (1, 1))):
+        yield (j, LOW_PASS, k1, j, LOW_PASS, k2, 0, 0, f"L{k1}{k2}")
 
 
 def _angular(

@@ -179,3 +179,153 @@ class SimulationSpec(Spec):
         if self.drag is None:
             return 0.1 if self.forcing == "ring" else 0.0
         return self.drag
+
+
+Precision = typing.Literal["float32", "float64"]
+
+
+@dataclass(frozen=True)
+class SpectrumSpec(Spec):
+    """Isotropic power spectrum of a field: see :class:`wavemill.spectra.PowerSpectrum`.
+
+    Parameters
+    ----------
+    spacing
+        Grid spacing (dy, dx); wavenumbers are radians a unit of it.
+    dtype
+        Precision of the coefficients.
+    """
+
+    kind: ClassVar[str] = "spectrum"
+
+    spacing: tuple[float, ...] = (1.0, 1.0)
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse spacings that are not lengths."""
+        good = len(self.spacing) == 2 and all(0 < d < float("inf") for d in self.spacing)
+        check(good, f"spectrum: spacing={self.spacing} must be two lengths above 0 (dy, dx)")
+
+
+@dataclass(frozen=True)
+class ScatteringSpec(Spec):
+    """Scattering transform: see :class:`wavemill.scattering2d.Scattering2D`.
+
+    Parameters
+    ----------
+    J, L
+        Scales, and angles in a half turn, of Morlet wavelets; averages are over 2^J points.
+    max_order
+        0, 1 or 2.
+    nonlinearity
+        At order 1 the ``"modulus"``, or the ``"rectifier"`` at ``A`` phases.
+    A
+        Phases of the rectifier.
+    padding
+        ``"reflect"`` or ``"periodic"``: what lies beyond the field.
+    dtype
+        Precision of the computation and of the coefficients.
+    """
+
+    kind: ClassVar[str] = "scattering"
+
+    J: int = 4
+    L: int = 8
+    max_order: int = 2
+    nonlinearity: typing.Literal["modulus", "rectifier"] = "modulus"
+    A: int = 4
+    padding: typing.Literal["reflect", "periodic"] = "reflect"
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse transforms that cannot be built."""
+        check(self.J >= 1, f"scattering: J={self.J} must be 1 or more")
+        check(self.L >= 1, f"scattering: L={self.L} must be 1 or more")
+        check(self.A >= 1, f"scattering: A={self.A} must be 1 or more")
+        check(self.max_order in (0, 1, 2), f"scattering: max_order={self.max_order} is not 0 to 2")
+
+
+@dataclass(frozen=True)
+class PhaseHarmonicsSpec(Spec):
+    """Phase-harmonic covariances of a periodic field: see :mod:`wavemill.phase_harmonics`.
+
+    Parameters
+    ----------
+    J, L
+        Scales, and angles in a half turn, of bump steerable wavelets.
+    set
+        Moments, as listed in :func:`wavemill.pairs.model`.
+    lags
+        Reach of the shifts, in units of 2^j (for ``pywph``: the largest power of 2).
+    dtype
+        Precision of the computation and of the coefficients.
+    """
+
+    kind: ClassVar[str] = "phase-harmonics"
+
+    J: int = 5
+    L: int = 4
+    set: typing.Literal["A0", "A", "B", "C", "C+L", "pywph"] = "C"
+    lags: int = 1
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse banks that cannot be built."""
+        _check_bank(self.kind, self.J, self.L, self.lags)
+
+
+@dataclass(frozen=True)
+class GaussianSpec(Spec):
+    """Gaussian model of the full second order: see :class:`wavemill.maxent.Gaussian`.
+
+    Parameters
+    ----------
+    method
+        ``"gaussian"``: independent Gaussian amplitudes, the maximum-entropy model. ``"phases"``:
+        the fitted amplitude with random phases, so that every sample has the fitted spectrum.
+    dtype
+        Precision of the samples; the fit is in float64.
+    """
+
+    kind: ClassVar[str] = "gaussian"
+
+    method: typing.Literal["gaussian", "phases"] = "gaussian"
+    dtype: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class MicrocanonicalSpec(Spec):
+    """Microcanonical phase-harmonic model: see :class:`wavemill.maxent.Microcanonical`.
+
+    Parameters
+    ----------
+    J, L, set, lags
+        The moments held, as in :class:`PhaseHarmonicsSpec`: 995 by default.
+    iterations
+        Most gradients evaluated for one sample.
+    start
+        Noise that descent begins from: with the reference's ``"spectrum"``, or ``"white"``.
+    dtype
+        Precision of the moments and of the samples.
+    """
+
+    kind: ClassVar[str] = "phase-harmonics"
+
+    J: int = 5
+    L: int = 4
+    set: typing.Literal["A0", "A", "B", "C", "C+L", "pywph"] = "C"
+    lags: int = 1
+    iterations: int = 200
+    start: typing.Literal["spectrum", "white"] = "spectrum"
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse banks that cannot be built."""
+        _check_bank(self.kind, self.J, self.L, self.lags)
+        check(self.iterations >= 1, f"{self.kind}: iterations={self.iterations} must be 1 or more")
+
+
+def _check_bank(kind: str, J: int, L: int, lags: int) -> None:
+    check(J >= 1, f"{kind}: J={J} must be 1 or more")
+    check(L >= 2, f"{kind}: L={L} must be 2 or more")
+    check(lags >= 0, f"{kind}: lags={lags} must not be below 0")

@@ -1,0 +1,133 @@
+"""The maximum-entropy model that holds the whole second order of a stationary field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from wavemill.errors import InvalidParameter, NotFitted
+from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
+from wavemill.specs import GaussianSpec
+
+
+class Gaussian:
+    """Stationary Gaussian field with the mean and the empirical spectrum of its references.
+
+    ``S(w) = < x^(w) x^(w)^* > / points``, a matrix over components at each frequency, averaged over
+    the references about their common mean; samples are ``S(w)^{1/2} n^(w)`` with n white. The
+    Hermitian square root exists whatever the rank of S: few references of many components will do.
+
+    Parameters
+    ----------
+    spec
+        A :class:`~wavemill.specs.GaussianSpec`, its parameters, or None for its defaults.
+
+    Attributes
+    ----------
+    mean_
+        ``(component,)`` float64.
+    spectrum_
+        S on the half plane of ``torch.fft.rfft2``, complex128
+        ``(component, component, y, x/2 + 1)``.
+    metrics_
+        Number of samples fitted; their mean, std, skewness and flatness.
+    """
+
+    mean_: Tensor
+    spectrum_: Tensor
+    metrics_: dict[str, float]
+
+    def __init__(self, spec: GaussianSpec | Mapping[str, Any] | None = None) -> None:
+        self.spec = as_spec(GaussianSpec, spec)
+
+    def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
+        """Measure mean and spectrum of ``x``, real ``(sample, [component,] y, x)``.
+
+        Raises
+        ------
+        ShapeMismatch
+            If ``x`` is not an array of real fields.
+        """
+        fields = as_samples(x)
+        self.shape, self.has_components = (fields.shape[-2], fields.shape[-1]), x.ndim == 4
+        self.mean_ = fields.mean((0, 2, 3))
+        self.spectrum_ = torch.zeros(())
+        for step, field in enumerate(fields, 1):
+            x_hat = torch.fft.rfft2(field - self.mean_[:, None, None], norm="ortho")
+            cross = x_hat[:, None] * x_hat[None].conj() / len(fields)
+            self.spectrum_ = self.spectrum_ + cross
+            if progress is not None:
+                progress(step, len(fields), {})
+        self.metrics_ = describe(fields)
+        return self
+
+    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """Draw ``n`` fields ``(n, [component,] y, x)``; sample i does not depend on ``n``.
+
+        Raises
+        ------
+        NotFitted
+            Before :meth:`fit`.
+        InvalidParameter
+            If ``n`` is below 1.
+        """
+        if not hasattr(self, "spectrum_"):
+            raise NotFitted("the Gaussian model has no spectrum yet: call fit first")
+        if n < 1:
+            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
+        root = _hermitian_root(self.spectrum_)
+        draws = []
+        for index in range(n):
+            draws.append(self._draw(root, index, seed))
+            if progress is not None:
+                progress(index + 1, n, {})
+        fields = torch.stack(draws).to(getattr(torch, self.spec.dtype))
+        return fields if self.has_components else fields[:, 0]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything learnt, as real tensors."""
+        return {
+            "mean": self.mean_,
+            "spectrum": torch.view_as_real(self.spectrum_),
+            "shape": torch.tensor(self.shape),
+            "components": torch.tensor(self.has_components),
+        }
+
+    @classmethod
+    def from_state(
+        cls, spec: GaussianSpec | Mapping[str, Any] | None, state: Mapping[str, Tensor]
+    ) -> Self:
+        """Rebuild a fitted model from :meth:`state`; ``metrics_`` is not part of it."""
+        model = cls(spec)
+        model.mean_ = state["mean"]
+        model.spectrum_ = torch.view_as_complex(state["spectrum"].contiguous())
+        rows, columns = state["shape"].tolist()
+        model.shape, model.has_components = (rows, columns), bool(state["components"])
+        return model
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of all values fitted, of one component."""
+        first = torch.fft.irfft2(self.spectrum_[0, 0], self.shape, norm="backward")[0, 0]
+        return math.sqrt(max(float(first), 0.0))
+
+    def _draw(self, root: Tensor, index: int, seed: int) -> Tensor:
+        noise = white_noise(index, (len(self.mean_), *self.shape), seed)
+        n_hat = torch.fft.rfft2(noise.to(root.device), norm="ortho")
+        if self.spec.method == "phases":
+            n_hat = torch.sgn(n_hat)
+        x_hat = torch.einsum("abyx,byx->ayx", root, n_hat)
+        field: Tensor = torch.fft.irfft2(x_hat, self.shape, norm="ortho")
+        return field + self.mean_[:, None, None]
+
+
+def _hermitian_root(spectrum: Tensor) -> Tensor:
+    """Return S^{1/2} at each frequency; unlike Cholesky's factor it obeys root(-w) = root(w)*."""
+    values, vectors = torch.linalg.eigh(spectrum.permute(2, 3, 0, 1))
+    root = (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.mH
+    half_plane: Tensor = root.permute(2, 3, 0, 1)
+    return half_plane

@@ -1,0 +1,63 @@
+"""What all models of fields share: the layout of samples, their description, seeded noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from wavemill.errors import ShapeMismatch
+from wavemill.specs import Spec
+from wavemill.spectra import flatness, skewness
+
+Progress = Callable[[int, int, dict[str, float]], None]
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+def as_spec(kind: type[AnySpec], spec: AnySpec | Mapping[str, Any] | None) -> AnySpec:
+    """Return ``spec`` itself, one of its parameters, or the default."""
+    if isinstance(spec, Mapping) or spec is None:
+        return kind.from_parameters(spec or {})
+    return spec
+
+
+def as_samples(x: Tensor) -> Tensor:
+    """Return ``(sample, component, y, x)`` float64 of (y, x), (sample, y, x) or the full layout.
+
+    Raises
+    ------
+    ShapeMismatch
+        If ``x`` is complex, empty or has another number of axes.
+    """
+    if x.is_complex() or not 2 <= x.ndim <= 4 or not x.numel():
+        raise ShapeMismatch(
+            f"a model is fitted to real fields ([sample, [component,]] y, x), got {x.dtype} "
+            f"of shape {tuple(x.shape)}"
+        )
+    fields = x.to(torch.float64)
+    if x.ndim < 4:
+        fields = fields.reshape(-1, 1, *x.shape[-2:])
+    return fields
+
+
+def describe(fields: Tensor) -> dict[str, float]:
+    """Return mean, std, skewness and flatness of ``(sample, component, y, x)``.
+
+    The last two are averages over samples. With several components the names end in their index.
+    """
+    metrics = {"samples": float(len(fields))}
+    for component in range(fields.shape[1]):
+        field, suffix = fields[:, component], f"_{component}" if fields.shape[1] > 1 else ""
+        metrics[f"mean{suffix}"] = float(field.mean())
+        metrics[f"std{suffix}"] = float(field.std(correction=0))
+        metrics[f"skewness{suffix}"] = float(skewness(field).mean())
+        metrics[f"flatness{suffix}"] = float(flatness(field).mean())
+    return metrics
+
+
+def white_noise(index: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """Return sample ``index`` of family ``seed``, float64, the same however many are drawn."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -1,0 +1,217 @@
+"""Power spectra and one-point and two-point statistics of fields, by which models are judged.
+
+Fields are real ``(..., y, x)``. The isotropic spectrum sums ``|x^(w)|^2 / points^2`` over shells of
+integer wavenumber, so that the shells add up to the variance (Parseval).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wavemill.errors import InvalidParameter, ShapeMismatch
+
+
+class PowerSpectrum(nn.Module):
+    """Mean, and variance in each shell of wavenumber.
+
+    ``op(x)`` maps real ``(..., y, x)`` to ``(..., coefficient)``. Coefficient 0 is the spatial mean
+    (``order`` 1); the others (``order`` 2) are ``sum over round(|k| / dk) = shell of |x^(k)|^2``,
+    with x^ the transform of sign ``-i k u`` divided by the number of points and dk the smallest
+    wavenumber of the grid, ``2 pi`` over its longest side. Shells reach the corner of the spectral
+    rectangle: their sum is the population variance. Shells that hold no mode are left out.
+
+    Parameters
+    ----------
+    shape
+        Grid ``(y, x)``, periodic; sizes may be odd and unequal.
+    spacing
+        Distance between samples ``(dy, dx)``; wavenumbers are radians a unit of it.
+    dtype
+        Real precision computed and returned.
+
+    Raises
+    ------
+    InvalidParameter
+        If a spacing is not positive or the grid has a single point.
+    """
+
+    _shell: Tensor
+    _weight: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        spacing: tuple[float, float] = (1.0, 1.0),
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if not all(math.isfinite(d) and d > 0 for d in spacing) or math.prod(shape) < 2:
+            raise InvalidParameter(
+                f"a spectrum needs 2 points and spacings above 0, got shape {shape}, {spacing}"
+            )
+        self.shape, self.dtype = shape, dtype
+        step, shell = _shells(shape, spacing)
+        weight = _mode_weights(shape)
+        modes = np.bincount(shell.reshape(-1), weight.reshape(-1)).astype(np.int64)
+        modes[0] = 0  # the mean is a coefficient of its own
+        kept = np.flatnonzero(modes)
+        place = np.zeros(len(modes), dtype=np.int64)
+        place[kept] = 1 + np.arange(len(kept))
+        weight[0, 0] = 0
+        self.register_buffer("_shell", torch.from_numpy(place[shell].reshape(-1)), False)
+        self.register_buffer("_weight", torch.from_numpy(weight).to(dtype), False)
+        self.coefficients: dict[str, NDArray[np.generic]] = {
+            "order": np.where(np.arange(len(kept) + 1) == 0, 1, 2),
+            "shell": np.concatenate([[0], kept]),
+            "wavenumber": step * np.concatenate([[0], kept]),
+            "modes": np.concatenate([[1], modes[kept]]),
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(..., coefficient)`` of real fields ``(..., y, x)``.
+
+        Raises
+        ------
+        ShapeMismatch
+            If ``x`` is not real or not on the operator's grid.
+        """
+        if x.is_complex() or tuple(x.shape[-2:]) != self.shape:
+            raise ShapeMismatch(
+                f"the spectrum was built for real fields (..., {self.shape[0]}, {self.shape[1]}), "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        if self._weight.device != x.device:
+            self.to(x.device)
+        field = x.to(self.dtype)
+        mean = field.mean((-2, -1))
+        amplitude = torch.fft.rfft2(field - mean[..., None, None], norm="forward")
+        power = ((amplitude.real.square() + amplitude.imag.square()) * self._weight).flatten(-2)
+        shells = power.new_zeros((*power.shape[:-1], len(self.coefficients["shell"])))
+        shells = shells.index_add(-1, self._shell, power)
+        return torch.cat([mean[..., None], shells[..., 1:]], dim=-1)
+
+    def memory(self, batch: int, gradient: bool = False) -> int:
+        """Return an upper bound in bytes of what a call allocates for ``batch`` fields."""
+        points = math.prod(self.shape) + 2 * self.shape[0]  # half spectra of even sizes
+        return batch * points * (torch.finfo(self.dtype).bits // 8) * (10 if gradient else 6)
+
+
+def isotropic_spectrum(
+    x: Tensor, spacing: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Tensor, Tensor]:
+    """Return wavenumbers ``(shell,)`` and the variance density over them ``(..., shell)``.
+
+    The density integrates to the variance: the shells of :class:`PowerSpectrum` over their width.
+    Computed in float64.
+    """
+    operator = PowerSpectrum((x.shape[-2], x.shape[-1]), spacing, torch.float64)
+    wavenumber = torch.from_numpy(operator.coefficients["wavenumber"].astype(np.float64))[1:]
+    return wavenumber, operator(x)[..., 1:] / _shells(operator.shape, spacing)[0]
+
+
+def pdf(
+    x: Tensor, bins: int = 64, interval: tuple[float, float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return bin centres ``(bins,)`` and the probability density of all the values of ``x``.
+
+    Parameters
+    ----------
+    x
+        Real, any shape.
+    bins
+        Number of equal bins.
+    interval
+        First and last edge; None: the extremes of ``x``. Values outside are counted in the
+        normalisation only, so that the density integrates to the fraction inside.
+    """
+    values = x.detach().to("cpu", torch.float64).flatten().numpy()
+    counts, edges = np.histogram(values, bins, interval)
+    density = counts / (len(values) * np.diff(edges))
+    return torch.from_numpy((edges[1:] + edges[:-1]) / 2), torch.from_numpy(density)
+
+
+def skewness(x: Tensor) -> Tensor:
+    """Return ``<(x - <x>)^3> / std^3`` over the last two axes, float64; 0 where std is 0."""
+    return _standardised(x).pow(3).mean((-2, -1))
+
+
+def flatness(x: Tensor) -> Tensor:
+    """Return ``<(x - <x>)^4> / std^4`` over the last two axes, float64; 3 if Gaussian."""
+    return _standardised(x).pow(4).mean((-2, -1))
+
+
+def structure_functions(
+    x: Tensor, lags: Sequence[int], orders: Sequence[int] = (1, 2, 3, 4, 5), periodic: bool = True
+) -> Tensor:
+    """Return ``S_q(r) = <|x(u + r e) - x(u)|^q>``, averaged over u and the two axis directions e.
+
+    Parameters
+    ----------
+    x
+        Real ``(..., y, x)``.
+    lags
+        Separations r in samples, at least 1 and below the shorter side.
+    orders
+        Exponents q > 0.
+    periodic
+        Whether separations wrap around the grid.
+
+    Returns
+    -------
+    Tensor
+        ``(..., lag, order)``, float64.
+
+    Raises
+    ------
+    InvalidParameter
+        If a lag does not fit on the grid.
+    """
+    if not all(1 <= lag < min(x.shape[-2:]) for lag in lags):
+        raise InvalidParameter(f"lags {list(lags)} must be in [1, {min(x.shape[-2:])})")
+    field = x.to(torch.float64)
+    rows = []
+    for lag in lags:
+        steps = [_increments(field, lag, axis, periodic).abs() for axis in (-2, -1)]
+        moments = [[step.pow(q).mean((-2, -1)) for q in orders] for step in steps]
+        rows.append((torch.stack(moments[0], -1) + torch.stack(moments[1], -1)) / 2)
+    return torch.stack(rows, dim=-2)
+
+
+def _increments(field: Tensor, lag: int, axis: int, periodic: bool) -> Tensor:
+    if periodic:
+        return field.roll(-lag, axis) - field
+    size = field.shape[axis] - lag
+    return field.narrow(axis, lag, size) - field.narrow(axis, 0, size)
+
+
+def _standardised(x: Tensor) -> Tensor:
+    field = x.to(torch.float64)
+    centred = field - field.mean((-2, -1), keepdim=True)
+    deviation = centred.square().mean((-2, -1), keepdim=True).sqrt()
+    return centred / torch.where(deviation > 0, deviation, 1.0)
+
+
+def _shells(
+    shape: tuple[int, int], spacing: tuple[float, float]
+) -> tuple[float, NDArray[np.int64]]:
+    """Return the width of a shell and the shell of each mode of the half spectrum."""
+    step = 2 * math.pi / max(n * d for n, d in zip(shape, spacing, strict=True))
+    ky = 2 * math.pi * np.fft.fftfreq(shape[0], spacing[0])
+    kx = 2 * math.pi * np.fft.rfftfreq(shape[1], spacing[1])
+    radius = np.hypot(ky[:, None], kx[None, :]) / step
+    return step, np.floor(radius + 0.5 + 1e-9).astype(np.int64)  # half-way goes up, everywhere
+
+
+def _mode_weights(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return how many modes of the full spectrum each of the half spectrum stands for."""
+    weight = np.full((shape[0], shape[1] // 2 + 1), 2.0)
+    weight[:, 0] = 1
+    if shape[1] % 2 == 0:
+        weight[:, -1] = 1
+    return weight
