@@ -124,8 +124,8 @@ class Scattering2D(nn.Module):
         """
         points, size = math.prod(self._grid), torch.finfo(self.dtype).bits // 8
         outputs = 2 * len(self.coefficients["order"]) * (points >> 2 * self.J)
-        angles = self.L * (18 + 4 * self.phases) if self.max_order else 0
-        kept = self.L * (20 + 8 * self.L * (self.J - 1)) if gradient and self.max_order else 0
+        angles = self.L * (10 + 2 * self.phases) if self.max_order else 0
+        kept = self.L * (4 + self.L) if gradient and self.max_order else 0
         return batch * size * (points * (6 + angles + kept) + outputs)
 
     def _first_order(self, waves: Tensor, modulus: Tensor, j1: int) -> Tensor:
