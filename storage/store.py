@@ -100,8 +100,13 @@ class Store:
     # datasets -----------------------------------------------------------------------------
 
     def datasets(self) -> list[str]:
-        """Return the names of the datasets."""
-        return self.backend.names("datasets")
+        """Return the names of the datasets that have a published version."""
+        return self._versioned("datasets")
+
+    def _versioned(self, folder: str) -> list[str]:
+        """Leave out a folder whose first record is being published at this instant."""
+        names = self.backend.names(folder)
+        return [name for name in names if Log(self.backend, f"{folder}/{name}").numbers()]
 
     def _dataset_log(self, name: str) -> Log:
         return Log(self.backend, f"datasets/{checked_name(name)}")
@@ -206,8 +211,8 @@ class Store:
     # views --------------------------------------------------------------------------------
 
     def views(self, dataset: str) -> list[str]:
-        """Return the names of the views on a dataset."""
-        return self.backend.names(f"views/{checked_name(dataset)}")
+        """Return the names of the views on a dataset that have a published version."""
+        return self._versioned(f"views/{checked_name(dataset)}")
 
     def view_versions(self, dataset: str, view: str) -> Log:
         """Return the log of a view's versions."""

@@ -1,1 +1,77 @@
-"""Mathematics of wavemill: transforms and models, on torch, numpy and scipy alone."""
+"""Structured wavelet features and models of fields: the mathematics of wavemill."""
+
+from wavemill.errors import (
+    InvalidParameter,
+    NotFitted,
+    ShapeMismatch,
+    UnstableSimulation,
+    WavemillError,
+)
+from wavemill.fields import divergence, gradient, vorticity
+from wavemill.harmonics import (
+    harmonic_from_phases,
+    inverse_rectifier,
+    phase_harmonic,
+    rectifier_coefficients,
+    rectify,
+)
+from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.pairs import MomentTable
+from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.scattering2d import Scattering2D
+from wavemill.simulate import NavierStokes2D, simulate
+from wavemill.specs import (
+    GaussianSpec,
+    MicrocanonicalSpec,
+    PhaseHarmonicsSpec,
+    ScatteringSpec,
+    SimulationSpec,
+    Spec,
+    SpectrumSpec,
+)
+from wavemill.spectra import (
+    PowerSpectrum,
+    flatness,
+    isotropic_spectrum,
+    pdf,
+    skewness,
+    structure_functions,
+)
+
+__all__ = [
+    "Gaussian",
+    "GaussianSpec",
+    "InvalidParameter",
+    "Microcanonical",
+    "MicrocanonicalSpec",
+    "MomentTable",
+    "Moments",
+    "NavierStokes2D",
+    "NotFitted",
+    "PhaseHarmonicCovariance",
+    "PhaseHarmonicsSpec",
+    "PowerSpectrum",
+    "Scattering2D",
+    "ScatteringSpec",
+    "ShapeMismatch",
+    "SimulationSpec",
+    "Spec",
+    "SpectrumSpec",
+    "Statistics",
+    "UnstableSimulation",
+    "WavemillError",
+    "divergence",
+    "flatness",
+    "gradient",
+    "harmonic_from_phases",
+    "inverse_rectifier",
+    "isotropic_spectrum",
+    "pdf",
+    "phase_harmonic",
+    "rectifier_coefficients",
+    "rectify",
+    "simulate",
+    "skewness",
+    "structure_functions",
+    "vorticity",
+]

@@ -150,11 +150,13 @@ class PhaseHarmonicCovariance(nn.Module):
         """
         fields = self._checked(x).reshape(-1, *self.shape)
         with torch.no_grad():
-            sums = torch.stack([self._first_moments(field[None]) for field in fields]).mean(0)
+            moments = [self._mean_and_variance(field[None]) for field in fields]
+            means, variances = (torch.stack(values) for values in zip(*moments, strict=True))
             spread = fields.var(correction=0).sqrt()
-        scale = (sums[1].real - sums[0].abs().square()).clamp(min=0).sqrt()
+        mean = means.mean(0)
+        scale = (variances + (means - mean).abs().square()).mean(0).sqrt()
         scale = torch.maximum(scale, 100 * torch.finfo(self.dtype).eps * spread)
-        return Statistics(sums[0], torch.where(scale > 0, scale, 1.0))
+        return Statistics(mean, torch.where(scale > 0, scale, 1.0))
 
     def measure(self, x: Tensor, statistics: Statistics | None = None) -> Moments:
         """Return the standardised moments of ``x (..., y, x)``, averaged over its leading axes.
@@ -237,15 +239,19 @@ class PhaseHarmonicCovariance(nn.Module):
         transformed: Tensor = (torch.fft.rfft2 if group in self._halved else torch.fft.fft2)(field)
         return transformed
 
-    def _first_moments(self, x: Tensor) -> Tensor:
-        """Return means and mean squared moduli of all channels, complex ``(2, channel)``."""
-        pieces = []
+    def _mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means, complex, and variances of all channels of one field, ``(channel,)``.
+
+        In two passes: at the coarsest scales a modulus varies by a thousandth of its mean.
+        """
+        means, variances = [], []
         for scale, waves, _ in self._responses(x):
             for group in self._groups_of(scale):
                 harmonic = self._harmonic(waves, group)[0].flatten(-2)
-                squares = harmonic.abs().square().mean(-1)
-                pieces.append(torch.stack([as_complex(harmonic.mean(-1)), as_complex(squares)]))
-        return torch.cat(pieces, dim=-1)
+                mean = harmonic.mean(-1, keepdim=True)
+                means.append(as_complex(mean[..., 0]))
+                variances.append((harmonic - mean).abs().square().mean(-1))
+        return torch.cat(means), torch.cat(variances)
 
     def _to_real(self, covariances: Tensor) -> Tensor:
         return torch.view_as_real(covariances.resolve_conj()).flatten(-2)[..., self._parts]

@@ -102,8 +102,6 @@ def add_view(store: Store, name: str = "flow", view: str = "double") -> ViewVers
     dataset = store.dataset(name)
     parts = {}
     for part in dataset.version.parts:
-        source = store.dataset(name).to_xarray()
-        del source
         data = np.stack([fields_of(store, part.key), 2 * fields_of(store, part.key)], axis=1)
         write = filler(data, "features", ["sample", "coefficient", "y", "x"])
         manifest, _ = store.write_part(VIEW, [part.key], write)
@@ -432,6 +430,14 @@ class TestStore:
         with store.lease():  # waits for the collector
             released.join()
             assert [e.path for e in store.backend.walk("leases") if "gc" in e.path] == []
+
+    def test_a_name_without_a_published_version_is_not_listed(self, store: Store) -> None:
+        """A first version on its way makes the folder before the record."""
+        add_dataset(store)
+        store.backend.write("datasets/coming/.tmp", b"")
+        store.backend.write("views/flow/coming/.tmp", b"")
+        assert store.datasets() == ["flow"]
+        assert store.views("flow") == []
 
     def test_names_cannot_leave_the_store(self, store: Store) -> None:
         """A name is not a path."""

@@ -1,0 +1,125 @@
+"""Keys and small outputs of every spec, frozen: a number changes with a higher ``algorithm`` only.
+
+``WAVEMILL_FREEZE=1 pytest tests/tasks/test_frozen.py`` adds what is new to ``frozen.json``. It
+never changes an entry: a changed default or number needs a new ``algorithm`` and its own entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from storage import Schema
+from storage.keys import derivation_key
+from tasks.models import MODELS
+from tasks.views import VIEWS
+from wavemill.simulate import simulate
+from wavemill.specs import SimulationSpec, Spec
+
+FROZEN = Path(__file__).with_name("frozen.json")
+SCHEMA = Schema("field", ("field",), (16, 16), dtype="float64")
+SMALL: dict[str, dict[str, Any]] = {
+    "view spectrum": {"dtype": "float64"},
+    "view scattering": {"J": 2, "L": 3, "dtype": "float64"},
+    "view scattering rectifier": {
+        "J": 1,
+        "L": 2,
+        "nonlinearity": "rectifier",
+        "padding": "periodic",
+        "dtype": "float64",
+    },
+    "view phase-harmonics": {"J": 2, "L": 2, "dtype": "float64"},
+    "view phase-harmonics pywph": {"J": 2, "L": 2, "set": "pywph", "dtype": "float64"},
+    "view phase-harmonics C+L": {"J": 2, "L": 2, "set": "C+L", "dtype": "float64"},
+    "model gaussian": {"dtype": "float64"},
+    "model gaussian phases": {"method": "phases", "dtype": "float64"},
+    "model phase-harmonics": {"J": 2, "L": 2, "iterations": 3, "dtype": "float64"},
+    "simulation": {"n": 1, "N": 16, "t": 0.1, "k0": 3},
+    "simulation forced": {"n": 1, "N": 16, "t": 0.1, "k0": 3, "forcing": "ring", "kf": 4},
+}
+
+
+def spec_class(case: str) -> type[Spec]:
+    family, *words = case.split()
+    if family == "simulation":
+        return SimulationSpec
+    return VIEWS[words[0]].spec if family == "view" else MODELS[words[0]][0]
+
+
+def fields() -> torch.Tensor:
+    """Two fields made of sines, without a generator: (2, 16, 16) float64."""
+    u = torch.arange(16, dtype=torch.float64)
+    waves = [torch.sin(a * u[:, None] + b * u[None, :] ** 1.1) for a, b in ((0.7, 1.3), (2.1, 0.4))]
+    return torch.stack([waves[0] + 0.5 * waves[1] ** 2, waves[1] - waves[0] ** 3])
+
+
+def output(case: str, spec: Spec) -> torch.Tensor:
+    """What the spec computes from the fields."""
+    family, *words = case.split()
+    if family == "view":
+        return VIEWS[words[0]].build(spec, SCHEMA)(fields())
+    if family == "model":
+        return MODELS[words[0]][1](spec).fit(fields()).sample(1, seed=3)
+    return simulate(spec, range(1))  # type: ignore[arg-type]
+
+
+def summary(values: torch.Tensor) -> list[float]:
+    """Nine numbers that any change of any value changes."""
+    flat = values.double().flatten().numpy()
+    weights = np.cos(np.arange(len(flat)) ** 1.3)
+    picked = flat[np.linspace(0, len(flat) - 1, 6).astype(int)]
+    return [len(flat), float(flat @ weights), float(flat @ flat), *map(float, picked)]
+
+
+def entry(case: str) -> tuple[str, dict[str, Any]]:
+    kind = spec_class(case)
+    spec = kind.from_parameters(SMALL[case])
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    frozen = {
+        "defaults": json.loads(json.dumps(defaults)),
+        "key": derivation_key(spec.to_dict(), ["input"]),
+        "values": summary(output(case, spec)),
+    }
+    return f"{case} (algorithm {kind.algorithm})", frozen
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_keys_defaults_and_numbers_are_frozen(case: str) -> None:
+    held = json.loads(FROZEN.read_text()) if FROZEN.exists() else {}
+    name, found = entry(case)
+    if name not in held and os.environ.get("WAVEMILL_FREEZE"):
+        held[name] = found
+        FROZEN.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
+    assert name in held, "a new spec or algorithm: freeze it, WAVEMILL_FREEZE=1 pytest " + __file__
+    expected = held[name]
+    way_out = f"{name} changed: raise its algorithm, or add a field with the old meaning as default"
+    assert found["key"] == expected["key"], way_out
+    known = {field: found["defaults"].get(field, "absent") for field in expected["defaults"]}
+    assert known == expected["defaults"], way_out
+    scale = max(map(abs, expected["values"][3:]))
+    # Simulations and views in float64 differ by rounding between processors; a model's descent
+    # magnifies it.
+    tolerance = 1e-6 if case.startswith("model") else 1e-9
+    np.testing.assert_allclose(
+        found["values"], expected["values"], rtol=tolerance, atol=tolerance * scale, err_msg=way_out
+    )
+
+
+def test_every_view_and_model_is_frozen() -> None:
+    frozen = {tuple(case.split()[:2]) for case in SMALL}
+    assert {("view", kind) for kind in VIEWS} <= frozen
+    assert {("model", kind) for kind in MODELS} <= frozen
+
+
+def test_a_field_at_its_default_keeps_the_key() -> None:
+    for case in SMALL:
+        kind = spec_class(case)
+        explicit = {field.name: field.default for field in dataclasses.fields(kind)}
+        assert kind(**explicit).to_dict() == kind().to_dict() == kind.from_parameters({}).to_dict()

@@ -1,0 +1,93 @@
+"""Spectra and moments of fields equal closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.spectra import (
+    PowerSpectrum,
+    flatness,
+    isotropic_spectrum,
+    pdf,
+    skewness,
+    structure_functions,
+)
+
+EXACT = 1e-12
+
+
+def field(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (31, 32), (20, 33), (15, 15)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.25)])
+def test_shells_add_up_to_the_variance(
+    shape: tuple[int, int], spacing: tuple[float, float]
+) -> None:
+    x = field(3, *shape)
+    spectrum = PowerSpectrum(shape, spacing, torch.float64)(x)
+    torch.testing.assert_close(spectrum[:, 0], x.mean((1, 2)), rtol=EXACT, atol=EXACT)
+    total = spectrum[:, 1:].sum(-1)
+    torch.testing.assert_close(total, x.var((1, 2), correction=0), rtol=EXACT, atol=0)
+
+
+def test_modes_of_all_shells_add_up_to_the_points() -> None:
+    assert PowerSpectrum((20, 33)).coefficients["modes"].sum() == 20 * 33
+
+
+def test_a_plane_wave_is_in_the_shell_of_its_wavenumber() -> None:
+    n, side = 64, 2 * math.pi
+    y, x = torch.meshgrid(*2 * [torch.arange(n, dtype=torch.float64) * side / n], indexing="ij")
+    op = PowerSpectrum((n, n), (side / n, side / n), torch.float64)
+    values = op(3 * torch.cos(5 * x + 12 * y))
+    (peak,) = (values > 1e-20).nonzero()[:, 0]
+    assert op.coefficients["wavenumber"][peak] == pytest.approx(13)
+    assert values[peak] == pytest.approx(4.5)
+
+
+def test_the_density_of_the_spectrum_integrates_to_the_variance() -> None:
+    x = field(2, 32, 48)
+    wavenumber, density = isotropic_spectrum(x, (0.1, 0.1))
+    width = wavenumber[1] - wavenumber[0]
+    variance = x.var((1, 2), correction=0)
+    torch.testing.assert_close(density.sum(-1) * width, variance, rtol=EXACT, atol=0)
+
+
+def test_the_density_of_values_integrates_to_one() -> None:
+    x = field(4, 64, 64)
+    centres, density = pdf(x, bins=40)
+    assert float(density.sum() * (centres[1] - centres[0])) == pytest.approx(1, abs=EXACT)
+
+
+def test_moments_equal_closed_forms() -> None:
+    """A cosine has flatness 3/2 and no skewness; a 1 in n has skewness (n - 2) / sqrt(n - 1)."""
+    wave = torch.cos(2 * math.pi * torch.arange(64, dtype=torch.float64) / 64).repeat(64, 1)
+    assert float(flatness(wave)) == pytest.approx(1.5)
+    assert float(skewness(wave)) == pytest.approx(0, abs=EXACT)
+    point = torch.zeros(8, 8, dtype=torch.float64)
+    point[3, 4] = 1
+    assert float(skewness(point)) == pytest.approx(62 / math.sqrt(63))
+
+
+def test_second_order_structure_functions_are_twice_the_lost_correlation() -> None:
+    x = field(32, 32)
+    x = x - x.mean()
+    measured = structure_functions(x, [1, 3], [2.0])
+    expected = [
+        2 * (x.square().mean() - ((x * x.roll(lag, 0)).mean() + (x * x.roll(lag, 1)).mean()) / 2)
+        for lag in (1, 3)
+    ]
+    torch.testing.assert_close(measured.flatten(), torch.stack(expected), rtol=EXACT, atol=0)
+
+
+def test_what_is_no_field_is_refused() -> None:
+    with pytest.raises(ShapeMismatch, match="built for real fields"):
+        PowerSpectrum((8, 8))(torch.zeros(8, 9))
+    with pytest.raises(InvalidParameter, match="spacings above 0"):
+        PowerSpectrum((8, 8), (1.0, 0.0))
