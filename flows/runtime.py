@@ -13,14 +13,18 @@ from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
+from distributed import Nanny, Scheduler, SpecCluster, Worker
 from distributed.system import MEMORY_LIMIT
 
 from storage.errors import InvalidRequest
 
 LOOPBACK = "127.0.0.1"
 _HEADROOM = 0.9
-_QUIET = ("distributed", "bokeh", "tornado")
+_QUIET = {
+    "distributed": logging.WARNING,
+    "tornado": logging.WARNING,
+    "bokeh": logging.ERROR,  # it warns of wildcard hosts, which on loopback harm nobody
+}
 _CONFIG = {
     # A worker is sent its next task when it is done with one. A task that waits at a worker
     # that dies would count as a suspect of its death.
@@ -78,8 +82,13 @@ def _workers(count: str) -> int:
 
 @contextlib.contextmanager
 def _threads() -> Iterator[str]:
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    """Open one worker thread of this process; its status pages are on loopback all the same."""
+    options = {"protocol": "inproc://", "dashboard_address": f"{LOOPBACK}:0", "dashboard": False}
+    worker = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.WARNING, **options}
+    with SpecCluster(
+        workers={0: {"cls": Worker, "options": worker}},
+        scheduler={"cls": Scheduler, "options": options},
+        silence_logs=logging.WARNING,
     ) as opened:
         yield str(opened.scheduler_address)
 
@@ -174,8 +183,8 @@ def _kubernetes() -> Iterator[str]:
 def _quiet() -> Iterator[None]:
     """Keep the coming and going of workers out of the terminal, but not their warnings."""
     levels = {name: logging.getLogger(name).level for name in _QUIET}
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:

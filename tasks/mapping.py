@@ -25,6 +25,7 @@ def map_parts(
     *,
     address: str,
     window: int | None = None,
+    opened: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     retries: int = RETRIES,
     resources: dict[str, float] | None = None,
@@ -38,6 +39,8 @@ def map_parts(
     window
         Tasks submitted and not yet done, at most; four a thread of the cluster unless given.
         It bounds what a killed run leaves half done and what the scheduler holds.
+    opened
+        Called with the address of the cluster's dashboard, where there is one.
     progress
         Called with how many are done, and of how many.
     retries
@@ -58,6 +61,8 @@ def map_parts(
     results: dict[int, Result] = {}
     with Client(address, set_as_default=False) as client, forwarded_logs(client):
         client.wait_for_workers(1, timeout=120)
+        if opened is not None and client.dashboard_link:
+            opened(client.dashboard_link)
         size = window or WINDOW * max(1, sum(client.nthreads().values()))
         pending = iter(enumerate(items))
         running: dict[str, int] = {}

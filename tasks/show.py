@@ -9,7 +9,6 @@ from typing import Any
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
-    create_markdown_artifact,
     create_table_artifact,
 )
 
@@ -102,14 +101,9 @@ def picture(name: str, image: bytes, description: str) -> None:
     create_image_artifact(figures.data_uri(image), key=key(name), description=description)
 
 
-def link(name: str, address: str, text: str) -> None:
-    """Show a link, such as to the Dask dashboard."""
-    create_link_artifact(address, text, key=key(name))
-
-
-def markdown(name: str, text: str) -> None:
-    """Show a text."""
-    create_markdown_artifact(text, key=key(name))
+def dashboard(address: str) -> None:
+    """Show a link to the Dask dashboard."""
+    create_link_artifact(address, "Dask dashboard", key="dask-dashboard")
 
 
 def key(name: str) -> str:

@@ -120,7 +120,14 @@ def _mapped(
     what: str,
     resources: dict[str, float] | None = None,
 ) -> list[Any]:
-    return map_parts(work, items, address=address, progress=Reporter(what), resources=resources)
+    return map_parts(
+        work,
+        items,
+        address=address,
+        opened=show.dashboard,
+        progress=Reporter(what),
+        resources=resources,
+    )
 
 
 @task(name="query")

@@ -3,8 +3,8 @@
     S0 x = x * phi_J ,   S1 x = |x * psi_1| * phi_J ,   S2 x = ||x * psi_1| * psi_2| * phi_J ,
 
 for Morlet wavelets psi_{j,l} (:mod:`wavemill.filters.morlet`) of scales j2 > j1, sampled every
-2^J points. With ``nonlinearity="rectifier"`` order 1 keeps ``rho(Re(e^{i alpha_a} x * psi_1)) * phi_J`` at A phases
-``alpha_a = 2 pi a / A`` instead.
+2^J points. With ``nonlinearity="rectifier"`` order 1 keeps the A phases
+``rho(Re(e^{i alpha_a} x * psi_1)) * phi_J``, ``alpha_a = 2 pi a / A``, instead of the modulus.
 
 After the wavelet of scale j a field is sampled every 2^j points, by folding its spectrum. Filters
 at those resolutions are the full ones cut to the coarser grid's frequencies (its positive Nyquist
