@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import STORE, Cluster, StoreUrl, absolute
+from flows.commands.options import STORE, Cluster, Device, StoreUrl, absolute
 
 
 def register(app: typer.Typer) -> None:
@@ -15,6 +15,14 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
+    watch: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3:// prefix whose new snapshots are ingested on schedule."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the dataset they go to.")] = "snapshots",
+    every: Annotated[
+        str | None, typer.Option(help="How often, as 45s, 15m, 2h or 1d; else nightly at 03:00.")
+    ] = None,
     port: Annotated[
         int, typer.Option(help="Of the Prefect server; the next free one if taken.")
     ] = 4200,
@@ -23,11 +31,14 @@ def up(
     ] = "127.0.0.1",
     store: StoreUrl = STORE,
     cluster: Cluster = "local",
+    device: Device = "cpu",
 ) -> None:
     """Start a Prefect server, a worker, Dask and the schedules; print the UI's address.
 
-    Example: wavemill up --store ./wavemill-store
+    Example: wavemill up --watch ./snapshots --every 1h
     """
+    from flows.up import Service
     from flows.up import up as serve
 
-    raise typer.Exit(serve(absolute(store), port=port, host=host, cluster=cluster))
+    watched = absolute(watch) if watch else None
+    serve(Service(absolute(store), port, host, cluster, device, watched, name, every))

@@ -1,0 +1,246 @@
+"""A Prefect server, a worker, Dask and the schedules, started together and stopped together."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from flows.runtime import LOOPBACK, open_cluster
+from storage.errors import InvalidRequest, StorageError
+
+POOL = "wavemill"
+NIGHTLY = "nightly"
+_PATIENCE = 120.0  # seconds for a server to answer
+_GRACE = 20.0  # seconds for a process to end when told to
+_PORTS = 50
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What to serve: where, and how often the watched folder is looked at."""
+
+    store: str
+    port: int = 4200
+    host: str = LOOPBACK
+    cluster: str = "local"
+    device: str = "cpu"
+    watch: str | None = None
+    dataset: str = "snapshots"
+    every: str | None = None
+
+
+class ServiceFailed(StorageError, RuntimeError):
+    """A process that is part of the service ended or did not start."""
+
+
+def up(service: Service) -> None:
+    """Start everything, print where it is, and serve until told to stop.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, when everything has been stopped.
+    ServiceFailed
+        If the server or the worker ends by itself, or does not start.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminated_like_interrupted())
+        port = free_port(service.host, service.port)
+        address = stack.enter_context(open_cluster(service.cluster, device=service.device))
+        environment = _environment(service, port, address)
+        host, number = service.host, str(port)
+        command = ["server", "start", "--host", host, "--port", number]
+        server = stack.enter_context(_running("server", command, environment))
+        _wait_until_healthy(f"http://{_reachable(service.host)}:{port}/api/health", server)
+        _deploy(service, environment)
+        worker = stack.enter_context(
+            _running("worker", ["worker", "start", "--pool", POOL], environment)
+        )
+        _announce(service, port)
+        _serve({"server": server, "worker": worker})
+
+
+def free_port(host: str, first: int) -> int:
+    """Return the first port from ``first`` on that nobody listens on."""
+    for port in range(first, first + _PORTS):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((host, port))
+                return port
+    raise InvalidRequest(f"ports {first} to {first + _PORTS - 1} of {host} are taken: pass --port")
+
+
+def seconds(text: str) -> int:
+    """Return the seconds in ``45s``, ``15m``, ``2h`` or ``1d``.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is none of these.
+    """
+    found = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
+    if not found or not int(found[1]):
+        raise InvalidRequest(f"--every {text!r} is no duration: write 45s, 15m, 2h or 1d")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any]:
+    """Return the deployments with the nightly one as asked: its dataset, rhythm, or a pause."""
+    made = copy.deepcopy(dict(description))
+    nightly = next(entry for entry in made["deployments"] if entry["name"] == NIGHTLY)
+    for entry in made["deployments"]:
+        if "dataset" in entry["parameters"]:
+            entry["parameters"]["dataset"] = service.dataset
+    if service.every is not None:
+        nightly["schedules"] = [{"interval": seconds(service.every), "timezone": "UTC"}]
+    nightly["schedules"][0]["active"] = service.watch is not None
+    return made
+
+
+def _environment(service: Service, port: int, address: str) -> dict[str, str]:
+    """Return what the processes are told; nothing is sent anywhere else."""
+    api = f"http://{_reachable(service.host)}:{port}/api"
+    shown = service.host if service.host not in ("0.0.0.0", "::") else socket.gethostname()
+    return {
+        **os.environ,
+        "PREFECT_API_URL": api,
+        "PREFECT_UI_API_URL": f"http://{shown}:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "WAVEMILL_STORE": service.store,
+        # A worker's runs are processes of their own: they cannot use a thread of this one.
+        "WAVEMILL_CLUSTER": "threads" if address.startswith("inproc") else address,
+        "WAVEMILL_WATCH": service.watch or "snapshots",
+    }
+
+
+def _reachable(host: str) -> str:
+    return LOOPBACK if host in ("0.0.0.0", "::") else host
+
+
+@contextlib.contextmanager
+def _running(
+    name: str, arguments: list[str], environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Prefect command in a process group of its own, and stop the group at the end."""
+    command = [sys.executable, "-m", "prefect", *arguments]
+    with tempfile.TemporaryFile(prefix=f"wavemill-{name}-") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            _stop(process)
+            if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL):
+                log.seek(0)
+                sys.stderr.write(log.read().decode(errors="replace")[-2000:])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the whole group to end, and insist after a while."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+            return
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise ServiceFailed(f"the Prefect server ended with status {server.returncode}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.2)
+    raise ServiceFailed(f"the Prefect server did not answer within {_PATIENCE:.0f} s")
+
+
+def _deploy(service: Service, environment: Mapping[str, str]) -> None:
+    """Make the work pool and deploy every flow; deploying again updates."""
+    _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
+    description = yaml.safe_load(deployments_file().read_text())
+    with tempfile.TemporaryDirectory(prefix="wavemill-") as folder:
+        file = Path(folder) / "prefect.yaml"
+        file.write_text(yaml.safe_dump(scheduled(description, service)))
+        _prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(file)], environment)
+
+
+def deployments_file() -> Path:
+    """Return ``prefect.yaml``: beside the packages when installed, else in ``deployments/``."""
+    installed = Path(__file__).with_name("prefect.yaml")
+    return (
+        installed
+        if installed.exists()
+        else Path(__file__).parents[1] / "deployments" / "prefect.yaml"
+    )
+
+
+def _prefect(arguments: list[str], environment: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "prefect", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = (done.stdout + done.stderr).strip()[-1500:]
+        raise ServiceFailed(f"prefect {' '.join(arguments[:2])} failed: {tail}")
+
+
+def _announce(service: Service, port: int) -> None:
+    shown = service.host if service.host not in ("0.0.0.0", "::") else socket.gethostname()
+    print(f"Prefect UI: http://{shown}:{port}")
+    print(f"store: {service.store}")
+    if service.watch is None:
+        print("schedules: paused; --watch FOLDER ingests what is new there every night")
+    else:
+        rhythm = f"every {service.every}" if service.every else "every night at 03:00 UTC"
+        print(f"schedules: {service.dataset} from {service.watch}, {rhythm}")
+    if service.host not in (LOOPBACK, "localhost", "::1"):
+        print(
+            "warning: whoever reaches this address can run flows; "
+            "PREFECT_SERVER_API_AUTH_STRING sets a password",
+            file=sys.stderr,
+        )
+    print("Ctrl-C stops everything", flush=True)
+
+
+def _serve(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    while True:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise ServiceFailed(f"the {name} ended with status {process.returncode}")
+        time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, as from a service manager, end the block as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
