@@ -41,7 +41,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     try:
         status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        return int(status or 0)
+        return _fail("stopped", 130) if status == 130 else int(status or 0)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
     except Exception as error:

@@ -22,6 +22,8 @@ LOOPBACK = "127.0.0.1"
 _HEADROOM = 0.9
 _QUIET = {
     "distributed": logging.WARNING,
+    "distributed.nanny": logging.ERROR,  # it warns of each worker that is stopped
+    "distributed.nanny.memory": logging.WARNING,
     "tornado": logging.WARNING,
     "bokeh": logging.ERROR,  # it warns of wildcard hosts, which on loopback harm nobody
 }

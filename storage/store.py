@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from storage.parts import part_home
 from storage.records import DatasetVersion, ViewVersion
 from storage.tables import read_table, write_table
 
+log = logging.getLogger("wavemill.storage")
 Build = Callable[[DatasetVersion], DatasetVersion | None]
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -203,10 +206,13 @@ class Store:
         key = derivation_key(spec, inputs)
         with contextlib.suppress(NotFound):
             return self.part_manifest(key), False
+        began = time.monotonic()
         with attempting(self.backend, part_home(key)) as attempt:
             meta = write(attempt.group())
             document = {"key": key, "spec": dict(spec), "inputs": list(inputs), "meta": dict(meta)}
-            return attempt.publish({**document, "provenance": provenance})
+            published = attempt.publish({**document, "provenance": provenance})
+        log.info("%s part %s in %.2f s", spec["kind"], key[:12], time.monotonic() - began)
+        return published
 
     # views --------------------------------------------------------------------------------
 
@@ -226,8 +232,7 @@ class Store:
         NotFound
             If there is none.
         """
-        log = self.view_versions(dataset, view)
-        document = _newest_for(log, as_of)
+        document = _newest_for(self.view_versions(dataset, view), as_of)
         if document is None:
             known = ", ".join(self.views(dataset)) or "none; `wavemill features` makes one"
             raise NotFound(f"no view {view!r} on {dataset!r} in {self.url}; views: {known}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +22,7 @@ from wavemill.fields import vorticity
 from wavemill.simulate import simulate
 
 SIMULATED_TOGETHER = 16
+log = logging.getLogger("wavemill.tasks")
 Array = np.ndarray[Any, Any]
 
 
@@ -64,6 +66,8 @@ def ingest_part(
         _simulated(store, schema, outcome)
     else:
         _read(store, schema, options, known, outcome)
+    for index, label, reason, message in outcome.refused:
+        log.warning("%s %s quarantined, %s: %s", batch[index].name, label, reason, message)
     return outcome
 
 

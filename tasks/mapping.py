@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
+LOGGER = "wavemill"
 WINDOW = 4
 RETRIES = 3
 
@@ -70,7 +71,7 @@ def map_parts(
         def submit() -> Any:
             for index, item in pending:
                 future: Any = client.submit(
-                    function, item, pure=False, retries=retries, resources=resources
+                    _audibly, function, item, pure=False, retries=retries, resources=resources
                 )
                 running[future.key] = index
                 return future
@@ -92,22 +93,31 @@ def map_parts(
     return [results[index] for index in range(len(items))]
 
 
+def _audibly(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call ``function`` in a worker that logs what it does, not its warnings only."""
+    logging.getLogger(LOGGER).setLevel(logging.INFO)
+    return function(item)
+
+
 @contextlib.contextmanager
 def forwarded_logs(client: Client) -> Iterator[None]:
     """Bring what workers log under ``wavemill`` into the log of the Prefect run."""
-    logger = logging.getLogger("wavemill")
+    logger = logging.getLogger(LOGGER)
     try:
         handler = _Forward(get_run_logger())
     except MissingContextError:
         yield
         return
     logger.addHandler(handler)
-    client.forward_logging("wavemill", level=logging.INFO)
+    elsewhere = "inproc://" not in str(client.scheduler_info()["address"])
+    if elsewhere:  # a worker within this process has the handler itself
+        client.forward_logging(LOGGER, level=logging.INFO)
     try:
         yield
     finally:
         with contextlib.suppress(Exception):  # a cluster that is gone forwards nothing more
-            client.unforward_logging("wavemill")
+            if elsewhere:
+                client.unforward_logging(LOGGER)
         logger.removeHandler(handler)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from storage import ViewVersion, open_store
 from storage.documents import Document
@@ -61,6 +61,7 @@ def publish_dataset(
     store = open_store(url)
     summary = publish(store, dataset, planned, outcomes, discovery, options)
     show.dataset(store, summary)
+    get_run_logger().info("dataset %s: %s", dataset, _described(summary))
     return summary
 
 
@@ -101,6 +102,7 @@ def publish_view(
         store, dataset, name, spec, current.version.version, outcomes, current.schema
     )
     show.view(store, name, dataset, version, sum(outcome.written for outcome in outcomes))
+    get_run_logger().info("view %s of %s: %s", name, dataset, _described(version))
     return version
 
 
@@ -110,6 +112,7 @@ def fit_model(url: str, dataset: str, request: FitRequest) -> FitOutcome:
     store = open_store(url)
     outcome = fit(store, dataset, request)
     show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics)
+    get_run_logger().info("model %s", _described(outcome))
     return outcome
 
 

@@ -1,0 +1,208 @@
+"""The whole service: it starts, a schedule fires, the run shows in the UI, and it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from flows.up import Service, deployments_file, free_port, scheduled, seconds
+from storage import InvalidRequest, open_store
+from tests.flows.conftest import write_snapshots
+
+PATIENCE = 150
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Path, subprocess.Popen]]:
+    """`wavemill up` that looks at a folder every 15 s: its API, its folder, its process."""
+    folder = tmp_path_factory.mktemp("up")
+    (folder / "snapshots").mkdir()
+    write_snapshots(folder / "snapshots", ["a", "b", "c"], side=32)
+    environment = {key: value for key, value in os.environ.items() if "PREFECT" not in key}
+    environment |= {"PREFECT_HOME": str(folder / "prefect"), "HOME": str(folder)}
+    command = [sys.executable, "-m", "flows.cli", "up", "--watch", "snapshots", "--every", "15s"]
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(
+        [*command, "--cluster", "local:1", "--port", "4400"],
+        cwd=folder,
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        yield address(process, folder / "log"), folder, process
+    finally:
+        process.terminate()
+        process.wait(60)
+        log.close()
+
+
+def address(process: subprocess.Popen, log: Path) -> str:
+    """Wait until the UI's address is printed."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := re.search(r"Prefect UI: (http://\S+)\n(.*\n)*Ctrl-C", log.read_text()):
+            return found[1]
+        time.sleep(0.2)
+    raise AssertionError(f"no address within {PATIENCE} s: {log.read_text()}")
+
+
+def ask(url: str, path: str, **body: Any) -> list[dict[str, Any]]:
+    request = urllib.request.Request(
+        f"{url}/api/{path}", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def run(service: tuple[str, Path, subprocess.Popen]) -> dict[str, Any]:
+    """The first run that the schedule started, when it has ended."""
+    url, folder, _ = service
+    deadline = time.monotonic() + PATIENCE
+    ended = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
+    nightly = {"name": {"any_": ["nightly"]}}
+    while time.monotonic() < deadline:
+        if found := ask(url, "flow_runs/filter", flow_runs=ended, deployments=nightly):
+            return found[0]
+        time.sleep(0.5)
+    raise AssertionError(f"no run ended within {PATIENCE} s: {(folder / 'log').read_text()}")
+
+
+@pytest.mark.slow
+def test_an_interval_schedule_fires_and_completes(
+    service: tuple[str, Path, subprocess.Popen], run: dict[str, Any]
+) -> None:
+    url, folder, _ = service
+    assert (run["state_name"], run["auto_scheduled"]) == ("Completed", True)
+    store = open_store(str(folder / "wavemill-store"))
+    assert store.dataset("snapshots").version.count == 3
+    assert store.views("snapshots") == ["scattering", "spectrum"]
+    keys = {artifact["key"] for artifact in ask(url, "artifacts/latest/filter", limit=200)}
+    assert {
+        "dataset-snapshots",
+        "samples-snapshots",
+        "view-snapshots-scattering",
+        "features-snapshots-spectrum",
+        "lineage-gaussian-snapshots",
+        "synthesis-gaussian-snapshots",
+        "dask-dashboard",
+    } <= keys
+
+
+@pytest.mark.slow
+def test_what_workers_log_is_in_the_run(
+    service: tuple[str, Path, subprocess.Popen], run: dict[str, Any]
+) -> None:
+    del run
+    messages = [entry["message"] for entry in ask(service[0], "logs/filter", limit=200)]
+    assert any(re.fullmatch(r"[a-z-]+ part \w{12} in \S+ s", text) for text in messages), messages
+    assert any(text.startswith("dataset snapshots: 3 samples") for text in messages)
+
+
+@pytest.mark.slow
+def test_every_flow_is_deployed_with_a_schedule_and_a_limit(
+    service: tuple[str, Path, subprocess.Popen], run: dict[str, Any]
+) -> None:
+    del run
+    made = {entry["name"]: entry for entry in ask(service[0], "deployments/filter")}
+    flows = {entry["entrypoint"].split(".")[1] for entry in made.values()}
+    assert flows == {"turbulence", "ingest", "features", "fit", "demo"}
+    for entry in made.values():
+        assert entry["global_concurrency_limit"]["limit"] == 1
+        assert entry["schedules"][0]["schedule"]["timezone"] == "UTC"
+    assert [n for n, entry in made.items() if entry["schedules"][0]["active"]] == ["nightly"]
+
+
+@pytest.mark.slow
+def test_the_page_of_a_run_renders(
+    service: tuple[str, Path, subprocess.Popen], run: dict[str, Any], tmp_path: Path
+) -> None:
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if browser is None:
+        pytest.skip("no Chromium is installed: the page cannot be rendered")
+    page = f"{service[0]}/runs/flow-run/{run['id']}"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    done = subprocess.run(
+        [browser, *options, "--virtual-time-budget=20000", "--dump-dom", page],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run["name"] in done.stdout
+    assert "Completed" in done.stdout
+    assert "nightly" in done.stdout
+
+
+@pytest.mark.slow
+def test_it_listens_on_loopback_only_and_stops_cleanly(
+    service: tuple[str, Path, subprocess.Popen], run: dict[str, Any]
+) -> None:
+    del run
+    _, folder, process = service
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    sockets = [c for member in family for c in member.net_connections("inet")]
+    listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert (folder / "log").read_text().endswith("stopped\n")
+    assert [e.path for e in open_store(str(folder / "wavemill-store")).backend.walk("leases")] == []
+
+
+def test_the_nightly_run_waits_for_a_folder() -> None:
+    description = yaml.safe_load(deployments_file().read_text())
+    service = Service("store", dataset="mine")
+    assert not nightly(scheduled(description, service))["schedules"][0]["active"]
+    watching = replace(service, watch="folder", every="15m")
+    made = nightly(scheduled(description, watching))
+    assert made["schedules"] == [{"interval": 900, "timezone": "UTC", "active": True}]
+    assert made["parameters"]["dataset"] == "mine"
+
+
+def nightly(description: dict[str, Any]) -> dict[str, Any]:
+    return next(entry for entry in description["deployments"] if entry["name"] == "nightly")
+
+
+def test_durations_are_read_or_refused() -> None:
+    assert [seconds(text) for text in ("45", "45s", "15m", "2h", "1d")] == [
+        45,
+        45,
+        900,
+        7200,
+        86400,
+    ]
+    for text in ("0s", "soon", "1w", "-5m"):
+        with pytest.raises(InvalidRequest, match="15m"):
+            seconds(text)
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", port) > port
