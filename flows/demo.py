@@ -10,8 +10,10 @@ from pydantic import Field
 
 from flows.turbulence import turbulence
 from tasks import steps
+from tasks.planning import IngestOptions
 
-SOURCE = "simulate:n=32,N=128,seed=1"
+SOURCE = "simulate:n=32,N=128,nu=2e-3,seed=1"
+EIGHT_FIELDS = IngestOptions(part_size=8 * 4 * 128 * 128)
 VIEWS: dict[str, dict[str, Any]] = {
     "spectrum": {},
     "scattering": {"J": 4},
@@ -28,7 +30,7 @@ def demo(
     """Run everything once; a second run computes nothing and draws the report again."""
     store = str(Path(folder) / "store")
     made = turbulence(
-        "vorticity", [SOURCE], store, views=VIEWS, models=MODELS, seed=1, cluster=cluster
+        "vorticity", [SOURCE], store, EIGHT_FIELDS, VIEWS, MODELS, seed=1, cluster=cluster
     )
     fits = [made[f"{kind} model"] for kind in MODELS]
     queries = steps.demo_queries(store, "vorticity", folder)

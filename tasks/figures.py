@@ -127,10 +127,13 @@ def coefficients(table: pd.DataFrame, features: Array) -> bytes:
         pivot = grid.pivot_table(index="j1", columns="l1", values="value", aggfunc="mean")
         image = axes.imshow(pivot.to_numpy(), cmap="viridis", aspect="auto")
         axes.set(xlabel="angle l1", ylabel="scale j1", title="mean first-order coefficients")
+        axes.set_xticks(range(len(pivot.columns)), list(map(str, pivot.columns)))
+        axes.set_yticks(range(len(pivot.index)), list(map(str, pivot.index)))
         figure.colorbar(image, ax=axes)
     else:
         index = np.arange(values.shape[1])
         _band(axes, index, np.abs(values), "mean over samples")
         axes.set(xlabel="coefficient", ylabel="magnitude", yscale="log")
+        axes.set_ylim(*_decades(axes, 9))
         axes.legend(frameon=False, fontsize=8)
     return png(figure)

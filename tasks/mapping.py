@@ -109,6 +109,7 @@ def forwarded_logs(client: Client) -> Iterator[None]:
         yield
         return
     logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False  # the run's log shows it already
     elsewhere = "inproc://" not in str(client.scheduler_info()["address"])
     if elsewhere:  # a worker within this process has the handler itself
         client.forward_logging(LOGGER, level=logging.INFO)
@@ -119,6 +120,7 @@ def forwarded_logs(client: Client) -> Iterator[None]:
             if elsewhere:
                 client.unforward_logging(LOGGER)
         logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 class _Forward(logging.Handler):

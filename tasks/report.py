@@ -18,6 +18,11 @@ from tasks import figures
 from tasks.fit import first_component, shown
 
 Array = np.ndarray[Any, Any]
+EXAMPLES = {
+    "scattering": "order == 1",
+    "phase-harmonics": "k1 == 0 and k2 == 1",
+    "spectrum": "shell between 1 and 16",
+}
 
 
 @dataclass(frozen=True)
@@ -136,20 +141,16 @@ def _statistics(
         Picture(figures.spectra(groups), "Power spectra; bands are one standard deviation."),
         Picture(figures.distributions(groups), "Distributions of values; a normal law is dotted."),
     ]
-    rows = []
-    for artifact in artifacts:
-        metrics = json.loads(artifact.read("metrics.json"))
-        rows.append(
-            {
-                "model": artifact.kind,
-                "samples learnt from": artifact.manifest["samples"],
-                **{
-                    f"{name} of {who}": metrics[f"{who}_{name}"]
-                    for name in ("std", "skewness", "flatness")
-                    for who in ("data", "synthesis")
-                },
-            }
-        )
+    metrics = {a.kind: json.loads(a.read("metrics.json")) for a in artifacts}
+    rows = [
+        {
+            "statistic": name,
+            "data": next(iter(metrics.values()))[f"data_{name}"],
+            **{kind: values[f"synthesis_{name}"] for kind, values in metrics.items()},
+        }
+        for name in ("std", "skewness", "flatness")
+        if metrics
+    ]
     text = "Flatness is 3 for a Gaussian field; intermittent fields exceed it."
     return Section("Statistics", text, pictures, [Table.of(rows)])
 
@@ -193,7 +194,8 @@ def _view(store: Store, dataset: str, name: str) -> Section:
     picture = Picture(
         figures.coefficients(frame.coefficients, values), f"{name}: mean over samples."
     )
-    where = '--coefficients "order == 1" ' if "order" in frame.coefficients else ""
+    example = EXAMPLES.get(version.spec["kind"])
+    where = f'--coefficients "{example}" ' if example else ""
     command = f"wavemill query {dataset} --view {name} {where}--to {name}.parquet"
     return Section(f"View {name}", "", [picture], [Table.of([row])], [command])
 
