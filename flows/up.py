@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import yaml
 
 from flows.runtime import LOOPBACK, open_cluster
@@ -27,7 +28,7 @@ from storage.errors import InvalidRequest, StorageError
 POOL = "wavemill"
 NIGHTLY = "nightly"
 _PATIENCE = 120.0  # seconds for a server to answer
-_GRACE = 20.0  # seconds for a process to end when told to
+_GRACE = 10.0  # seconds for a process to end when told to
 _PORTS = 50
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -142,7 +143,7 @@ def _reachable(host: str) -> str:
 def _running(
     name: str, arguments: list[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Prefect command in a process group of its own, and stop the group at the end."""
+    """Run a Prefect command, out of reach of the terminal's Ctrl-C, and stop it at the end."""
     command = [sys.executable, "-m", "prefect", *arguments]
     with tempfile.TemporaryFile(prefix=f"wavemill-{name}-") as log:
         process = subprocess.Popen(
@@ -158,13 +159,16 @@ def _running(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole group to end, and insist after a while."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE)
-            return
+    """Ask the process and all that it started to end, and insist after a while."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        family = [root, *root.children(recursive=True)]
+        for ask in (psutil.Process.terminate, psutil.Process.kill):
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    ask(member)
+            _, family = psutil.wait_procs(family, timeout=_GRACE)
+    process.wait()
 
 
 def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:

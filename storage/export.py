@@ -76,14 +76,14 @@ def _csv(frame: FeatureFrame, target: Path) -> None:
 
 
 def _netcdf(frame: FeatureFrame, target: Path) -> None:
-    frame.to_xarray().to_netcdf(target, engine="h5netcdf")
+    frame.to_xarray().to_dataset(name="features").to_netcdf(target, engine="h5netcdf")
 
 
 def _zarr(frame: FeatureFrame, target: Path) -> None:
     array = frame.to_xarray()
     for name, coordinate in array.coords.items():
-        if coordinate.dtype == object:  # Zarr has fixed-width text, and no objects
-            array[name] = coordinate.astype(str)
+        if coordinate.dtype == object:  # Zarr v3 specifies text of variable width, no objects
+            array[name] = coordinate.astype(np.dtypes.StringDType())
     array = array.chunk({"sample": max(1, min(1024, len(frame)))})
     array.to_dataset(name="features").to_zarr(target, consolidated=False, zarr_format=3)
 

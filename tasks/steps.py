@@ -24,7 +24,7 @@ from tasks.planning import IngestOptions, Plan, batches, choose_schema, find_inp
 from tasks.progress import Reporter
 from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report
-from tasks.views import view_spec
+from tasks.views import operator, view_spec
 
 
 @task(name="plan ingestion")
@@ -73,6 +73,7 @@ def plan_features(
     store = open_store(url)
     version = store.dataset(dataset).version
     spec = view_spec(kind, parameters, version.schema)
+    operator(spec, version.schema)  # refuses what cannot be built, before any worker starts
     store.bind_view(dataset, name, spec)
     known = feature_tasks.known_parts(store, dataset, name)
     parts = [part for part in version.parts if part.live]

@@ -165,7 +165,7 @@ def test_it_listens_on_loopback_only_and_stops_cleanly(
     listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(90) == 130
     assert psutil.wait_procs(family, timeout=10)[1] == []
     assert (folder / "log").read_text().endswith("stopped\n")
     assert [e.path for e in open_store(str(folder / "wavemill-store")).backend.walk("leases")] == []

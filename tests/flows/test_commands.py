@@ -1,0 +1,310 @@
+"""The command line: what people type, read and get, for every command of this branch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+import zarr
+
+from flows.cli import app, run
+from storage import open_store
+from tests.flows.conftest import write_snapshots
+from wavemill.scattering2d import Scattering2D
+
+COMMANDS = [
+    *(["ingest", "turbulence"], ["features"], ["fit"], ["synthesize"], ["demo"]),
+    *(["query"], ["ls"], ["show"], ["verify"], ["gc"], ["up"]),
+]
+FILE_FORMATS = ["parquet", "csv", "nc", "zarr", "npz"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store that the commands below have filled."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "snapshots").mkdir()
+    write_snapshots(folder / "snapshots", [f"m{i}" for i in range(6)], side=32)
+    (folder / "snapshots" / "broken.npy").write_bytes(b"\x93NUMPY\x01\x00 and no more")
+    store = f"--store={folder / 'store'}"
+    assert run(["ingest", "turbulence", str(folder / "snapshots"), "--name", "flow", store,
+                "--cluster", "threads", "--periodic", "-q"]) == 0  # fmt: skip
+    features = ["features", "flow", store, "--cluster", "threads", "-q", "--view"]
+    assert run([*features, "scattering", "--set", "J=2", "--set", "L=4"]) == 0
+    assert run([*features, "spectrum"]) == 0
+    assert run(["fit", "gaussian", "flow", store, "-q"]) == 0
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    """Run a command and return what it printed."""
+    capsys.readouterr()
+    assert run(list(arguments)) == status
+    captured = capsys.readouterr()
+    return captured.out if status == 0 else captured.err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_has_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    shown = told(capsys, *command, "--help")
+    assert "Example: wavemill " + " ".join(command) in " ".join(shown.split())
+
+
+def test_every_command_is_tested_for_help() -> None:
+    names = {command.callback.__name__.rstrip("_") for command in app.registered_commands}
+    assert {name.replace("list", "ls") for name in names} == {c[0] for c in COMMANDS} - {"ingest"}
+
+
+def test_the_help_comes_at_once() -> None:
+    """People ask for help often: nothing heavy is imported for it (a second is generous)."""
+    code = "import sys; from flows.cli import run; run(['--help']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for heavy in ("torch", "prefect", "distributed", "xarray", "matplotlib", "zarr"):
+        assert f"'{heavy}'" not in done.stdout
+
+
+def test_quarantine_is_a_warning_and_can_be_read(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"--store={place / 'store'}"
+    listing = told(capsys, "show", "flow", "--quarantine", store)
+    assert re.search(r"truncated\s+\S+broken\.npy: ", listing)
+    again = ["ingest", "turbulence", str(place / "snapshots"), "--name", "flow", store]
+    assert run([*again, "--cluster", "threads"]) == 0
+    captured = capsys.readouterr()
+    assert "warning: quarantined (truncated)" in captured.err
+    assert "6 unchanged" in captured.out
+    assert run([*again, "--cluster", "threads", "--strict"]) == 1
+    assert "1 inputs refused (truncated 1), --strict: nothing was published" in (
+        capsys.readouterr().err
+    )
+
+
+def test_query_previews_ten_rows(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = told(capsys, "query", "flow", "--view", "spectrum", f"--store={place / 'store'}")
+    assert shown.startswith("6 samples, ")
+    assert "next: --to FILE" in shown
+    samples = told(capsys, "query", "flow", f"--store={place / 'store'}")
+    assert samples.startswith("6 samples\n")
+    assert "m3" in samples
+
+
+@pytest.mark.parametrize("suffix", FILE_FORMATS)
+def test_query_writes_every_format_with_the_same_numbers(
+    place: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / f"answer.{suffix}"
+    said = told(
+        capsys, "query", "flow", "--view", "scattering", f"--store={place / 'store'}",
+        "--where", "sample_id in ('m1', 'm4')", "--coefficients", "order == 1 and j1 = 1",
+        "--to", str(target),
+    )  # fmt: skip
+    assert f"wrote {target}: 2 samples, 4 coefficients" in said
+    op = Scattering2D((32, 32), J=2, L=4)
+    chosen = (op.coefficients["order"] == 1) & (op.coefficients["j1"] == 1)
+    expected = []
+    for name in ("m1", "m4"):
+        field = np.load(place / "snapshots" / f"{name}.npy")
+        expected.append(op(torch.from_numpy(field)).numpy()[chosen])
+    maps = np.stack(expected)
+    wanted = maps.mean((2, 3)) if suffix in ("parquet", "csv") else maps
+    np.testing.assert_allclose(read(target), wanted, rtol=1e-5, atol=1e-6)
+
+
+def read(target: Path) -> np.ndarray:
+    """Return (sample, coefficient, y, x), from tables (sample, coefficient)."""
+    match target.suffix:
+        case ".parquet" | ".csv":
+            table = pd.read_parquet(target) if target.suffix == ".parquet" else pd.read_csv(target)
+            columns = [name for name in table.columns if name.startswith("order=1")]
+            return table[columns].to_numpy()
+        case ".nc":
+            with xr.open_dataset(target) as opened:
+                return opened["features"].values
+        case ".zarr":
+            with xr.open_zarr(target, consolidated=False) as opened:
+                return opened["features"].values
+        case _:
+            with np.load(target, allow_pickle=False) as opened:
+                return opened["features"]
+
+
+@pytest.mark.parametrize("suffix", ["npy", "zarr", "png"])
+def test_synthesis_is_written_in_every_format(
+    place: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / f"drawn.{suffix}"
+    artifact = "gaussian/flow@latest"
+    store = f"--store={place / 'store'}"
+    assert "3x32x32" in told(capsys, "synthesize", artifact, "-n", "3", "--to", str(target), store)
+    if suffix == "png":
+        assert target.read_bytes().startswith(b"\x89PNG")
+        return
+    drawn = np.load(target) if suffix == "npy" else zarr.open_array(target)[:]
+    assert drawn.shape == (3, 32, 32)
+    again = tmp_path / "again.npy"
+    told(capsys, "synthesize", artifact, "-n", "3", "--to", str(again), store)
+    np.testing.assert_array_equal(np.load(again), drawn)
+
+
+def test_json_is_what_programs_read(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = f"--store={place / 'store'}"
+    listing = json.loads(told(capsys, "ls", "--json", store))
+    assert set(listing) == {"datasets", "views", "artifacts"}
+    assert [entry["name"] for entry in listing["datasets"]] == ["flow"]
+    assert {entry["name"] for entry in listing["views"]} == {"scattering", "spectrum"}
+    (artifact,) = listing["artifacts"]
+    assert artifact["kind"] == "gaussian"
+    shown = json.loads(told(capsys, "show", artifact["key"][:10], "--json", store))
+    assert shown["key"] == artifact["key"]
+    rows = json.loads(told(capsys, "query", "flow", "--view", "spectrum", "--json", store))
+    assert (rows["samples"], len(rows["rows"])) == (6, 6)
+    fitted = json.loads(told(capsys, "fit", "gaussian", "flow", "--json", store))
+    assert (fitted["key"], fitted["written"]) == (artifact["key"], False)
+
+
+def test_show_tells_of_datasets_views_artifacts_and_parts(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = str(place / "store")
+    part = open_store(url).dataset("flow").version.parts[0].key
+    for key, said in {
+        "flow": "samples_live: 6",
+        "flow/scattering": "view: scattering",
+        "gaussian/flow@latest": "kind: gaussian",
+        part[:12]: f"key: {part}",
+    }.items():
+        assert said in told(capsys, "show", key, "--store", url)
+
+
+def test_verify_names_what_to_recompute_and_repair_lets_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"--store={tmp_path / 'store'}"
+    ingest = ["ingest", "turbulence", "simulate:n=3,N=16,t=0.1,k0=3", "--name", "flow", store]
+    told(capsys, *ingest, "--cluster", "threads")
+    assert "every object is as it was written" in told(capsys, "verify", store)
+    shard = next(path for path in (tmp_path / "store" / "parts").rglob("c/*/*/*") if path.is_file())
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    assert run(["verify", store]) == 1
+    assert "flow" in capsys.readouterr().out
+    told(capsys, "verify", "--repair", store)
+    assert "1 parts written" in told(capsys, *ingest, "--cluster", "threads")
+    assert "every object is as it was written" in told(capsys, "verify", store)
+
+
+def test_gc_prints_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = f"--store={tmp_path / 'store'}"
+    for n in (2, 3):
+        source = f"simulate:n={n},N=16,t=0.1,k0=3"
+        told(capsys, "ingest", "turbulence", source, "--name", "flow", store, "--cluster=threads")
+    collect = ["gc", "--keep-versions", "1", "--grace", "0", store]
+    assert "next: the same with --yes" in told(capsys, *collect)
+    assert "objects" in told(capsys, *collect, "--yes")
+    assert [v.version for v in open_store(str(tmp_path / "store")).versions("flow")] == [2]
+    assert told(capsys, *collect).startswith("0 objects")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["query", "nothing"], 1, "error: no dataset 'nothing' in"),
+        (["query", "flow", "--view", "missing"], 1, "views: scattering, spectrum"),
+        (["query", "flow", "--where", "no_such = 1"], 1, "no_such"),
+        (["query", "flow", "--view", "spectrum", "--coefficients", "order = "], 1, "error:"),
+        (["query", "flow", "--where", "read_text('/etc/passwd') = ''"], 1, "error:"),
+        (["query", "flow", "--view", "spectrum", "--to", "x.xlsx"], 1, ".parquet"),
+        (["features", "flow", "--view", "fourier"], 1, "choose one of spectrum, scattering"),
+        (
+            ["features", "flow", "--view", "scattering", "--as", "deep", "--set", "J=9"],
+            1,
+            "J=5 or less",
+        ),
+        (["features", "flow", "--view", "scattering", "--set", "Q=1"], 1, "no parameter 'Q'"),
+        (["features", "flow", "--view", "scattering", "--set", "J=3"], 1, "--as"),
+        (
+            ["features", "flow", "--view", "spectrum", "--as", "s", "--cluster", "moon"],
+            1,
+            "cluster 'moon'",
+        ),
+        (["fit", "oracle", "flow"], 1, "choose one of gaussian, phase-harmonics"),
+        (["fit", "gaussian", "flow", "--where", "sample_id = 'x'"], 1, "no sample of 'flow'"),
+        (["synthesize", "gaussian/none@latest", "--to", "x.npy"], 1, "error:"),
+        (["synthesize", "gaussian/flow@latest", "--to", "x.jpg"], 2, ".npy .zarr .png"),
+        (["ingest", "turbulence", "/no/such/file.npy", "--name", "x"], 1, "/no/such/file.npy"),
+        (["ingest", "turbulence", "simulate:q=1", "--name", "x"], 1, "no parameter 'q'"),
+        (["ingest", "turbulence", ".", "--name", "x", "--part-size", "big"], 2, "128MiB"),
+        (["show", "nothing"], 1, "wavemill ls"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_errors_are_one_line_with_the_way_out(
+    place: Path,
+    arguments: list[str],
+    status: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place_of = [] if arguments == ["frobnicate"] else ["--store", str(place / "store")]
+    message = told(capsys, *arguments, *place_of, status=status)
+    assert said in " ".join(message.replace("│", " ").split())
+    assert "Traceback" not in message
+    if status == 1:
+        assert message.count("\n") == 1
+
+
+def test_a_relative_store_is_made_absolute(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    assert run(["ls", "--store", "store", "-q"]) == 0
+    monkeypatch.setenv("WAVEMILL_STORE", "store")
+    assert run(["ls", "-q"]) == 0
+
+
+def test_settings_come_from_a_file_and_from_the_line(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "view.toml"
+    config.write_text("J = 3\nL = 2\n")
+    features = ["features", "flow", f"--store={place / 'store'}", "--cluster=threads", "--json"]
+    made = json.loads(
+        told(
+            capsys, *features, "--view=scattering", "--as=small", f"--config={config}", "--set=J=1"
+        )
+    )
+    assert made["spec"]["parameters"] == {"J": 1, "L": 2}
+
+
+def test_a_stopped_command_says_so_and_leaves_no_lease(tmp_path: Path) -> None:
+    """Ctrl-C while workers simulate: exit 130, and the collector may run at once."""
+    import signal
+    import time
+
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=256"]
+    process = subprocess.Popen(
+        [*command, "--name", "flow", "--store", str(store), "--cluster", "local:1"],
+        env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(store.glob("parts/*/*/*")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().endswith("stopped")
+    assert list(store.glob("leases/*")) == []
