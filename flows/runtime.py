@@ -111,7 +111,7 @@ def _processes(
             "memory_limit": int(_HEADROOM * MEMORY_LIMIT / len(environments)),
             "local_directory": folder,
             "resources": dict(resources or {}),
-            "silence_logs": logging.WARNING,
+            "silence_logs": logging.ERROR,  # of a task cancelled in mid-flight, a worker warns
             "dashboard": False,
         }
         workers = {
