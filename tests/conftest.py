@@ -13,6 +13,8 @@ os.environ.update(  # before Prefect is imported: it reads its settings once
 import pytest
 import torch
 
+pytest_plugins = ["tests.object_store"]
+
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 

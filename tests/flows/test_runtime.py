@@ -1,0 +1,107 @@
+"""Clusters open by a word, on loopback, and map parts that survive failures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client
+
+from flows.runtime import open_cluster, visible_devices
+from storage import InvalidRequest
+from tasks.mapping import map_parts
+
+
+def square(x: int) -> int:
+    """Return the square."""
+    return x * x
+
+
+def fail_once(folder: str) -> str:
+    """Fail the first time."""
+    marker = Path(folder) / "tried"
+    if not marker.exists():
+        marker.touch()
+        raise OSError("a disk that was away for a moment")
+    return "done"
+
+
+def always_fail(x: int) -> int:
+    """Fail for one item."""
+    if x == 3:
+        raise InvalidRequest("item 3 is bad")
+    return x
+
+
+def threads() -> tuple[int, str]:
+    """Return how many threads torch uses, and OMP's setting."""
+    import torch
+
+    return torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")
+
+
+@pytest.mark.parametrize("cluster", ["threads", "local:2"])
+def test_results_come_in_order_whatever_the_window(cluster: str) -> None:
+    seen: list[tuple[int, int]] = []
+    with open_cluster(cluster) as address:
+        results = map_parts(
+            square, range(50), address=address, window=3, progress=lambda *at: seen.append(at)
+        )
+    assert results == [x * x for x in range(50)]
+    assert seen == [(done, 50) for done in range(1, 51)]
+
+
+def test_a_passing_failure_is_tried_again(tmp_path: Path) -> None:
+    with open_cluster("threads") as address:
+        assert map_parts(fail_once, [str(tmp_path)], address=address) == ["done"]
+
+
+def test_a_lasting_failure_is_raised_as_itself() -> None:
+    with open_cluster("threads") as address, pytest.raises(InvalidRequest, match="item 3 is bad"):
+        map_parts(always_fail, range(6), address=address, retries=1)
+
+
+def test_worker_processes_compute_on_one_thread_and_listen_on_loopback() -> None:
+    with open_cluster("local:2") as address, Client(address, set_as_default=False) as client:
+        assert set(client.run(threads).values()) == {(1, "1")}
+        me = psutil.Process()
+        sockets = [c for p in (me, *me.children(recursive=True)) for c in p.net_connections("inet")]
+        listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"}
+
+
+def test_a_running_cluster_is_used_by_its_address() -> None:
+    with open_cluster("local:1") as first, open_cluster(first) as second:
+        assert second == first
+        assert map_parts(square, [3], address=second) == [9]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [("moon", "use threads, local"), ("local:many", "local:4"), ("local:0", "local:4")],
+)
+def test_unknown_clusters_are_refused(cluster: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said), open_cluster(cluster):
+        pass
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    for cluster, device in (("cuda", "cpu"), ("local:1", "cuda")):
+        with (
+            pytest.raises(InvalidRequest, match="--device cpu"),
+            open_cluster(cluster, device=device),
+        ):
+            pass
+
+
+def test_a_worker_is_given_one_of_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,MIG-7")
+    assert visible_devices(2) == ["4", "MIG-7"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_devices(3) == ["0", "1", "2"]
