@@ -1,0 +1,1 @@
+"""Measurements side by side, each with a committed table in ``results/``."""
