@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
+from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Store
 from flows.session import session
 from storage import ViewVersion
 from tasks import steps
@@ -14,19 +15,15 @@ from tasks import steps
 
 @flow(name="features", description="One transform over every part of a dataset that lacks it.")
 def features(
-    dataset: Annotated[str, Field(description="Name of the dataset.")],
+    dataset: Dataset,
     view: Annotated[str, Field(description="spectrum, scattering or phase-harmonics.")],
-    store: Annotated[str, Field(description="URL of the store.")] = "./wavemill-store",
+    store: Store = STORE,
     name: Annotated[
         str | None, Field(description="Name of the view; its kind unless given.")
     ] = None,
-    parameters: Annotated[
-        dict[str, Any] | None, Field(description="Fields of the transform's spec, such as J.")
-    ] = None,
-    cluster: Annotated[
-        str, Field(description="threads, local[:N], cuda, tcp://... or kubernetes.")
-    ] = "local",
-    device: Annotated[str, Field(description="cpu or cuda.")] = "cpu",
+    parameters: Parameters = None,
+    cluster: Cluster = "local",
+    device: Device = "cpu",
 ) -> ViewVersion:
     """Transform the parts that the view lacks on Dask, publish one view version."""
     name = name or view

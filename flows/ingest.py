@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
+from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store
 from flows.session import session
 from tasks import steps
 from tasks.planning import IngestOptions
@@ -15,18 +13,11 @@ from tasks.publish import IngestSummary
 
 @flow(name="ingest", description="Sources into one new version of a dataset; only what is new.")
 def ingest(
-    dataset: Annotated[str, Field(description="Name of the dataset.")],
-    sources: Annotated[
-        list[str],
-        Field(description="Files, folders, globs, archives, s3://... or simulate:KEY=VALUE,..."),
-    ],
-    store: Annotated[str, Field(description="URL of the store.")] = "./wavemill-store",
-    options: Annotated[
-        IngestOptions | None, Field(description="How sources become samples.")
-    ] = None,
-    cluster: Annotated[
-        str, Field(description="threads, local[:N], cuda, tcp://... or kubernetes.")
-    ] = "local",
+    dataset: Dataset,
+    sources: Sources,
+    store: Store = STORE,
+    options: Options = None,
+    cluster: Cluster = "local",
 ) -> IngestSummary:
     """Split the sources into parts, ingest the new ones on Dask, publish one version."""
     options = options or IngestOptions()

@@ -10,37 +10,38 @@ from pydantic import Field
 from flows.features import features
 from flows.fit import fit
 from flows.ingest import ingest
+from flows.parameters import (
+    STORE,
+    Cluster,
+    Dataset,
+    Device,
+    Options,
+    Seed,
+    Sources,
+    Store,
+    Where,
+)
 from flows.session import session
-from tasks.planning import IngestOptions
+
+Specs = dict[str, dict[str, Any]]
 
 
 @flow(name="turbulence", description="Ingest what is new and compute all that follows from it.")
 def turbulence(
-    dataset: Annotated[str, Field(description="Name of the dataset.")],
-    sources: Annotated[
-        list[str],
-        Field(description="Files, folders, globs, archives, s3://... or simulate:KEY=VALUE,..."),
-    ],
-    store: Annotated[str, Field(description="URL of the store.")] = "./wavemill-store",
-    options: Annotated[
-        IngestOptions | None, Field(description="How sources become samples.")
-    ] = None,
+    dataset: Dataset,
+    sources: Sources,
+    store: Store = STORE,
+    options: Options = None,
     views: Annotated[
-        dict[str, dict[str, Any]] | None,
-        Field(description="Parameters of each view to compute, by kind."),
+        Specs | None, Field(description="Parameters of each view to compute, by kind.")
     ] = None,
     models: Annotated[
-        dict[str, dict[str, Any]] | None,
-        Field(description="Parameters of each model to fit, by kind."),
+        Specs | None, Field(description="Parameters of each model to fit, by kind.")
     ] = None,
-    where: Annotated[
-        str | None, Field(description="Which samples the models learn from (DuckDB).")
-    ] = None,
-    seed: Annotated[int, Field(description="Of everything random in the models.")] = 0,
-    cluster: Annotated[
-        str, Field(description="threads, local[:N], cuda, tcp://... or kubernetes.")
-    ] = "local",
-    device: Annotated[str, Field(description="cpu or cuda.")] = "cpu",
+    where: Where = None,
+    seed: Seed = 0,
+    cluster: Cluster = "local",
+    device: Device = "cpu",
 ) -> dict[str, Any]:
     """Run the three flows one after another; what exists is not computed again."""
     with session(store, cluster, device):
@@ -48,5 +49,6 @@ def turbulence(
         for kind, parameters in (views or {"spectrum": {}, "scattering": {}}).items():
             made[kind] = features(dataset, kind, store, None, parameters, cluster, device)
         for kind, parameters in (models or {"gaussian": {}}).items():
-            made[f"{kind} model"] = fit(kind, dataset, store, parameters, where, None, seed)
+            fitted = fit(kind, dataset, store, parameters, where, None, seed, device)
+            made[f"{kind} model"] = fitted
     return made

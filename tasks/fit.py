@@ -38,6 +38,8 @@ class FitRequest:
         A DuckDB expression over sample metadata, and ``COLUMN=VALUE``; both select.
     seed
         Of everything random.
+    device
+        Where it is computed; not part of the key.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class FitRequest:
     where: str | None = None
     split: str | None = None
     seed: int = 0
+    device: str = "cpu"
 
     @property
     def selection(self) -> str | None:
@@ -110,11 +113,12 @@ def _fit(
 ) -> FitOutcome:
     data = dataset.to_xarray(request.selection).values
     model: Model = model_class(request.kind)(model_spec(request.kind, request.parameters))
-    model.fit(torch.from_numpy(data), Reporter(f"fit {request.kind}").values)
-    drawn = model.sample(1, request.seed, Reporter(f"synthesize {request.kind}").values).numpy()
+    model.fit(on_device(data, request.device), Reporter(f"fit {request.kind}").values)
+    report = Reporter(f"synthesize {request.kind}").values
+    drawn = model.sample(1, request.seed, report).cpu().numpy()
     metrics = {**model.metrics_, **compare(data, drawn)}
     with store.attempt_artifact(request.kind, key) as attempt:
-        attempt.write("weights.safetensors", save_tensors(model.state()))
+        attempt.write("weights.safetensors", save_tensors(_on_cpu(model.state())))
         attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
         attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
         attempt.write("synthesis.npy", _npy(drawn))
@@ -131,10 +135,27 @@ def _fit(
                 "selection": request.selection,
                 "seed": request.seed,
                 "schema": dataset.schema.to_json(),
-                "provenance": {"device": "cpu", "threads": torch.get_num_threads()},
+                "provenance": {"device": request.device, "threads": torch.get_num_threads()},
             }
         )
     return FitOutcome(request.kind, str(manifest["key"]), written, metrics)
+
+
+def on_device(fields: Array, device: str) -> torch.Tensor:
+    """Return fields as a tensor where they are to be computed with.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no such device here.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidRequest("no GPU is visible to torch here: use --device cpu")
+    return torch.from_numpy(fields).to(device)
+
+
+def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.cpu().contiguous() for name, value in state.items()}
 
 
 def _npy(fields: Array) -> bytes:

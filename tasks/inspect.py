@@ -34,7 +34,9 @@ def describe(store: Store, key: str) -> dict[str, Any]:
 
 
 def _versioned(version: Any) -> dict[str, Any]:
-    return {**version.to_json(), "version": version.version, "published": version.published}
+    number = version.version
+    numbers = {"version": number, "parent": number - 1 or None, "published": version.published}
+    return {**version.to_json(), **numbers}
 
 
 def _part_keys(store: Store) -> list[str]:

@@ -182,6 +182,7 @@ class SimulationSpec(Spec):
 
 
 Precision = typing.Literal["float32", "float64"]
+MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "pywph"]
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ class PhaseHarmonicsSpec(Spec):
 
     J: int = 5
     L: int = 4
-    set: typing.Literal["A0", "A", "B", "C", "C+L", "pywph"] = "C"
+    set: MomentSet = "C"
     lags: int = 1
     dtype: Precision = "float32"
 
@@ -313,7 +314,7 @@ class MicrocanonicalSpec(Spec):
 
     J: int = 5
     L: int = 4
-    set: typing.Literal["A0", "A", "B", "C", "C+L", "pywph"] = "C"
+    set: MomentSet = "C"
     lags: int = 1
     iterations: int = 200
     start: typing.Literal["spectrum", "white"] = "spectrum"

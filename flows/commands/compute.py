@@ -212,6 +212,7 @@ def fit(
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,
+    device: Device = "cpu",
     single_writer: SingleWriter = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -224,7 +225,8 @@ def fit(
 
     with progress(quiet or as_json):
         url = absolute(store, single_writer)
-        made = flow(model, dataset, url, settings(pairs, config), where, split, seed)
+        parameters = settings(pairs, config)
+        made = flow(model, dataset, url, parameters, where, split, seed, device)
     state = "fitted" if made.written else "was fitted already"
     lines = [f"{made.kind}/{made.key[:12]} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]

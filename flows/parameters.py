@@ -1,0 +1,28 @@
+"""Parameters that several flows share, described as the Prefect UI shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tasks.planning import IngestOptions
+
+Dataset = Annotated[str, Field(description="Name of the dataset.")]
+Sources = Annotated[
+    list[str],
+    Field(description="Files, folders, globs, archives, s3://... or simulate:KEY=VALUE,..."),
+]
+Store = Annotated[str, Field(description="URL of the store.")]
+Options = Annotated[IngestOptions | None, Field(description="How sources become samples.")]
+Parameters = Annotated[
+    dict[str, Any] | None, Field(description="Fields of the spec that differ from its defaults.")
+]
+Where = Annotated[
+    str | None, Field(description="Which samples to learn from: DuckDB, over sample metadata.")
+]
+Seed = Annotated[int, Field(description="Of everything random.")]
+Cluster = Annotated[str, Field(description="threads, local[:N], cuda, tcp://... or kubernetes.")]
+Device = Annotated[str, Field(description="cpu or cuda.")]
+
+STORE = "./wavemill-store"
