@@ -18,7 +18,7 @@ from storage.parts import FEATURES, FIELDS, read_rows
 from storage.records import PartRef
 from tasks.views import Operator, operator
 
-BATCH_BUDGET = 256 * 2**20
+BATCH_BUDGET = 64 * 2**20  # small working sets stay near the processor
 Array = np.ndarray[Any, Any]
 
 
