@@ -37,6 +37,7 @@ from wavemill.spectra import (
     skewness,
     structure_functions,
 )
+from wavemill.wavelets import WaveletTransform, littlewood_paley
 
 __all__ = [
     "Gaussian",
@@ -59,6 +60,7 @@ __all__ = [
     "SpectrumSpec",
     "Statistics",
     "UnstableSimulation",
+    "WaveletTransform",
     "WavemillError",
     "divergence",
     "flatness",
@@ -66,6 +68,7 @@ __all__ = [
     "harmonic_from_phases",
     "inverse_rectifier",
     "isotropic_spectrum",
+    "littlewood_paley",
     "pdf",
     "phase_harmonic",
     "rectifier_coefficients",
