@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def snapshots(tmp_path: Path) -> Path:
     folder.mkdir()
     write_snapshots(folder, [f"m{i:02d}" for i in range(10)])
     return folder
+
+
+def listen_to_interrupts() -> None:
+    """Give a process its Ctrl-C back: a shell that starts tests in the background takes it away."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def write_snapshots(folder: Path, names: list[str], side: int = 16) -> None:

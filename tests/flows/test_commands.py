@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import zarr
 
 from flows.cli import app, run
 from storage import open_store
-from tests.flows.conftest import write_snapshots
+from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
 
 COMMANDS = [
@@ -288,9 +290,6 @@ def test_settings_come_from_a_file_and_from_the_line(
 
 def test_a_stopped_command_says_so_and_leaves_no_lease(tmp_path: Path) -> None:
     """Ctrl-C while workers simulate: exit 130, and the collector may run at once."""
-    import signal
-    import time
-
     store = tmp_path / "store"
     command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=256"]
     process = subprocess.Popen(
@@ -298,13 +297,16 @@ def test_a_stopped_command_says_so_and_leaves_no_lease(tmp_path: Path) -> None:
         env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
+        preexec_fn=listen_to_interrupts,
     )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(store.glob("parts/*/*/*")):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not list(store.glob("parts/*/*/*")):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.terminate()
     assert process.returncode == 130
     assert errors.strip().endswith("stopped")
     assert list(store.glob("leases/*")) == []

@@ -22,7 +22,7 @@ import yaml
 
 from flows.up import Service, deployments_file, free_port, scheduled, seconds
 from storage import InvalidRequest, open_store
-from tests.flows.conftest import write_snapshots
+from tests.flows.conftest import listen_to_interrupts, write_snapshots
 
 PATIENCE = 150
 
@@ -45,6 +45,7 @@ def service(
         env=environment,
         stdout=log,
         stderr=log,
+        preexec_fn=listen_to_interrupts,
     )
     try:
         yield address(process, folder / "log"), folder, process
