@@ -91,5 +91,5 @@ clean: ## remove what builds and tools leave; .venv and stores stay
 
 .venv/.installed-bench: .venv/.installed
 	$(SAY) installing what benchmarks compare with
-	$(call install,--no-build-isolation --editable ".[test,bench]")
+	$(call install,--no-build-isolation --editable ".[bench]")
 	@touch $@

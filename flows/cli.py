@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 for _name, _value in {  # before Prefect is imported, which reads its settings once
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -34,7 +36,13 @@ for _module in (compute, inspect, serve):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit 0 done, 1 failed with one line that says why, 2 usage, 130 stopped."""
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(arguments))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM, as from a service manager, stop all that was started, as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -57,12 +56,11 @@ def up(service: Service) -> None:
     Raises
     ------
     KeyboardInterrupt
-        On Ctrl-C or SIGTERM, when everything has been stopped.
+        On Ctrl-C, when everything has been stopped.
     ServiceFailed
         If the server or the worker ends by itself, or does not start.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_terminated_like_interrupted())
         port = free_port(service.host, service.port)
         address = stack.enter_context(open_cluster(service.cluster, device=service.device))
         environment = _environment(service, port, address)
@@ -234,17 +232,3 @@ def _serve(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
             if process.poll() is not None:
                 raise ServiceFailed(f"the {name} ended with status {process.returncode}")
         time.sleep(0.5)
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM, as from a service manager, end the block as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 import xarray as xr
@@ -288,8 +289,10 @@ def test_settings_come_from_a_file_and_from_the_line(
     assert made["spec"]["parameters"] == {"J": 1, "L": 2}
 
 
-def test_a_stopped_command_says_so_and_leaves_no_lease(tmp_path: Path) -> None:
-    """Ctrl-C while workers simulate: exit 130, and the collector may run at once."""
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_a_stopped_command_leaves_no_lease_and_no_process(tmp_path: Path, number: int) -> None:
+    """While workers simulate: exit 130, and the collector may run at once."""
     store = tmp_path / "store"
     command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=256"]
     process = subprocess.Popen(
@@ -303,10 +306,13 @@ def test_a_stopped_command_says_so_and_leaves_no_lease(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not list(store.glob("parts/*/*/*")):
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.terminate()
     assert process.returncode == 130
     assert errors.strip().endswith("stopped")
     assert list(store.glob("leases/*")) == []
+    assert len(family) > 1
+    assert psutil.wait_procs(family, timeout=10)[1] == []
