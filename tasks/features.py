@@ -57,14 +57,15 @@ def transform_rows(
 ) -> tuple[tuple[int, ...], str]:
     """Stream a part through the transform; reading, computing and writing overlap.
 
-    One thread reads the next batch and one writes the last shard while this one computes;
-    :func:`projected_memory` counts what is held.
+    One thread reads the next shard and one writes the last while this one computes, batch by
+    batch; :func:`projected_memory` counts what is held.
     """
     size = batch_rows(transform, schema, part.rows)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         shards = _Shards(group, part.rows, writer)
-        for samples in _prefetched(reader, url, schema, part, size):
-            shards.append(transform(samples))
+        for samples in _prefetched(reader, url, part, _input_shard(schema)):
+            for start in range(0, len(samples), size):
+                shards.append(transform(samples[start : start + size]))
         array = shards.close()
     return array.shape[1:], str(array.dtype)
 
@@ -114,11 +115,11 @@ class _Shards:
 
 
 def _prefetched(
-    reader: ThreadPoolExecutor, url: str, schema: Schema, part: PartRef, size: int
+    reader: ThreadPoolExecutor, url: str, part: PartRef, shard: int
 ) -> Iterator[Array]:
-    """Yield batches of rows, the next one being read meanwhile."""
-    starts = range(0, part.rows, size)
-    ranges = [range(start, min(start + size, part.rows)) for start in starts]
+    """Yield the rows of one shard after another, the next being read meanwhile."""
+    starts = range(0, part.rows, shard)
+    ranges = [range(start, min(start + shard, part.rows)) for start in starts]
     pending = reader.submit(read_rows, url, part.key, FIELDS, ranges[0])
     for following in [*ranges[1:], None]:
         samples = pending.result()
@@ -156,14 +157,14 @@ def _input_shard(schema: Schema) -> int:
 def projected_memory(transform: Operator, schema: Schema, features: tuple[int, ...]) -> int:
     """Return a bound on what :func:`compute_part` holds at once, in bytes.
 
-    Two batches of input, the transform's work and result, and of the output the shard being
+    Two shards of input, the transform's work and result, and of the output the shard being
     filled and the one being written with its compressed form.
     """
-    size = batch_rows(transform, schema, 2**62)
+    size, shard_in = batch_rows(transform, schema, 2**62), _input_shard(schema)
     row_in = np.dtype(schema.dtype).itemsize * int(np.prod(schema.row_shape))
     row_out = np.dtype(transform.dtype).itemsize * int(np.prod(features))
     shard = layout(2**62, row_out)[1]
-    return 2 * size * row_in + transform.memory(size) + (3 * shard + size) * row_out
+    return 2 * shard_in * row_in + transform.memory(size) + (3 * shard + size) * row_out
 
 
 def publish(
