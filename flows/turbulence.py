@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.features import features
@@ -22,6 +22,7 @@ from flows.parameters import (
     Where,
 )
 from flows.session import session
+from tasks import steps
 
 Specs = dict[str, dict[str, Any]]
 
@@ -51,4 +52,5 @@ def turbulence(
         for kind, parameters in (models or {"gaussian": {}}).items():
             fitted = fit(kind, dataset, store, parameters, where, None, seed, device)
             made[f"{kind} model"] = fitted
+    get_run_logger().info("made:\n%s", "\n".join(steps.describe(made)))
     return made

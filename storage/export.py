@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +37,28 @@ def export(frame: FeatureFrame, target: Path) -> Path:
     }
     if target.suffix not in writers:
         raise InvalidRequest(f"--to {target}: choose one of {' '.join(writers)}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
-    try:
+    with replacing(target) as partial:
         writers[target.suffix](frame, partial)
-        _remove(target)
-        partial.rename(target)
-    finally:
-        _remove(partial)
     return target
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a path to write to, which takes the place of ``target`` once the block has ended well.
+
+    A file changes from the old to the new at one instant; of a folder, the old one goes first.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    try:
+        yield partial
+        if target.is_dir():
+            shutil.rmtree(target)
+        partial.replace(target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
 
 
 def _parquet(frame: FeatureFrame, target: Path) -> None:

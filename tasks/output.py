@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import zarr
 
 from storage import InvalidRequest
+from storage.export import replacing
 from tasks import figures
 from tasks.fit import first_component
 
@@ -26,18 +26,16 @@ def write_fields(fields: Array, target: Path) -> None:
     InvalidRequest
         If the ending is not one of ``.npy .zarr .png``.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    match target.suffix:
-        case ".npy":
-            np.save(target, fields)
-        case ".zarr":
-            if target.exists():
-                shutil.rmtree(target)
-            array = zarr.create_array(target, shape=fields.shape, dtype=fields.dtype)
-            array[:] = fields
-        case ".png":
-            shown = first_component(fields)[:PANELS]
-            panels = {f"sample {i}": field for i, field in enumerate(shown)}
-            target.write_bytes(figures.fields(panels))
-        case _:
-            raise InvalidRequest(f"--to {target}: choose one of {' '.join(FORMATS)}")
+    if target.suffix not in FORMATS:
+        raise InvalidRequest(f"--to {target}: choose one of {' '.join(FORMATS)}")
+    with replacing(target) as partial:
+        match target.suffix:
+            case ".npy":
+                np.save(partial, fields)
+            case ".zarr":
+                array = zarr.create_array(partial, shape=fields.shape, dtype=fields.dtype)
+                array[:] = fields
+            case _:
+                shown = first_component(fields)[:PANELS]
+                panels = {f"sample {i}": field for i, field in enumerate(shown)}
+                partial.write_bytes(figures.fields(panels))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from storage import Artifact, Store
 from storage.documents import now
+from storage.export import replacing
 from tasks import figures
 from tasks.fit import first_component, shown
 
@@ -93,10 +93,8 @@ def write_report(target: Path, title: str, subtitle: str, sections: Sequence[Sec
     page = environment.get_template("report.html.j2").render(
         title=title, subtitle=subtitle, sections=sections
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(target)
+    with replacing(target) as partial:
+        partial.write_text(page, encoding="utf-8")
     return target
 
 

@@ -10,6 +10,8 @@ import typer
 
 from flows.commands.options import STORE, AsJson, Quiet, StoreUrl, absolute, plain, tell, warn
 
+_ORIGIN = ["source", "index", "sha256"]  # shown by a query without --view; features need the room
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
@@ -61,7 +63,8 @@ def query(
         export(frame, to)
         tell({**count, "path": str(to)}, [f"wrote {to}: {line}"], as_json, quiet)
         return
-    _preview(frame.head(10).to_pandas(), count, line, as_json, quiet)
+    rows = frame.head(10).to_pandas()
+    _preview(rows.drop(columns=_ORIGIN, errors="ignore"), count, line, as_json, quiet)
 
 
 def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
