@@ -32,8 +32,8 @@ from wavemill import Scattering2D
 WORKERS = 2
 ROUNDS = 2
 CASES = (  # side, J, L, fields of a part, parts: each at least 60 s of work on two cores
-    (64, 3, 8, 1024, 60),
-    (256, 4, 8, 64, 80),
+    (64, 3, 8, 4096, 12),
+    (256, 4, 8, 256, 16),
 )
 
 
