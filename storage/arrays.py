@@ -137,9 +137,9 @@ def _bounds(request: ByteRequest | None) -> tuple[int, int | None]:
 def layout(rows: int, row_bytes: int) -> tuple[int, int]:
     """Return rows a chunk and rows a shard.
 
-    A chunk of about 512 KiB is what a look-up of one sample reads (half of that would cost twice the
-    time to write, chunk by chunk); a shard of about 16 MiB
-    is one object and the unit in which arrays are read and written in bulk.
+    A chunk of about 512 KiB is what a look-up of one sample reads; chunks of half the size would
+    take twice as long to write. A shard of about 16 MiB is one object and the unit in which
+    arrays are read and written in bulk.
     """
     chunk = max(1, min(rows, CHUNK_BYTES // max(row_bytes, 1)))
     shard = max(chunk, SHARD_BYTES // max(row_bytes, 1) // chunk * chunk)
