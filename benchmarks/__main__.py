@@ -8,6 +8,7 @@ import importlib
 NAMES = {
     "pipeline": "features through the whole pipeline, against the bare transform",
     "scattering2d": "the scattering transform against kymatio, in one process",
+    "stability": "deformations of a field, and how far its representations move: a picture",
 }
 
 

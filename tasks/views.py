@@ -41,6 +41,7 @@ def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
         nonlinearity=spec.nonlinearity,
         A=spec.A,
         padding=spec.padding,
+        average=spec.average,
         dtype=getattr(torch, spec.dtype),
     )
 

@@ -46,6 +46,8 @@ def phase_harmonic(z: Tensor, k: int) -> Tensor:
         return z
     if k == -1:
         return z.conj().resolve_conj()
+    if torch.compiler.is_compiling():  # which traces no function that has a jvp
+        return _PhaseHarmonic.forward(z, k)
     harmonic: Tensor = _PhaseHarmonic.apply(z, k)  # type: ignore[no-untyped-call]
     return harmonic
 
@@ -57,18 +59,30 @@ class _PhaseHarmonic(torch.autograd.Function):
     taken factor by factor, which divide by |z|.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, z: Tensor, k: int) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.k = k
+    def forward(z: Tensor, k: int) -> Tensor:
         return z * _power(torch.sgn(z), k - 1)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        z, ctx.k = inputs
+        ctx.save_for_backward(z)
+        ctx.save_for_forward(z)
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (z,), k, gradient = ctx.saved_tensors, ctx.k, gradients[0]
-        u = torch.sgn(z)
+        u, k, gradient = torch.sgn(ctx.saved_tensors[0]), ctx.k, gradients[0]
         holomorphic = (1 + k) / 2 * _power(u, 1 - k) * gradient
         return holomorphic + (1 - k) / 2 * _power(u, k + 1) * gradient.conj(), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        u, k = torch.sgn(ctx.saved_tensors[0]), ctx.k
+        holomorphic = (1 + k) / 2 * _power(u, k - 1) * tangent
+        derivative: Tensor = holomorphic + (1 - k) / 2 * _power(u, k + 1) * tangent.conj()
+        return derivative
 
 
 def _power(u: Tensor, n: int) -> Tensor:
@@ -106,9 +120,11 @@ def rectifier_coefficients(k: Tensor) -> Tensor:
     return torch.where(k.remainder(2) == 0, even, odd)
 
 
-def rectify(z: Tensor, A: int) -> Tensor:
-    """Return ``U_a = rho(Re(e^{i alpha_a} z))`` for the A phases, on a new last axis."""
-    return torch.relu((_phases(A, z) * z[..., None]).real)
+def rectify(z: Tensor, A: int, dim: int = -1) -> Tensor:
+    """Return ``U_a = rho(Re(e^{i alpha_a} z))`` for the A phases, on a new axis ``dim``."""
+    re, im = torch.view_as_real(z.resolve_conj()).unbind(-1)
+    angles = [2 * math.pi * a / A for a in range(A)]
+    return torch.stack([torch.relu(re * math.cos(a) - im * math.sin(a)) for a in angles], dim)
 
 
 def harmonic_from_phases(U: Tensor, k: int) -> Tensor:

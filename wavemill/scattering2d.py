@@ -3,43 +3,55 @@
     S0 x = x * phi_J ,   S1 x = |x * psi_1| * phi_J ,   S2 x = ||x * psi_1| * psi_2| * phi_J ,
 
 for Morlet wavelets psi_{j,l} (:mod:`wavemill.filters.morlet`) of scales j2 > j1, sampled every
-2^J points. With ``nonlinearity="rectifier"`` order 1 keeps the A phases
-``rho(Re(e^{i alpha_a} x * psi_1)) * phi_J``, ``alpha_a = 2 pi a / A``, instead of the modulus.
+2^J points. Rectifiers ``rho(Re(e^{i alpha_a} z))`` at phases ``alpha_a = 2 pi a / A`` may stand for
+the modulus, at order 1 or at both:
+
+    "modulus"           | x * psi_1 |               | |x * psi_1| * psi_2 |
+    "rectifier"         rho(x * psi_1, a1)          | |x * psi_1| * psi_2 |
+    "fully-rectified"   rho(x * psi_1, a1)          rho(rho(x * psi_1, a1) * psi_2, a2)
 
 After the wavelet of scale j a field is sampled every 2^j points, by folding its spectrum. Filters
 at those resolutions are the full ones cut to the coarser grid's frequencies (its positive Nyquist
-frequency left out), as in Kymatio, whose numbers and order of channels these are.
+frequency left out), as in Kymatio, whose numbers and order of channels these are. Without averages
+nothing is sampled nor cut.
 
 Source: Bruna and Mallat, *Invariant scattering convolution networks*, IEEE TPAMI 35, 1872 (2013);
 Andreux et al., *Kymatio*, JMLR 21, 60 (2020); for the rectifier Zarka, Thiry, Angles and Mallat,
-*Deep network classification by scattering and homotopy dictionary learning*, ICLR 2020.
+*Deep network classification by scattering and homotopy dictionary learning*, ICLR 2020; fully
+rectified: Mallat, *Mathematical mysteries of deep neural networks* (lecture, 2019).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
+from wavemill.folding import FoldedBank, modulus
 from wavemill.harmonics import rectify
+from wavemill.operators import FieldOperator
 
-Nonlinearity = Literal["modulus", "rectifier"]
+Nonlinearity = Literal["modulus", "rectifier", "fully-rectified"]
 Padding = Literal["reflect", "periodic"]
-COLUMNS = ("order", "j1", "l1", "j2", "l2", "alpha")
+COLUMNS = ("order", "j1", "l1", "alpha1", "j2", "l2", "alpha2")
+_CACHED = 4 << 20  # bytes of one array on a CPU that still stay in its caches
+_LAUNCHED = 1 << 30  # bytes of one array on other devices, which want few large kernels
 
 
-class Scattering2D(nn.Module):
+class Scattering2D(FieldOperator):
     """Scattering coefficients of real fields.
 
     ``op(x)`` maps real ``(..., y, x)`` to ``(..., coefficient, y', x')`` with ``y' = y // 2^J``;
-    ``op.coefficients`` says what each is: 1 + J L + L^2 J (J - 1) / 2 rows at order 2.
+    ``op.coefficients`` says what each is. There are ``1 + A1 J L + A2 L^2 J (J - 1) / 2`` at order
+    2, A1 and A2 being 1 for moduli; A for a rectifier at order 1, and A^2 at order 2.
 
     Parameters
     ----------
@@ -50,12 +62,16 @@ class Scattering2D(nn.Module):
     max_order
         0, 1 or 2.
     nonlinearity
-        ``"modulus"``, or ``"rectifier"`` at order 1 (order 2 always follows the modulus).
+        ``"modulus"``, ``"rectifier"`` (order 1; order 2 follows the modulus) or
+        ``"fully-rectified"``.
     A
-        Phases of the rectifier.
+        Phases of the rectifiers.
     padding
         ``"reflect"``: mirror the field about its outermost samples, by 2^J / 2 or more a side.
         ``"periodic"``: none.
+    average
+        Whether to average; if not, ``op(x)`` is ``(..., coefficient, y, x)``, the fields
+        ``U = x, |x * psi_1|, ||x * psi_1| * psi_2|`` at every point.
     dtype
         Real precision computed and returned; the input's is converted.
 
@@ -63,6 +79,11 @@ class Scattering2D(nn.Module):
     ------
     InvalidParameter
         If the grid does not fit J, or a parameter is out of range.
+
+    Notes
+    -----
+    The gradient of a modulus or rectifier is 0 where that is 0. A NaN or an infinity makes every
+    coefficient of its own field NaN.
     """
 
     def __init__(
@@ -75,19 +96,19 @@ class Scattering2D(nn.Module):
         nonlinearity: Nonlinearity = "modulus",
         A: int = 4,
         padding: Padding = "reflect",
+        average: bool = True,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
-        _check(shape, J, L, max_order, A, padding)
-        self.shape, self.J, self.L, self.max_order = shape, J, L, max_order
-        self.phases = A if nonlinearity == "rectifier" else 0
-        self.padding, self.dtype = padding, dtype
+        super().__init__(shape, dtype)
+        _check(shape, J, L, max_order, nonlinearity, A, padding)
+        self.J, self.L, self.max_order, self.average = J, L, max_order, average
+        self.nonlinearity, self.padding = nonlinearity, padding
+        self.phases = (
+            A if nonlinearity != "modulus" else 0,
+            A if nonlinearity == "fully-rectified" else 0,
+        )
         self.coefficients = _coefficients(J, L, max_order, self.phases)
-        for axis, size in enumerate(shape):
-            self._prepare_axis(axis, size)
-        self._grid = (len(self._axis("pad", 0)), len(self._axis("pad", 1)))
-        if max_order:
-            self._prepare_wavelets()
+        self._prepare()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(..., coefficient, y', x')`` of real fields ``(..., y, x)``.
@@ -97,20 +118,15 @@ class Scattering2D(nn.Module):
         ShapeMismatch
             If ``x`` is not real or not on the operator's grid.
         """
-        fields = self._checked(x).reshape(-1, *self.shape)
+        fields = self._checked(x).reshape(math.prod(x.shape[:-2]), *self.shape)
+        if not len(fields):
+            size = [n >> self.J for n in self.shape] if self.average else self.shape
+            return fields.new_zeros((*x.shape[:-2], len(self.coefficients["order"]), *size))
         unit = _unit(fields)
-        padded = (fields / unit)[:, self._axis("pad", 0)[:, None], self._axis("pad", 1)]
-        orders: tuple[list[Tensor], ...] = ([self._average(padded, 0)[:, None]], [], [])
-        if self.max_order:
-            spectrum = _interleaved(torch.fft.fft2(padded))
-            for j1 in range(self.J):
-                bands = [self._filtered(spectrum, 0, j1, q) for q in range(self.L)]
-                waves = torch.fft.ifft2(torch.stack(bands, dim=1))
-                modulus = _modulus(waves)
-                orders[1].append(self._first_order(waves, modulus, j1))
-                if self.max_order == 2 and j1 < self.J - 1:
-                    orders[2].append(self._second_order(torch.fft.fft2(modulus), j1))
-        features = torch.cat([block for blocks in orders for block in blocks], dim=1)
+        padded = (fields / unit).index_select(-2, self._axis("pad", 0))
+        padded = padded.index_select(-1, self._axis("pad", 1))
+        parts = self._parts(padded, self.L * math.prod(self._grid))
+        features = torch.cat([self._transform(part) for part in parts])
         return (features * unit[:, None]).reshape(*x.shape[:-2], *features.shape[1:])
 
     def memory(self, batch: int, gradient: bool = False) -> int:
@@ -123,94 +139,144 @@ class Scattering2D(nn.Module):
         gradient
             Whether the result is differentiated, for which every field on the way is kept.
         """
-        points, size = math.prod(self._grid), torch.finfo(self.dtype).bits // 8
-        outputs = 2 * len(self.coefficients["order"]) * (points >> 2 * self.J)
-        angles = self.L * (10 + 2 * self.phases) if self.max_order else 0
-        kept = self.L * (6 + 1.5 * self.L) if gradient and self.max_order else 0
-        return int(batch * size * (points * (6 + angles + kept) + outputs))
+        points, count = math.prod(self._grid), len(self.coefficients["order"])
+        outputs = count / 4**self.J if self.average else count * math.prod(self.shape) / points
+        together = min(batch, self._most(self.L * points))
+        numbers = batch * (6 + 2 * outputs) + together * self._working()
+        if gradient and self.max_order:
+            numbers += batch * self._kept_for_gradients()
+        return int(self.dtype.itemsize * points * numbers)
 
-    def _first_order(self, waves: Tensor, modulus: Tensor, j1: int) -> Tensor:
-        if not self.phases:
-            return self._average(modulus, j1)
-        return self._average(rectify(waves, self.phases).movedim(-1, 2), j1).flatten(1, 2)
+    def _working(self) -> float:
+        """Return how many numbers a point are alive at once in one field's transform."""
+        A1, A2 = self.phases
+        first = self.L * (
+            4 + 2 * A1
+        )  # waves before and after a transform, and what is made of them
+        if self.max_order < 2:
+            return self.max_order * first
+        coarser = 0.25 if self.average else 1.0
+        second = self.L * max(1, A2) * (2 + self.L * coarser * (4 + 2 * (A2 or 1)))
+        return max(first, self.L * (2 + max(1, A1)) + second)
 
-    def _second_order(self, spectra: Tensor, j1: int) -> Tensor:
-        """Return the coefficients ``(batch, (l1, j2, l2), y', x')`` of the scales j2 > j1."""
-        spectra = _interleaved(spectra)
-        averages = []
-        for j2, l2 in product(range(j1 + 1, self.J), range(self.L)):
-            waves = torch.fft.ifft2(self._filtered(spectra, j1, j2, l2))
-            averages.append(self._average(_modulus(waves), j2))
-        return torch.stack(averages, dim=2).flatten(1, 2)
+    def _kept_for_gradients(self) -> float:
+        """Return how many numbers a point of one field are kept for the way back."""
+        A1, A2 = self.phases
+        share = [0.25**j if self.average else 1.0 for j in range(self.J)]
+        pairs = sum(j * part for j, part in enumerate(share)) if self.max_order == 2 else 0
+        both = 3 if self.nonlinearity == "rectifier" and self.max_order == 2 else 0
+        first = self.L * sum(share) * ((A1 or 3) + both)  # 3: a complex wave and its modulus
+        return first + self.L**2 * max(1, A2) * pairs * (A2 or 3)
 
-    def _filtered(self, spectrum: Tensor, level: int, j: int, q: int) -> Tensor:
-        """Filter and fold: return spectra ``(..., y, x)`` on the grid of every 2^j points.
+    def _transform(self, padded: Tensor) -> Tensor:
+        """Return the coefficients ``(batch, coefficient, y', x')`` of padded fields."""
+        orders: tuple[list[Tensor], ...] = ([self._pooled(padded, 0)[:, None]], [], [])
+        if self.max_order:
+            spectra = _spectrum(padded)
+            for j1 in range(self.J):
+                waves = torch.fft.ifft2(self._bank(0, j1)(spectra))
+                fields = _nonlinear(waves, self.phases[0])
+                orders[1].append(self._pooled(fields, j1).flatten(1, -3))
+                if self.max_order == 2 and j1 < self.J - 1:
+                    if self.nonlinearity == "rectifier":
+                        fields = modulus(waves, overwrite=True)
+                    orders[2].append(self._second_order(fields, j1))
+        return torch.cat([block for blocks in orders for block in blocks], dim=1)
 
-        ``spectrum`` is that of every 2^level points, its parts interleaved. Sampling adds up the
-        frequencies that alias: blocks of the grid, of which those that psi misses are left out.
+    def _second_order(self, fields: Tensor, j1: int) -> Tensor:
+        """Return ``(batch, coefficient, y', x')`` of the scales j2 > j1 of first-order fields."""
+        layers = fields.flatten(0, -3)
+        parts = []
+        for part in self._parts(layers, self.L * math.prod(layers.shape[-2:]) // 4):
+            spectra = _spectrum(part)
+            scales = [self._scale(spectra, j1, j2) for j2 in range(j1 + 1, self.J)]
+            parts.append(torch.cat(scales, dim=1))
+        second = torch.cat(parts)
+        return second.reshape(len(fields), -1, *second.shape[-2:])
+
+    def _scale(self, spectra: Tensor, j1: int, j2: int) -> Tensor:
+        waves = torch.fft.ifft2(self._bank(j1, j2)(spectra))
+        return self._pooled(_nonlinear(waves, self.phases[1]), j2).flatten(1, -3)
+
+    def _pooled(self, fields: Tensor, level: int) -> Tensor:
+        """Return ``fields * phi_J`` at every 2^J points, from fields at every 2^level.
+
+        Without averages: the fields at the points that are not padding.
         """
-        places, filters = self._blocks[level, j][q], self.get_buffer(f"_psi_{level}_{j}_{q}")
-        rows, columns = filters.shape[-2:]
-        total = None
-        for (y, x), psi in zip(places, filters, strict=True):
-            block = spectrum.narrow(-2, y * rows, rows).narrow(-1, x * columns, columns)
-            total = block * psi if total is None else torch.addcmul(total, block, psi)
-        assert total is not None
-        return torch.view_as_complex(total.unflatten(-1, (-1, 2)))
-
-    def _average(self, fields: Tensor, level: int) -> Tensor:
-        """Return ``fields * phi_J`` at every 2^J points, from fields at every 2^level."""
+        if not self.average:
+            (top, bottom), (left, right) = self._kept
+            return fields[..., top:bottom, left:right]
         rows, columns = self._axis(f"average_{level}", 0), self._axis(f"average_{level}", 1)
-        averaged: Tensor = rows @ (fields @ columns.T)
+        averaged: Tensor = (rows @ fields) @ columns.T
         return averaged
+
+    def _parts(self, fields: Tensor, points: int) -> Sequence[Tensor]:
+        """Split a batch evenly, so that ``points`` complex numbers for each stay in the caches."""
+        parts = max(1, math.ceil(len(fields) / self._most(points)))
+        return torch.split(fields, max(1, math.ceil(len(fields) / parts)))
+
+    def _most(self, points: int) -> int:
+        budget = _CACHED if self.device.type == "cpu" else _LAUNCHED
+        return max(1, budget // (2 * self.dtype.itemsize * points))
+
+    def _bank(self, level: int, j: int) -> FoldedBank:
+        bank = self.get_submodule(f"_psi_{level if self.average else 0}_{j}")
+        assert isinstance(bank, FoldedBank)
+        return bank
 
     def _axis(self, name: str, axis: int) -> Tensor:
         return self.get_buffer(f"_{name}_{'yx'[axis]}")
 
-    def _checked(self, x: Tensor) -> Tensor:
-        if x.is_complex() or x.ndim < 2 or tuple(x.shape[-2:]) != self.shape:
-            raise ShapeMismatch(
-                f"scattering was built for real fields (..., {self.shape[0]}, {self.shape[1]}), "
-                f"got {x.dtype} of shape {tuple(x.shape)}"
-            )
-        if self._axis("pad", 0).device != x.device:
-            self.to(x.device)
-        return x.to(self.dtype)
+    def _prepare(self) -> None:
+        pads = [_padding(size, self.J, self.padding) for size in self.shape]
+        self._grid = (len(pads[0][0]), len(pads[1][0]))
+        self._kept = tuple((pad[1], pad[1] + n) for pad, n in zip(pads, self.shape, strict=True))
+        for axis, (source, _) in enumerate(pads):
+            self.register_buffer(f"_pad_{'yx'[axis]}", source, False)
+            for level in range(self.J if self.average else 0):
+                self.register_buffer(
+                    f"_average_{level}_{'yx'[axis]}", self._low_pass(axis, level), False
+                )
+        if self.max_order:
+            self._prepare_wavelets()
 
-    def _prepare_axis(self, axis: int, size: int) -> None:
-        """Hold what padding reads, and the matrices that average and sample, along one axis."""
-        source, margin = _padding(size, self.J, self.padding)
-        self.register_buffer(f"_pad_{'yx'[axis]}", source, False)
-        for level in range(self.J):
-            matrix = _averaging(len(source), self.J, level)
-            kept = matrix[margin : len(matrix) - margin].to(self.dtype)
-            self.register_buffer(f"_average_{level}_{'yx'[axis]}", kept.contiguous(), False)
+    def _low_pass(self, axis: int, level: int) -> Tensor:
+        """Return the matrix that averages and samples along one axis, its margins left out."""
+        matrix = _averaging(self._grid[axis], self.J, level)
+        margin = 1 if self.padding == "reflect" else 0
+        return matrix[margin : len(matrix) - margin].to(self.dtype).contiguous()
 
     def _prepare_wavelets(self) -> None:
-        """Hold the blocks of each filter that its values reach, at every resolution needed."""
-        self._blocks: dict[tuple[int, int], list[list[tuple[int, int]]]] = {}
-        bank = morlet.wavelets(self._grid, self.J, self.L)
+        """Hold the filters at every resolution needed."""
         for j in range(self.J):
-            for level in range(max(1, j if self.max_order == 2 else 1)):
-                factor = 2 ** (j - level)
-                blocks = _blocks(_cut(bank[j], 2**level) / factor**2, factor)
-                reached = blocks.abs().amax((-2, -1)) > torch.finfo(self.dtype).eps / factor**2
-                self._blocks[level, j] = [
-                    [(y, x) for y, x in mask.nonzero().tolist()] for mask in reached
-                ]
-                for q, mask in enumerate(reached):
-                    psi = blocks[q][mask].to(self.dtype).repeat_interleave(2, -1)
-                    self.register_buffer(f"_psi_{level}_{j}_{q}", psi, False)
+            psi = morlet.wavelets_at(self._grid, j, self.L)
+            coarsest = j if self.average and self.max_order == 2 else 1
+            for level in range(max(1, coarsest)):
+                factor = 2 ** (j - level) if self.average else 1
+                bank = FoldedBank(_cut(psi, 2**level), factor, self.dtype)
+                self.add_module(f"_psi_{level}_{j}", bank)
 
 
 def _check(
-    shape: tuple[int, int], J: int, L: int, max_order: int, A: int, padding: Padding
+    shape: tuple[int, int],
+    J: int,
+    L: int,
+    max_order: int,
+    nonlinearity: str,
+    A: int,
+    padding: str,
 ) -> None:
     if J < 1 or L < 1 or A < 1 or max_order not in (0, 1, 2):
         raise InvalidParameter(
             f"scattering needs J, L and A of 1 or more and max_order of 0, 1 or 2, "
             f"got J={J}, L={L}, A={A}, max_order={max_order}"
         )
+    for name, value, known in (
+        ("nonlinearity", nonlinearity, get_args(Nonlinearity)),
+        ("padding", padding, get_args(Padding)),
+    ):
+        if value not in known:
+            raise InvalidParameter(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if min(shape) < 2**J:
         raise InvalidParameter(
             f"J={J} averages over {2**J} points, more than a side of {shape[0]} x {shape[1]}: "
@@ -223,27 +289,30 @@ def _check(
         )
 
 
-def _coefficients(J: int, L: int, max_order: int, phases: int) -> dict[str, NDArray[np.generic]]:
+def _coefficients(
+    J: int, L: int, max_order: int, phases: tuple[int, int]
+) -> dict[str, NDArray[np.generic]]:
     """Return the table of coefficients, -1 where an index does not apply."""
-    rows = [(0, -1, -1, -1, -1, -1)]
-    first = list(product(range(J), range(L)))
+    rows: list[tuple[int, ...]] = [(0,) + 6 * (-1,)]
+    paths, alphas = list(product(range(J), range(L))), [range(A) if A else [-1] for A in phases]
     if max_order:
-        alphas = range(phases) if phases else [-1]
-        rows += [(1, j, q, -1, -1, alpha) for (j, q), alpha in product(first, alphas)]
+        rows += [(1, j, q, alpha, -1, -1, -1) for (j, q), alpha in product(paths, alphas[0])]
     if max_order == 2:
-        rows += [(2, *a, *b, -1) for a, b in product(first, first) if b[0] > a[0]]
+        first = product(paths, alphas[0] if phases[1] else [-1])
+        for ((j1, l1), a1), (j2, l2), a2 in product(first, paths, alphas[1]):
+            rows += [(2, j1, l1, a1, j2, l2, a2)] if j2 > j1 else []
     return dict(zip(COLUMNS, np.array(rows, dtype=np.int64).T, strict=True))
 
 
 def _padding(size: int, J: int, mode: Padding) -> tuple[Tensor, int]:
-    """Return the sample each padded point repeats, and the outputs to drop on each side."""
+    """Return the sample that each padded point repeats, and how many of those come first."""
     if mode == "periodic":
         return torch.arange(size), 0
     padded = ((size + 2**J) // 2**J + 1) * 2**J
     before = (padded - size) // 2
     period = max(2 * (size - 1), 1)
     place = (torch.arange(padded) - before) % period
-    return torch.minimum(place, period - place), 1
+    return torch.minimum(place, period - place), before
 
 
 def _averaging(size: int, J: int, level: int) -> Tensor:
@@ -262,6 +331,8 @@ def _averaging(size: int, J: int, level: int) -> Tensor:
 
 def _cut(spectrum: Tensor, factor: int) -> Tensor:
     """Return the low frequencies of ``(..., y, x)`` that a grid coarser by ``factor`` holds."""
+    if factor == 1:
+        return spectrum
     for axis in (-2, -1):
         spectrum = torch.cat(_halves(spectrum, factor, axis), axis)
     return spectrum
@@ -278,32 +349,25 @@ def _halves(spectrum: Tensor, factor: int, axis: int) -> tuple[Tensor, Tensor]:
     )
 
 
-def _blocks(filters: Tensor, factor: int) -> Tensor:
-    """Return ``(l, block y, block x, y, x)``: the grid's frequencies, those that alias apart."""
-    y, x = (size // factor for size in filters.shape[-2:])
-    return filters.reshape(-1, factor, y, factor, x).transpose(2, 3).contiguous()
-
-
-def _interleaved(spectrum: Tensor) -> Tensor:
-    """Return ``(..., y, 2 x)``: real and imaginary parts side by side.
-
-    A real filter then multiplies real numbers only, which is four times as fast.
-    """
-    return torch.view_as_real(spectrum).flatten(-2)
-
-
 def _unit(fields: Tensor) -> Tensor:
-    """Return a power of 2 near the largest value of each field, ``(batch, 1, 1)``.
+    """Return a power of 2 near the largest value of each field, ``(batch, 1, 1)``; 1 if that is 0.
 
     The transform is homogeneous; in these units no square overflows, nor vanishes unless it is
     negligible.
     """
     largest = fields.detach().abs().amax((-2, -1), keepdim=True)
-    return torch.exp2(torch.log2(largest.clamp(min=torch.finfo(fields.dtype).tiny)).floor())
+    power = torch.exp2(torch.log2(largest.clamp(min=torch.finfo(fields.dtype).tiny)).floor())
+    return torch.where(largest == 0, torch.ones_like(power), power)
 
 
-def _modulus(z: Tensor) -> Tensor:
-    """Return |z|, with gradient 0 at 0; thrice as fast as ``z.abs()``, and safe in our units."""
-    re, im = torch.view_as_real(z).unbind(-1)
-    square = re.square() + im.square()
-    return square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
+def _spectrum(fields: Tensor) -> Tensor:
+    """Return the whole transform of real ``(batch, y, x)``, half of it computed, half mirrored.
+
+    ``torch.fft.fft2`` would compute both halves.
+    """
+    return torch._fft_r2c(fields, (1, 2), 0, False)
+
+
+def _nonlinear(waves: Tensor, phases: int) -> Tensor:
+    """Return ``|z|``, or the rectifier's phases on a new axis before ``(y, x)``."""
+    return rectify(waves, phases, dim=-3) if phases else modulus(waves, overwrite=True)

@@ -219,11 +219,14 @@ class ScatteringSpec(Spec):
     max_order
         0, 1 or 2.
     nonlinearity
-        At order 1 the ``"modulus"``, or the ``"rectifier"`` at ``A`` phases.
+        The ``"modulus"``; the ``"rectifier"`` at ``A`` phases at order 1; ``"fully-rectified"``: at
+        both orders.
     A
-        Phases of the rectifier.
+        Phases of the rectifiers.
     padding
         ``"reflect"`` or ``"periodic"``: what lies beyond the field.
+    average
+        Whether fields are averaged and sampled every 2^J points, or kept as they are.
     dtype
         Precision of the computation and of the coefficients.
     """
@@ -233,9 +236,10 @@ class ScatteringSpec(Spec):
     J: int = 4
     L: int = 8
     max_order: int = 2
-    nonlinearity: typing.Literal["modulus", "rectifier"] = "modulus"
+    nonlinearity: typing.Literal["modulus", "rectifier", "fully-rectified"] = "modulus"
     A: int = 4
     padding: typing.Literal["reflect", "periodic"] = "reflect"
+    average: bool = True
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.errors import InvalidParameter
+from wavemill.operators import FieldOperator
 
 
-class PowerSpectrum(nn.Module):
+class PowerSpectrum(FieldOperator):
     """Mean, and variance in each shell of wavenumber.
 
     ``op(x)`` maps real ``(..., y, x)`` to ``(..., coefficient)``. Coefficient 0 is the spatial mean
@@ -50,14 +51,17 @@ class PowerSpectrum(nn.Module):
         spacing: tuple[float, float] = (1.0, 1.0),
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
+        super().__init__(shape, dtype)
         if not all(math.isfinite(d) and d > 0 for d in spacing) or math.prod(shape) < 2:
             raise InvalidParameter(
                 f"a spectrum needs 2 points and spacings above 0, got shape {shape}, {spacing}"
             )
-        self.shape, self.dtype = shape, dtype
-        step, shell = _shells(shape, spacing)
-        weight = _mode_weights(shape)
+        self.spacing = spacing
+        self._prepare()
+
+    def _prepare(self) -> None:
+        step, shell = _shells(self.shape, self.spacing)
+        weight = _mode_weights(self.shape)
         modes = np.bincount(shell.reshape(-1), weight.reshape(-1)).astype(np.int64)
         modes[0] = 0  # the mean is a coefficient of its own
         kept = np.flatnonzero(modes)
@@ -65,7 +69,7 @@ class PowerSpectrum(nn.Module):
         place[kept] = 1 + np.arange(len(kept))
         weight[0, 0] = 0
         self.register_buffer("_shell", torch.from_numpy(place[shell].reshape(-1)), False)
-        self.register_buffer("_weight", torch.from_numpy(weight).to(dtype), False)
+        self.register_buffer("_weight", torch.from_numpy(weight).to(self.dtype), False)
         self.coefficients: dict[str, NDArray[np.generic]] = {
             "order": np.where(np.arange(len(kept) + 1) == 0, 1, 2),
             "shell": np.concatenate([[0], kept]),
@@ -81,14 +85,7 @@ class PowerSpectrum(nn.Module):
         ShapeMismatch
             If ``x`` is not real or not on the operator's grid.
         """
-        if x.is_complex() or tuple(x.shape[-2:]) != self.shape:
-            raise ShapeMismatch(
-                f"the spectrum was built for real fields (..., {self.shape[0]}, {self.shape[1]}), "
-                f"got {x.dtype} of shape {tuple(x.shape)}"
-            )
-        if self._weight.device != x.device:
-            self.to(x.device)
-        field = x.to(self.dtype)
+        field = self._checked(x)
         mean = field.mean((-2, -1))
         amplitude = torch.fft.rfft2(field - mean[..., None, None], norm="forward")
         power = ((amplitude.real.square() + amplitude.imag.square()) * self._weight).flatten(-2)

@@ -14,13 +14,14 @@ frames).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wavemill.errors import ShapeMismatch
+from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import bump_steerable, morlet
+from wavemill.operators import FieldOperator
 
 Family = Literal["bump-steerable", "morlet"]
 
@@ -40,7 +41,7 @@ def littlewood_paley(psi: Tensor, phi: Tensor) -> Tensor:
     return phi.square() + (energy + mirrored) / 2
 
 
-class WaveletTransform(nn.Module):
+class WaveletTransform(FieldOperator):
     """A Parseval frame of wavelets: ``W.inverse(*W(x))`` is x.
 
     Parameters
@@ -53,6 +54,11 @@ class WaveletTransform(nn.Module):
         ``"bump-steerable"``: 2L angles of the circle; ``"morlet"``: L angles of the half turn.
     dtype
         Real precision.
+
+    Raises
+    ------
+    InvalidParameter
+        If J or L is below 1, or the family is unknown.
     """
 
     _psi: Tensor
@@ -66,12 +72,15 @@ class WaveletTransform(nn.Module):
         family: Family = "bump-steerable",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
-        self.shape, self.dtype = shape, dtype
-        psi, phi = _bank(family, shape, J, L)
+        super().__init__(shape, dtype)
+        self.J, self.L, self.family = J, L, family
+        self._prepare()
+
+    def _prepare(self) -> None:
+        psi, phi = _bank(self.family, self.shape, self.J, self.L)
         norm = littlewood_paley(psi, phi).sqrt()
-        self.register_buffer("_psi", (psi / norm).to(dtype), False)
-        self.register_buffer("_phi", (phi / norm).to(dtype), False)
+        self.register_buffer("_psi", (psi / norm).to(self.dtype), False)
+        self.register_buffer("_phi", (phi / norm).to(self.dtype), False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the low pass ``(..., y, x)``, real, and the bands ``(..., j, l, y, x)``, complex.
@@ -81,14 +90,7 @@ class WaveletTransform(nn.Module):
         ShapeMismatch
             If ``x`` is not real ``(..., y, x)`` on the transform's grid.
         """
-        if x.is_complex() or tuple(x.shape[-2:]) != self.shape:
-            raise ShapeMismatch(
-                f"the wavelets were built for real fields (..., {self.shape[0]}, "
-                f"{self.shape[1]}), got {x.dtype} of shape {tuple(x.shape)}"
-            )
-        if self._phi.device != x.device:
-            self.to(x.device)
-        x_hat = torch.fft.fft2(x.to(self.dtype))
+        x_hat = torch.fft.fft2(self._checked(x))
         low = torch.fft.ifft2(x_hat * self._phi).real
         return low, torch.fft.ifft2(x_hat[..., None, None, :, :] * self._psi)
 
@@ -96,14 +98,28 @@ class WaveletTransform(nn.Module):
         """Return ``W^T (low, bands)``, real ``(..., y, x)``: the field they are the transform of.
 
         Coefficients that no field has are projected onto those that one has.
+
+        Raises
+        ------
+        ShapeMismatch
+            If these are not the shapes that the transform returns.
         """
-        x_hat = torch.fft.fft2(low) * self._phi
-        x_hat = x_hat + (torch.fft.fft2(bands) * self._psi).sum((-4, -3))
+        if bands.shape[-4:] != self._psi.shape or not bands.is_complex():
+            raise ShapeMismatch(
+                f"the inverse takes complex bands (..., {', '.join(map(str, self._psi.shape))}), "
+                f"got {bands.dtype} of shape {tuple(bands.shape)}"
+            )
+        x_hat = torch.fft.fft2(self._checked(low)) * self._phi
+        x_hat = x_hat + (torch.fft.fft2(bands.to(x_hat.dtype)) * self._psi).sum((-4, -3))
         x: Tensor = torch.fft.ifft2(x_hat).real
         return x
 
 
 def _bank(family: Family, shape: tuple[int, int], J: int, L: int) -> tuple[Tensor, Tensor]:
+    if family not in get_args(Family):
+        raise InvalidParameter(
+            f"family must be one of {', '.join(get_args(Family))}, got {family!r}"
+        )
     if family == "morlet":
         low = [morlet.low_pass(size, J) for size in shape]
         return morlet.wavelets(shape, J, L), low[0][:, None] * low[1][None, :]
