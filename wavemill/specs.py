@@ -306,11 +306,15 @@ class MicrocanonicalSpec(Spec):
         Most gradients evaluated for one sample.
     start
         Noise that descent begins from: with the reference's ``"spectrum"``, or ``"white"``.
+    tolerance, gradient_tolerance
+        A sample is done before that once its loss, or the norm of the gradient, is this small
+        relative to the first; 0: never.
     dtype
         Precision of the moments and of the samples.
     """
 
     kind: ClassVar[str] = "phase-harmonics"
+    algorithm: ClassVar[int] = 2
 
     J: int = 5
     L: int = 4
@@ -318,12 +322,17 @@ class MicrocanonicalSpec(Spec):
     lags: int = 1
     iterations: int = 200
     start: typing.Literal["spectrum", "white"] = "spectrum"
+    tolerance: float = 0.0
+    gradient_tolerance: float = 0.0
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
         _check_bank(self.kind, self.J, self.L, self.lags)
         check(self.iterations >= 1, f"{self.kind}: iterations={self.iterations} must be 1 or more")
+        for name in ("tolerance", "gradient_tolerance"):
+            value = getattr(self, name)
+            check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
 
 
 def _check_bank(kind: str, J: int, L: int, lags: int) -> None:
