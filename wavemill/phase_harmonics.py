@@ -127,7 +127,7 @@ class PhaseHarmonicCovariance(nn.Module):
         ShapeMismatch
             If ``x`` is not real or not on the operator's grid.
         """
-        rows = torch.view_as_complex(self._evaluate(x, statistics)[:, self._rows].contiguous())
+        rows = self._evaluate(x, statistics)[:, self._rows]
         return torch.where(self._conjugate, rows.conj(), rows).reshape(*x.shape[:-2], -1)
 
     def statistics(self, x: Tensor) -> Statistics:
@@ -179,8 +179,9 @@ class PhaseHarmonicCovariance(nn.Module):
         count, total = count.view(-1, 2), total.view(-1, 2)
 
         def pull(rows: slice, c: Tensor) -> Tensor:
-            residual = count[rows] * (c / scale[rows]) - total[rows]
-            return 2 * residual / scale[rows]
+            divisor = scale[rows, None]
+            residual = count[rows] * (torch.view_as_real(c.resolve_conj()) / divisor) - total[rows]
+            return torch.view_as_complex(2 * residual / divisor)
 
         with torch.no_grad():
             results, gradients = [], []
@@ -209,7 +210,7 @@ class PhaseHarmonicCovariance(nn.Module):
         ) * torch.finfo(self.dtype).bits // 8
 
     def _evaluate(self, x: Tensor, statistics: Statistics | None) -> Tensor:
-        """Return the distinct covariances of all fields, ``(field, distinct, 2)``."""
+        """Return the distinct covariances of all fields, ``(field, distinct)``."""
         fields = self._checked(x)
         mean = None if statistics is None else statistics.mean
         chunks = fields.split(self._chunk(x.device))
@@ -217,10 +218,10 @@ class PhaseHarmonicCovariance(nn.Module):
         return results if statistics is None else results / self._scale(statistics)
 
     def _scale(self, statistics: Statistics) -> Tensor:
-        return (statistics.scale[self._left] * statistics.scale[self._right])[:, None]
+        return statistics.scale[self._left] * statistics.scale[self._right]
 
     def _coefficients(self, results: Tensor) -> Tensor:
-        return results.flatten(1)[:, self._index] * self._sign
+        return torch.view_as_real(results.resolve_conj()).flatten(1)[:, self._index] * self._sign
 
     def _chunk(self, device: torch.device) -> int:
         """Return how many fields go together: few enough for the caches of a processor."""

@@ -11,20 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wavemill.channels import Response, forward, inverse
+from wavemill.boxes import Box, box_of, crop, larger, pad, smaller, to_conjugate_field, to_spectrum
+from wavemill.channels import Response
 from wavemill.covariances import (
     GramBlock,
     Pairs,
     PowerBlock,
     ShiftBlock,
     Stack,
-    column_weights,
+    as_complex,
     keep_buffer,
 )
 from wavemill.filters import bump_steerable
@@ -73,19 +75,22 @@ class Schedule(nn.Module):
         self.shape, self.dtype, self._angles = table.shape, dtype, angles
         self._points = math.prod(table.shape)
         self._bands = _bands(angles)
-        self._halves = {s: _half_planes(table, s, found) for s, found in self._bands.items()}
-        for scale, halves in self._halves.items():
-            keep_buffer(self, _name(scale), _as_filters(halves, scale[0]).to(dtype.to_complex()))
-        self._columns: dict[Group, int] = {}  # of the spectra of groups that need one
-        self._spatial: set[Group] = set()  # groups whose planes are needed
+        self._channels = spans(angles)
+        self._filters = {s: _filters(table, s, found) for s, found in self._bands.items()}
+        self._boxes: dict[Group, Box] = {}  # of groups whose spectra are needed
+        self._spatial: set[Group] = set()  # groups whose fields are needed
         self._blocks = nn.ModuleList()
         self._plan(rows)
-        del self._halves
+        for scale, filters in self._filters.items():
+            keep_buffer(self, _name(scale), filters.to(dtype.to_complex()))
+        for group, chosen in self._choices().items():
+            keep_buffer(self, _name(group), chosen)
+        del self._filters
 
     def evaluate(
         self, x: Tensor, means: Tensor | None, pull: Pull | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the covariances ``(batch, row, 2)`` and, with ``pull``, the gradient.
+        """Return the covariances ``(batch, row)``, complex, and with ``pull`` the gradient.
 
         Parameters
         ----------
@@ -94,168 +99,143 @@ class Schedule(nn.Module):
         means
             Complex means of the channels, None for each field's own.
         pull
-            Given the places and values of some results, returns d(sum over fields)/d(results).
+            Given the places and values c of some results, returns g: d(loss) = Re sum conj(g) dc.
         """
-        x_hat = torch.fft.rfft2(x, norm="forward")
-        power = x_hat.real.square() + x_hat.imag.square()
-        pass_ = _Pass(x_hat, power, pull is not None)
+        pass_ = _Pass(torch.fft.fft2(x, norm="forward"))
         results = []
         for step in self.steps:
             pass_.stacks[step.group] = self._stack(pass_, step.group, means)
             for rows, first, second, block in step.blocks:
-                results.append(self._compare(pass_, block, first, second))
+                results.append(_compare(pass_, block, first, second))
                 if pull is not None:
-                    self._pull(pass_, block, first, second, pull(rows, results[-1]))
-            self._drop(pass_, step)
-        return torch.cat(results, dim=1), pass_.gradient(x.shape[-2:])
+                    _pull(pass_, block, first, second, pull(rows, results[-1]))
+            self._drop(pass_, step, pull is not None)
+        return torch.cat(results, dim=1), None if pull is None else pass_.gradient()
 
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means, complex, and variances of all channels of one field, ``(channel,)``.
 
         In two passes: at the coarsest scales a modulus varies by a thousandth of its mean.
         """
-        pass_ = _Pass(torch.fft.rfft2(x, norm="forward"), torch.empty(0), False)
+        pass_ = _Pass(torch.fft.fft2(x, norm="forward"))
         means, variances = [], []
         for step in self.steps:
-            planes = self._planes(pass_, step.group)[0].flatten(1)
-            mean = planes.mean(-1, keepdim=True)
-            variance = (planes - mean).square().mean(-1)
-            means.append(_join(mean[:, 0], step.group))
-            variances.append(_join(variance, step.group))
+            field = self._harmonic(pass_, step.group)[0].flatten(1)
+            means.append(as_complex(field.mean(-1)))
+            variances.append((field - field.mean(-1, keepdim=True)).abs().square().mean(-1))
             for scale in step.last_scales:
-                pass_.responses.pop(scale)
-        return torch.cat(means), torch.cat([v.real + v.imag for v in variances])
+                pass_.responses.pop(scale, None)
+        return torch.cat(means), torch.cat(variances)
 
     def memory(self, gradient: bool) -> int:
-        """Return an upper bound in bytes for one field."""
-        item = torch.finfo(self.dtype).bits // 8 * self._points
+        """Return an upper bound in bytes of :meth:`evaluate` for one field."""
         alive: dict[Group, float] = {}
         scales: dict[Scale, float] = {}
         most = 0.0
         for step in self.steps:
-            group, parts = step.group, len(self._angles[step.group]) * parts_of(step.group)
-            scales[group[:2]] = 5.5 * len(self._bands[group[:2]]) * (2 if gradient else 1)
-            alive[group] = parts * (1 + 1.1 * (group in self._columns)) * (2 if gradient else 1)
-            working = 4 * parts if gradient else 2 * parts
-            most = max(most, sum(alive.values()) + sum(scales.values()) + working)
+            group, count = step.group, len(self._angles[step.group])
+            scales[group[:2]] = len(self._bands[group[:2]]) * (14 if gradient else 8)
+            alive[group] = count * (8 if gradient else 4)
+            most = max(most, sum(alive.values()) + sum(scales.values()) + 12 * count)
             for old in step.last:
                 alive.pop(old)
             for old_scale in step.last_scales:
                 scales.pop(old_scale)
-        return int((most + 8) * item)
+        return int(most + 16) * self._points * torch.finfo(self.dtype).bits // 8
 
     def _response(self, pass_: _Pass, scale: Scale) -> Response:
         if scale not in pass_.responses:
             filters = getattr(self, _name(scale))
-            spectrum = pass_.x_hat[:, None, :, : filters.shape[-1]] * filters
+            spectrum = crop(pass_.x_hat, _box(filters))[:, None] * filters
             pass_.responses[scale] = Response(spectrum, self.shape, scale[0])
         return pass_.responses[scale]
 
-    def _planes(self, pass_: _Pass, group: Group) -> Tensor:
-        planes = self._response(pass_, group[:2]).harmonic(group[2])
-        chosen = self._chosen(group)
-        return planes if chosen is None else planes[:, chosen]
+    def _harmonic(self, pass_: _Pass, group: Group) -> Tensor:
+        harmonic = self._response(pass_, group[:2]).harmonic(group[2])
+        chosen = getattr(self, _name(group))
+        return harmonic if chosen is None else harmonic[:, chosen]
 
     def _stack(self, pass_: _Pass, group: Group, means: Tensor | None) -> Stack:
         """Return what the blocks need of a group, centred."""
         if is_linear(group):
-            spatial, chosen = group in self._spatial, self._chosen(group)
-            if not spatial and group not in self._columns:
-                return Stack()
-            spectrum = self._response(pass_, group[:2]).spectrum
-            spectrum = spectrum if chosen is None else spectrum[:, chosen]
-            return Stack(self._planes(pass_, group) if spatial else None, spectrum)
-        planes = self._planes(pass_, group)
-        centred = planes - (
-            planes.mean((-2, -1), keepdim=True) if means is None else self._mean(means, group)
-        )
-        columns = self._columns.get(group)
-        return Stack(centred, None if columns is None else forward(centred, columns))
-
-    def _mean(self, means: Tensor, group: Group) -> Tensor:
-        mean = means[self._channels[group]]
-        parts = [mean.real, mean.imag][: parts_of(group)]
-        return torch.cat(parts)[:, None, None]
-
-    def _compare(self, pass_: _Pass, block: Block, first: Group, second: Group) -> Tensor:
-        if isinstance(block, PowerBlock):
-            return block.evaluate(pass_.power)
-        return block.evaluate(pass_.stacks[first], pass_.stacks[second])
-
-    def _pull(
-        self, pass_: _Pass, block: Block, first: Group, second: Group, gradient: Tensor
-    ) -> None:
-        if isinstance(block, PowerBlock):
-            block.pull(gradient, pass_.power_gradient)
+            field = self._harmonic(pass_, group) if group in self._spatial else None
+            spectrum = None
+            if group in self._boxes:
+                spectrum = self._response(pass_, group[:2]).spectrum
+                chosen = getattr(self, _name(group))
+                spectrum = spectrum if chosen is None else spectrum[:, chosen]
+            return Stack(True, field, spectrum)
+        field = self._harmonic(pass_, group)
+        if means is None:
+            field = field - field.mean((-2, -1), keepdim=True)
         else:
-            block.pull(gradient, pass_.stacks[first], pass_.stacks[second])
+            mean = means[self._channels[group], None, None]
+            field = field - (mean if field.is_complex() else mean.real)
+        box = self._boxes.get(group)
+        return Stack(False, field, None if box is None else to_spectrum(field, box))
 
-    def _drop(self, pass_: _Pass, step: Step) -> None:
+    def _drop(self, pass_: _Pass, step: Step, differentiate: bool) -> None:
         """Forget groups and scales that nothing needs any more, handing on their gradients."""
         for group in step.last:
             stack = pass_.stacks.pop(group)
-            if pass_.differentiate:
+            if differentiate:
                 self._return(pass_, group, stack)
         for scale in step.last_scales:
             response = pass_.responses.pop(scale, None)
-            if pass_.differentiate and response is not None:
+            if differentiate and response is not None:
                 self._add_to_field(pass_, scale, response.pulled())
 
     def _return(self, pass_: _Pass, group: Group, stack: Stack) -> None:
         """Hand a group's gradient to its scale, or, of a spectrum linear in x, to the field."""
-        spectral, planes = stack.spectrum_gradient, stack.plane_gradient
-        chosen = self._chosen(group)
-        if spectral is not None:
-            if is_linear(group):
-                self._add_to_field(pass_, group[:2], spectral, chosen)
-            else:
-                pulled = inverse(spectral, self.shape)
-                planes = pulled if planes is None else planes.add_(pulled)
-        if planes is not None:
-            response = self._response(pass_, group[:2])
-            if chosen is not None:
-                whole = planes.new_zeros(len(planes), *response.harmonic(group[2]).shape[1:])
-                planes = whole.index_copy_(1, chosen, planes)
-            response.pull(group[2], planes)
+        spectral, chosen = stack.spectrum_gradient, getattr(self, _name(group))
+        conjugate = None if stack.field_gradient is None else stack.field_gradient.conj()
+        if spectral is not None and stack.linear:
+            self._add_to_field(pass_, group[:2], spectral, chosen)
+        elif spectral is not None:
+            pulled = to_conjugate_field(spectral, self.shape)
+            pulled = pulled if group[2] and not group[0] else pulled.real
+            conjugate = pulled if conjugate is None else pulled + conjugate
+        if conjugate is None:
+            return
+        response = self._response(pass_, group[:2])
+        if chosen is not None:
+            whole = torch.zeros_like(response.harmonic(group[2]))
+            conjugate = whole.index_copy_(1, chosen, conjugate.resolve_conj())
+        response.pull(group[2], conjugate)
 
     def _add_to_field(
         self, pass_: _Pass, scale: Scale, spectral: Tensor | None, chosen: Tensor | None = None
     ) -> None:
-        """Add a gradient of ``x^ psi`` to that of x^: even filters are real, odd ones imaginary."""
+        """Add a gradient of ``x^ psi`` to that of x^."""
         if spectral is None:
             return
         filters = getattr(self, _name(scale))
         filters = filters if chosen is None else filters[chosen]
-        into = pass_.field_gradient[..., : filters.shape[-1]]
-        planes = len(filters) if scale[0] else len(filters) // 2
-        into.add_((filters[:planes] * spectral[:, :planes]).sum(1))
-        if not scale[0]:
-            into.sub_((filters[planes:] * spectral[:, planes:]).sum(1))
+        pass_.pull_field((spectral * filters).sum(1))
 
-    def _chosen(self, group: Group) -> Tensor | None:
-        """Return which of its scale's planes a group takes; None for all."""
-        bands, angles = self._bands[group[:2]], self._angles[group]
-        if angles == bands:
-            return None
-        index = [bands.index(angle) for angle in angles]
-        both = index + [len(bands) + i for i in index] if parts_of(group) == 2 else index
-        return torch.tensor(both, device=getattr(self, _name(group[:2])).device)
+    def _choices(self) -> dict[Group, Tensor | None]:
+        """Return which of its scale's angles each group takes; None for all."""
+        choices: dict[Group, Tensor | None] = {}
+        for group, angles in self._angles.items():
+            bands = self._bands[group[:2]]
+            index = torch.tensor([bands.index(angle) for angle in angles])
+            choices[group] = None if angles == bands else index
+        return choices
 
     def _plan(self, rows: Rows) -> None:
         """Sort rows into blocks, each due with the later of its groups."""
         self.steps = [Step(group) for group in self._angles]
-        self._channels = spans(self._angles)
         place = {group: step for step, group in enumerate(self._angles)}
         drafts = list(self._drafts(rows, place))
         self._request_spectra(drafts)
         order, start = [], 0
-        for due, (a, b), members, shifted, mirrored in sorted(drafts, key=lambda d: (d[0], d[1])):
-            block = self._block(rows[members], a, b, shifted, mirrored)
+        for draft in sorted(drafts, key=lambda draft: draft.key):
+            block = self._block(rows[draft.members], draft)
             self._blocks.append(block)
-            span = slice(start, start + len(members))
-            self.steps[due].blocks.append((span, a, b, block))
-            order.append(members)
-            start += len(members)
+            span = slice(start, start + len(draft.members))
+            self.steps[draft.due].blocks.append((span, draft.first, draft.second, block))
+            order.append(draft.members)
+            start = span.stop
         self.order = np.concatenate(order)
         self._plan_ends(place)
 
@@ -264,71 +244,71 @@ class Schedule(nn.Module):
         moved = (rows["shift_y"] != 0) | (rows["shift_x"] != 0)
         names = ("j1", "l1", "k1", "j2", "l2", "k2")
         _, pair = np.unique(np.stack([rows[name] for name in names]), axis=1, return_inverse=True)
-        pair = pair.reshape(-1)
-        shifted = np.isin(pair, pair[moved])
-        sides = zip(groups(rows, "1"), groups(rows, "2"), strict=True)
-        keys = [
-            (a, b, bool(shift) and not (is_linear(a) and is_linear(b)), bool(mirror))
-            for (a, b), shift, mirror in zip(sides, shifted, rows["k2"] < 0, strict=True)
-        ]
-        for key in set(keys):
-            a, b, shift, mirror = key
-            members = np.array([row for row, other in enumerate(keys) if other == key])
-            yield max(place[a], place[b]), (a, b), members, shift, mirror
+        shifted = np.isin(pair.reshape(-1), pair.reshape(-1)[moved])
+        members: dict[tuple[Group, Group, bool, bool], list[int]] = {}
+        sides = zip(groups(rows, "1"), groups(rows, "2"), shifted, rows["k2"] < 0, strict=True)
+        for row, (a, b, shift, mirrored) in enumerate(sides):
+            apart = bool(shift) and not (is_linear(a) and is_linear(b))
+            members.setdefault((a, b, apart, bool(mirrored)), []).append(row)
+        for (a, b, apart, mirrored), chosen in members.items():
+            yield Draft(max(place[a], place[b]), a, b, apart, mirrored, np.array(chosen))
 
     def _request_spectra(self, drafts: list[Draft]) -> None:
-        """Decide which groups need spectra, and how many columns of them."""
-        for _, (a, b), _, shifted, _ in drafts:
-            if shifted:
-                self._request(a, b)
-        for _, (a, b), _, shifted, _ in drafts:
-            if shifted or (is_linear(a) and is_linear(b)):
+        """Decide which groups need spectra, and how much of them."""
+        for draft in drafts:
+            if draft.shifted:
+                self._request(draft)
+        for draft in drafts:
+            if draft.shifted or (is_linear(draft.first) and is_linear(draft.second)):
                 continue
-            if self._in_frequency(a, b):
-                self._request(a, b)
+            if self._in_frequency(draft):
+                self._request(draft)
             else:
-                self._spatial |= {a, b}
+                self._spatial |= {draft.first, draft.second}
 
-    def _request(self, a: Group, b: Group) -> None:
-        for group in (a, b):
-            self._columns[group] = max(self._columns.get(group, 0), self._common(a, b))
+    def _request(self, draft: Draft) -> None:
+        box = self._common(draft)
+        for group in (draft.first, draft.second):
+            self._boxes[group] = larger(self._boxes.get(group, box), box)
 
-    def _in_frequency(self, a: Group, b: Group) -> bool:
+    def _in_frequency(self, draft: Draft) -> bool:
         """Tell whether products are cheaper there: one linear, the other transformed anyway."""
+        a, b = draft.first, draft.second
         linear, other = (a, b) if is_linear(a) else (b, a)
-        return is_linear(linear) and other in self._columns
+        return is_linear(linear) and other in self._boxes and not draft.mirrored
 
-    def _common(self, a: Group, b: Group) -> int:
-        """Return the columns beyond which one of two groups holds nothing."""
-        return min(
-            self._halves[g[:2]].shape[-1] if is_linear(g) else self.shape[1] // 2 + 1
-            for g in (a, b)
+    def _common(self, draft: Draft) -> Box:
+        """Return the frequencies beyond which one of two groups holds nothing."""
+        boxes = (
+            _box(self._filters[group[:2]]) if is_linear(group) else self.shape
+            for group in (draft.first, draft.second)
         )
+        return smaller(*boxes)
 
-    def _block(self, rows: Rows, a: Group, b: Group, shifted: bool, mirrored: bool) -> Block:
+    def _block(self, rows: Rows, draft: Draft) -> Block:
+        a, b = draft.first, draft.second
         pairs = Pairs(
             np.searchsorted(self._angles[a], rows["l1"]),
             np.searchsorted(self._angles[b], rows["l2"]),
             np.column_stack([rows["shift_y"], rows["shift_x"]]),
             (len(self._angles[a]), len(self._angles[b])),
-            (parts_of(a), parts_of(b)),
-            mirrored,
+            draft.mirrored,
         )
+        box = self._common(draft)
         if is_linear(a) and is_linear(b):
-            return PowerBlock(pairs, (self._bank(a), self._bank(b)), self.shape, self.dtype)
+            banks = (crop(self._bank(a), box), crop(self._bank(b), box))
+            return PowerBlock(pairs, banks, self.shape, self.dtype)
         scale = math.prod(1.0 if is_linear(group) else 1 / self._points for group in (a, b))
-        if shifted:
-            return ShiftBlock(
-                pairs, scale, self._common(a, b), self.shape, not is_linear(b), self.dtype
-            )
-        if self._in_frequency(a, b):
-            weight = column_weights(self.shape[1], self._common(a, b))
-            return GramBlock(pairs, scale, weight, self.dtype)
-        return GramBlock(pairs, 1 / self._points, None, self.dtype)
+        if draft.shifted:
+            auto = a == b and not draft.mirrored and bool((pairs.first == pairs.second).all())
+            return ShiftBlock(pairs, scale, box, self.shape, is_linear(a), auto, self.dtype)
+        if self._in_frequency(draft):
+            return GramBlock(pairs, scale, box)
+        return GramBlock(pairs, 1 / self._points, None)
 
     def _bank(self, group: Group) -> Tensor:
         bands = self._bands[group[:2]]
-        return self._halves[group[:2]][:, [bands.index(angle) for angle in self._angles[group]]]
+        return self._filters[group[:2]][[bands.index(angle) for angle in self._angles[group]]]
 
     def _plan_ends(self, place: dict[Group, int]) -> None:
         """Note after which step each group and each scale is needed no more."""
@@ -343,37 +323,68 @@ class Schedule(nn.Module):
             self.steps[due].last_scales.append(scale)
 
 
-Draft = tuple[int, tuple[Group, Group], NDArray[np.int64], bool, bool]
+@dataclass(frozen=True)
+class Draft:
+    """A block to be: two groups, and which rows."""
+
+    due: int
+    first: Group
+    second: Group
+    shifted: bool
+    mirrored: bool
+    members: NDArray[np.int64]
+
+    @property
+    def key(self) -> tuple[int, Group, Group, bool, bool]:
+        """What blocks are sorted by."""
+        return self.due, self.first, self.second, self.shifted, self.mirrored
 
 
 class _Pass:
     """What exists while one batch of fields goes through."""
 
-    def __init__(self, x_hat: Tensor, power: Tensor, differentiate: bool) -> None:
-        self.x_hat, self.power, self.differentiate = x_hat, power, differentiate
+    def __init__(self, x_hat: Tensor) -> None:
+        self.x_hat = x_hat
         self.stacks: dict[Group, Stack] = {}
         self.responses: dict[Scale, Response] = {}
-        if differentiate:
-            self.field_gradient = torch.zeros_like(x_hat)
-            self.power_gradient = torch.zeros_like(power)
+        self._field_gradient = torch.zeros_like(x_hat.detach())
+        self._power_gradient = torch.zeros_like(self._field_gradient.real)
 
-    def gradient(self, shape: torch.Size) -> Tensor | None:
+    @cached_property
+    def power(self) -> Tensor:
+        """|x^|^2."""
+        return self.x_hat.real.square() + self.x_hat.imag.square()
+
+    def pull_field(self, gradient: Tensor) -> None:
+        """Add to the gradient of x^."""
+        self._field_gradient.add_(pad(gradient, _box(self.x_hat)))
+
+    def pull_power(self, gradient: Tensor) -> None:
+        """Add to the gradient of the power."""
+        self._power_gradient.add_(pad(gradient, _box(self.x_hat)))
+
+    def gradient(self) -> Tensor:
         """Return the gradient of the fields."""
-        if not self.differentiate:
-            return None
-        whole = self.field_gradient.addcmul_(self.x_hat, self.power_gradient, value=2)
-        gradient: Tensor = torch.fft.irfft2(whole, s=shape, norm="forward") / math.prod(shape)
-        return gradient
+        whole = self._field_gradient + 2 * self._power_gradient * self.x_hat
+        return torch.fft.ifft2(whole).real
+
+
+def _compare(pass_: _Pass, block: Block, first: Group, second: Group) -> Tensor:
+    if isinstance(block, PowerBlock):
+        return block.evaluate(pass_.power)
+    return block.evaluate(pass_.stacks[first], pass_.stacks[second])
+
+
+def _pull(pass_: _Pass, block: Block, first: Group, second: Group, g: Tensor) -> None:
+    if isinstance(block, PowerBlock):
+        pass_.pull_power(block.pull(g))
+    else:
+        block.pull(g, pass_.stacks[first], pass_.stacks[second])
 
 
 def is_linear(group: Group) -> bool:
     """Tell whether a group is x * psi itself, without mean."""
     return group[2] == 1 and not group[0]
-
-
-def parts_of(group: Group) -> int:
-    """Return the planes a channel: 1 for real, 2 for complex fields."""
-    return 1 if group[0] or group[2] == 0 else 2
 
 
 def groups(rows: Rows, side: str) -> list[Group]:
@@ -406,30 +417,18 @@ def _bands(angles: dict[Group, list[int]]) -> dict[Scale, list[int]]:
     return {scale: sorted(members) for scale, members in bands.items()}
 
 
-def _half_planes(table: MomentTable, scale: Scale, angles: list[int]) -> Tensor:
-    """Return even and odd parts of a scale's filters, ``(2, angle, y, column)`` float64."""
+def _filters(table: MomentTable, scale: Scale, angles: list[int]) -> Tensor:
+    """Return a scale's filters in their box, ``(angle, y, x)`` float64."""
     low_pass, j = scale
     if low_pass:
-        bank = bump_steerable.low_pass(table.shape, table.low_pass[j])[None]
-    else:
-        bank = bump_steerable.wavelets_at(table.shape, j, angles, table.L)
-    mirrored = bank.flip((-2, -1)).roll((1, 1), (-2, -1))
-    halves = torch.stack([bank + mirrored, bank - mirrored])[..., : table.shape[1] // 2 + 1] / 2
-    columns = int(torch.nonzero(halves.abs().amax((0, 1, 2))).max()) + 1
-    return halves[..., :columns]
+        return bump_steerable.low_pass(table.shape, table.low_pass[j])[None]
+    bank = bump_steerable.wavelets_at(table.shape, j, angles, table.L)
+    return crop(bank, box_of(bank))
 
 
-def _as_filters(halves: Tensor, low_pass: bool) -> Tensor:
-    """Return the filters of real and imaginary planes, ``e`` and ``-i o``; low passes are even."""
-    even, odd = halves
-    return even + 0j if low_pass else torch.cat([even + 0j, -1j * odd])
+def _box(spectra: Tensor) -> Box:
+    return spectra.shape[-2], spectra.shape[-1]
 
 
-def _name(scale: Scale) -> str:
-    return f"_filters_{'phi' if scale[0] else 'psi'}_{scale[1]}"
-
-
-def _join(values: Tensor, group: Group) -> Tensor:
-    """Return one complex number a channel from one real number a plane."""
-    parts = (*values.chunk(parts_of(group)), torch.zeros_like(values))
-    return torch.complex(parts[0], parts[1])
+def _name(key: Scale | Group) -> str:
+    return "_" + "_".join([("phi" if key[0] else "psi"), *map(str, key[1:])])
