@@ -6,6 +6,8 @@ frequencies -a..a. Of a field whose spectrum fits a box it keeps everything.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -43,9 +45,19 @@ def pad(spectrum: Tensor, box: Box) -> Tensor:
     return spectrum
 
 
+def add_into(into: Tensor, spectrum: Tensor) -> None:
+    """Add ``spectrum`` to a larger box, in place."""
+    known, whole = _sizes(spectrum), _sizes(into)
+    if known == whole:
+        into.add_(spectrum)
+        return
+    for here, there in itertools.product(*map(_corners, known, whole)):
+        into[..., here[1], there[1]].add_(spectrum[..., here[0], there[0]])
+
+
 def to_spectrum(field: Tensor, box: Box) -> Tensor:
     """Return ``sum over u of field e^{-i w u}`` at the frequencies of ``box``."""
-    if tuple(field.shape[-2:]) == box:
+    if _sizes(field) == box:
         whole: Tensor = torch.fft.fft2(field)
         return whole
     rows = _crop(torch.fft.fft(field), -1, box[1])
@@ -55,7 +67,7 @@ def to_spectrum(field: Tensor, box: Box) -> Tensor:
 
 def to_field(spectrum: Tensor, shape: Box) -> Tensor:
     """Return ``sum over w of spectrum e^{i w u}``, complex, on the whole grid."""
-    if tuple(spectrum.shape[-2:]) == shape:
+    if _sizes(spectrum) == shape:
         whole: Tensor = torch.fft.ifft2(spectrum, norm="forward")
         return whole
     columns = torch.fft.ifft(_pad(spectrum, -2, shape[0]), dim=-2, norm="forward")
@@ -65,7 +77,7 @@ def to_field(spectrum: Tensor, shape: Box) -> Tensor:
 
 def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
     """Return ``sum over w of spectrum e^{-i w u}``, complex, on the whole grid."""
-    if tuple(spectrum.shape[-2:]) == shape:
+    if _sizes(spectrum) == shape:
         whole: Tensor = torch.fft.fft2(spectrum)
         return whole
     columns = torch.fft.fft(_pad(spectrum, -2, shape[0]), dim=-2)
@@ -76,6 +88,19 @@ def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
 def mirror(spectrum: Tensor) -> Tensor:
     """Return the spectrum at -w."""
     return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1))
+
+
+def _sizes(spectrum: Tensor) -> Box:
+    return spectrum.shape[-2], spectrum.shape[-1]
+
+
+def _corners(known: int, whole: int) -> list[tuple[slice, slice]]:
+    """Return where the two ends of an axis lie in a box and in a larger one."""
+    if known == whole:
+        return [(slice(None), slice(None))]
+    reach = known // 2
+    low, high = slice(0, reach + 1), slice(reach + 1, known)
+    return [(low, low), (high, slice(whole - reach, whole))]
 
 
 def _extent(there: Tensor) -> int:

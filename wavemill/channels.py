@@ -37,6 +37,7 @@ class Response:
         self._radial: Tensor | None = None  # of r, from moduli
         self._once: Tensor | None = None  # sum of p
         self._times_k: Tensor | None = None  # sum of k p
+        self._last: tuple[int, slice, Tensor, Tensor] | None = None  # k, angles, u^k, [z]^k
 
     @cached_property
     def field(self) -> Tensor:
@@ -44,29 +45,30 @@ class Response:
         field = to_field(self.spectrum, self.shape)
         return field.real.contiguous() if self.low_pass else field
 
-    def harmonic(self, k: int) -> Tensor:
-        """Return [z]^k, k >= 0; of low passes, y for k = 1 and abs(y) for k = 0."""
+    def harmonic(self, k: int, angles: slice) -> Tensor:
+        """Return [z]^k, k >= 0, of some angles; of low passes, y for k = 1 and abs(y) for k = 0."""
         if k == 1:
-            return self.field
+            return self.field[:, angles]
         if self.low_pass:
             return self.field.abs()
         if self.field.requires_grad:
-            return phase_harmonic(self.field, k)
-        return self._powers(k)[1] if k else self._polar[0]
+            return phase_harmonic(self.field[:, angles], k)
+        return self._powers(k, angles)[1] if k else self._polar[0][:, angles]
 
-    def pull(self, k: int, conjugate: Tensor) -> None:
+    def pull(self, k: int, angles: slice, conjugate: Tensor) -> None:
         """Take in the conjugate of a gradient of [z]^k; real for k = 0 and of low passes."""
         if self.low_pass:
             gradient = conjugate if k else conjugate * self.field.sign()
-            self._gradient = _plus(self._gradient, gradient)
+            self._gradient = self._plus(self._gradient, angles, gradient)
         elif k == 0:
-            self._radial = _plus(self._radial, conjugate)
+            self._radial = self._plus(self._radial, angles, conjugate)
         elif k == 1:
-            self._gradient = _plus(self._gradient, conjugate.conj().resolve_conj())
+            gradient = conjugate.conj().resolve_conj()
+            self._gradient = self._plus(self._gradient, angles, gradient)
         else:
-            p = conjugate * self._powers(k)[0]
-            self._times_k = p * k if self._times_k is None else self._times_k.add_(p, alpha=k)
-            self._once = _plus(self._once, p)
+            p = conjugate * self._powers(k, angles)[0]
+            self._once = self._plus(self._once, angles, p)
+            self._times_k = self._plus(self._times_k, angles, p, k)
 
     def pulled(self) -> Tensor | None:
         """Return the gradient of the spectrum from all that was taken in; None if nothing was."""
@@ -76,11 +78,18 @@ class Response:
             radial = once if radial is None else radial + once
         if radial is not None:
             polar = torch.complex(radial, torch.zeros_like(radial) if angular is None else angular)
-            unit = self._polar[1]
-            self._gradient = _plus(self._gradient, polar.mul_(unit))
+            polar = polar.mul_(self._polar[1])
+            self._gradient = polar if self._gradient is None else polar.add_(self._gradient)
         if self._gradient is None:
             return None
         return to_spectrum(self._gradient, (self.spectrum.shape[-2], self.spectrum.shape[-1]))
+
+    def _plus(self, known: Tensor | None, angles: slice, more: Tensor, factor: int = 1) -> Tensor:
+        """Return ``known + factor * more``, of whose angles ``more`` has some."""
+        if known is None:
+            known = torch.zeros(self.field.shape, dtype=more.dtype, device=more.device)
+        known[:, angles].add_(more, alpha=factor)
+        return known
 
     @cached_property
     def _polar(self) -> tuple[Tensor, Tensor]:
@@ -90,25 +99,15 @@ class Response:
         inverse = square.clamp_min(torch.finfo(square.dtype).tiny).rsqrt_()
         return square.mul_(inverse), torch.complex(real.mul_(inverse), imaginary.mul_(inverse))
 
-    def _powers(self, k: int) -> tuple[Tensor, Tensor]:
-        """Return u^k and [z]^k, k >= 1: squared and doubled from k / 2 where that was the last."""
+    def _powers(self, k: int, angles: slice) -> tuple[Tensor, Tensor]:
+        """Return u^k and [z]^k, k >= 1, from those of k // 2, which are often the last ones."""
+        unit = self._polar[1][:, angles]
         if k == 1:
-            return self._polar[1], self.field
-        if self._last[0] != k:
-            if self._last[0] * 2 != k:
-                half = self._powers(k // 2)
-            else:
-                half = self._last[1:]
-            unit, harmonic = half[0] * half[0], half[1] * half[0]
+            return unit, self.field[:, angles]
+        if self._last is None or self._last[:2] != (k, angles):
+            half = self._powers(k // 2, angles)
+            power, harmonic = half[0] * half[0], half[1] * half[0]
             if k % 2:
-                unit, harmonic = unit * self._polar[1], harmonic * self._polar[1]
-            self._last = (k, unit, harmonic)
-        return self._last[1:]
-
-    @cached_property
-    def _last(self) -> tuple[int, Tensor, Tensor]:
-        return 1, self._polar[1], self.field
-
-
-def _plus(known: Tensor | None, more: Tensor) -> Tensor:
-    return more if known is None else known.add_(more)
+                power, harmonic = power * unit, harmonic * unit
+            self._last = (k, angles, power, harmonic)
+        return self._last[2:]

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wavemill.boxes import Box, crop, mirror, pad
+from wavemill.boxes import Box, add_into, crop, mirror, pad
 
 Indices = NDArray[np.int64]
 
@@ -52,12 +51,15 @@ class Stack:
         self.linear, self.field, self.spectrum = linear, field, spectrum
         self.field_gradient: Tensor | None = None
         self.spectrum_gradient: Tensor | None = None
+        self._cut: dict[tuple[Box, bool], Tensor] = {}
 
-    @cached_property
-    def conjugate(self) -> Tensor:
-        """The conjugate spectrum."""
+    def within(self, box: Box, conjugate: bool = False) -> Tensor:
+        """Return the spectrum, or its conjugate, within a box."""
         assert self.spectrum is not None
-        return self.spectrum.conj().resolve_conj()
+        if (box, conjugate) not in self._cut:
+            cut = crop(self.spectrum, box)
+            self._cut[box, conjugate] = cut.conj().resolve_conj() if conjugate else cut
+        return self._cut[box, conjugate]
 
     def pull_field(self, gradient: Tensor) -> None:
         """Add to the gradient of the fields."""
@@ -70,12 +72,15 @@ class Stack:
         """Add to the gradient of the spectra, or of the ``chosen`` ones, from a smaller box."""
         known, spectrum = self.spectrum_gradient, self.spectrum
         assert spectrum is not None
-        gradient = pad(gradient, (spectrum.shape[-2], spectrum.shape[-1]))
-        if chosen is not None:
-            known = torch.zeros_like(spectrum) if known is None else known
-            self.spectrum_gradient = known.index_add_(1, chosen, gradient)
+        if known is None and chosen is None and gradient.shape == spectrum.shape:
+            self.spectrum_gradient = gradient
+            return
+        if known is None:
+            self.spectrum_gradient = known = torch.zeros_like(spectrum)
+        if chosen is None:
+            add_into(known, gradient)
         else:
-            self.spectrum_gradient = gradient if known is None else known.add_(gradient)
+            known.index_add_(1, chosen, pad(gradient, (spectrum.shape[-2], spectrum.shape[-1])))
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ class GramBlock(nn.Module):
     def evaluate(self, a: Stack, b: Stack) -> Tensor:
         """Return the covariances ``(batch, row)``."""
         left, right = self._sides(a, b)
-        gram = left @ (right if self._mirrored else right.conj()).transpose(-1, -2)
+        right = right.mT if self._mirrored else right.mH
+        gram = torch.stack([a @ b for a, b in zip(left, right, strict=True)])
         return as_complex(gram.flatten(1)[:, self._pick] * self._scale)
 
     def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
@@ -158,8 +164,7 @@ class GramBlock(nn.Module):
         if self._box is None:
             assert stack.field is not None
             return stack.field.flatten(2)
-        assert stack.spectrum is not None
-        return crop(stack.spectrum, self._box).flatten(2)
+        return stack.within(self._box).flatten(2)
 
     def _add(self, stack: Stack, gradient: Tensor) -> None:
         if self._box is None:
@@ -248,10 +253,11 @@ class ShiftBlock(nn.Module):
         """Return the spectra of each pair: the left one, and the conjugate of the right one's."""
         first, second = (a, self._first), (b, self._second)
         (left, i), (right, k) = (second, first) if self._swapped else (first, second)
-        assert left.spectrum is not None
-        assert right.spectrum is not None
-        conjugate = mirror(right.spectrum) if self._mirrored else right.conjugate
-        return _take(crop(left.spectrum, self._box), i), _take(crop(conjugate, self._box), k)
+        if self._mirrored:
+            conjugate = mirror(right.within(self._box))
+        else:
+            conjugate = right.within(self._box, conjugate=True)
+        return _take(left.within(self._box), i), _take(conjugate, k)
 
 
 class PowerBlock(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wavemill.boxes import Box, box_of, crop, larger, pad, smaller, to_conjugate_field, to_spectrum
+from wavemill.boxes import Box, add_into, box_of, crop, larger, smaller, to_conjugate_field, to_spectrum
 from wavemill.channels import Response
 from wavemill.covariances import (
     GramBlock,
@@ -33,7 +33,7 @@ from wavemill.filters import bump_steerable
 from wavemill.pairs import LOW_PASS, MomentTable, Rows
 
 Scale = tuple[bool, int]  # is a low pass, index j
-Group = tuple[bool, int, int]  # and harmonic k >= 0: channels of all angles
+Group = tuple[bool, int, int, int]  # and harmonic k >= 0, and the first angle: some channels
 Pull = Callable[[slice, Tensor], Tensor]  # results' places and values -> gradient of them
 Block = GramBlock | ShiftBlock | PowerBlock
 
@@ -79,12 +79,12 @@ class Schedule(nn.Module):
         self._filters = {s: _filters(table, s, found) for s, found in self._bands.items()}
         self._boxes: dict[Group, Box] = {}  # of groups whose spectra are needed
         self._spatial: set[Group] = set()  # groups whose fields are needed
+        self._centred: set[Group] = set()  # whose mean matters: x * psi has none, nor meets one
         self._blocks = nn.ModuleList()
         self._plan(rows)
         for scale, filters in self._filters.items():
             keep_buffer(self, _name(scale), filters.to(dtype.to_complex()))
-        for group, chosen in self._choices().items():
-            keep_buffer(self, _name(group), chosen)
+        self._place = {group: self._placed(group) for group in angles}
         del self._filters
 
     def evaluate(
@@ -151,9 +151,7 @@ class Schedule(nn.Module):
         return pass_.responses[scale]
 
     def _harmonic(self, pass_: _Pass, group: Group) -> Tensor:
-        harmonic = self._response(pass_, group[:2]).harmonic(group[2])
-        chosen = getattr(self, _name(group))
-        return harmonic if chosen is None else harmonic[:, chosen]
+        return self._response(pass_, group[:2]).harmonic(group[2], self._place[group])
 
     def _stack(self, pass_: _Pass, group: Group, means: Tensor | None) -> Stack:
         """Return what the blocks need of a group, centred."""
@@ -161,18 +159,19 @@ class Schedule(nn.Module):
             field = self._harmonic(pass_, group) if group in self._spatial else None
             spectrum = None
             if group in self._boxes:
-                spectrum = self._response(pass_, group[:2]).spectrum
-                chosen = getattr(self, _name(group))
-                spectrum = spectrum if chosen is None else spectrum[:, chosen]
+                spectrum = self._response(pass_, group[:2]).spectrum[:, self._place[group]]
             return Stack(True, field, spectrum)
         field = self._harmonic(pass_, group)
-        if means is None:
-            field = field - field.mean((-2, -1), keepdim=True)
-        else:
-            mean = means[self._channels[group], None, None]
-            field = field - (mean if field.is_complex() else mean.real)
+        if group in self._centred:
+            field = self._centre(field, group, means)
         box = self._boxes.get(group)
         return Stack(False, field, None if box is None else to_spectrum(field, box))
+
+    def _centre(self, field: Tensor, group: Group, means: Tensor | None) -> Tensor:
+        if means is None:
+            return field - field.mean((-2, -1), keepdim=True)
+        mean = means[self._channels[group], None, None]
+        return field - (mean if field.is_complex() else mean.real)
 
     def _drop(self, pass_: _Pass, step: Step, differentiate: bool) -> None:
         """Forget groups and scales that nothing needs any more, handing on their gradients."""
@@ -182,51 +181,41 @@ class Schedule(nn.Module):
                 self._return(pass_, group, stack)
         for scale in step.last_scales:
             response = pass_.responses.pop(scale, None)
-            if differentiate and response is not None:
-                self._add_to_field(pass_, scale, response.pulled())
+            spectral = response.pulled() if differentiate and response is not None else None
+            if spectral is not None:
+                pass_.pull_field((spectral * getattr(self, _name(scale))).sum(1))
 
     def _return(self, pass_: _Pass, group: Group, stack: Stack) -> None:
         """Hand a group's gradient to its scale, or, of a spectrum linear in x, to the field."""
-        spectral, chosen = stack.spectrum_gradient, getattr(self, _name(group))
+        spectral, place = stack.spectrum_gradient, self._place[group]
         conjugate = None if stack.field_gradient is None else stack.field_gradient.conj()
         if spectral is not None and stack.linear:
-            self._add_to_field(pass_, group[:2], spectral, chosen)
+            filters = getattr(self, _name(group[:2]))[place]
+            pass_.pull_field((spectral * filters).sum(1))
         elif spectral is not None:
             pulled = to_conjugate_field(spectral, self.shape)
             pulled = pulled if group[2] and not group[0] else pulled.real
             conjugate = pulled if conjugate is None else pulled + conjugate
-        if conjugate is None:
-            return
-        response = self._response(pass_, group[:2])
-        if chosen is not None:
-            whole = torch.zeros_like(response.harmonic(group[2]))
-            conjugate = whole.index_copy_(1, chosen, conjugate.resolve_conj())
-        response.pull(group[2], conjugate)
+        if conjugate is not None:
+            self._response(pass_, group[:2]).pull(group[2], place, conjugate)
 
-    def _add_to_field(
-        self, pass_: _Pass, scale: Scale, spectral: Tensor | None, chosen: Tensor | None = None
-    ) -> None:
-        """Add a gradient of ``x^ psi`` to that of x^."""
-        if spectral is None:
-            return
-        filters = getattr(self, _name(scale))
-        filters = filters if chosen is None else filters[chosen]
-        pass_.pull_field((spectral * filters).sum(1))
-
-    def _choices(self) -> dict[Group, Tensor | None]:
-        """Return which of its scale's angles each group takes; None for all."""
-        choices: dict[Group, Tensor | None] = {}
-        for group, angles in self._angles.items():
-            bands = self._bands[group[:2]]
-            index = torch.tensor([bands.index(angle) for angle in angles])
-            choices[group] = None if angles == bands else index
-        return choices
+    def _placed(self, group: Group) -> slice:
+        """Return where a group's angles are among those of its scale."""
+        bands, angles = self._bands[group[:2]], self._angles[group]
+        start = bands.index(angles[0])
+        return slice(start, start + len(angles))
 
     def _plan(self, rows: Rows) -> None:
         """Sort rows into blocks, each due with the later of its groups."""
         self.steps = [Step(group) for group in self._angles]
         place = {group: step for step, group in enumerate(self._angles)}
         drafts = list(self._drafts(rows, place))
+        self._centred = {
+            group
+            for draft in drafts
+            for group in (draft.first, draft.second)
+            if not is_linear(draft.first) and not is_linear(draft.second)
+        }
         self._request_spectra(drafts)
         order, start = [], 0
         for draft in sorted(drafts, key=lambda draft: draft.key):
@@ -357,11 +346,11 @@ class _Pass:
 
     def pull_field(self, gradient: Tensor) -> None:
         """Add to the gradient of x^."""
-        self._field_gradient.add_(pad(gradient, _box(self.x_hat)))
+        add_into(self._field_gradient, gradient)
 
     def pull_power(self, gradient: Tensor) -> None:
         """Add to the gradient of the power."""
-        self._power_gradient.add_(pad(gradient, _box(self.x_hat)))
+        add_into(self._power_gradient, gradient)
 
     def gradient(self) -> Tensor:
         """Return the gradient of the fields."""
@@ -388,19 +377,33 @@ def is_linear(group: Group) -> bool:
 
 
 def groups(rows: Rows, side: str) -> list[Group]:
-    """Return the group of one side of each row; the sign of k2 is the block's business."""
+    """Return the group of one side of each row; the sign of k2 is the block's business.
+
+    Harmonics k >= 2 are numerous and never compared across angles by the shifts of models, so each
+    angle is a group by itself if any row shifts it: what is at work at a time then fits into caches.
+    Otherwise all angles of a scale and harmonic, from the first to the last in use, are one.
+    """
     low_pass = rows["l" + side] == LOW_PASS
-    columns = (low_pass, rows["j" + side], np.abs(rows["k" + side]))
+    k = np.abs(rows["k" + side])
+    alone = (k >= 2) & ~low_pass & np.isin(k, _shifted_harmonics(rows))
+    angle = np.where(alone, rows["l" + side], LOW_PASS)
+    columns = (low_pass, rows["j" + side], k, angle)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+def _shifted_harmonics(rows: Rows) -> NDArray[np.int64]:
+    moved = rows[(rows["shift_y"] != 0) | (rows["shift_x"] != 0)]
+    return np.unique(np.abs(np.concatenate([moved["k1"], moved["k2"]])))
+
+
 def angles_by_group(rows: Rows) -> dict[Group, list[int]]:
-    """Return the angles needed of each group, wavelets from fine to coarse, then low passes."""
+    """Return the angles of each group, contiguous, wavelets from fine to coarse, then low passes."""
     angles: dict[Group, set[int]] = {}
     for side in "12":
         for group, angle in zip(groups(rows, side), rows["l" + side].tolist(), strict=True):
             angles.setdefault(group, set()).add(angle)
-    return {group: sorted(angles[group]) for group in sorted(angles)}
+    order = sorted(angles, key=lambda group: (group[:2], group[3], group[2]))
+    return {group: list(range(min(angles[group]), max(angles[group]) + 1)) for group in order}
 
 
 def spans(angles: dict[Group, list[int]]) -> dict[Group, slice]:
@@ -414,7 +417,7 @@ def _bands(angles: dict[Group, list[int]]) -> dict[Scale, list[int]]:
     bands: dict[Scale, set[int]] = {}
     for group, members in angles.items():
         bands.setdefault(group[:2], set()).update(members)
-    return {scale: sorted(members) for scale, members in bands.items()}
+    return {s: list(range(min(members), max(members) + 1)) for s, members in bands.items()}
 
 
 def _filters(table: MomentTable, scale: Scale, angles: list[int]) -> Tensor:
