@@ -16,7 +16,7 @@ WORTHWHILE = 0.6  # of an axis: larger boxes save less than cutting and filling 
 
 
 def box_of(spectra: Tensor) -> Box:
-    """Return the smallest box that holds everything of spectra ``(..., y, x)`` on the whole grid."""
+    """Return the smallest box that holds all of spectra ``(..., y, x)`` on the whole grid."""
     there = spectra.reshape(-1, *spectra.shape[-2:]).abs().amax(0) > 0
     return _extent(there.any(1)), _extent(there.any(0))
 

@@ -2,9 +2,9 @@
 
     z = x * psi ,   [z]^k = r u^k ,   r = |z| ,   u = z / r ;   d[z]^k = u^k (dr + i k r dphase) .
 
-With A the gradient of [z]^k (d(loss) = Re conj(A) d[z]^k), p = conj(A) u^k adds Re p to the gradient of
-r and -k Im p to that of r dphase. A scale gathers sum p and sum k p, whatever its harmonics, and turns
-them into the gradient ``u (a_r + i a_phase)`` of z once.
+With A the gradient of [z]^k (d(loss) = Re conj(A) d[z]^k), p = conj(A) u^k adds Re p to the
+gradient of r and -k Im p to that of r dphase. A scale gathers sum p and sum k p, whatever its
+harmonics, and turns them into the gradient ``u (a_r + i a_phase)`` of z once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Response:
     Parameters
     ----------
     spectrum
-        Transforms of ``x * psi`` divided by the number of points, ``(batch, angle, y, x)`` in a box.
+        Transforms of ``x * psi`` over the number of points, ``(batch, angle, y, x)`` in a box.
     shape
         Grid ``(y, x)``.
     low_pass

@@ -9,8 +9,8 @@ Three kinds of block compute it for many pairs of channels at once, each as chea
 - :class:`PowerBlock`, both channels linear in x: |x^|^2 against products of filters.
 
 ``evaluate`` returns ``(batch, row)`` complex; ``pull`` takes g with d(loss) = Re sum conj(g) dc and
-adds to the stacks' gradients. Spectra live in boxes of frequencies (:mod:`wavemill.boxes`); channels
-*linear* in x fill small ones.
+adds to the stacks' gradients. Spectra live in boxes of frequencies (:mod:`wavemill.boxes`);
+channels *linear* in x fill small ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.boxes import Box, add_into, crop, mirror, pad
-
-Indices = NDArray[np.int64]
+from wavemill.shifts import FewShifts, Indices, keep_buffer
 
 
 class Stack:
@@ -61,26 +59,26 @@ class Stack:
             self._cut[box, conjugate] = cut.conj().resolve_conj() if conjugate else cut
         return self._cut[box, conjugate]
 
-    def pull_field(self, gradient: Tensor) -> None:
-        """Add to the gradient of the fields."""
-        known, field = self.field_gradient, self.field
-        assert field is not None
-        gradient = gradient.view_as(field)
-        self.field_gradient = gradient if known is None else known.add_(gradient)
+    def pull_field(self, gradient: Tensor, channels: slice) -> None:
+        """Add to the gradient of some fields."""
+        assert self.field is not None
+        if self.field_gradient is None:
+            self.field_gradient = torch.zeros_like(self.field)
+        self.field_gradient[:, channels].add_(gradient)
 
-    def pull_spectrum(self, gradient: Tensor, chosen: Tensor | None = None) -> None:
-        """Add to the gradient of the spectra, or of the ``chosen`` ones, from a smaller box."""
+    def pull_spectrum(self, gradient: Tensor, channels: slice | Tensor) -> None:
+        """Add to the gradient of some spectra, from their own box or a smaller one."""
         known, spectrum = self.spectrum_gradient, self.spectrum
         assert spectrum is not None
-        if known is None and chosen is None and gradient.shape == spectrum.shape:
+        if known is None and gradient.shape == spectrum.shape and isinstance(channels, slice):
             self.spectrum_gradient = gradient
             return
         if known is None:
             self.spectrum_gradient = known = torch.zeros_like(spectrum)
-        if chosen is None:
-            add_into(known, gradient)
+        if isinstance(channels, slice):
+            add_into(known[:, channels], gradient)
         else:
-            known.index_add_(1, chosen, pad(gradient, (spectrum.shape[-2], spectrum.shape[-1])))
+            known.index_add_(1, channels, pad(gradient, (spectrum.shape[-2], spectrum.shape[-1])))
 
 
 @dataclass(frozen=True)
@@ -130,8 +128,10 @@ class GramBlock(nn.Module):
     def __init__(self, pairs: Pairs, scale: float, box: Box | None) -> None:
         super().__init__()
         self._scale, self._box, self._mirrored = scale, box, pairs.mirrored
-        self._channels = pairs.channels
-        flat = pairs.first * pairs.channels[1] + pairs.second
+        self._first, self._second = _span(pairs.first), _span(pairs.second)
+        self._products = [span.stop - span.start for span in (self._first, self._second)]
+        flat = (pairs.first - self._first.start) * self._products[1]
+        flat = flat + pairs.second - self._second.start
         keep_buffer(self, "_pick", torch.from_numpy(flat))
 
     def evaluate(self, a: Stack, b: Stack) -> Tensor:
@@ -145,34 +145,36 @@ class GramBlock(nn.Module):
         """Add the gradient to those of ``a`` and ``b``."""
         left, right = self._sides(a, b)
         g = g * self._scale if left.is_complex() else g.real * self._scale
-        gram = g.new_zeros(len(g), math.prod(self._channels)).index_add_(1, self._pick, g)
-        gram = gram.unflatten(1, self._channels)
+        gram = g.new_zeros(len(g), math.prod(self._products)).index_add_(1, self._pick, g)
+        gram = gram.view(len(gram), *self._products)
         if self._mirrored:
-            self._add(a, gram @ right.conj())
-            self._add(b, gram.mT @ left.conj())
+            self._add(a, self._first, gram @ right.conj())
+            self._add(b, self._second, gram.mT @ left.conj())
         else:
-            self._add(a, gram @ right)
-            self._add(b, gram.mH @ left)
+            self._add(a, self._first, gram @ right)
+            self._add(b, self._second, gram.mH @ left)
 
     def _sides(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
-        left, right = self._matrix(a), self._matrix(b)
+        left, right = self._matrix(a, self._first), self._matrix(b, self._second)
         if left.is_complex() != right.is_complex():
             left, right = as_complex(left), as_complex(right)
         return left, right
 
-    def _matrix(self, stack: Stack) -> Tensor:
-        if self._box is None:
-            assert stack.field is not None
-            return stack.field.flatten(2)
-        return stack.within(self._box).flatten(2)
+    def _matrix(self, stack: Stack, channels: slice) -> Tensor:
+        if self._box is not None:
+            return stack.within(self._box)[:, channels].flatten(2)
+        assert stack.field is not None
+        return stack.field[:, channels].flatten(2)
 
-    def _add(self, stack: Stack, gradient: Tensor) -> None:
-        if self._box is None:
+    def _add(self, stack: Stack, channels: slice, gradient: Tensor) -> None:
+        if self._box is not None:
+            gradient = gradient.view(*gradient.shape[:2], *self._box)
+            gradient = gradient if stack.linear else gradient.conj().resolve_conj()
+            stack.pull_spectrum(gradient, channels)
+        else:
             assert stack.field is not None
-            stack.pull_field(gradient if stack.field.is_complex() else gradient.real)
-            return
-        gradient = gradient.unflatten(-1, self._box)
-        stack.pull_spectrum(gradient if stack.linear else gradient.conj().resolve_conj())
+            gradient = gradient.view_as(stack.field[:, channels])
+            stack.pull_field(gradient if stack.field.is_complex() else gradient.real, channels)
 
 
 class ShiftBlock(nn.Module):
@@ -199,8 +201,8 @@ class ShiftBlock(nn.Module):
         Real precision.
     """
 
-    _first: Tensor | None
-    _second: Tensor | None
+    _first: Tensor
+    _second: Tensor
 
     def __init__(
         self,
@@ -215,11 +217,9 @@ class ShiftBlock(nn.Module):
         super().__init__()
         first, second, pair = pairs.distinct()
         self._box, self._swapped, self._auto, self._mirrored = box, swapped, auto, pairs.mirrored
-        for name, index, count in zip(
-            ("_first", "_second"), (first, second), pairs.channels, strict=True
-        ):
-            everything = len(index) == count and bool((index == np.arange(count)).all())
-            keep_buffer(self, name, None if everything else torch.from_numpy(index))
+        self._spans = _contiguous(first), _contiguous(second)
+        keep_buffer(self, "_first", torch.from_numpy(first))
+        keep_buffer(self, "_second", torch.from_numpy(second))
         shifts = -pairs.shifts if swapped else pairs.shifts
         self.transform = FewShifts(pair, len(first), shifts, shape, box, scale, dtype)
 
@@ -235,9 +235,9 @@ class ShiftBlock(nn.Module):
         """Add the gradient to those of ``a`` and ``b``."""
         left, right = self._sides(a, b)
         spread = self.transform.spread(g if self._swapped and not self._mirrored else g.conj())
-        stacks, chosen = (a, b), (self._first, self._second)
+        stacks, chosen = (a, b), self._chosen()
         if self._swapped:
-            stacks, chosen = (b, a), (self._second, self._first)
+            stacks, chosen = (b, a), chosen[::-1]
         if self._auto:
             stacks[0].pull_spectrum(right * (2 * spread.real), chosen[0])
             return
@@ -251,13 +251,18 @@ class ShiftBlock(nn.Module):
 
     def _sides(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
         """Return the spectra of each pair: the left one, and the conjugate of the right one's."""
-        first, second = (a, self._first), (b, self._second)
-        (left, i), (right, k) = (second, first) if self._swapped else (first, second)
+        i, k = self._chosen()
+        (left, i), (right, k) = ((b, k), (a, i)) if self._swapped else ((a, i), (b, k))
         if self._mirrored:
             conjugate = mirror(right.within(self._box))
         else:
             conjugate = right.within(self._box, conjugate=True)
-        return _take(left.within(self._box), i), _take(conjugate, k)
+        return left.within(self._box)[:, i], conjugate[:, k]
+
+    def _chosen(self) -> tuple[slice | Tensor, slice | Tensor]:
+        """Return which channels the pairs take of either stack, without copies if possible."""
+        first, second = self._spans
+        return first or self._first, second or self._second
 
 
 class PowerBlock(nn.Module):
@@ -312,82 +317,11 @@ class PowerBlock(nn.Module):
     def pull(self, g: Tensor) -> Tensor:
         """Return the gradient of the power, ``(batch, y, x)`` in the block's box."""
         count = len(self._still)
-        still, moved = g[:, self._given].split([count, g.shape[1] - count], dim=1)
+        still, moved = torch.split(g[:, self._given], [count, g.shape[1] - count], dim=1)
         gradient = (self.transform.spread(moved.conj()).real * self._products).sum(1)
         half = gradient[..., : self._half]
         half.add_((still.real @ self._still).view_as(half))
         return gradient
-
-
-class FewShifts(nn.Module):
-    """The inverse Fourier transform at few shifts, and its transpose.
-
-        sum over w of F(w) e^{i w tau} = sum_y e^{i w_y tau_y} sum_x F e^{i w_x tau_x}
-
-    Parameters
-    ----------
-    spectrum
-        Which spectrum each row transforms, ``(row,)``.
-    count
-        Number of spectra.
-    shifts
-        (y, x) of each row, ``(row, 2)``.
-    shape
-        Grid ``(y, x)``.
-    box
-        Frequencies of the spectra.
-    scale
-        Factor of the sum.
-    dtype
-        Real precision.
-    """
-
-    _rows: Tensor
-    _columns: Tensor
-    _pick: Tensor
-
-    def __init__(
-        self,
-        spectrum: Indices,
-        count: int,
-        shifts: Indices,
-        shape: Box,
-        box: Box,
-        scale: float,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__()
-        (across_y, y), (across_x, x) = (
-            np.unique(shifts[:, axis], return_inverse=True) for axis in (0, 1)
-        )
-        self._grid = (count, len(across_y), len(across_x))
-        flat = (spectrum * len(across_y) + y.reshape(-1)) * len(across_x) + x.reshape(-1)
-        keep_buffer(self, "_pick", torch.from_numpy(flat))
-        rows = _waves(across_y, shape[0], box[0])
-        columns = scale * _waves(across_x, shape[1], box[1]).T
-        keep_buffer(self, "_rows", rows.to(dtype.to_complex()))
-        keep_buffer(self, "_columns", columns.to(dtype.to_complex()).contiguous())
-
-    def sum(self, spectra: Tensor) -> Tensor:
-        """Return the sums ``(batch, row)`` over ``(batch, spectrum, y, x)``, real or complex."""
-        if spectra.is_complex():
-            across = spectra @ self._columns
-        else:
-            pairs = spectra @ torch.view_as_real(self._columns).flatten(1)
-            across = torch.view_as_complex(pairs.unflatten(-1, (-1, 2)))
-        return (self._rows @ across).flatten(1)[:, self._pick]
-
-    def spread(self, values: Tensor) -> Tensor:
-        """Return ``sum over rows of value e^{i w tau}``, ``(batch, spectrum, y, x)``."""
-        grid = values.new_zeros(len(values), math.prod(self._grid))
-        grid.index_add_(1, self._pick, values)
-        spread: Tensor = (self._rows.T @ grid.unflatten(1, self._grid)) @ self._columns.T
-        return spread
-
-
-def keep_buffer(module: nn.Module, name: str, value: Tensor | None) -> None:
-    """Register ``value`` to follow the module's device without entering its state."""
-    module.register_buffer(name, value, persistent=False)
 
 
 def as_complex(x: Tensor) -> Tensor:
@@ -395,15 +329,14 @@ def as_complex(x: Tensor) -> Tensor:
     return x if x.is_complex() else x.to(x.dtype.to_complex())
 
 
-def _take(stack: Tensor, index: Tensor | None) -> Tensor:
-    return stack if index is None else stack[:, index]
+def _span(index: Indices) -> slice:
+    return slice(int(index.min()), int(index.max()) + 1)
 
 
-def _waves(shifts: Indices, size: int, kept: int) -> Tensor:
-    """Return ``e^{i w shift}`` at the frequencies kept of an axis: ``(shift, kept)`` complex128."""
-    frequency = np.rint(np.fft.fftfreq(kept, 1 / kept)).astype(np.int64)
-    turns = np.outer(shifts, frequency) % size  # exact: integer turns are dropped
-    return torch.from_numpy(np.exp(2j * np.pi * turns / size))
+def _contiguous(index: Indices) -> slice | None:
+    """Return a slice that picks what ``index`` picks, or None if there is none."""
+    span = _span(index)
+    return span if np.array_equal(index, np.arange(span.start, span.stop)) else None
 
 
 def _folded(spectra: Tensor) -> Tensor:

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wavemill.covariances import keep_buffer
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.groups import angles_by_group, groups, spans
 from wavemill.pairs import INDICES, Canonical, MomentTable, Rows, canonical, model
-from wavemill.schedule import Schedule, angles_by_group, groups, spans
+from wavemill.schedule import Schedule
+from wavemill.shifts import keep_buffer
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class PhaseHarmonicCovariance(nn.Module):
 
         with torch.no_grad():
             results, gradients = [], []
-            for chunk in fields.split(self._chunk(x.device)):
+            for chunk in torch.split(fields, self._chunk(x.device)):
                 result, gradient = self.schedule.evaluate(chunk, statistics.mean, pull)
                 assert gradient is not None
                 results.append(result)
@@ -205,15 +206,19 @@ class PhaseHarmonicCovariance(nn.Module):
             Whether :meth:`loss` is differentiated.
         """
         chunk = min(batch, self._chunk(torch.device("cpu")))
-        return chunk * self.schedule.memory(gradient) + batch * (
-            4 * math.prod(self.shape) + 16 * len(self._index)
-        ) * torch.finfo(self.dtype).bits // 8
+        return (
+            chunk * self.schedule.memory(gradient)
+            + batch
+            * (4 * math.prod(self.shape) + 16 * len(self._index))
+            * torch.finfo(self.dtype).bits
+            // 8
+        )
 
     def _evaluate(self, x: Tensor, statistics: Statistics | None) -> Tensor:
         """Return the distinct covariances of all fields, ``(field, distinct)``."""
         fields = self._checked(x)
         mean = None if statistics is None else statistics.mean
-        chunks = fields.split(self._chunk(x.device))
+        chunks = torch.split(fields, self._chunk(x.device))
         results = torch.cat([self.schedule.evaluate(chunk, mean)[0] for chunk in chunks])
         return results if statistics is None else results / self._scale(statistics)
 

@@ -1,9 +1,9 @@
 """The order in which channels are made, compared, differentiated and dropped.
 
-Channels come in *groups*: one scale, one harmonic, all angles. Groups are made from fine to coarse;
-each block of covariances is computed, and its gradient pulled, as soon as both its groups exist; a group
-is dropped after its last block and a scale after its last group. So memory holds the scales that
-still have pairs to come, not the whole field's history.
+Groups of channels (:mod:`wavemill.groups`) are made from fine to coarse; each block of covariances
+is computed, and its gradient pulled, as soon as both its groups exist; a group is dropped after its
+last block and a scale after its last group. So memory holds the scales that still have pairs to
+come, not the whole field's history.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wavemill.boxes import Box, add_into, box_of, crop, larger, smaller, to_conjugate_field, to_spectrum
+from wavemill.boxes import (
+    Box,
+    add_into,
+    crop,
+    larger,
+    smaller,
+    to_conjugate_field,
+    to_spectrum,
+)
 from wavemill.channels import Response
 from wavemill.covariances import (
     GramBlock,
@@ -27,13 +35,11 @@ from wavemill.covariances import (
     ShiftBlock,
     Stack,
     as_complex,
-    keep_buffer,
 )
-from wavemill.filters import bump_steerable
-from wavemill.pairs import LOW_PASS, MomentTable, Rows
+from wavemill.groups import Group, Scale, bands_of, filters_of, groups, is_linear, spans
+from wavemill.pairs import MomentTable, Rows
+from wavemill.shifts import keep_buffer
 
-Scale = tuple[bool, int]  # is a low pass, index j
-Group = tuple[bool, int, int, int]  # and harmonic k >= 0, and the first angle: some channels
 Pull = Callable[[slice, Tensor], Tensor]  # results' places and values -> gradient of them
 Block = GramBlock | ShiftBlock | PowerBlock
 
@@ -74,9 +80,9 @@ class Schedule(nn.Module):
         super().__init__()
         self.shape, self.dtype, self._angles = table.shape, dtype, angles
         self._points = math.prod(table.shape)
-        self._bands = _bands(angles)
+        self._bands = bands_of(angles)
         self._channels = spans(angles)
-        self._filters = {s: _filters(table, s, found) for s, found in self._bands.items()}
+        self._filters = {s: filters_of(table, s, found) for s, found in self._bands.items()}
         self._boxes: dict[Group, Box] = {}  # of groups whose spectra are needed
         self._spatial: set[Group] = set()  # groups whose fields are needed
         self._centred: set[Group] = set()  # whose mean matters: x * psi has none, nor meets one
@@ -355,7 +361,8 @@ class _Pass:
     def gradient(self) -> Tensor:
         """Return the gradient of the fields."""
         whole = self._field_gradient + 2 * self._power_gradient * self.x_hat
-        return torch.fft.ifft2(whole).real
+        gradient: Tensor = torch.fft.ifft2(whole).real
+        return gradient
 
 
 def _compare(pass_: _Pass, block: Block, first: Group, second: Group) -> Tensor:
@@ -369,64 +376,6 @@ def _pull(pass_: _Pass, block: Block, first: Group, second: Group, g: Tensor) ->
         pass_.pull_power(block.pull(g))
     else:
         block.pull(g, pass_.stacks[first], pass_.stacks[second])
-
-
-def is_linear(group: Group) -> bool:
-    """Tell whether a group is x * psi itself, without mean."""
-    return group[2] == 1 and not group[0]
-
-
-def groups(rows: Rows, side: str) -> list[Group]:
-    """Return the group of one side of each row; the sign of k2 is the block's business.
-
-    Harmonics k >= 2 are numerous and never compared across angles by the shifts of models, so each
-    angle is a group by itself if any row shifts it: what is at work at a time then fits into caches.
-    Otherwise all angles of a scale and harmonic, from the first to the last in use, are one.
-    """
-    low_pass = rows["l" + side] == LOW_PASS
-    k = np.abs(rows["k" + side])
-    alone = (k >= 2) & ~low_pass & np.isin(k, _shifted_harmonics(rows))
-    angle = np.where(alone, rows["l" + side], LOW_PASS)
-    columns = (low_pass, rows["j" + side], k, angle)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
-
-
-def _shifted_harmonics(rows: Rows) -> NDArray[np.int64]:
-    moved = rows[(rows["shift_y"] != 0) | (rows["shift_x"] != 0)]
-    return np.unique(np.abs(np.concatenate([moved["k1"], moved["k2"]])))
-
-
-def angles_by_group(rows: Rows) -> dict[Group, list[int]]:
-    """Return the angles of each group, contiguous, wavelets from fine to coarse, then low passes."""
-    angles: dict[Group, set[int]] = {}
-    for side in "12":
-        for group, angle in zip(groups(rows, side), rows["l" + side].tolist(), strict=True):
-            angles.setdefault(group, set()).add(angle)
-    order = sorted(angles, key=lambda group: (group[:2], group[3], group[2]))
-    return {group: list(range(min(angles[group]), max(angles[group]) + 1)) for group in order}
-
-
-def spans(angles: dict[Group, list[int]]) -> dict[Group, slice]:
-    """Return the numbers of each group's channels, counted group after group."""
-    stops = np.cumsum([len(members) for members in angles.values()]).tolist()
-    pairs = zip(angles.items(), stops, strict=True)
-    return {group: slice(stop - len(members), stop) for (group, members), stop in pairs}
-
-
-def _bands(angles: dict[Group, list[int]]) -> dict[Scale, list[int]]:
-    bands: dict[Scale, set[int]] = {}
-    for group, members in angles.items():
-        bands.setdefault(group[:2], set()).update(members)
-    return {s: list(range(min(members), max(members) + 1)) for s, members in bands.items()}
-
-
-def _filters(table: MomentTable, scale: Scale, angles: list[int]) -> Tensor:
-    """Return a scale's filters in their box, ``(angle, y, x)`` float64."""
-    low_pass, j = scale
-    if low_pass:
-        return bump_steerable.low_pass(table.shape, table.low_pass[j])[None]
-    bank = bump_steerable.wavelets_at(table.shape, j, angles, table.L)
-    return crop(bank, box_of(bank))
 
 
 def _box(spectra: Tensor) -> Box:

@@ -23,6 +23,7 @@ class Spec:
 
     kind: ClassVar[str]
     algorithm: ClassVar[int] = 1
+    aliases: ClassVar[Mapping[str, str]] = {}  # other names that parameters may be given by
 
     def parameters(self) -> dict[str, Any]:
         """Return the fields that differ from their default, ready for JSON."""
@@ -45,16 +46,18 @@ class Spec:
         """
         hints = typing.get_type_hints(cls)
         known = {field.name for field in dataclasses.fields(cls)}
-        for name in parameters:
+        named = {cls.aliases.get(name, name): value for name, value in parameters.items()}
+        if len(named) < len(parameters):
+            raise InvalidParameter(
+                f"{cls.kind}: a parameter is given twice: {', '.join(parameters)}"
+            )
+        for name in named:
             if name not in known:
                 raise InvalidParameter(
                     f"{cls.kind} has no parameter {name!r}; it has {', '.join(sorted(known))}"
                 )
         return cls(
-            **{
-                name: _read(cls.kind, name, hints[name], value)
-                for name, value in parameters.items()
-            }
+            **{name: _read(cls.kind, name, hints[name], value) for name, value in named.items()}
         )
 
 
@@ -263,6 +266,7 @@ class PhaseHarmonicsSpec(Spec):
     """
 
     kind: ClassVar[str] = "phase-harmonics"
+    aliases: ClassVar[Mapping[str, str]] = {"model": "set"}
 
     J: int = 5
     L: int = 4
@@ -315,6 +319,7 @@ class MicrocanonicalSpec(Spec):
 
     kind: ClassVar[str] = "phase-harmonics"
     algorithm: ClassVar[int] = 2
+    aliases: ClassVar[Mapping[str, str]] = {"model": "set"}
 
     J: int = 5
     L: int = 4

@@ -1,8 +1,8 @@
 """Limited-memory BFGS that asks for one gradient at a time, so that many descents share each batch.
 
-With the last m steps s and changes of gradient y, the direction ``-H g`` is the two-loop recursion, run
-on coefficients: every vector in it is a combination of s, y and g, whose inner products are all
-that the recursion needs. Each step of a descent reads its memory twice, whatever m.
+With the last m steps s and changes of gradient y, the direction ``-H g`` is the two-loop recursion,
+run on coefficients: every vector in it is a combination of s, y and g, whose inner products are
+all that the recursion needs. Each step of a descent reads its memory twice, whatever m.
 
 A step t along d is accepted by the weak Wolfe conditions
 
@@ -27,7 +27,18 @@ from torch import Tensor
 MEMORY = 20  # pairs (s, y) kept
 TRIALS = 20  # steps tried along one direction
 DECREASE, CURVATURE = 1e-4, 0.9
-SCALARS = ("loss", "slope", "step", "low", "high", "trials", "pairs", "least", "stopped", "restarts")
+SCALARS = (
+    "loss",
+    "slope",
+    "step",
+    "low",
+    "high",
+    "trials",
+    "pairs",
+    "least",
+    "stopped",
+    "restarts",
+)
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -36,8 +47,8 @@ class Descent:
     """L-BFGS on one field.
 
     :attr:`trial` is where a loss and its gradient are wanted, :meth:`receive` takes them. When no
-    step along a direction will do, the memory is dropped and descent restarts along the gradient; when
-    that fails too, it has stopped.
+    step along a direction will do, the memory is dropped and descent restarts along the gradient;
+    when that fails too, it has stopped.
 
     Parameters
     ----------
@@ -100,7 +111,10 @@ class Descent:
         """Return everything that the rest of the descent depends on."""
         scalars = [float(getattr(self, name)) for name in (*SCALARS, "first_norm")]
         return {
-            **{name: getattr(self, name) for name in ("x", "trial", "best", "gradient", "direction")},
+            **{
+                name: getattr(self, name)
+                for name in ("x", "trial", "best", "gradient", "direction")
+            },
             "memory": self.memory,
             "products": torch.from_numpy(self.products),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
@@ -191,7 +205,9 @@ class Descent:
         if self.trials == TRIALS:
             self._restart()
         elif self.high == math.inf:
-            guess = self.step * self.slope / (self.slope - slope) if slope > self.slope else math.inf
+            guess = (
+                self.step * self.slope / (self.slope - slope) if slope > self.slope else math.inf
+            )
             self._move(min(max(guess, 1.5 * self.step), 10 * self.step))
         elif self.low > 0 or not math.isfinite(loss):
             self._move((self.low + self.high) / 2)
