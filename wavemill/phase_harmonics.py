@@ -177,12 +177,12 @@ class PhaseHarmonicCovariance(nn.Module):
             )
             for values in (torch.ones_like(self._sign), self._sign * moments.values)
         )
-        count, total = count.view(-1, 2), total.view(-1, 2)
+        factor = 2 * count.view(-1, 2) / scale[:, None] ** 2
+        offset = 2 * total.view(-1, 2) / scale[:, None]
 
         def pull(rows: slice, c: Tensor) -> Tensor:
-            divisor = scale[rows, None]
-            residual = count[rows] * (torch.view_as_real(c.resolve_conj()) / divisor) - total[rows]
-            return torch.view_as_complex(2 * residual / divisor)
+            parts = torch.view_as_real(c.resolve_conj())
+            return torch.view_as_complex(parts * factor[rows] - offset[rows])
 
         with torch.no_grad():
             results, gradients = [], []

@@ -66,11 +66,10 @@ class FewShifts(nn.Module):
     def sum(self, spectra: Tensor) -> Tensor:
         """Return the sums ``(batch, row)`` over ``(batch, spectrum, y, x)``, real or complex."""
         if spectra.is_complex():
-            across = spectra @ self._columns
+            along = self._rows @ spectra
         else:
-            pairs = spectra @ torch.view_as_real(self._columns).flatten(1)
-            across = torch.view_as_complex(pairs.view(*pairs.shape[:-1], pairs.shape[-1] // 2, 2))
-        return (self._rows @ across).flatten(1)[:, self._pick]
+            along = torch.complex(self._rows.real @ spectra, self._rows.imag @ spectra)
+        return (along @ self._columns).flatten(1)[:, self._pick]
 
     def spread(self, values: Tensor) -> Tensor:
         """Return ``sum over rows of value e^{i w tau}``, ``(batch, spectrum, y, x)``."""
