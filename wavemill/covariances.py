@@ -1,133 +1,327 @@
-"""Covariances between two stacks of fields on a periodic grid, at zero and a few other shifts."""
+"""Covariances between stacks of channels on a periodic grid, and their gradients.
+
+    c = mean over u of a(u + tau) conj b(u) = sum over w of a^ conj b^ e^{i w tau} / points^2
+
+Three kinds of block compute it for many pairs of channels at once, each as cheaply as they allow:
+
+- :class:`GramBlock`, no shift: one matrix product of all fields, or spectra, with all others;
+- :class:`ShiftBlock`: the discrete Fourier transform of cross-spectra at few shifts, separable;
+- :class:`PowerBlock`, both channels linear in x: |x^|^2 against products of filters.
+
+``evaluate`` returns ``(batch, row)`` complex; ``pull`` takes g with d(loss) = Re sum conj(g) dc and
+adds to the stacks' gradients. Spectra live in boxes of frequencies (:mod:`wavemill.boxes`);
+channels *linear* in x fill small ones.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Indices = NDArray[np.int64]
+from wavemill.boxes import Box, add_into, crop, mirror, pad
+from wavemill.shifts import FewShifts, Indices, keep_buffer
 
 
-class CovarianceBlock(nn.Module):
-    """Selected covariances ``mean over u of a_i(u + shift) conj b_k(u)`` of two stacks of fields.
+class Stack:
+    """Channels of one scale and harmonic, and what has been gathered of their gradient.
 
-    At zero shift they are one matrix product. Elsewhere they are the inverse transform of the
-    cross-spectrum ``a^_i conj b^_k`` at few shifts: two thin real matrix products.
+    Parameters
+    ----------
+    linear
+        The channels are x * psi itself.
+    field
+        ``(batch, channel, y, x)`` real or complex; None if no block needs it.
+    spectrum
+        Its transform in a box; None if no block needs it.
+
+    Attributes
+    ----------
+    field_gradient, spectrum_gradient
+        G with d(loss) = Re sum conj(G) d(field or spectrum); for spectra of channels that are not
+        linear, conj(G), which blocks come by more cheaply. None until a block adds to it.
+    """
+
+    def __init__(self, linear: bool, field: Tensor | None, spectrum: Tensor | None) -> None:
+        self.linear, self.field, self.spectrum = linear, field, spectrum
+        self.field_gradient: Tensor | None = None
+        self.spectrum_gradient: Tensor | None = None
+        self._cut: dict[tuple[Box, bool], Tensor] = {}
+
+    def within(self, box: Box, conjugate: bool = False) -> Tensor:
+        """Return the spectrum, or its conjugate, within a box."""
+        assert self.spectrum is not None
+        if (box, conjugate) not in self._cut:
+            cut = crop(self.spectrum, box)
+            self._cut[box, conjugate] = cut.conj().resolve_conj() if conjugate else cut
+        return self._cut[box, conjugate]
+
+    def pull_field(self, gradient: Tensor, channels: slice) -> None:
+        """Add to the gradient of some fields."""
+        assert self.field is not None
+        if self.field_gradient is None:
+            self.field_gradient = torch.zeros_like(self.field)
+        self.field_gradient[:, channels].add_(gradient)
+
+    def pull_spectrum(self, gradient: Tensor, channels: slice | Tensor) -> None:
+        """Add to the gradient of some spectra, from their own box or a smaller one."""
+        known, spectrum = self.spectrum_gradient, self.spectrum
+        assert spectrum is not None
+        if known is None and gradient.shape == spectrum.shape and isinstance(channels, slice):
+            self.spectrum_gradient = gradient
+            return
+        if known is None:
+            self.spectrum_gradient = known = torch.zeros_like(spectrum)
+        if isinstance(channels, slice):
+            add_into(known[:, channels], gradient)
+        else:
+            known.index_add_(1, channels, pad(gradient, (spectrum.shape[-2], spectrum.shape[-1])))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of a block.
 
     Parameters
     ----------
     first, second
-        Index of each covariance's fields in their stacks, ``(row,)``.
+        Number of each row's channel in its stack, ``(row,)``.
     shifts
-        (y, x) of each, ``(row, 2)``.
-    shape
-        Grid ``(y, x)``.
+        (y, x) of each row, ``(row, 2)``.
+    channels
+        Channels of either stack.
     mirrored
         Replace b by its conjugate.
+    """
+
+    first: Indices
+    second: Indices
+    shifts: Indices
+    channels: tuple[int, int]
+    mirrored: bool = False
+
+    def distinct(self) -> tuple[Indices, Indices, Indices]:
+        """Return the distinct pairs of channels, and which of them each row is."""
+        both = np.column_stack([self.first, self.second])
+        pairs, index = np.unique(both, axis=0, return_inverse=True)
+        return pairs[:, 0], pairs[:, 1], index.reshape(-1)
+
+
+class GramBlock(nn.Module):
+    """Covariances without shift: the products of all of a with all of b.
+
+    Parameters
+    ----------
+    pairs
+        The rows.
+    scale
+        Factor of the sum over points or frequencies.
+    box
+        Frequencies to sum over; None: in space, as pairs with conjugates must be.
+    """
+
+    _pick: Tensor
+
+    def __init__(self, pairs: Pairs, scale: float, box: Box | None) -> None:
+        super().__init__()
+        self._scale, self._box, self._mirrored = scale, box, pairs.mirrored
+        self._first, self._second = _span(pairs.first), _span(pairs.second)
+        self._products = [span.stop - span.start for span in (self._first, self._second)]
+        flat = (pairs.first - self._first.start) * self._products[1]
+        flat = flat + pairs.second - self._second.start
+        keep_buffer(self, "_pick", torch.from_numpy(flat))
+
+    def evaluate(self, a: Stack, b: Stack) -> Tensor:
+        """Return the covariances ``(batch, row)``."""
+        left, right = self._sides(a, b)
+        right = right.mT if self._mirrored else right.mH
+        gram = torch.stack([a @ b for a, b in zip(left, right, strict=True)])
+        return as_complex(gram.flatten(1)[:, self._pick] * self._scale)
+
+    def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
+        """Add the gradient to those of ``a`` and ``b``."""
+        left, right = self._sides(a, b)
+        g = g * self._scale if left.is_complex() else g.real * self._scale
+        gram = g.new_zeros(len(g), math.prod(self._products)).index_add_(1, self._pick, g)
+        gram = gram.view(len(gram), *self._products)
+        if self._mirrored:
+            self._add(a, self._first, gram @ right.conj())
+            self._add(b, self._second, gram.mT @ left.conj())
+        else:
+            self._add(a, self._first, gram @ right)
+            self._add(b, self._second, gram.mH @ left)
+
+    def _sides(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
+        left, right = self._matrix(a, self._first), self._matrix(b, self._second)
+        if left.is_complex() != right.is_complex():
+            left, right = as_complex(left), as_complex(right)
+        return left, right
+
+    def _matrix(self, stack: Stack, channels: slice) -> Tensor:
+        if self._box is not None:
+            return stack.within(self._box)[:, channels].flatten(2)
+        assert stack.field is not None
+        return stack.field[:, channels].flatten(2)
+
+    def _add(self, stack: Stack, channels: slice, gradient: Tensor) -> None:
+        if self._box is not None:
+            gradient = gradient.view(*gradient.shape[:2], *self._box)
+            gradient = gradient if stack.linear else gradient.conj().resolve_conj()
+            stack.pull_spectrum(gradient, channels)
+        else:
+            assert stack.field is not None
+            gradient = gradient.view_as(stack.field[:, channels])
+            stack.pull_field(gradient if stack.field.is_complex() else gradient.real, channels)
+
+
+class ShiftBlock(nn.Module):
+    """Covariances at few shifts: the transform of ``a^ conj b^`` at these alone.
+
+    Only one of the two may be linear. It is taken as b: of ``conj c``, at the opposite shift, if it
+    is a.
+
+    Parameters
+    ----------
+    pairs
+        The rows.
+    scale
+        Factor of the sum over frequencies.
+    box
+        Frequencies that both stacks hold.
+    shape
+        Grid ``(y, x)``.
+    swapped
+        a is the linear one.
     auto
-        The two stacks are one.
-    half
-        Both stacks are real, and :meth:`forward` is given half spectra as by ``torch.fft.rfft2``.
+        Each channel with itself, real.
     dtype
         Real precision.
     """
 
     _first: Tensor
     _second: Tensor
-    _left: Tensor
-    _right: Tensor
-    _pick: Tensor
-    _rows: Tensor
-    _columns: Tensor
 
     def __init__(
         self,
-        first: Indices,
-        second: Indices,
-        shifts: Indices,
-        shape: tuple[int, int],
-        *,
-        mirrored: bool = False,
-        auto: bool = False,
-        half: bool = False,
-        dtype: torch.dtype = torch.float32,
+        pairs: Pairs,
+        scale: float,
+        box: Box,
+        shape: Box,
+        swapped: bool,
+        auto: bool,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        at_zero = (shifts == 0).all(axis=1)
-        self.order = np.concatenate([np.flatnonzero(at_zero), np.flatnonzero(~at_zero)])
-        self._points = math.prod(shape)
-        self._mirrored, self._half = mirrored, half
-        self._zero, self._lagged = bool(at_zero.any()), bool((~at_zero).any())
-        keep_buffer(self, "_first", torch.from_numpy(first[at_zero]))
-        keep_buffer(self, "_second", torch.from_numpy(second[at_zero]))
-        moved = ~at_zero
-        pairs, pair = np.unique(
-            np.column_stack([first[moved], second[moved]]), axis=0, return_inverse=True
-        )
-        self._power = auto and not mirrored and bool((pairs[:, 0] == pairs[:, 1]).all())
-        keep_buffer(self, "_left", torch.from_numpy(pairs[:, 0]))
-        keep_buffer(self, "_right", torch.from_numpy(pairs[:, 1]))
-        self._plan_shifts(pair.reshape(-1), shifts[moved], shape, dtype)
+        first, second, pair = pairs.distinct()
+        self._box, self._swapped, self._auto, self._mirrored = box, swapped, auto, pairs.mirrored
+        self._spans = _contiguous(first), _contiguous(second)
+        keep_buffer(self, "_first", torch.from_numpy(first))
+        keep_buffer(self, "_second", torch.from_numpy(second))
+        shifts = -pairs.shifts if swapped else pairs.shifts
+        self.transform = FewShifts(pair, len(first), shifts, shape, box, scale, dtype)
 
-    def forward(self, a: Tensor, b: Tensor, a_hat: Tensor | None, b_hat: Tensor | None) -> Tensor:
-        """Return the covariances ``(batch, row)``, complex, in the order ``self.order``.
+    def evaluate(self, a: Stack, b: Stack) -> Tensor:
+        """Return the covariances ``(batch, row)``."""
+        left, right = self._sides(a, b)
+        if self._auto:
+            return self.transform.sum(left.real.square() + left.imag.square())
+        c = self.transform.sum(left * right)
+        return c.conj() if self._swapped and not self._mirrored else c
 
-        ``a`` and ``b`` are ``(batch, field, y, x)``, real or complex; ``a_hat`` and ``b_hat`` their
-        transforms, needed if any shift is not zero.
-        """
-        pieces = []
-        if self._zero:
-            pieces.append(self._at_zero(a.flatten(-2), b.flatten(-2)))
-        if self._lagged:
-            assert a_hat is not None  # the caller transforms every stack that has shifts
-            assert b_hat is not None
-            pieces.append(self._at_shifts(a_hat, b_hat))
-        return torch.cat(pieces, dim=-1)
+    def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
+        """Add the gradient to those of ``a`` and ``b``."""
+        left, right = self._sides(a, b)
+        spread = self.transform.spread(g if self._swapped and not self._mirrored else g.conj())
+        stacks, chosen = (a, b), self._chosen()
+        if self._swapped:
+            stacks, chosen = (b, a), chosen[::-1]
+        if self._auto:
+            stacks[0].pull_spectrum(right * (2 * spread.real), chosen[0])
+            return
+        stacks[0].pull_spectrum(spread * right, chosen[0])
+        other = spread.mul_(left)
+        if self._mirrored:
+            other = mirror(other.conj().resolve_conj() if stacks[1].linear else other)
+        elif not stacks[1].linear:
+            other = other.conj().resolve_conj()
+        stacks[1].pull_spectrum(other, chosen[1])
 
-    def _at_zero(self, a: Tensor, b: Tensor) -> Tensor:
-        other = b if self._mirrored else b.conj()
-        common = torch.promote_types(a.dtype, b.dtype)
-        gram = a.to(common) @ other.to(common).transpose(-1, -2) / self._points
-        return as_complex(gram[..., self._first, self._second])
-
-    def _at_shifts(self, a_hat: Tensor, b_hat: Tensor) -> Tensor:
-        if self._power:
-            left = a_hat[:, self._left]
-            values = self._transform(left.real.square() + left.imag.square())
+    def _sides(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
+        """Return the spectra of each pair: the left one, and the conjugate of the right one's."""
+        i, k = self._chosen()
+        (left, i), (right, k) = ((b, k), (a, i)) if self._swapped else ((a, i), (b, k))
+        if self._mirrored:
+            conjugate = mirror(right.within(self._box))
         else:
-            other = _reflected(b_hat).conj() if self._mirrored else b_hat
-            cross = a_hat[:, self._left] * other[:, self._right].conj()
-            values = self._transform(cross.real) + 1j * self._transform(cross.imag)
-        values = values.real + 0j if self._half else values
-        return values.flatten(-3)[:, self._pick] / self._points**2
+            conjugate = right.within(self._box, conjugate=True)
+        return left.within(self._box)[:, i], conjugate[:, k]
 
-    def _transform(self, spectrum: Tensor) -> Tensor:
-        """Return ``sum_w spectrum e^{i w shift}`` for a real spectrum: (.., y shift, x shift)."""
-        parts = self._rows @ spectrum @ self._columns
-        (cc, cs), (sc, ss) = (half.chunk(2, dim=-1) for half in parts.chunk(2, dim=-2))
-        return torch.complex(cc - ss, cs + sc)
+    def _chosen(self) -> tuple[slice | Tensor, slice | Tensor]:
+        """Return which channels the pairs take of either stack, without copies if possible."""
+        first, second = self._spans
+        return first or self._first, second or self._second
 
-    def _plan_shifts(
-        self, pair: Indices, shifts: Indices, shape: tuple[int, int], dtype: torch.dtype
+
+class PowerBlock(nn.Module):
+    """Covariances of channels linear in x: ``sum over w of psi_a psi_b |x^|^2 e^{i w tau}``.
+
+    Parameters
+    ----------
+    pairs
+        The rows.
+    filters
+        Either stack's filters, real ``(channel, y, x)`` float64, in one box.
+    shape
+        Grid ``(y, x)``.
+    dtype
+        Real precision.
+    """
+
+    _products: Tensor
+    _still: Tensor
+    _given: Tensor
+    _order: Tensor
+
+    def __init__(
+        self, pairs: Pairs, filters: tuple[Tensor, Tensor], shape: Box, dtype: torch.dtype
     ) -> None:
-        across_y, pick_y = np.unique(shifts[:, 0], return_inverse=True)
-        across_x, pick_x = np.unique(shifts[:, 1], return_inverse=True)
-        flat = (pair * len(across_y) + pick_y.reshape(-1)) * len(across_x) + pick_x.reshape(-1)
-        keep_buffer(self, "_pick", torch.from_numpy(flat))
-        keep_buffer(self, "_rows", _waves(across_y, shape[0]).to(dtype))
-        columns = _waves(across_x, shape[1]).T
-        if self._half:  # the other half of the spectrum is its mirror image
-            columns = columns[: shape[1] // 2 + 1] * _half_weights(shape[1])[:, None]
-        keep_buffer(self, "_columns", columns.to(dtype).contiguous())
+        super().__init__()
+        first, second, pair = pairs.distinct()
+        other = mirror(filters[1]) if pairs.mirrored else filters[1]
+        products = filters[0][first] * other[second]
+        self._box: Box = (products.shape[-2], products.shape[-1])
+        moves = np.zeros(len(first), dtype=bool)
+        moves[pair[(pairs.shifts != 0).any(1)]] = True
+        moved = moves[pair]
+        keep_buffer(self, "_products", products[moves].to(dtype))
+        self._half = self._box[1] // 2 + 1
+        keep_buffer(self, "_still", _folded(products[pair[~moved]]).flatten(1).to(dtype))
+        given = np.concatenate([np.flatnonzero(~moved), np.flatnonzero(moved)])
+        keep_buffer(self, "_given", torch.from_numpy(given))
+        keep_buffer(self, "_order", torch.from_numpy(np.argsort(given)))
+        among = (np.cumsum(moves) - 1)[pair[moved]]
+        self.transform = FewShifts(
+            among, int(moves.sum()), pairs.shifts[moved], shape, self._box, 1.0, dtype
+        )
 
+    def evaluate(self, power: Tensor) -> Tensor:
+        """Return the covariances ``(batch, row)`` from ``|x^|^2 (batch, y, x)``, even in w."""
+        cut = crop(power, self._box)
+        still = cut[..., : self._half].flatten(1) @ self._still.T
+        moved = self.transform.sum(self._products * cut[:, None])
+        return torch.cat([as_complex(still), moved], dim=-1)[:, self._order]
 
-def keep_buffer(module: nn.Module, name: str, value: Tensor) -> None:
-    """Register ``value`` to follow the module's device without entering its state."""
-    module.register_buffer(name, value, persistent=False)
+    def pull(self, g: Tensor) -> Tensor:
+        """Return the gradient of the power, ``(batch, y, x)`` in the block's box."""
+        count = len(self._still)
+        still, moved = torch.split(g[:, self._given], [count, g.shape[1] - count], dim=1)
+        gradient = (self.transform.spread(moved.conj()).real * self._products).sum(1)
+        half = gradient[..., : self._half]
+        half.add_((still.real @ self._still).view_as(half))
+        return gradient
 
 
 def as_complex(x: Tensor) -> Tensor:
@@ -135,21 +329,21 @@ def as_complex(x: Tensor) -> Tensor:
     return x if x.is_complex() else x.to(x.dtype.to_complex())
 
 
-def _waves(shifts: Indices, size: int) -> Tensor:
-    """Return cosines, then sines, of ``w shift``: ``(2 shifts, size)``."""
-    turns = np.outer(shifts, np.arange(size)) % size  # exact: integer turns are dropped
-    angle = torch.from_numpy(2 * np.pi * turns / size)
-    return torch.cat([angle.cos(), angle.sin()])
+def _span(index: Indices) -> slice:
+    return slice(int(index.min()), int(index.max()) + 1)
 
 
-def _half_weights(size: int) -> Tensor:
-    weights = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
-    weights[0] = 1
-    if size % 2 == 0:
-        weights[-1] = 1
-    return weights
+def _contiguous(index: Indices) -> slice | None:
+    """Return a slice that picks what ``index`` picks, or None if there is none."""
+    span = _span(index)
+    return span if np.array_equal(index, np.arange(span.start, span.stop)) else None
 
 
-def _reflected(spectrum: Tensor) -> Tensor:
-    """Return the spectrum at -w."""
-    return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1))
+def _folded(spectra: Tensor) -> Tensor:
+    """Return the half plane of spectra, the other half added, to sum what is even in w."""
+    size = spectra.shape[-1]
+    half = size // 2 + 1
+    both = (spectra + mirror(spectra))[..., :half]
+    alone = [0, half - 1] if size % 2 == 0 else [0]  # columns that are their own mirror images
+    both[..., alone] /= 2
+    return both

@@ -23,6 +23,7 @@ class Spec:
 
     kind: ClassVar[str]
     algorithm: ClassVar[int] = 1
+    aliases: ClassVar[Mapping[str, str]] = {}  # other names that parameters may be given by
 
     def parameters(self) -> dict[str, Any]:
         """Return the fields that differ from their default, ready for JSON."""
@@ -45,16 +46,18 @@ class Spec:
         """
         hints = typing.get_type_hints(cls)
         known = {field.name for field in dataclasses.fields(cls)}
-        for name in parameters:
+        named = {cls.aliases.get(name, name): value for name, value in parameters.items()}
+        if len(named) < len(parameters):
+            raise InvalidParameter(
+                f"{cls.kind}: a parameter is given twice: {', '.join(parameters)}"
+            )
+        for name in named:
             if name not in known:
                 raise InvalidParameter(
                     f"{cls.kind} has no parameter {name!r}; it has {', '.join(sorted(known))}"
                 )
         return cls(
-            **{
-                name: _read(cls.kind, name, hints[name], value)
-                for name, value in parameters.items()
-            }
+            **{name: _read(cls.kind, name, hints[name], value) for name, value in named.items()}
         )
 
 
@@ -267,6 +270,7 @@ class PhaseHarmonicsSpec(Spec):
     """
 
     kind: ClassVar[str] = "phase-harmonics"
+    aliases: ClassVar[Mapping[str, str]] = {"model": "set"}
 
     J: int = 5
     L: int = 4
@@ -310,11 +314,16 @@ class MicrocanonicalSpec(Spec):
         Most gradients evaluated for one sample.
     start
         Noise that descent begins from: with the reference's ``"spectrum"``, or ``"white"``.
+    tolerance, gradient_tolerance
+        A sample is done before that once its loss, or the norm of the gradient, is this small
+        relative to the first; 0: never.
     dtype
         Precision of the moments and of the samples.
     """
 
     kind: ClassVar[str] = "phase-harmonics"
+    algorithm: ClassVar[int] = 2
+    aliases: ClassVar[Mapping[str, str]] = {"model": "set"}
 
     J: int = 5
     L: int = 4
@@ -322,12 +331,17 @@ class MicrocanonicalSpec(Spec):
     lags: int = 1
     iterations: int = 200
     start: typing.Literal["spectrum", "white"] = "spectrum"
+    tolerance: float = 0.0
+    gradient_tolerance: float = 0.0
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
         _check_bank(self.kind, self.J, self.L, self.lags)
         check(self.iterations >= 1, f"{self.kind}: iterations={self.iterations} must be 1 or more")
+        for name in ("tolerance", "gradient_tolerance"):
+            value = getattr(self, name)
+            check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
 
 
 def _check_bank(kind: str, J: int, L: int, lags: int) -> None:

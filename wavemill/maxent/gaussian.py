@@ -79,14 +79,18 @@ class Gaussian:
             raise NotFitted("the Gaussian model has no spectrum yet: call fit first")
         if n < 1:
             raise InvalidParameter(f"n={n} samples: ask for 1 or more")
+        fields = self.draw(range(n), seed, progress).to(getattr(torch, self.spec.dtype))
+        return fields if self.has_components else fields[:, 0]
+
+    def draw(self, numbers: range, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """Return the samples of these numbers, ``(n, component, y, x)`` float64."""
         root = _hermitian_root(self.spectrum_)
         draws = []
-        for index in range(n):
-            draws.append(self._draw(root, index, seed))
+        for count, number in enumerate(numbers, 1):
+            draws.append(self._draw(root, number, seed))
             if progress is not None:
-                progress(index + 1, n, {})
-        fields = torch.stack(draws).to(getattr(torch, self.spec.dtype))
-        return fields if self.has_components else fields[:, 0]
+                progress(count, len(numbers), {})
+        return torch.stack(draws)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything learnt, as real tensors."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import fmin_l_bfgs_b
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 
-MEMORY = 20  # pairs of vectors that L-BFGS keeps
+REMEMBERED = 2**28  # bytes of past steps held at once
 
 
 class Microcanonical:
@@ -80,11 +80,32 @@ class Microcanonical:
         self.metrics_ = describe(fields) | {"moments": float(len(self.moments_.values))}
         return self
 
-    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        progress: Progress | None = None,
+        *,
+        checkpoint: Callable[[dict[str, Tensor]], None] | None = None,
+        resume: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Synthesise ``n`` fields ``(n, y, x)``; sample i does not depend on ``n``.
 
-        ``progress`` gets the gradients taken out of ``n * iterations``, with the current
-        ``sample``, its ``loss`` relative to its first, and ``moments_per_second`` differentiated.
+        Samples descend together, as many as remember their steps in 256 MiB, each with its own
+        memory and steps.
+
+        Parameters
+        ----------
+        n, seed
+            How many, and of which family.
+        progress
+            Gets the gradients taken out of ``n * iterations``, with the current ``sample``, its
+            ``loss`` relative to its first, and ``moments_per_second`` differentiated.
+        checkpoint
+            Gets, after each batch of gradients, a state that ``resume`` continues from: real
+            tensors that later gradients do not touch.
+        resume
+            Such a state, of the same model, ``n`` and ``seed``.
 
         Raises
         ------
@@ -95,14 +116,11 @@ class Microcanonical:
         """
         if not hasattr(self, "moments_"):
             raise NotFitted("the phase-harmonic model has no moments yet: call fit first")
-        fields, self.losses_ = [], []
-        for index, start in enumerate(self._starts(n, seed)):
-            descent = _Descent(self.operator, self.moments_, self.spec.iterations)
-            if progress is not None:
-                descent.follow(progress, index, n)
-            fields.append(descent.run(start) * self._std + self._mean)
-            self.losses_.append(np.array(descent.losses) / (descent.losses[0] or 1.0))
-        result = torch.stack(fields).to(self.operator.dtype)
+        run = _Synthesis(self, n, seed, progress, checkpoint)
+        run.resume(resume or {})
+        fields = run.fields() * self._std + self._mean
+        self.losses_ = [np.array(losses) / (losses[0] or 1.0) for losses in run.losses]
+        result = fields.to(self.operator.dtype)
         return result[:, None] if self.gaussian_.has_components else result
 
     def state(self) -> dict[str, Tensor]:
@@ -137,67 +155,107 @@ class Microcanonical:
             self.gaussian_.shape, spec.J, spec.L, spec.set, spec.lags, dtype
         )
 
-    def _starts(self, n: int, seed: int) -> Tensor:
-        """Return standardised noise ``(n, y, x)``, float64."""
+    def starts(self, numbers: range, seed: int) -> Tensor:
+        """Return the standardised noise of samples ``(n, y, x)``, float64."""
         if self.spec.start == "spectrum":
-            fields = self.gaussian_.sample(n, seed).reshape(-1, *self.gaussian_.shape)
+            fields = self.gaussian_.draw(numbers, seed)[:, 0]
             return (fields - self._mean) / self._std
-        noise = [white_noise(index, self.gaussian_.shape, seed) for index in range(n)]
+        noise = [white_noise(number, self.gaussian_.shape, seed) for number in numbers]
         return torch.stack(noise).to(self.moments_.values.device)
 
 
-class _SpentError(Exception):
-    """All gradients allowed have been evaluated."""
-
-
-class _Descent:
-    """L-BFGS on one field, at most ``iterations`` gradients, keeping the best field seen."""
+class _Synthesis:
+    """One call of :meth:`Microcanonical.sample`: groups of descents, one after the other."""
 
     def __init__(
-        self, operator: PhaseHarmonicCovariance, moments: Moments, iterations: int
+        self,
+        model: Microcanonical,
+        n: int,
+        seed: int,
+        progress: Progress | None,
+        checkpoint: Callable[[dict[str, Tensor]], None] | None,
     ) -> None:
-        self.operator, self.moments, self.iterations = operator, moments, iterations
-        self.losses: list[float] = []
-        self._report: Progress | None = None
+        if n < 1:
+            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
+        self.model, self.n, self.seed = model, n, seed
+        self.progress, self.checkpoint = progress, checkpoint
+        self.finished: list[Tensor] = []
+        self.losses: list[list[float]] = []
+        self.descents: list[Descent] = []
+        self.began = time.monotonic()
+        self.taken = 0
 
-    def follow(self, progress: Progress, index: int, n: int) -> None:
-        """Report each gradient of sample ``index`` of ``n``."""
-        self._report, self._index, self._n, self._began = progress, index, n, time.monotonic()
+    def fields(self) -> Tensor:
+        """Return the best standardised fields."""
+        while len(self.finished) < self.n:
+            self.descents = self.descents or self._begin()
+            iterations = self.model.spec.iterations
+            descend(self.descents, self._evaluate, iterations, self._report)
+            self.finished += [descent.best for descent in self.descents]
+            self.losses += [descent.losses for descent in self.descents]
+            self.descents = []
+        return torch.stack(self.finished)
 
-    def run(self, start: Tensor) -> Tensor:
-        """Return the best field found from ``start``, or ``start`` where no step improves it."""
-        self._best, self._least, self._device = start, float("inf"), start.device
-        never = 2 * self.iterations  # scipy checks its limits only between line searches
-        with contextlib.suppress(_SpentError):
-            fmin_l_bfgs_b(
-                self._evaluate,
-                start.cpu().numpy().ravel(),
-                m=MEMORY,
-                factr=0,
-                pgtol=0,
-                maxfun=never,
-                maxiter=never,
-            )
-        return self._best
-
-    def _evaluate(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        if len(self.losses) == self.iterations:
-            raise _SpentError
-        x = torch.tensor(flat, device=self._device).reshape(self.operator.shape).requires_grad_()
-        loss = self.operator.loss(x, self.moments)
-        (gradient,) = torch.autograd.grad(loss, x)
-        self._note(float(loss.detach()), x.detach())
-        return self.losses[-1], gradient.cpu().numpy().ravel()
-
-    def _note(self, loss: float, x: Tensor) -> None:
-        self.losses.append(loss)
-        if loss < self._least:
-            self._least, self._best = loss, x.clone()
-        if self._report is not None:
-            count, elapsed = len(self.losses), time.monotonic() - self._began
-            values = {
-                "sample": float(self._index),
-                "loss": loss / (self.losses[0] or 1.0),
-                "moments_per_second": count * len(self.moments.values) / max(elapsed, 1e-9),
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state of :meth:`_state`."""
+        if not state:
+            return
+        self.finished = list(state["finished"])
+        self.losses = [losses[~losses.isnan()].tolist() for losses in state["losses"]]
+        names = {name.split(".")[0] for name in state if "." in name}
+        for number in sorted(names, key=int):
+            inner = {
+                name.removeprefix(f"{number}."): value
+                for name, value in state.items()
+                if name.startswith(f"{number}.")
             }
-            self._report(self._index * self.iterations + count, self._n * self.iterations, values)
+            self.descents.append(Descent.from_state(inner, **self._tolerances()))
+
+    def _state(self) -> dict[str, Tensor]:
+        shape, device = self.model.operator.shape, self.model.moments_.values.device
+        losses = torch.full((len(self.losses), self.model.spec.iterations), torch.nan)
+        losses = losses.to(torch.float64)
+        for row, values in zip(losses, self.losses, strict=True):
+            row[: len(values)] = torch.tensor(values)
+        empty = torch.zeros((0, *shape), dtype=torch.float64, device=device)
+        state = {"losses": losses}
+        state["finished"] = torch.stack(self.finished) if self.finished else empty
+        for number, descent in enumerate(self.descents):
+            for name, value in descent.state().items():
+                state[f"{number}.{name}"] = value.clone()
+        return state
+
+    def _begin(self) -> list[Descent]:
+        """Return the next descents, at their starts."""
+        dtype = self.model.operator.dtype
+        points = math.prod(self.model.operator.shape)
+        each = 2 * MEMORY * points * torch.finfo(dtype).bits // 8
+        first = len(self.finished)
+        numbers = range(first, min(self.n, first + max(1, REMEMBERED // each)))
+        starts = self.model.starts(numbers, self.seed)
+        return [Descent(start, dtype, **self._tolerances()) for start in starts]
+
+    def _tolerances(self) -> dict[str, float]:
+        spec = self.model.spec
+        return {"tolerance": spec.tolerance, "gradient_tolerance": spec.gradient_tolerance}
+
+    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.operator.loss_and_gradient(x, self.model.moments_)
+
+    def _report(self, active: list[int]) -> None:
+        before = sum(map(len, self.losses)) + sum(len(d.losses) for d in self.descents)
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        self.taken += len(active)
+        moments = len(self.model.moments_.values)
+        for place, number in enumerate(active, 1):
+            losses = self.descents[number].losses
+            values = {
+                "sample": float(len(self.finished) + number),
+                "loss": losses[-1] / (losses[0] or 1.0),
+                "moments_per_second": self.taken * moments / elapsed,
+            }
+            if self.progress is not None:
+                done = before - len(active) + place
+                self.progress(done, self.n * self.model.spec.iterations, values)
+        if self.checkpoint is not None:
+            self.checkpoint(self._state())

@@ -1,0 +1,130 @@
+"""Spectra of which only the low frequencies are kept: boxes about w = 0, in the order of the FFT.
+
+A box of ``(n_y, n_x)`` frequencies is either the whole grid along an axis or an odd number of
+frequencies -a..a. Of a field whose spectrum fits a box it keeps everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+Box = tuple[int, int]
+WORTHWHILE = 0.6  # of an axis: larger boxes save less than cutting and filling costs
+
+
+def box_of(spectra: Tensor) -> Box:
+    """Return the smallest box that holds all of spectra ``(..., y, x)`` on the whole grid."""
+    there = spectra.reshape(-1, *spectra.shape[-2:]).abs().amax(0) > 0
+    return _extent(there.any(1)), _extent(there.any(0))
+
+
+def smaller(a: Box, b: Box) -> Box:
+    """Return what two boxes have in common."""
+    return min(a[0], b[0]), min(a[1], b[1])
+
+
+def larger(a: Box, b: Box) -> Box:
+    """Return a box that holds both."""
+    return max(a[0], b[0]), max(a[1], b[1])
+
+
+def crop(spectrum: Tensor, box: Box) -> Tensor:
+    """Return the frequencies of ``box``."""
+    for axis, size in ((-2, box[0]), (-1, box[1])):
+        spectrum = _crop(spectrum, axis, size)
+    return spectrum
+
+
+def pad(spectrum: Tensor, box: Box) -> Tensor:
+    """Return ``spectrum`` in a larger box, 0 where it has nothing."""
+    for axis, size in ((-2, box[0]), (-1, box[1])):
+        spectrum = _pad(spectrum, axis, size)
+    return spectrum
+
+
+def add_into(into: Tensor, spectrum: Tensor) -> None:
+    """Add ``spectrum`` to a larger box, in place."""
+    known, whole = _sizes(spectrum), _sizes(into)
+    if known == whole:
+        into.add_(spectrum)
+        return
+    for here, there in itertools.product(*map(_corners, known, whole)):
+        into[..., here[1], there[1]].add_(spectrum[..., here[0], there[0]])
+
+
+def to_spectrum(field: Tensor, box: Box) -> Tensor:
+    """Return ``sum over u of field e^{-i w u}`` at the frequencies of ``box``."""
+    if _sizes(field) == box:
+        whole: Tensor = torch.fft.fft2(field)
+        return whole
+    rows = _crop(torch.fft.fft(field), -1, box[1])
+    spectrum = _crop(torch.fft.fft(rows, dim=-2), -2, box[0])
+    return spectrum
+
+
+def to_field(spectrum: Tensor, shape: Box) -> Tensor:
+    """Return ``sum over w of spectrum e^{i w u}``, complex, on the whole grid."""
+    if _sizes(spectrum) == shape:
+        whole: Tensor = torch.fft.ifft2(spectrum, norm="forward")
+        return whole
+    columns = torch.fft.ifft(_pad(spectrum, -2, shape[0]), dim=-2, norm="forward")
+    field: Tensor = torch.fft.ifft(_pad(columns, -1, shape[1]), norm="forward")
+    return field
+
+
+def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
+    """Return ``sum over w of spectrum e^{-i w u}``, complex, on the whole grid."""
+    if _sizes(spectrum) == shape:
+        whole: Tensor = torch.fft.fft2(spectrum)
+        return whole
+    columns = torch.fft.fft(_pad(spectrum, -2, shape[0]), dim=-2)
+    field: Tensor = torch.fft.fft(_pad(columns, -1, shape[1]))
+    return field
+
+
+def mirror(spectrum: Tensor) -> Tensor:
+    """Return the spectrum at -w."""
+    return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1))
+
+
+def _sizes(spectrum: Tensor) -> Box:
+    return spectrum.shape[-2], spectrum.shape[-1]
+
+
+def _corners(known: int, whole: int) -> list[tuple[slice, slice]]:
+    """Return where the two ends of an axis lie in a box and in a larger one."""
+    if known == whole:
+        return [(slice(None), slice(None))]
+    reach = known // 2
+    low, high = slice(0, reach + 1), slice(reach + 1, known)
+    return [(low, low), (high, slice(whole - reach, whole))]
+
+
+def _extent(there: Tensor) -> int:
+    size = len(there)
+    frequency = (torch.fft.fftfreq(size) * size).abs().round()
+    reach = int(frequency[there].max()) if there.any() else 0
+    return 2 * reach + 1 if 2 * reach + 1 <= WORTHWHILE * size else size
+
+
+def _crop(spectrum: Tensor, axis: int, size: int) -> Tensor:
+    whole = spectrum.shape[axis]
+    if size == whole:
+        return spectrum
+    reach = size // 2
+    low, high = spectrum.narrow(axis, 0, reach + 1), spectrum.narrow(axis, whole - reach, reach)
+    return torch.cat([low, high], dim=axis)
+
+
+def _pad(spectrum: Tensor, axis: int, size: int) -> Tensor:
+    known = spectrum.shape[axis]
+    if size == known:
+        return spectrum
+    reach = known // 2
+    shape = list(spectrum.shape)
+    shape[axis] = size - known
+    low, high = spectrum.narrow(axis, 0, reach + 1), spectrum.narrow(axis, reach + 1, reach)
+    return torch.cat([low, spectrum.new_zeros(shape), high], dim=axis)

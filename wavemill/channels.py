@@ -1,0 +1,113 @@
+"""Responses of a field to the wavelets of one scale, their phase harmonics, and the way back.
+
+    z = x * psi ,   [z]^k = r u^k ,   r = |z| ,   u = z / r ;   d[z]^k = u^k (dr + i k r dphase) .
+
+With A the gradient of [z]^k (d(loss) = Re conj(A) d[z]^k), p = conj(A) u^k adds Re p to the
+gradient of r and -k Im p to that of r dphase. A scale gathers sum p and sum k p, whatever its
+harmonics, and turns them into the gradient ``u (a_r + i a_phase)`` of z once.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wavemill.boxes import Box, to_field, to_spectrum
+from wavemill.harmonics import phase_harmonic
+
+
+class Response:
+    """What one scale's filters answer to a batch of fields.
+
+    Parameters
+    ----------
+    spectrum
+        Transforms of ``x * psi`` over the number of points, ``(batch, angle, y, x)`` in a box.
+    shape
+        Grid ``(y, x)``.
+    low_pass
+        The filters are low passes: responses are real.
+    """
+
+    def __init__(self, spectrum: Tensor, shape: Box, low_pass: bool) -> None:
+        self.spectrum, self.shape, self.low_pass = spectrum, shape, low_pass
+        self._gradient: Tensor | None = None  # of z itself
+        self._radial: Tensor | None = None  # of r, from moduli
+        self._once: Tensor | None = None  # sum of p
+        self._times_k: Tensor | None = None  # sum of k p
+        self._last: tuple[int, slice, Tensor, Tensor] | None = None  # k, angles, u^k, [z]^k
+
+    @cached_property
+    def field(self) -> Tensor:
+        """The responses, ``(batch, angle, y, x)``: complex, or real of low passes."""
+        field = to_field(self.spectrum, self.shape)
+        return field.real.contiguous() if self.low_pass else field
+
+    def harmonic(self, k: int, angles: slice) -> Tensor:
+        """Return [z]^k, k >= 0, of some angles; of low passes, y for k = 1 and abs(y) for k = 0."""
+        if k == 1:
+            return self.field[:, angles]
+        if self.low_pass:
+            return self.field.abs()
+        if self.field.requires_grad:
+            return phase_harmonic(self.field[:, angles], k)
+        return self._powers(k, angles)[1] if k else self._polar[0][:, angles]
+
+    def pull(self, k: int, angles: slice, conjugate: Tensor) -> None:
+        """Take in the conjugate of a gradient of [z]^k; real for k = 0 and of low passes."""
+        if self.low_pass:
+            gradient = conjugate if k else conjugate * self.field.sign()
+            self._gradient = self._plus(self._gradient, angles, gradient)
+        elif k == 0:
+            self._radial = self._plus(self._radial, angles, conjugate)
+        elif k == 1:
+            gradient = conjugate.conj().resolve_conj()
+            self._gradient = self._plus(self._gradient, angles, gradient)
+        else:
+            p = conjugate * self._powers(k, angles)[0]
+            self._once = self._plus(self._once, angles, p)
+            self._times_k = self._plus(self._times_k, angles, p, k)
+
+    def pulled(self) -> Tensor | None:
+        """Return the gradient of the spectrum from all that was taken in; None if nothing was."""
+        radial, angular = self._radial, None
+        if self._once is not None and self._times_k is not None:
+            once, angular = self._once.real, self._times_k.imag.neg()
+            radial = once if radial is None else radial + once
+        if radial is not None:
+            polar = torch.complex(radial, torch.zeros_like(radial) if angular is None else angular)
+            polar = polar.mul_(self._polar[1])
+            self._gradient = polar if self._gradient is None else polar.add_(self._gradient)
+        if self._gradient is None:
+            return None
+        return to_spectrum(self._gradient, (self.spectrum.shape[-2], self.spectrum.shape[-1]))
+
+    def _plus(self, known: Tensor | None, angles: slice, more: Tensor, factor: int = 1) -> Tensor:
+        """Return ``known + factor * more``, of whose angles ``more`` has some."""
+        if known is None:
+            known = torch.zeros(self.field.shape, dtype=more.dtype, device=more.device)
+        known[:, angles].add_(more, alpha=factor)
+        return known
+
+    @cached_property
+    def _polar(self) -> tuple[Tensor, Tensor]:
+        """The modulus r, and u; both 0 where z is."""
+        real, imaginary = self.field.real.contiguous(), self.field.imag.contiguous()
+        square = (real * real).addcmul_(imaginary, imaginary)
+        inverse = square.clamp_min(torch.finfo(square.dtype).tiny).rsqrt_()
+        return square.mul_(inverse), torch.complex(real.mul_(inverse), imaginary.mul_(inverse))
+
+    def _powers(self, k: int, angles: slice) -> tuple[Tensor, Tensor]:
+        """Return u^k and [z]^k, k >= 1, from those of k // 2, which are often the last ones."""
+        unit = self._polar[1][:, angles]
+        if k == 1:
+            return unit, self.field[:, angles]
+        if self._last is None or self._last[:2] != (k, angles):
+            half = self._powers(k // 2, angles)
+            power, harmonic = half[0] * half[0], half[1] * half[0]
+            if k % 2:
+                power, harmonic = power * unit, harmonic * unit
+            self._last = (k, angles, power, harmonic)
+        return self._last[2:]

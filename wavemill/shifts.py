@@ -1,0 +1,91 @@
+"""The discrete Fourier transform at few shifts, which is two thin matrix products."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wavemill.boxes import Box
+
+Indices = NDArray[np.int64]
+
+
+class FewShifts(nn.Module):
+    """The inverse Fourier transform at few shifts, and its transpose.
+
+        sum over w of F(w) e^{i w tau} = sum_y e^{i w_y tau_y} sum_x F e^{i w_x tau_x}
+
+    Parameters
+    ----------
+    spectrum
+        Which spectrum each row transforms, ``(row,)``.
+    count
+        Number of spectra.
+    shifts
+        (y, x) of each row, ``(row, 2)``.
+    shape
+        Grid ``(y, x)``.
+    box
+        Frequencies of the spectra.
+    scale
+        Factor of the sum.
+    dtype
+        Real precision.
+    """
+
+    _rows: Tensor
+    _columns: Tensor
+    _pick: Tensor
+
+    def __init__(
+        self,
+        spectrum: Indices,
+        count: int,
+        shifts: Indices,
+        shape: Box,
+        box: Box,
+        scale: float,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        (across_y, y), (across_x, x) = (
+            np.unique(shifts[:, axis], return_inverse=True) for axis in (0, 1)
+        )
+        self._grid = (count, len(across_y), len(across_x))
+        flat = (spectrum * len(across_y) + y.reshape(-1)) * len(across_x) + x.reshape(-1)
+        keep_buffer(self, "_pick", torch.from_numpy(flat))
+        rows = _waves(across_y, shape[0], box[0])
+        columns = scale * _waves(across_x, shape[1], box[1]).T
+        keep_buffer(self, "_rows", rows.to(dtype.to_complex()))
+        keep_buffer(self, "_columns", columns.to(dtype.to_complex()).contiguous())
+
+    def sum(self, spectra: Tensor) -> Tensor:
+        """Return the sums ``(batch, row)`` over ``(batch, spectrum, y, x)``, real or complex."""
+        if spectra.is_complex():
+            along = self._rows @ spectra
+        else:
+            along = torch.complex(self._rows.real @ spectra, self._rows.imag @ spectra)
+        return (along @ self._columns).flatten(1)[:, self._pick]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return ``sum over rows of value e^{i w tau}``, ``(batch, spectrum, y, x)``."""
+        grid = values.new_zeros(len(values), math.prod(self._grid))
+        grid.index_add_(1, self._pick, values)
+        spread: Tensor = (self._rows.T @ grid.view(len(grid), *self._grid)) @ self._columns.T
+        return spread
+
+
+def keep_buffer(module: nn.Module, name: str, value: Tensor | None) -> None:
+    """Register ``value`` to follow the module's device without entering its state."""
+    module.register_buffer(name, value, persistent=False)
+
+
+def _waves(shifts: Indices, size: int, kept: int) -> Tensor:
+    """Return ``e^{i w shift}`` at the frequencies kept of an axis: ``(shift, kept)`` complex128."""
+    frequency = np.rint(np.fft.fftfreq(kept, 1 / kept)).astype(np.int64)
+    turns = np.outer(shifts, frequency) % size  # exact: integer turns are dropped
+    return torch.from_numpy(np.exp(2j * np.pi * turns / size))
