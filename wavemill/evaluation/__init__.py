@@ -1,0 +1,1 @@
+"""Judging models of fields on samples that they were not fitted to."""
