@@ -114,9 +114,7 @@ class _Shards:
         return self.array
 
 
-def _prefetched(
-    reader: ThreadPoolExecutor, url: str, part: PartRef, shard: int
-) -> Iterator[Array]:
+def _prefetched(reader: ThreadPoolExecutor, url: str, part: PartRef, shard: int) -> Iterator[Array]:
     """Yield the rows of one shard after another, the next being read meanwhile."""
     starts = range(0, part.rows, shard)
     ranges = [range(start, min(start + shard, part.rows)) for start in starts]

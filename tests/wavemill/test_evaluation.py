@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.evaluation import METRICS, FovealCorrelation, Judge, Portrait
 from wavemill.evaluation.bispectrum import bispectrum, triangles
 from wavemill.evaluation.diversity import best_correlation, pair_correlations
-from wavemill.evaluation.foveal import FovealCorrelation
 from wavemill.evaluation.minkowski import minkowski_functionals
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
@@ -124,7 +124,7 @@ def test_bispectra_are_odd_blind_to_scale_and_to_shifts() -> None:
     assert bispectrum(torch.ones(8, 8)).abs().max() == 0
 
 
-def gaussian_fields(n: int, side: int, width: float) -> tuple[Tensor, float]:
+def gaussian_fields(n: int, side: int, width: float, seed: int = 0) -> tuple[Tensor, float]:
     """Gaussian fields of variance 1 and smoothness ``width``; the variance of their derivatives."""
     k = 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64)
     square = k[:, None] ** 2 + k[: side // 2 + 1].abs() ** 2
@@ -132,7 +132,9 @@ def gaussian_fields(n: int, side: int, width: float) -> tuple[Tensor, float]:
     weight = amplitude.square().clone()
     weight[:, 1:-1] *= 2
     norm = weight.sum() / side**2
-    x = torch.fft.irfft2(torch.fft.rfft2(noise(n, side, side)) * amplitude, s=(side, side))
+    x = torch.fft.irfft2(
+        torch.fft.rfft2(noise(n, side, side, seed=seed)) * amplitude, s=(side, side)
+    )
     return x / norm.sqrt(), float((weight * square).sum() / weight.sum() / 2)
 
 
@@ -160,15 +162,15 @@ def test_minkowski_functionals_of_known_shapes() -> None:
     radius = torch.hypot(u[:, None], u)
     disc, ring = radius <= 40.3, (radius <= 40.3) & (radius >= 20.3)
     square = (u[:, None].abs() <= 10) & (u.abs() <= 10)
-    area, perimeter, euler = minkowski_functionals(
-        torch.stack([disc, ring, square]).double(), [0.5]
-    )[..., 0].T * 128**2
+    area, perimeter, euler = (
+        minkowski_functionals(torch.stack([disc, ring, square]).double(), [0.5])[..., 0].T * 128**2
+    )
     assert area[0] == pytest.approx(math.pi * 40.3**2, rel=0.01)
     # A disc has edges in all directions: what is left is the grid's rounding of it.
     assert perimeter[0] == pytest.approx(2 * math.pi * 40.3, rel=0.01)
     assert perimeter[1] == pytest.approx(2 * math.pi * 60.6, rel=0.01)
-    # Of a square, Crofton's four directions see 84 crossings and twice 82 on diagonals: 5 % less than
-    # its 84 sides, which other directions make up for.
+    # Of a square, Crofton's four directions see 84 crossings and twice 82 on diagonals: 5 % less
+    # than its 84 sides, which other directions make up for.
     assert perimeter[2] == pytest.approx(math.pi / 8 * (84 + 2 * 82 / math.sqrt(2)))
     assert euler.tolist() == pytest.approx([1, 0, 1])
 
@@ -193,3 +195,56 @@ def test_a_field_moved_along_is_no_new_field() -> None:
     # Maximum of 1,024 nearly normal values of deviation 1/32, at the best of their shifts.
     assert ((others > 1.5 / 32) & (others < 6 / 32)).all()
     assert pair_correlations(x[:1]).shape == (0,)
+
+
+def test_sets_measured_apart_are_as_one() -> None:
+    x = noise(5, 16, 16) ** 3 + noise(5, 1, 1, seed=1)
+    op = FovealCorrelation((16, 16), 2, 2, torch.float64)
+    together = op.together([op.measure(x[:2]), op.measure(x[2:])])
+    assert op.distance(together, op.measure(x)) < 1e-12
+
+
+def intermittent(n: int, seed: int) -> Tensor:
+    return gaussian_fields(n, 32, 1.0, seed)[0] ** 3
+
+
+def test_a_judge_prefers_the_truth_to_a_gaussian_and_a_copy_lacks_diversity() -> None:
+    judge = Judge(intermittent(8, 1), training=intermittent(1, 2), L=2)
+    assert judge.J == 4  # of 5: what fits into 32
+    truth, _ = judge.score(intermittent(8, 3))
+    gaussian, _ = judge.score(gaussian_fields(8, 32, 1.0, 4)[0] * judge.std)
+    shifts = [(3 * i, 5 * i) for i in range(8)]
+    copies, _ = judge.score(torch.cat([intermittent(1, 2).roll(s, (-2, -1)) for s in shifts]))
+    for metric in ("eps", "spectrum", "pdf", "structure", "area", "perimeter", "euler"):
+        assert truth[metric] < gaussian[metric], metric
+    assert abs(gaussian["flatness"] - 3) < 0.5 < abs(truth["flatness"] - 3)
+    # All pairs and the training field agree at some shift, to rounding.
+    assert copies["diversity"] == pytest.approx(0, abs=1e-9)
+    assert copies["memory"] == pytest.approx(1)
+    assert abs(truth["diversity"] - 1) < 0.2
+    assert truth["memory"] < 0.7
+    floors = judge.floors()
+    one, half = floors["real, one map"], floors["real, 4 against 4"]
+    assert set(one) == set(half) == set(truth) == set(METRICS)
+    assert half["eps"] < one["eps"]
+
+
+def test_a_set_judged_against_itself_is_at_distance_zero() -> None:
+    x = intermittent(4, 1)
+    scores, portrait = Judge(x, L=2).score(x)
+    same = ("spectrum", "pdf", "structure", "bispectrum", "area", "perimeter", "euler")
+    assert [scores[metric] for metric in same] == [0] * len(same)
+    assert scores["eps"] < 1e-5  # single precision: halves are measured apart
+    assert scores["diversity"] == 1
+    assert math.isnan(scores["memory"])  # nothing was fitted
+    again = Portrait.from_state(portrait.state())
+    assert torch.equal(again.minkowski, portrait.minkowski)
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="two real fields"):
+        Judge(noise(1, 16, 16))
+    with pytest.raises(InvalidParameter, match="nothing to judge"):
+        Judge(torch.ones(3, 16, 16))
+    with pytest.raises(ShapeMismatch):
+        Judge(noise(3, 16, 16), L=2).score(noise(3, 8, 8))

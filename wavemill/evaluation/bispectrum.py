@@ -12,6 +12,7 @@ Source: Scoccimarro, *The bispectrum: from theory to observations*, ApJ 544, 597
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -47,8 +48,8 @@ def bispectrum(x: Tensor, shells: int = 6, normalise: bool = True) -> Tensor:
     Returns
     -------
     Tensor
-        ``(..., triple)``, float64. Unnormalised and counted with their permutations (1, 3 or 6) they
-        add up to the third central moment.
+        ``(..., triple)``, float64. Unnormalised, and counted with their 1, 3 or 6 permutations,
+        they add up to the third central moment.
     """
     field = x.to(torch.float64)
     field = field - field.mean((-2, -1), keepdim=True)
@@ -56,7 +57,7 @@ def bispectrum(x: Tensor, shells: int = 6, normalise: bool = True) -> Tensor:
     x_hat = torch.fft.rfft2(field)
     radius = _radius(shape).to(field.device)
     edges = shell_edges(shape, shells)
-    masks = [(radius >= low) & (radius < high) for low, high in zip(edges, edges[1:], strict=False)]
+    masks = [(radius >= low) & (radius < high) for low, high in pairwise(edges)]
     parts = [torch.fft.irfft2(x_hat * mask, s=shape) for mask in masks]
     deviations = [part.square().mean((-2, -1)).sqrt() for part in parts]
     floor = 1e-12 * field.square().mean((-2, -1)).sqrt()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def best_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Return c of real fields ``(..., y, x)`` on one periodic grid, in [-1, 1]; float64 ``(...)``."""
+    """Return c of real fields ``(..., y, x)`` on one periodic grid: in [-1, 1], float64."""
     x_hat, y_hat = (torch.fft.rfft2(_standard(field)) for field in (x, y))
     points = x.shape[-2] * x.shape[-1]
     products: Tensor = torch.fft.irfft2(x_hat * y_hat.conj(), s=tuple(x.shape[-2:])) / points

@@ -10,9 +10,9 @@ of the *test* set's channels. A model is judged by
 
     eps = |R_test - R_model|_2 / |R_test|_2 .
 
-With J = 5 and L = 8, R is 8,025 x 8,025. It is never formed: covariances depend on the difference of
-shifts alone, angles half a turn apart are conjugates, and R is Hermitian. Each distinct value is
-held once and weighted by how often it occurs. Covariances at multiples of 2^j need the
+With J = 5 and L = 8, R is 8,025 x 8,025. It is never formed: covariances depend on the difference
+of shifts alone, angles half a turn apart are conjugates, and R is Hermitian. Each distinct value
+is held once and weighted by how often it occurs. Covariances at multiples of 2^j need the
 cross-spectrum only after it is folded 2^j times, which is a small matrix product a frequency.
 
 Transforms have sign ``-i w u``, unnormalised forward.
@@ -24,7 +24,7 @@ Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariance
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +79,7 @@ class Covariances:
     means
         Complex ``(field, channel)``.
     spread
-        Standard deviation of the fields' values.
+        Standard deviation of the fields' values, by which rounding is measured.
     """
 
     within: tuple[Tensor, ...]
@@ -138,9 +138,12 @@ class FovealCorrelation:
     @property
     def size(self) -> int:
         """Number of rows of R."""
-        return sum(
-            group.weight * (group.channels.stop - group.channels.start) for group in self.groups
-        ) * (2 * REACH + 1) ** 2
+        return (
+            sum(
+                group.weight * (group.channels.stop - group.channels.start) for group in self.groups
+            )
+            * (2 * REACH + 1) ** 2
+        )
 
     def measure(self, x: Tensor) -> Covariances:
         """Return the covariances of a set of real fields ``(..., y, x)``.
@@ -166,6 +169,18 @@ class FovealCorrelation:
             torch.cat(variances).mean(0),
             torch.cat(means),
             float(fields.double().std(correction=0)),
+        )
+
+    def together(self, sets: Sequence[Covariances]) -> Covariances:
+        """Return the covariances of the union of sets measured apart."""
+        counts = [len(part.means) for part in sets]
+        weights = [count / sum(counts) for count in counts]
+        within = zip(*(part.within for part in sets), strict=True)
+        return Covariances(
+            tuple(_weighted(values, weights) for values in within),
+            _weighted([part.variance for part in sets], weights),
+            torch.cat([part.means for part in sets]),
+            max(part.spread for part in sets),
         )
 
     def distance(self, model: Covariances, test: Covariances) -> float:
@@ -201,7 +216,7 @@ class FovealCorrelation:
         return covariances.within[index] + between
 
     def _spectra(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return transforms of the centred channels ``(field, channel, y, x)``, means, variances."""
+        """Return the centred channels' transforms ``(field, channel, y, x)``, means, variances."""
         points = math.prod(self.shape)
         psi, phi = self._psi.to(x.device), self._phi.to(x.device)
         x_hat = torch.fft.fft2(x - x.mean((-2, -1), keepdim=True))[:, None]
@@ -270,6 +285,13 @@ class FovealCorrelation:
         return torch.full((count,), times, dtype=self.dtype)
 
 
+def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = weights[0] * values[0]
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        total = total + weight * value
+    return total
+
+
 def _groups(J: int, L: int) -> list[Group]:
     """Return all groups, scale after scale; the low pass ends the coarsest."""
     groups, start = [], 0
@@ -281,7 +303,7 @@ def _groups(J: int, L: int) -> list[Group]:
 
 
 def _shifts(step: int, other: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the differences ``step d - other d'``, d and d' in -2..2, and how often each occurs."""
+    """Return ``step d - other d'``, d and d' in -2..2, and how often each occurs."""
     reach = np.arange(-REACH, REACH + 1)
     values, counts = np.unique(step * reach[:, None] - other * reach, return_counts=True)
     return values.astype(np.int64), counts.astype(np.float64)
@@ -310,7 +332,8 @@ def _at_shifts(
 ) -> Tensor:
     """Return ``sum over w of cross(w) e^{i w shift}``: ``(shift_y, shift_x, channel, channel)``."""
     rows, columns = (
-        _waves(shifts, size, size // fold).to(cross) for size, fold in zip(shape, folds, strict=True)
+        _waves(shifts, size, size // fold).to(cross)
+        for size, fold in zip(shape, folds, strict=True)
     )
     height, width = shape[0] // folds[0], shape[1] // folds[1]
     across = rows @ cross.reshape(height, -1)

@@ -1,10 +1,10 @@
-"""Minkowski functionals of the sets where a field exceeds a threshold: how much, how long, how many.
+"""Minkowski functionals of the sets where a field exceeds a threshold: area, length, number.
 
 On the periodic grid, from counts of points, pairs and triangles of neighbours alone:
 
 - area: the fraction of points in the set;
-- perimeter a unit of area: Crofton's formula over four directions of lines. A line in direction e is
-  crossed where one of two neighbours along e is in the set and the other is not;
+- perimeter a unit of area: Crofton's formula over four directions of lines. A line in direction e
+  is crossed where one of two neighbours along e is in the set and the other is not;
 - Euler characteristic a unit of area, components less holes: points - edges + triangles of the
   grid with diagonals, averaged over the two ways to draw them.
 
