@@ -7,6 +7,14 @@ from wavemill.errors import (
     UnstableSimulation,
     WavemillError,
 )
+from wavemill.evaluation import (
+    FovealCorrelation,
+    Judge,
+    Portrait,
+    best_correlation,
+    bispectrum,
+    minkowski_functionals,
+)
 from wavemill.fields import divergence, gradient, vorticity
 from wavemill.harmonics import (
     harmonic_from_phases,
@@ -21,6 +29,7 @@ from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistic
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
+    EvaluationSpec,
     GaussianSpec,
     MicrocanonicalSpec,
     PhaseHarmonicsSpec,
@@ -40,9 +49,12 @@ from wavemill.spectra import (
 from wavemill.wavelets import WaveletTransform, littlewood_paley
 
 __all__ = [
+    "EvaluationSpec",
+    "FovealCorrelation",
     "Gaussian",
     "GaussianSpec",
     "InvalidParameter",
+    "Judge",
     "Microcanonical",
     "MicrocanonicalSpec",
     "MomentTable",
@@ -51,6 +63,7 @@ __all__ = [
     "NotFitted",
     "PhaseHarmonicCovariance",
     "PhaseHarmonicsSpec",
+    "Portrait",
     "PowerSpectrum",
     "Scattering2D",
     "ScatteringSpec",
@@ -62,6 +75,8 @@ __all__ = [
     "UnstableSimulation",
     "WaveletTransform",
     "WavemillError",
+    "best_correlation",
+    "bispectrum",
     "divergence",
     "flatness",
     "gradient",
@@ -69,6 +84,7 @@ __all__ = [
     "inverse_rectifier",
     "isotropic_spectrum",
     "littlewood_paley",
+    "minkowski_functionals",
     "pdf",
     "phase_harmonic",
     "rectifier_coefficients",

@@ -326,6 +326,34 @@ class MicrocanonicalSpec(Spec):
         check(self.iterations >= 1, f"{self.kind}: iterations={self.iterations} must be 1 or more")
 
 
+@dataclass(frozen=True)
+class EvaluationSpec(Spec):
+    """How a fitted model is judged: see :class:`wavemill.evaluation.Judge`.
+
+    Parameters
+    ----------
+    samples
+        Drawn from the model.
+    real
+        Most real fields, that the model was not fitted to, to judge by.
+    J, L
+        Scales and angles of the foveal correlation matrix; J is lowered to what fits.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    samples: int = 10
+    real: int = 20
+    J: int = 5
+    L: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be judged."""
+        check(self.samples >= 1, f"evaluation: samples={self.samples} must be 1 or more")
+        check(self.real >= 2, f"evaluation: real={self.real} must be 2 or more")
+        _check_bank(self.kind, self.J, self.L, 0)
+
+
 def _check_bank(kind: str, J: int, L: int, lags: int) -> None:
     check(J >= 1, f"{kind}: J={J} must be 1 or more")
     check(L >= 2, f"{kind}: L={L} must be 2 or more")

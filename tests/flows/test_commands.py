@@ -25,7 +25,8 @@ from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
 
 COMMANDS = [
-    *(["ingest", "turbulence"], ["features"], ["fit"], ["synthesize"], ["demo"]),
+    *(["ingest", "turbulence"], ["features"], ["fit"], ["synthesize"]),
+    *(["evaluate"], ["compare"], ["demo"]),
     *(["query"], ["ls"], ["show"], ["verify"], ["gc"], ["up"]),
 ]
 FILE_FORMATS = ["parquet", "csv", "nc", "zarr", "npz"]

@@ -223,7 +223,7 @@ def test_a_judge_prefers_the_truth_to_a_gaussian_and_a_copy_lacks_diversity() ->
     assert copies["memory"] == pytest.approx(1)
     assert abs(truth["diversity"] - 1) < 0.2
     assert truth["memory"] < 0.7
-    floors = judge.floors()
+    floors = judge.floors
     one, half = floors["real, one map"], floors["real, 4 against 4"]
     assert set(one) == set(half) == set(truth) == set(METRICS)
     assert half["eps"] < one["eps"]

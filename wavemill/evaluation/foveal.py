@@ -38,16 +38,13 @@ from wavemill.harmonics import phase_harmonic
 
 REACH = 2  # of the shifts, in units of 2^j
 HARMONICS = 4  # the highest k
-FIELDS_AT_ONCE = 4  # 85 MB of spectra each at 256^2
+SPECTRA = 2**30  # bytes of the channels' transforms held at once: 12 fields of 256^2
+PRODUCTS = 2**23  # of two channels at one frequency, held at once: 64 MiB
 
 
 @dataclass(frozen=True)
 class Group:
-    """Channels of one scale and harmonic: their angles, or the low pass.
-
-    ``weight`` is how many of the 2L angles each stands for; ``real`` fields are their own mirror
-    images.
-    """
+    """Channels of one scale and harmonic: L angles of a half turn, or the low pass."""
 
     scale: int
     k: int
@@ -55,13 +52,18 @@ class Group:
     channels: slice
 
     @property
+    def count(self) -> int:
+        """Number of channels."""
+        return int(self.channels.stop - self.channels.start)
+
+    @property
     def real(self) -> bool:
-        """Whether the channels' fields are real."""
+        """Whether the channels' fields are real, hence their own mirror images."""
         return self.low_pass or self.k == 0
 
     @property
     def weight(self) -> int:
-        """How many angles each channel stands for."""
+        """How many of the 2L angles each channel stands for."""
         return 1 if self.low_pass else 2
 
 
@@ -90,12 +92,18 @@ class Covariances:
 
 @dataclass(frozen=True)
 class _Block:
-    """Covariances of all channels of one scale with those of one group as coarse or coarser."""
+    """Covariances of the channels of one scale with those of another as coarse or coarser.
 
+    The second side is each channel of its scale, then the conjugate of each that is not real.
+    ``times`` is how many pairs of angles, in either order, each value stands for.
+    """
+
+    scale: int
+    other: int
     left: slice
-    right: Group
-    mirrored: bool
-    weight: Tensor  # (shift_y, shift_x, channel, channel): occurrences in R of each value
+    right: slice
+    mirrored: slice
+    times: Tensor  # (left channel, right channel)
 
 
 class FovealCorrelation:
@@ -133,20 +141,18 @@ class FovealCorrelation:
         self._phi = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J)).to(dtype)
         self.groups = _groups(J, L)
         self.channels = self.groups[-1].channels.stop
-        self._blocks = [self._block(*pair) for pair in self._pairs()]
+        self._blocks = [self._block(s, t) for s in range(J) for t in range(s, J)]
 
     @property
     def size(self) -> int:
         """Number of rows of R."""
-        return (
-            sum(
-                group.weight * (group.channels.stop - group.channels.start) for group in self.groups
-            )
-            * (2 * REACH + 1) ** 2
-        )
+        return sum(g.weight * g.count for g in self.groups) * (2 * REACH + 1) ** 2
 
     def measure(self, x: Tensor) -> Covariances:
         """Return the covariances of a set of real fields ``(..., y, x)``.
+
+        What takes time are the sums over frequencies, once for some ten fields: measure them
+        together.
 
         Raises
         ------
@@ -158,7 +164,8 @@ class FovealCorrelation:
         fields = x.reshape(-1, *self.shape)
         totals = [torch.zeros(())] * len(self._blocks)
         variances, means = [], []
-        for chunk in fields.split(FIELDS_AT_ONCE):
+        bytes_each = self.channels * math.prod(self.shape) * torch.finfo(self.dtype).bits // 4
+        for chunk in torch.split(fields, max(1, SPECTRA // bytes_each)):
             spectra, mean, variance = self._spectra(chunk.to(self.dtype))
             for index, value in enumerate(self._covariances(spectra)):
                 totals[index] = totals[index].to(value.device) + value
@@ -188,8 +195,11 @@ class FovealCorrelation:
         deviation = self.deviation(test)
         apart, norm = 0.0, 0.0
         for index, block in enumerate(self._blocks):
-            scale = deviation[block.left, None] * deviation[block.right.channels]
-            weight = block.weight.to(scale.device) / scale.square()
+            right = torch.cat([deviation[block.right], deviation[block.mirrored]])
+            scale = deviation[block.left, None] * right
+            occurrences = torch.from_numpy(_shifts(2**block.scale, 2**block.other)[1])
+            repeats = torch.outer(occurrences, occurrences).to(scale)[..., None, None]
+            weight = repeats * (block.times.to(scale) / scale.square())
             expected, found = (self._about_common_mean(index, side) for side in (test, model))
             apart += float((weight * (expected - found).abs().square()).sum(dtype=torch.float64))
             norm += float((weight * expected.abs().square()).sum(dtype=torch.float64))
@@ -211,8 +221,8 @@ class FovealCorrelation:
         """Add to what is within fields the covariance of their channel means."""
         block = self._blocks[index]
         means = covariances.means - covariances.means.mean(0)
-        left, right = means[:, block.left], means[:, block.right.channels]
-        between = left.mT @ (right if block.mirrored else right.conj()) / len(means)
+        right = torch.cat([means[:, block.right].conj(), means[:, block.mirrored]], dim=1)
+        between = means[:, block.left].mT @ right / len(means)
         return covariances.within[index] + between
 
     def _spectra(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,53 +246,58 @@ class FovealCorrelation:
                 means[:, group.channels] = mean[..., 0, 0].to(means.dtype)
                 spectra[:, group.channels] = torch.fft.fft2(harmonic - mean)
         means[:, self.groups[-1].channels] = x.mean((-2, -1), keepdim=True)[..., 0] * phi[0, 0]
-        power = spectra.abs().square().sum((-2, -1), dtype=torch.float64)
-        return spectra, means, power / points**2
+        power = torch.stack([_power(field) for field in spectra.flatten(0, 1)])
+        return spectra, means, power.reshape(means.shape) / points**2
 
     def _covariances(self, spectra: Tensor) -> Iterator[Tensor]:
         """Yield each block's covariances, summed over the fields of ``spectra``."""
         points = math.prod(self.shape)
         for scale in range(self.J):
             folds = [math.gcd(2**scale, size) for size in self.shape]
-            members = [block for block in self._blocks if self._scale_of(block) == scale]
+            members = [block for block in self._blocks if block.scale == scale]
             left = _folded(spectra[:, members[0].left], folds)
             for block in members:
-                right = spectra[:, block.right.channels]
-                right = _folded(_reflected(right) if block.mirrored else right, folds)
-                cross = left @ (right.mT if block.mirrored else right.mH)
-                shifts = _shifts(2**scale, 2**block.right.scale)[0]
-                yield _at_shifts(cross, shifts, self.shape, folds) / points**2
+                mirrored = _reflected(spectra[:, block.mirrored])
+                right = torch.cat([spectra[:, block.right].conj(), mirrored], dim=1)
+                shifts = _shifts(2**scale, 2**block.other)[0]
+                yield _at_shifts(left, _folded(right, folds), shifts, self.shape) / points**2
 
-    def _scale_of(self, block: _Block) -> int:
-        return next(g.scale for g in self.groups if g.channels.start == block.left.start)
+    def _block(self, scale: int, other: int) -> _Block:
+        lefts, rights = ([g for g in self.groups if g.scale == s] for s in (scale, other))
+        complex_ = [group for group in rights if not group.real]
+        times = [
+            [_times(left, right, False) for right in rights]
+            + [_times(left, right, True) for right in complex_]
+            for left in lefts
+        ]
+        across = torch.tensor([group.count for group in (*rights, *complex_)])
+        expanded = torch.tensor(times).repeat_interleave(across, 1)
+        down = torch.tensor([group.count for group in lefts])
+        return _Block(
+            scale,
+            other,
+            _span(lefts),
+            _span(rights),
+            _span(complex_),
+            # R is Hermitian: what joins two scales occurs twice.
+            expanded.repeat_interleave(down, 0) * (1 if scale == other else 2),
+        )
 
-    def _pairs(self) -> Iterator[tuple[int, Group, bool]]:
-        """Yield each scale with each group as coarse or coarser; twice if mirror images differ."""
-        for scale in range(self.J):
-            for right in self.groups:
-                if right.scale >= scale:
-                    yield scale, right, False
-                    if not right.real:
-                        yield scale, right, True
 
-    def _block(self, scale: int, right: Group, mirrored: bool) -> _Block:
-        lefts = [group for group in self.groups if group.scale == scale]
-        _, occurrences = _shifts(2**scale, 2**right.scale)
-        shifts = torch.from_numpy(np.outer(occurrences, occurrences)).to(self.dtype)
-        times = torch.cat([self._times(left, right, mirrored) for left in lefts])
-        times = times * (1 if right.scale == scale else 2)  # R is Hermitian
-        span = slice(lefts[0].channels.start, lefts[-1].channels.stop)
-        return _Block(span, right, mirrored, shifts[:, :, None, None] * times[:, None])
+def _span(groups: Sequence[Group]) -> slice:
+    return slice(groups[0].channels.start, groups[-1].channels.stop)
 
-    def _times(self, left: Group, right: Group, mirrored: bool) -> Tensor:
-        """Return how many pairs of angles each pair ``(left channel,)`` stands for."""
-        times = left.weight * right.weight
-        if mirrored:
-            times = 0 if left.real else times // 2
-        elif not left.real and not right.real:
-            times //= 2
-        count = left.channels.stop - left.channels.start
-        return torch.full((count,), times, dtype=self.dtype)
+
+def _times(left: Group, right: Group, mirrored: bool) -> int:
+    """Return how many pairs of angles a pair of channels stands for."""
+    times = left.weight * right.weight
+    if mirrored:
+        return 0 if left.real else times // 2
+    return times if left.real or right.real else times // 2
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return torch.view_as_real(spectrum).square().sum(dtype=torch.float64)
 
 
 def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -310,7 +325,7 @@ def _shifts(step: int, other: int) -> tuple[NDArray[np.int64], NDArray[np.float6
 
 
 def _folded(spectra: Tensor, folds: list[int]) -> Tensor:
-    """Return ``(frequency, channel, alias and field)`` of spectra ``(field, channel, y, x)``.
+    """Return spectra ``(field, channel, y, x)`` as ``(y, x, channel, alias and field)``.
 
     Frequencies that coincide on a grid of every ``folds``-th point are aliases.
     """
@@ -319,7 +334,7 @@ def _folded(spectra: Tensor, folds: list[int]) -> Tensor:
         count, channels, folds[0], rows // folds[0], folds[1], columns // folds[1]
     )
     folded = split.permute(3, 5, 1, 2, 4, 0)
-    return folded.reshape(-1, channels, folds[0] * folds[1] * count)
+    return folded.reshape(*folded.shape[:3], folds[0] * folds[1] * count)
 
 
 def _reflected(spectra: Tensor) -> Tensor:
@@ -328,17 +343,25 @@ def _reflected(spectra: Tensor) -> Tensor:
 
 
 def _at_shifts(
-    cross: Tensor, shifts: NDArray[np.int64], shape: tuple[int, int], folds: list[int]
+    left: Tensor, right: Tensor, shifts: NDArray[np.int64], shape: tuple[int, int]
 ) -> Tensor:
-    """Return ``sum over w of cross(w) e^{i w shift}``: ``(shift_y, shift_x, channel, channel)``."""
-    rows, columns = (
-        _waves(shifts, size, size // fold).to(cross)
-        for size, fold in zip(shape, folds, strict=True)
-    )
-    height, width = shape[0] // folds[0], shape[1] // folds[1]
-    across = rows @ cross.reshape(height, -1)
-    values = columns @ across.reshape(len(shifts), width, -1)
-    return values.reshape(len(shifts), len(shifts), *cross.shape[-2:])
+    """Return ``sum over w of left(w) right(w) e^{i w shift}`` for all pairs of channels.
+
+    ``left`` and ``right`` are folded; the result is ``(shift_y, shift_x, channel, channel)``. The
+    products of a few rows of frequencies are held at once.
+    """
+    height, width = left.shape[:2]
+    rows = _waves(shifts, shape[0], height).to(left.dtype).to(left.device)
+    columns = _waves(shifts, shape[1], width).to(left.dtype).to(left.device)
+    pairs = left.shape[2] * right.shape[2]
+    step = max(1, PRODUCTS // (pairs * width))
+    across = left.new_zeros((len(shifts), width * pairs))
+    for start in range(0, height, step):
+        span = slice(start, start + step)
+        cross = left[span] @ right[span].mT
+        across += rows[:, span] @ cross.reshape(-1, width * pairs)
+    values = columns @ across.reshape(len(shifts), width, pairs)
+    return values.reshape(len(shifts), len(shifts), left.shape[2], right.shape[2])
 
 
 def _waves(shifts: NDArray[np.int64], size: int, frequencies: int) -> Tensor:

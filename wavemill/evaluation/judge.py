@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -25,7 +26,7 @@ from wavemill.spectra import PowerSpectrum, flatness, skewness, structure_functi
 THRESHOLDS = tuple(np.linspace(-3, 3, 25).tolist())  # in standard deviations of the test set
 ORDERS = (1, 2, 3, 4, 5)
 QUANTILES = 1023
-ONE_MAP = 3  # real fields that take their turn as the only sample of a model
+ONE_MAP = 2  # real fields that take their turn as the only sample of a model
 Follow = Callable[[str], None]
 
 METRICS = {
@@ -160,7 +161,9 @@ class Judge:
             "pairs": pair_correlations(x),
             "training": torch.tensor(pairs).reshape(len(x), len(self._training)),
         }
-        return Portrait.from_state({name: value.cpu() for name, value in state.items()})
+        return Portrait.from_state(
+            {name: value.cpu().contiguous() for name, value in state.items()}
+        )
 
     def score(self, x: Tensor) -> tuple[dict[str, float], Portrait]:
         """Return the :data:`METRICS` of a model's samples ``(n, y, x)``, and their portrait.
@@ -171,8 +174,9 @@ class Judge:
         eps = self.foveal.distance(self._measured(x), self._covariances)
         return {"eps": eps} | distances(portrait, self.portrait), portrait
 
+    @cached_property
     def floors(self) -> dict[str, dict[str, float]]:
-        """Return what real fields score: one as a whole model, and half of them against half.
+        """What real fields score: one of them as a model, and half of them against half.
 
         The first is the mean over a few real fields, each against the half it is not in.
         """
@@ -180,7 +184,7 @@ class Judge:
         first, second = self._test[:half], self._test[half:]
         other = self.describe(second)
         alone = []
-        for one in first[:ONE_MAP].split(1):
+        for one in torch.split(first[:ONE_MAP], 1):
             eps = self.foveal.distance(self._measured(one), self._halves[1])
             alone.append({"eps": eps} | distances(self.describe(one), other))
         eps = self.foveal.distance(self._halves[0], self._halves[1])
@@ -225,12 +229,13 @@ def _spectral_distance(model: Tensor, test: Tensor) -> float:
     weight = 1 / torch.arange(1, len(test) + 1, dtype=torch.float64)
     floor = 1e-10 * float(test.sum())
     ratio = ((model + floor) / (test + floor)).log().square()
-    return float((weight * ratio).sum() / weight.sum()) ** 0.5
+    return math.sqrt(float((weight * ratio).sum() / weight.sum()))
 
 
 def _log_distance(model: Tensor, test: Tensor) -> float:
     tiny = torch.finfo(torch.float64).tiny
-    return float((model.clamp(min=tiny) / test.clamp(min=tiny)).log().square().mean()) ** 0.5
+    ratio = model.clamp(min=tiny) / test.clamp(min=tiny)
+    return math.sqrt(float(ratio.log().square().mean()))
 
 
 def _relative(model: Tensor, test: Tensor) -> float:
