@@ -22,6 +22,7 @@ from tasks import evaluation_figures
 from tasks.fit import first_component, load_model, npy, on_device
 from tasks.progress import Reporter
 from wavemill.evaluation import Judge, Portrait
+from wavemill.evaluation.judge import memory
 from wavemill.specs import EvaluationSpec
 
 KIND = EvaluationSpec.kind
@@ -130,17 +131,19 @@ def _evaluate(
     key: str,
 ) -> None:
     test = _fields(dataset, list(rows["sample_id"]))
-    fitted = _fitted_fields(store, model, dataset)
     periodic = bool(dataset.schema.periodic)
-    judge = _kept(_Bench(test, fitted), spec.J, spec.L, periodic, request.device)
+    judge = _kept(_Bench(test), spec.J, spec.L, periodic, request.device)
+    fitted = on_device(_fitted_fields(store, model, dataset), request.device)
     report = Reporter(f"synthesize {model.kind}").values
     drawn = load_model(model).sample(spec.samples, request.seed, report).cpu().numpy()
-    scores, portrait = judge.score(on_device(first_component(drawn), request.device))
-    table = {name: _defined(row) for name, row in {**judge.floors, "model": scores}.items()}
+    scores, portrait = judge.score(on_device(first_component(drawn), request.device), fitted)
+    real = {"memory": memory(on_device(test, request.device), fitted)}
+    table = {name: _defined(row | real) for name, row in judge.floors.items()}
+    table |= {"model": _defined(scores)}
     tensors = {f"model.{name}": value for name, value in portrait.state().items()}
     tensors |= {f"test.{name}": value for name, value in judge.portrait.state().items()}
     with store.attempt_artifact(KIND, key) as attempt:
-        attempt.write("metrics.json", json.dumps(table, indent=1, sort_keys=True).encode())
+        attempt.write("metrics.json", json.dumps(table, indent=1).encode())
         attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
         attempt.write("samples.npy", npy(drawn))
         attempt.write("real.npy", npy(test[:SHOWN]))
@@ -158,9 +161,8 @@ def _defined(scores: dict[str, float]) -> dict[str, float]:
 class _Bench:
     """Real fields, equal to others of the same numbers: what a judge is kept by."""
 
-    def __init__(self, test: Array, fitted: Array) -> None:
-        self.test, self.fitted = test, fitted
-        self.name = digest(test.tobytes() + fitted.tobytes()), test.shape, str(test.dtype)
+    def __init__(self, fields: Array) -> None:
+        self.fields, self.name = fields, (digest(fields.tobytes()), fields.shape)
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -172,8 +174,8 @@ class _Bench:
 @lru_cache(maxsize=1)
 def _kept(bench: _Bench, J: int, L: int, periodic: bool, device: str) -> Judge:
     """Return a judge, the last one if it is the same: models are compared on the same fields."""
-    test, fitted = (on_device(fields, device) for fields in (bench.test, bench.fitted))
-    return Judge(test, fitted, J, L, periodic, _follower("judge real fields"))
+    fields = on_device(bench.fields, device)
+    return Judge(fields, J, L, periodic, _follower("judge real fields"))
 
 
 def _manifest(

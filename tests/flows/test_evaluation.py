@@ -46,9 +46,9 @@ def test_judged_by_what_the_model_was_not_fitted_to_as_by_hand(place: Path) -> N
     assert json.loads(found.read("samples.json")) == ["m2", "m3", "m4", "m5"]
     fields = [np.load(place / "snapshots" / f"m{i}.npy") for i in range(6)]
     x = torch.from_numpy(np.stack(fields))
-    judge = Judge(x[2:], x[:2], L=2, periodic=False)
+    judge = Judge(x[2:], L=2, periodic=False)
     drawn = np.load(io.BytesIO(found.read("samples.npy")))
-    scores, _ = judge.score(torch.from_numpy(drawn))
+    scores, _ = judge.score(torch.from_numpy(drawn), x[:2])
     assert set(made.table) == {"real, one map", "real, 2 against 2", "model"}
     for metric in METRICS:
         assert made.table["model"][metric] == pytest.approx(scores[metric], rel=1e-6), metric

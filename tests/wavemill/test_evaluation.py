@@ -209,12 +209,12 @@ def intermittent(n: int, seed: int) -> Tensor:
 
 
 def test_a_judge_prefers_the_truth_to_a_gaussian_and_a_copy_lacks_diversity() -> None:
-    judge = Judge(intermittent(8, 1), training=intermittent(1, 2), L=2)
+    judge, fitted = Judge(intermittent(8, 1), L=2), intermittent(1, 2)
     assert judge.J == 4  # of 5: what fits into 32
-    truth, _ = judge.score(intermittent(8, 3))
+    truth, _ = judge.score(intermittent(8, 3), fitted)
     gaussian, _ = judge.score(gaussian_fields(8, 32, 1.0, 4)[0] * judge.std)
     shifts = [(3 * i, 5 * i) for i in range(8)]
-    copies, _ = judge.score(torch.cat([intermittent(1, 2).roll(s, (-2, -1)) for s in shifts]))
+    copies, _ = judge.score(torch.cat([fitted.roll(s, (-2, -1)) for s in shifts]), fitted)
     for metric in ("eps", "spectrum", "pdf", "structure", "area", "perimeter", "euler"):
         assert truth[metric] < gaussian[metric], metric
     assert abs(gaussian["flatness"] - 3) < 0.5 < abs(truth["flatness"] - 3)
@@ -225,7 +225,7 @@ def test_a_judge_prefers_the_truth_to_a_gaussian_and_a_copy_lacks_diversity() ->
     assert truth["memory"] < 0.7
     floors = judge.floors
     one, half = floors["real, one map"], floors["real, 4 against 4"]
-    assert set(one) == set(half) == set(truth) == set(METRICS)
+    assert set(one) == set(half) == set(truth) - {"memory"} == set(METRICS) - {"memory"}
     assert half["eps"] < one["eps"]
 
 

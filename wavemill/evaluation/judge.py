@@ -68,8 +68,6 @@ class Portrait:
         ``(field, 3, threshold)``.
     pairs
         Correlation at the best shift of all pairs of fields, ``(pair,)``.
-    training
-        The same with the fields fitted to, ``(field, fitted)``; empty if there are none.
     """
 
     spectrum: Tensor
@@ -80,7 +78,6 @@ class Portrait:
     bispectrum: Tensor
     minkowski: Tensor
     pairs: Tensor
-    training: Tensor
 
     def state(self) -> dict[str, Tensor]:
         """Return all as tensors by name."""
@@ -99,8 +96,6 @@ class Judge:
     ----------
     test
         Real fields ``(n, y, x)`` that no model was fitted to, two at least.
-    training
-        The fields that models were fitted to, ``(m, y, x)``, or None.
     J, L
         Scales and angles of the foveal matrix; J is lowered to what fits, see :attr:`J`.
     periodic
@@ -117,7 +112,6 @@ class Judge:
     def __init__(
         self,
         test: Tensor,
-        training: Tensor | None = None,
         J: int = 5,
         L: int = 8,
         periodic: bool = True,
@@ -132,7 +126,6 @@ class Judge:
         self.mean, self.std = float(test.double().mean()), float(test.double().std(correction=0))
         if not self.std > 0 or self.J < 1:
             raise InvalidParameter(f"nothing to judge: std {self.std} on a grid of {self.shape}")
-        self._training = test[:0] if training is None else training
         self._test, self._follow = test, follow or (lambda what: None)
         self.foveal = FovealCorrelation(self.shape, self.J, L)
         half = len(test) // 2
@@ -149,7 +142,6 @@ class Judge:
         levels = (np.arange(QUANTILES) + 1) / (QUANTILES + 1)
         values = np.quantile(field.cpu().numpy(), levels)
         lags = [2**j for j in range(int(math.log2(min(self.shape))))]
-        pairs = [[best_correlation(one, other) for other in self._training] for one in x]
         state = {
             "spectrum": PowerSpectrum(self.shape, dtype=torch.float64)(field)[:, 1:],
             "quantiles": torch.from_numpy(values),
@@ -159,20 +151,21 @@ class Judge:
             "bispectrum": bispectrum(field),
             "minkowski": minkowski_functionals(field, THRESHOLDS),
             "pairs": pair_correlations(x),
-            "training": torch.tensor(pairs).reshape(len(x), len(self._training)),
         }
         return Portrait.from_state(
             {name: value.cpu().contiguous() for name, value in state.items()}
         )
 
-    def score(self, x: Tensor) -> tuple[dict[str, float], Portrait]:
+    def score(self, x: Tensor, training: Tensor | None = None) -> tuple[dict[str, float], Portrait]:
         """Return the :data:`METRICS` of a model's samples ``(n, y, x)``, and their portrait.
 
-        A metric that needs more than is there (pairs of a single sample) is NaN.
+        ``training`` are the fields fitted to, ``(m, y, x)``. A metric that needs more than is there
+        (pairs of a single sample, fields fitted to) is NaN.
         """
         portrait = self.describe(x)
-        eps = self.foveal.distance(self._measured(x), self._covariances)
-        return {"eps": eps} | distances(portrait, self.portrait), portrait
+        scores = {"eps": self.foveal.distance(self._measured(x), self._covariances)}
+        scores |= distances(portrait, self.portrait)
+        return scores | {"memory": memory(x, training)}, portrait
 
     @cached_property
     def floors(self) -> dict[str, dict[str, float]]:
@@ -181,6 +174,7 @@ class Judge:
         The first is the mean over a few real fields, each against the half it is not in.
         """
         half = len(self._test) // 2
+        names = [name for name in METRICS if name != "memory"]
         first, second = self._test[:half], self._test[half:]
         other = self.describe(second)
         alone = []
@@ -189,9 +183,7 @@ class Judge:
             alone.append({"eps": eps} | distances(self.describe(one), other))
         eps = self.foveal.distance(self._halves[0], self._halves[1])
         return {
-            "real, one map": {
-                name: float(np.mean([row[name] for row in alone])) for name in METRICS
-            },
+            "real, one map": {name: float(np.mean([row[name] for row in alone])) for name in names},
             f"real, {half} against {len(second)}": {"eps": eps}
             | distances(self.describe(first), other),
         }
@@ -202,7 +194,7 @@ class Judge:
 
 
 def distances(model: Portrait, test: Portrait) -> dict[str, float]:
-    """Return all :data:`METRICS` but eps of one portrait against another."""
+    """Return the :data:`METRICS` that portraits hold of one against another."""
     real = 1 - _mean(test.pairs)
     return {
         "spectrum": _spectral_distance(model.spectrum.mean(0), test.spectrum.mean(0)),
@@ -217,8 +209,14 @@ def distances(model: Portrait, test: Portrait) -> dict[str, float]:
         "perimeter": _relative(model.minkowski.mean(0)[1], test.minkowski.mean(0)[1]),
         "euler": _relative(model.minkowski.mean(0)[2], test.minkowski.mean(0)[2]),
         "diversity": (1 - _mean(model.pairs)) / real if real > 0 else math.nan,
-        "memory": _mean(model.training),
     }
+
+
+def memory(x: Tensor, training: Tensor | None) -> float:
+    """Return the mean correlation at the best shift of fields with those fitted to."""
+    if training is None or not len(training):
+        return math.nan
+    return float(torch.stack([best_correlation(x, one) for one in training]).mean())
 
 
 def _spectral_distance(model: Tensor, test: Tensor) -> float:
