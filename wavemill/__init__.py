@@ -1,6 +1,7 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
 from wavemill.errors import (
+    DivergentModel,
     InvalidParameter,
     NotFitted,
     ShapeMismatch,
@@ -23,12 +24,13 @@ from wavemill.harmonics import (
     rectifier_coefficients,
     rectify,
 )
-from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.pairs import MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
+    EnergySpec,
     EvaluationSpec,
     GaussianSpec,
     MicrocanonicalSpec,
@@ -49,6 +51,9 @@ from wavemill.spectra import (
 from wavemill.wavelets import WaveletTransform, littlewood_paley
 
 __all__ = [
+    "DivergentModel",
+    "Energy",
+    "EnergySpec",
     "EvaluationSpec",
     "FovealCorrelation",
     "Gaussian",

@@ -327,6 +327,36 @@ class MicrocanonicalSpec(Spec):
 
 
 @dataclass(frozen=True)
+class EnergySpec(Spec):
+    """Explicit energy of phase-harmonic moments: see :class:`wavemill.maxent.Energy`.
+
+    Parameters
+    ----------
+    J, L, set, lags
+        The moments in the energy, as in :class:`PhaseHarmonicsSpec`; not the sets of pywph and C+L,
+        which hold moduli of real low passes.
+    steps
+        Of the chain that makes one sample; in the first half its step adapts.
+    dtype
+        Precision of the samples; all else is in float64.
+    """
+
+    kind: ClassVar[str] = "energy"
+
+    J: int = 3
+    L: int = 4
+    set: typing.Literal["A0", "A", "B", "C"] = "B"
+    lags: int = 1
+    steps: int = 1000
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse banks that cannot be built."""
+        _check_bank(self.kind, self.J, self.L, self.lags)
+        check(self.steps >= 2, f"{self.kind}: steps={self.steps} must be 2 or more")
+
+
+@dataclass(frozen=True)
 class EvaluationSpec(Spec):
     """How a fitted model is judged: see :class:`wavemill.evaluation.Judge`.
 

@@ -205,7 +205,9 @@ def features(
 
 
 def fit(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="gaussian or phase-harmonics.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="gaussian, phase-harmonics or energy.")
+    ],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
     where: Annotated[
         str | None, typer.Option(help="DuckDB expression over sample metadata.")
