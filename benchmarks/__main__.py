@@ -7,6 +7,7 @@ import importlib
 
 NAMES = {
     "pipeline": "features through the whole pipeline, against the bare transform",
+    "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",
     "scattering2d": "the scattering transform against kymatio, in one process",
     "stability": "deformations of a field, and how far its representations move: a picture",
 }

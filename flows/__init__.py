@@ -12,12 +12,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flows.compare_models import compare_models
+    from flows.evaluate import evaluate
     from flows.features import features
     from flows.fit import fit
     from flows.ingest import ingest
     from flows.turbulence import turbulence
 
-__all__ = ["features", "fit", "ingest", "turbulence"]
+__all__ = ["compare_models", "evaluate", "features", "fit", "ingest", "turbulence"]
 
 
 class _Flows(ModuleType):

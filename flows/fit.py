@@ -15,7 +15,7 @@ from tasks.fit import FitOutcome, FitRequest
 
 @flow(name="fit", description="A model fitted on selected samples, kept as an artifact.")
 def fit(
-    model: Annotated[str, Field(description="gaussian or phase-harmonics.")],
+    model: Annotated[str, Field(description="gaussian, phase-harmonics or energy.")],
     dataset: Dataset,
     store: Store = STORE,
     parameters: Parameters = None,

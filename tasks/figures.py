@@ -65,7 +65,7 @@ def spectra(groups: Mapping[str, Array]) -> bytes:
     axes = figure.add_subplot()
     for label, group in groups.items():
         wavenumbers, density = isotropic_spectrum(torch.from_numpy(group))
-        _band(axes, wavenumbers.numpy(), density.numpy(), label)
+        band(axes, wavenumbers.numpy(), density.numpy(), label)
     axes.set(
         xscale="log",
         yscale="log",
@@ -88,7 +88,7 @@ def distributions(groups: Mapping[str, Array]) -> bytes:
         standard = (x - x.mean((-2, -1), keepdim=True)) / x.std((-2, -1), keepdim=True)
         laws = [pdf(field, 96, (-8.0, 8.0)) for field in standard]
         centres = laws[0][0].numpy()
-        _band(axes, centres, np.stack([density.numpy() for _, density in laws]), label)
+        band(axes, centres, np.stack([density.numpy() for _, density in laws]), label)
     normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
     axes.plot(centres, normal, "k:", lw=1, label="normal")
     axes.set(yscale="log", xlabel="value / standard deviation", ylabel="density", ylim=(1e-5, 1))
@@ -97,13 +97,17 @@ def distributions(groups: Mapping[str, Array]) -> bytes:
     return png(figure)
 
 
-def _band(axes: Axes, x: Array, curves: Array, label: str) -> None:
-    """Draw the mean of curves and, where there are several, one standard deviation about it."""
+def band(axes: Axes, x: Array, curves: Array, label: str, positive: bool = True) -> None:
+    """Draw the mean of curves and, where there are several, one standard deviation about it.
+
+    Where curves are ``positive``, as on a logarithmic axis, so is the band.
+    """
     mean = curves.mean(axis=0)
-    (line,) = axes.plot(x, np.where(mean > 0, mean, np.nan), lw=1.6, label=label)
+    shown = np.where(mean > 0, mean, np.nan) if positive else mean
+    (line,) = axes.plot(x, shown, lw=1.6, label=label)
     if len(curves) > 1:
         spread = curves.std(axis=0)
-        low = np.maximum(mean - spread, mean * 1e-2)
+        low = np.maximum(mean - spread, mean * 1e-2) if positive else mean - spread
         axes.fill_between(x, low, mean + spread, color=line.get_color(), alpha=0.2, lw=0)
 
 
@@ -132,7 +136,7 @@ def coefficients(table: pd.DataFrame, features: Array) -> bytes:
         figure.colorbar(image, ax=axes)
     else:
         index = np.arange(values.shape[1])
-        _band(axes, index, np.abs(values), "mean over samples")
+        band(axes, index, np.abs(values), "mean over samples")
         axes.set(xlabel="coefficient", ylabel="magnitude", yscale="log")
         axes.set_ylim(*_decades(axes, 9))
         axes.legend(frameon=False, fontsize=8)

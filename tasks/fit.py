@@ -121,7 +121,7 @@ def _fit(
         attempt.write("weights.safetensors", save_tensors(_on_cpu(model.state())))
         attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
         attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
-        attempt.write("synthesis.npy", _npy(drawn))
+        attempt.write("synthesis.npy", npy(drawn))
         for name, picture in _pictures(request.kind, data, drawn).items():
             attempt.write(f"figures/{name}.png", picture)
         manifest, written = attempt.publish(
@@ -158,7 +158,8 @@ def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.cpu().contiguous() for name, value in state.items()}
 
 
-def _npy(fields: Array) -> bytes:
+def npy(fields: Array) -> bytes:
+    """Return an array as the bytes of a ``.npy`` file."""
     buffer = io.BytesIO()
     np.save(buffer, fields, allow_pickle=False)
     return buffer.getvalue()

@@ -8,8 +8,8 @@ from typing import Any, Protocol, Self
 import torch
 
 from storage import InvalidRequest
-from wavemill.maxent import Gaussian, Microcanonical
-from wavemill.specs import GaussianSpec, MicrocanonicalSpec, Spec
+from wavemill.maxent import Energy, Gaussian, Microcanonical
+from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec, Spec
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -36,6 +36,7 @@ class Model(Protocol):
 MODELS: dict[str, tuple[type[Spec], Any]] = {
     "gaussian": (GaussianSpec, Gaussian),
     "phase-harmonics": (MicrocanonicalSpec, Microcanonical),
+    "energy": (EnergySpec, Energy),
 }
 
 

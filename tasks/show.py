@@ -14,6 +14,8 @@ from prefect.artifacts import (
 
 from storage import Artifact, Dataset, Store, ViewVersion
 from tasks import figures
+from tasks.comparison import records
+from tasks.evaluate import Scores
 from tasks.fit import shown
 from tasks.publish import IngestSummary
 
@@ -85,10 +87,20 @@ def artifact(found: Artifact, metrics: Mapping[str, float]) -> None:
     table(f"lineage {name}", [lineage], "What was fitted, and from what")
     rows = [{"metric": key, "value": f"{value:.6g}"} for key, value in sorted(metrics.items())]
     table(f"metrics {name}", rows, "Statistics of the data and of the model")
+    pictures(name, found)
+
+
+def pictures(name: str, found: Artifact) -> None:
+    """Show the figures that an artifact holds."""
     for path in found.files():
         if path.startswith("figures/"):
             title = path.removeprefix("figures/").removesuffix(".png")
             picture(f"{title} {name}", found.read(path), f"{title} of {name}")
+
+
+def scores(name: str, rows: Scores) -> None:
+    """Show how far sets of fields are from real ones: real rows first."""
+    table(name, records(rows), "Real fields and models against held-out fields")
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from storage.sources import Discovery
 from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
 from tasks import show
+from tasks.comparison import comparison_report, joint_pictures, joint_table
+from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores, evaluate
 from tasks.features import FeatureOutcome
 from tasks.fit import FitOutcome, FitRequest, drawn_at_fit, fit
 from tasks.ingest import PartOutcome
@@ -117,6 +119,43 @@ def fit_model(url: str, dataset: str, request: FitRequest) -> FitOutcome:
     return outcome
 
 
+@task(name="choose samples")
+def first_samples(url: str, dataset: str, count: int) -> str:
+    """Return an expression that selects the first samples of a dataset."""
+    ids = open_store(url).dataset(dataset).samples()["sample_id"].head(count)
+    quoted = ", ".join("'" + str(name).replace("'", "''") + "'" for name in ids)
+    return f"sample_id IN ({quoted})"
+
+
+@task(name="evaluate model")
+def evaluate_model(url: str, dataset: str, request: EvaluationRequest) -> EvaluationOutcome:
+    """Judge a model on samples that it was not fitted to, and show it."""
+    store = open_store(url)
+    outcome = evaluate(store, dataset, request)
+    artifact = store.artifact_at(outcome.kind, outcome.key)
+    model = artifact.manifest["model"]["kind"]
+    show.scores(f"evaluation {model} {dataset}", joint_table({model: artifact}))
+    show.pictures(f"{model} {dataset} evaluation", artifact)
+    get_run_logger().info("evaluation %s", _described(outcome))
+    return outcome
+
+
+@task(name="compare models")
+def draw_comparison(
+    url: str, dataset: str, judged: Mapping[str, EvaluationOutcome], report: str | None
+) -> Scores:
+    """Set judged models side by side: in the UI, and in a page if one is asked for."""
+    store = open_store(url)
+    found = {name: store.artifact_at(made.kind, made.key) for name, made in judged.items()}
+    table = joint_table(found)
+    show.scores(f"comparison {dataset}", table)
+    for name, image in joint_pictures(found).items():
+        show.picture(f"{name} comparison {dataset}", image, f"{name}: real fields and models")
+    if report is not None:
+        comparison_report(found, Path(report))
+    return table
+
+
 def _mapped(
     work: Callable[[Any], Any],
     items: Sequence[Any],
@@ -173,5 +212,8 @@ def _described(value: Any) -> str:
             return f"{'x'.join(map(str, value.row_shape))} a sample, {len(value.parts)} parts"
         case FitOutcome():
             return f"{value.kind}/{value.key[:12]} {'fitted' if value.written else 'kept'}"
+        case EvaluationOutcome():
+            state = "judged" if value.written else "was judged already"
+            return f"{value.model} {state}: eps {value.table['model']['eps']:.3f}"
         case _:
             return str(value)

@@ -1,11 +1,20 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
 from wavemill.errors import (
+    DivergentModel,
     InvalidParameter,
     NotFitted,
     ShapeMismatch,
     UnstableSimulation,
     WavemillError,
+)
+from wavemill.evaluation import (
+    FovealCorrelation,
+    Judge,
+    Portrait,
+    best_correlation,
+    bispectrum,
+    minkowski_functionals,
 )
 from wavemill.fields import divergence, gradient, vorticity
 from wavemill.harmonics import (
@@ -15,12 +24,14 @@ from wavemill.harmonics import (
     rectifier_coefficients,
     rectify,
 )
-from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.pairs import MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
+    EnergySpec,
+    EvaluationSpec,
     GaussianSpec,
     MicrocanonicalSpec,
     PhaseHarmonicsSpec,
@@ -40,9 +51,15 @@ from wavemill.spectra import (
 from wavemill.wavelets import WaveletTransform, littlewood_paley
 
 __all__ = [
+    "DivergentModel",
+    "Energy",
+    "EnergySpec",
+    "EvaluationSpec",
+    "FovealCorrelation",
     "Gaussian",
     "GaussianSpec",
     "InvalidParameter",
+    "Judge",
     "Microcanonical",
     "MicrocanonicalSpec",
     "MomentTable",
@@ -51,6 +68,7 @@ __all__ = [
     "NotFitted",
     "PhaseHarmonicCovariance",
     "PhaseHarmonicsSpec",
+    "Portrait",
     "PowerSpectrum",
     "Scattering2D",
     "ScatteringSpec",
@@ -62,6 +80,8 @@ __all__ = [
     "UnstableSimulation",
     "WaveletTransform",
     "WavemillError",
+    "best_correlation",
+    "bispectrum",
     "divergence",
     "flatness",
     "gradient",
@@ -69,6 +89,7 @@ __all__ = [
     "inverse_rectifier",
     "isotropic_spectrum",
     "littlewood_paley",
+    "minkowski_functionals",
     "pdf",
     "phase_harmonic",
     "rectifier_coefficients",

@@ -21,5 +21,9 @@ class UnstableSimulation(WavemillError, ArithmeticError):
     """A time integration left the stable region: reduce the step or raise the resolution."""
 
 
+class DivergentModel(WavemillError, ArithmeticError):
+    """An energy does not grow in every direction, so that it has no density: hold other moments."""
+
+
 class NotFitted(WavemillError, AttributeError):
     """A model was asked for something it learns in ``fit``: call ``fit`` first."""

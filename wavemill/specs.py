@@ -344,6 +344,64 @@ class MicrocanonicalSpec(Spec):
             check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
 
 
+@dataclass(frozen=True)
+class EnergySpec(Spec):
+    """Explicit energy of phase-harmonic moments: see :class:`wavemill.maxent.Energy`.
+
+    Parameters
+    ----------
+    J, L, set, lags
+        The moments in the energy, as in :class:`PhaseHarmonicsSpec`; not the sets of pywph and C+L,
+        which hold moduli of real low passes.
+    steps
+        Of the chain that makes one sample; in the first half its step adapts.
+    dtype
+        Precision of the samples; all else is in float64.
+    """
+
+    kind: ClassVar[str] = "energy"
+
+    J: int = 3
+    L: int = 4
+    set: typing.Literal["A0", "A", "B", "C"] = "B"
+    lags: int = 1
+    steps: int = 1000
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse banks that cannot be built."""
+        _check_bank(self.kind, self.J, self.L, self.lags)
+        check(self.steps >= 2, f"{self.kind}: steps={self.steps} must be 2 or more")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec(Spec):
+    """How a fitted model is judged: see :class:`wavemill.evaluation.Judge`.
+
+    Parameters
+    ----------
+    samples
+        Drawn from the model.
+    real
+        Most real fields, that the model was not fitted to, to judge by.
+    J, L
+        Scales and angles of the foveal correlation matrix; J is lowered to what fits.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    samples: int = 10
+    real: int = 20
+    J: int = 5
+    L: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be judged."""
+        check(self.samples >= 1, f"evaluation: samples={self.samples} must be 1 or more")
+        check(self.real >= 2, f"evaluation: real={self.real} must be 2 or more")
+        _check_bank(self.kind, self.J, self.L, 0)
+
+
 def _check_bank(kind: str, J: int, L: int, lags: int) -> None:
     check(J >= 1, f"{kind}: J={J} must be 1 or more")
     check(L >= 2, f"{kind}: L={L} must be 2 or more")

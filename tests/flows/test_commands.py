@@ -25,7 +25,8 @@ from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
 
 COMMANDS = [
-    *(["ingest", "turbulence"], ["features"], ["fit"], ["synthesize"], ["demo"]),
+    *(["ingest", "turbulence"], ["features"], ["fit"], ["synthesize"]),
+    *(["evaluate"], ["compare"], ["demo"]),
     *(["query"], ["ls"], ["show"], ["verify"], ["gc"], ["up"]),
 ]
 FILE_FORMATS = ["parquet", "csv", "nc", "zarr", "npz"]
@@ -241,7 +242,7 @@ def test_gc_prints_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixtu
             1,
             "cluster 'moon'",
         ),
-        (["fit", "oracle", "flow"], 1, "choose one of gaussian, phase-harmonics"),
+        (["fit", "oracle", "flow"], 1, "choose one of gaussian, phase-harmonics, energy"),
         (["fit", "gaussian", "flow", "--where", "sample_id = 'x'"], 1, "no sample of 'flow'"),
         (["synthesize", "gaussian/none@latest", "--to", "x.npy"], 1, "error:"),
         (["synthesize", "gaussian/flow@latest", "--to", "x.jpg"], 2, ".npy .zarr .png"),

@@ -49,6 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "model gaussian": {"dtype": "float64"},
     "model gaussian phases": {"method": "phases", "dtype": "float64"},
     "model phase-harmonics": {"J": 2, "L": 2, "iterations": 3, "dtype": "float64"},
+    "model energy": {"J": 2, "L": 2, "set": "A0", "lags": 0, "steps": 4, "dtype": "float64"},
     "simulation": {"n": 1, "N": 16, "t": 0.1, "k0": 3},
     "simulation forced": {"n": 1, "N": 16, "t": 0.1, "k0": 3, "forcing": "ring", "kf": 4},
 }

@@ -1,6 +1,7 @@
-"""Maximum-entropy models of stationary fields: Gaussian, and microcanonical phase-harmonic."""
+"""Maximum-entropy models of stationary fields: Gaussian, microcanonical, explicit energies."""
 
+from wavemill.maxent.energy import Energy
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.microcanonical import Microcanonical
 
-__all__ = ["Gaussian", "Microcanonical"]
+__all__ = ["Energy", "Gaussian", "Microcanonical"]

@@ -1,0 +1,47 @@
+"""Fit several models to the same samples, judge each, and set them side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from flows.evaluate import evaluate
+from flows.fit import fit
+from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Store, Where
+from flows.session import session
+from tasks import steps
+from tasks.comparison import split_kind
+from tasks.evaluate import Scores
+
+Models = Annotated[
+    dict[str, dict[str, Any]] | None,
+    Field(description="Name of each model to its parameters, and its kind if not its name."),
+]
+
+
+@flow(name="compare-models", description="Fit, judge and tabulate several models side by side.")
+def compare_models(
+    dataset: Dataset,
+    store: Store = STORE,
+    models: Models = None,
+    where: Where = None,
+    train: Annotated[
+        int, Field(description="Without a selection: learn from so many samples, the first.")
+    ] = 1,
+    parameters: Parameters = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    report: Annotated[str | None, Field(description="HTML file to write as well.")] = None,
+) -> Scores:
+    """Compute what is not stored; the table has a row for real fields, then one a model."""
+    judged = {}
+    with session(store, "threads") as run:
+        selection = where or steps.first_samples(run.url, dataset, train)
+        for name, settings in (models or {"gaussian": {}, "phase-harmonics": {}}).items():
+            kind, fields = split_kind(name, settings)
+            made = fit(kind, dataset, store, fields, selection, None, seed, device)
+            key = f"{made.kind}/{made.key}"
+            judged[name] = evaluate(key, dataset, store, parameters, None, seed, device)
+        return steps.draw_comparison(run.url, dataset, judged, report)

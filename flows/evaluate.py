@@ -1,0 +1,37 @@
+"""Judge a fitted model on samples that it was not fitted to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Store
+from flows.session import session
+from tasks import steps
+from tasks.evaluate import EvaluationOutcome, EvaluationRequest
+
+
+@flow(name="evaluate", description="A fitted model against held-out samples: table and figures.")
+def evaluate(
+    artifact: Annotated[
+        str, Field(description="Key of a fitted model, unique prefix, or kind/dataset@latest.")
+    ],
+    dataset: Dataset,
+    store: Store = STORE,
+    parameters: Parameters = None,
+    where: Annotated[
+        str | None, Field(description="Which samples judge: DuckDB, over sample metadata.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    report: Annotated[str | None, Field(description="HTML file to write as well.")] = None,
+) -> EvaluationOutcome:
+    """Judge unless the same judgement is stored; show its table and figures."""
+    request = EvaluationRequest(artifact, parameters or {}, where, seed, device)
+    with session(store, "threads") as run:
+        outcome = steps.evaluate_model(run.url, dataset, request)
+        if report is not None:
+            steps.draw_comparison(run.url, dataset, {outcome.model: outcome}, report)
+        return outcome

@@ -1,0 +1,176 @@
+"""The joint table of several judged models, and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage import Artifact, InvalidRequest
+from storage.documents import now
+from tasks import evaluation_figures
+from tasks.evaluate import Scores, drawn_fields, portraits
+from tasks.models import MODELS
+from tasks.report import Picture, Section, Table, write_report
+from wavemill.evaluation import METRICS, Portrait
+
+Array = np.ndarray[Any, Any]
+
+FIRST = ("eps", "spectrum", "pdf", "skewness", "flatness", "structure", "bispectrum")
+CAPTIONS = {
+    "maps": "Real and drawn fields on one colour scale.",
+    "spectrum": "Power spectra; bands are one standard deviation over fields.",
+    "pdf": "Distributions of values; a normal law is dotted.",
+    "structure": "Fourth structure function over the square of the second; dotted: Gaussian.",
+    "minkowski": "Minkowski functionals of the sets above a threshold; bands as before.",
+}
+
+
+def parsed_models(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return ``{name: {"kind": kind, parameter: value}}`` of ``[NAME=]KIND[:KEY=VALUE,...]``.
+
+    Raises
+    ------
+    InvalidRequest
+        If a text is not of that form, or a name comes twice.
+    """
+    models: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        head, _, tail = text.partition(":")
+        name, separator, kind = head.partition("=")
+        pairs = [pair.partition("=") for pair in tail.split(",") if pair]
+        if not all(middle and key for key, middle, _ in pairs):
+            raise InvalidRequest(
+                f"{text!r}: write [NAME=]KIND[:KEY=VALUE,...], as C=phase-harmonics:set=C"
+            )
+        name = name if separator or not tail else text
+        if name in models:
+            raise InvalidRequest(f"two models are named {name!r}: name them, as C={text}")
+        models[name] = {"kind": kind or head} | {key: value for key, _, value in pairs}
+    return models
+
+
+def split_kind(name: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a model's kind and the fields of its spec; its name is its kind unless given.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no such kind.
+    """
+    kind = str(parameters.get("kind", name))
+    if kind not in MODELS:
+        raise InvalidRequest(f"no model {kind!r}: choose one of {', '.join(MODELS)}")
+    return kind, {key: value for key, value in parameters.items() if key != "kind"}
+
+
+def joint_table(evaluations: Mapping[str, Artifact]) -> Scores:
+    """Return rows of real fields, then of models; real rows are those of the first judgement."""
+    rows: Scores = {}
+    for name, artifact in evaluations.items():
+        table: Scores = json.loads(artifact.read("metrics.json"))
+        rows |= {real: scores for real, scores in table.items() if real != "model" and not rows}
+        rows[name] = table["model"]
+    return rows
+
+
+def records(table: Scores) -> list[dict[str, Any]]:
+    """Return a row a set of fields, a column a metric, means with their scatter over samples."""
+    return [
+        {"fields": name} | {metric: _shown(scores, metric) for metric in _columns()}
+        for name, scores in table.items()
+    ]
+
+
+def _columns() -> list[str]:
+    return [metric for metric in METRICS if not metric.endswith("_scatter")]
+
+
+def _shown(scores: Mapping[str, float], metric: str) -> str:
+    if metric not in scores:
+        return ""
+    scatter = scores.get(f"{metric}_scatter")
+    return f"{scores[metric]:.3g}" + ("" if scatter is None else f" ± {scatter:.2g}")
+
+
+def lines(table: Scores, columns: Sequence[str] = FIRST) -> list[str]:
+    """Return the table as text for a terminal, its leading columns."""
+    shown = [["", *columns]]
+    shown += [[name, *(_shown(row, column) for column in columns)] for name, row in table.items()]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
+    return [
+        "  ".join(
+            cell.rjust(w) if i else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in shown
+    ]
+
+
+def joint_pictures(evaluations: Mapping[str, Artifact]) -> dict[str, bytes]:
+    """Return pictures of the real fields and of every model, on the same axes."""
+    fields: dict[str, Array] = {}
+    made: dict[str, Portrait] = {}
+    for name, artifact in evaluations.items():
+        real, drawn = drawn_fields(artifact)
+        real_portrait, portrait = portraits(artifact)
+        fields.setdefault("real", real)
+        made.setdefault("real", real_portrait)
+        fields[name], made[name] = drawn, portrait
+    return evaluation_figures.pictures(fields, made)
+
+
+def comparison_report(evaluations: Mapping[str, Artifact], target: Path) -> Path:
+    """Write the page on one or several judged models."""
+    table, drawn = joint_table(evaluations), joint_pictures(evaluations)
+    pictures = {name: Picture(image, CAPTIONS[name]) for name, image in drawn.items()}
+    first = next(iter(evaluations.values())).manifest
+    sections = [
+        Section("Real and drawn fields", pictures=[pictures.pop("maps")], lead=True),
+        _scores(table, first),
+        Section("Curves", pictures=list(pictures.values())),
+        _lineage(evaluations),
+    ]
+    subtitle = (
+        f"dataset {first['dataset']} version {first['dataset_version']}, written {now()[:19]}Z"
+    )
+    return write_report(target, "Models judged on held-out fields", subtitle, sections)
+
+
+def _scores(table: Scores, first: Mapping[str, Any]) -> Section:
+    text = (
+        f"{first['samples']} real fields that no model was fitted to judge. Distances are 0 at "
+        "best; the rows of real fields say what is within their own scatter. Foveal matrix: "
+        f"J = {first['scales']} scales."
+    )
+    meaning = [
+        {"metric": name, "what": what}
+        for name, what in METRICS.items()
+        if not name.endswith("_scatter")
+    ]
+    return Section("Scores", text, tables=[Table.of(records(table)), Table.of(meaning)])
+
+
+def _lineage(evaluations: Mapping[str, Artifact]) -> Section:
+    rows = [
+        {
+            "model": name,
+            "artifact": f"{made.manifest['model']['kind']}/{made.manifest['model']['key'][:12]}",
+            "parameters": json.dumps(made.manifest["model"]["spec"]["parameters"]),
+            "fitted to": made.manifest["fitted"],
+            "drawn": made.manifest["spec"]["parameters"].get("samples", 10),
+            "judged by": made.manifest["samples"],
+            "seed": made.manifest["seed"],
+            "evaluation": f"evaluation/{made.key[:12]}",
+        }
+        for name, made in evaluations.items()
+    ]
+    models = {
+        f"{row['artifact']}": made.manifest["dataset"]
+        for row, made in zip(rows, evaluations.values(), strict=True)
+    }
+    commands = [f"wavemill evaluate {artifact} {dataset}" for artifact, dataset in models.items()]
+    return Section("Lineage", tables=[Table.of(rows)], commands=commands)

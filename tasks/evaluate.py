@@ -1,0 +1,263 @@
+"""Evaluation: a fitted model's samples against real ones that it was not fitted to."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
+from storage.documents import Document
+from storage.keys import canonical, derivation_key, digest
+from tasks import evaluation_figures
+from tasks.fit import first_component, load_model, npy, on_device
+from tasks.progress import Reporter
+from wavemill.evaluation import Judge, Portrait
+from wavemill.evaluation.judge import memory
+from wavemill.specs import EvaluationSpec
+
+KIND = EvaluationSpec.kind
+SHOWN = 8  # real fields kept for pictures
+REMEMBERED = 4  # fitted fields that samples are compared with
+_STEPS = 12
+Array = np.ndarray[Any, Any]
+Scores = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What is judged, and by what.
+
+    Attributes
+    ----------
+    artifact
+        A fitted model: its key, a unique prefix, or ``kind/dataset@latest``.
+    parameters
+        Of :class:`wavemill.specs.EvaluationSpec`.
+    where
+        A DuckDB expression over sample metadata: which real samples judge.
+    seed
+        Of the samples drawn.
+    device
+        Where it is computed; not part of the key.
+    """
+
+    artifact: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    where: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class EvaluationOutcome:
+    """The artifact that a request names, whether it was computed now, and the table."""
+
+    kind: str
+    key: str
+    written: bool
+    model: str
+    table: Scores
+
+
+def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationOutcome:
+    """Judge a fitted model unless the same judgement is stored.
+
+    The key names the model, the very rows judged by, and the seed.
+
+    Raises
+    ------
+    InvalidRequest
+        If fewer than two samples are left that the model was not fitted to, or the grids differ.
+    """
+    model, source = store.artifact(request.artifact), store.dataset(dataset)
+    spec = EvaluationSpec.from_parameters(request.parameters)
+    rows = held_out(source, model, request.where).head(spec.real)
+    judged_by = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
+    inputs = [model.kind, model.key, dataset, digest(canonical(judged_by)), request.seed]
+    key = derivation_key(spec.to_dict(), inputs)
+    try:
+        artifact, written = store.artifact_at(KIND, key), False
+    except NotFound:
+        _evaluate(store, source, model, spec, request, rows, key)
+        artifact, written = store.artifact_at(KIND, key), True
+    table = json.loads(artifact.read("metrics.json"))
+    return EvaluationOutcome(KIND, key, written, f"{model.kind}/{model.key[:12]}", table)
+
+
+def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.DataFrame:
+    """Return the selected samples that a model was not fitted to.
+
+    Raises
+    ------
+    InvalidRequest
+        If there are fewer than two, or the model is of another grid.
+    """
+    shape = model.manifest["schema"]["shape"]
+    if list(dataset.schema.shape) != list(shape):
+        raise InvalidRequest(
+            f"{model.kind}/{model.key[:12]} was fitted on grids of {shape}, "
+            f"{dataset.name} has {list(dataset.schema.shape)}"
+        )
+    rows = dataset.samples(where)
+    if model.manifest["dataset"] == dataset.name:
+        fitted = json.loads(model.read("samples.json"))
+        rows = rows[~rows["sample_id"].isin(fitted)]
+    if len(rows) < 2:
+        raise InvalidRequest(
+            f"{len(rows)} samples of {dataset.name!r} are left that {model.kind}/"
+            f"{model.key[:12]} was not fitted to, and judging takes two: fit on some with "
+            "--where, or evaluate on another dataset"
+        )
+    return rows
+
+
+def _evaluate(
+    store: Store,
+    dataset: Dataset,
+    model: Artifact,
+    spec: EvaluationSpec,
+    request: EvaluationRequest,
+    rows: pd.DataFrame,
+    key: str,
+) -> None:
+    test = _fields(dataset, list(rows["sample_id"]))
+    periodic = bool(dataset.schema.periodic)
+    judge = _kept(_Bench(test), spec.J, spec.L, periodic, request.device)
+    fitted = on_device(_fitted_fields(store, model, dataset), request.device)
+    report = Reporter(f"synthesize {model.kind}").values
+    drawn = load_model(model).sample(spec.samples, request.seed, report).cpu().numpy()
+    scores, portrait = judge.score(on_device(first_component(drawn), request.device), fitted)
+    real = {"memory": memory(on_device(test, request.device), fitted)}
+    table = {name: _defined(row | real) for name, row in judge.floors.items()}
+    table |= {"model": _defined(scores)}
+    tensors = {f"model.{name}": value for name, value in portrait.state().items()}
+    tensors |= {f"test.{name}": value for name, value in judge.portrait.state().items()}
+    with store.attempt_artifact(KIND, key) as attempt:
+        attempt.write("metrics.json", json.dumps(table, indent=1).encode())
+        attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
+        attempt.write("samples.npy", npy(drawn))
+        attempt.write("real.npy", npy(test[:SHOWN]))
+        attempt.write("portraits.safetensors", save_tensors(tensors))
+        for name, picture in _pictures(model.kind, test, drawn, judge.portrait, portrait).items():
+            attempt.write(f"figures/{name}.png", picture)
+        attempt.publish(_manifest(dataset, model, spec, request, key, len(rows), judge.J))
+
+
+def _defined(scores: dict[str, float]) -> dict[str, float]:
+    """Leave out what was not defined, such as the diversity of a single sample."""
+    return {name: value for name, value in scores.items() if np.isfinite(value)}
+
+
+class _Bench:
+    """Real fields, equal to others of the same numbers: what a judge is kept by."""
+
+    def __init__(self, fields: Array) -> None:
+        self.fields, self.name = fields, (digest(fields.tobytes()), fields.shape)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Bench) and self.name == other.name
+
+
+@lru_cache(maxsize=1)
+def _kept(bench: _Bench, J: int, L: int, periodic: bool, device: str) -> Judge:
+    """Return a judge, the last one if it is the same: models are compared on the same fields."""
+    fields = on_device(bench.fields, device)
+    return Judge(fields, J, L, periodic, _follower("judge real fields"))
+
+
+def _manifest(
+    dataset: Dataset,
+    model: Artifact,
+    spec: EvaluationSpec,
+    request: EvaluationRequest,
+    key: str,
+    judged_by: int,
+    scales: int,
+) -> Document:
+    return {
+        "key": key,
+        "kind": KIND,
+        "spec": spec.to_dict(),
+        "model": {"kind": model.kind, "key": model.key, "spec": model.manifest["spec"]},
+        "fitted": len(json.loads(model.read("samples.json"))),
+        "scales": scales,
+        "dataset": dataset.name,
+        "dataset_version": dataset.version.version,
+        "samples": judged_by,
+        "selection": request.where,
+        "seed": request.seed,
+        "schema": dataset.schema.to_json(),
+        "provenance": {"device": request.device, "threads": torch.get_num_threads()},
+    }
+
+
+def _fields(dataset: Dataset, ids: list[str]) -> Array:
+    """Return samples by id, first components ``(n, y, x)``."""
+    array = dataset.to_xarray()
+    chosen = np.flatnonzero(np.isin(array["sample_id"].values, ids))
+    return np.ascontiguousarray(first_component(array[chosen].values))
+
+
+def _fitted_fields(store: Store, model: Artifact, dataset: Dataset) -> Array:
+    """Return a few of the samples that a model was fitted to; those that are still there."""
+    ids = json.loads(model.read("samples.json"))[:REMEMBERED]
+    name = model.manifest["dataset"]
+    source = dataset if name == dataset.name else store.dataset(name)
+    return _fields(source, ids)
+
+
+def _follower(what: str) -> Callable[[str], None]:
+    report, done = Reporter(what), 0
+
+    def follow(step: str) -> None:
+        nonlocal done
+        done += 1
+        report(min(done, _STEPS), _STEPS, step)
+
+    return follow
+
+
+def _pictures(
+    kind: str, test: Array, drawn: Array, real: Portrait, made: Portrait
+) -> dict[str, bytes]:
+    """Return real and drawn fields side by side, and their curves."""
+    fields = {"real": test, kind: first_component(drawn)}
+    return evaluation_figures.pictures(fields, {"real": real, kind: made})
+
+
+def drawn_fields(artifact: Artifact) -> tuple[Array, Array]:
+    """Return the real fields shown and the model's samples that an evaluation holds."""
+    real, drawn = (
+        np.load(io.BytesIO(artifact.read(name)), allow_pickle=False)
+        for name in ("real.npy", "samples.npy")
+    )
+    return real, first_component(drawn)
+
+
+def portraits(artifact: Artifact) -> tuple[Portrait, Portrait]:
+    """Return the portraits of the real fields and of the model's samples."""
+    tensors = load_tensors(artifact.read("portraits.safetensors"))
+    real, made = (
+        Portrait.from_state(
+            {
+                name.removeprefix(f"{side}."): value
+                for name, value in tensors.items()
+                if name.startswith(side)
+            }
+        )
+        for side in ("test", "model")
+    )
+    return real, made

@@ -1,0 +1,132 @@
+"""Judging through flows and commands: held-out samples alone, once, in a table and a page."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from prefect.client.orchestration import get_client
+
+from flows import compare_models, evaluate, fit, ingest
+from flows.cli import run
+from storage import InvalidRequest, open_store
+from tasks.comparison import parsed_models
+from tests.flows.conftest import write_snapshots
+from wavemill.evaluation import METRICS, Judge
+
+SMALL = {"samples": 3, "L": 2}
+MODELS: dict[str, dict[str, Any]] = {
+    "gaussian": {},
+    "B": {"kind": "phase-harmonics", "set": "B", "J": 2, "L": 2, "iterations": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store that holds six fields and a model of the first two."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    (folder / "snapshots").mkdir()
+    write_snapshots(folder / "snapshots", [f"m{i}" for i in range(6)])
+    store = str(folder / "store")
+    ingest("flow", [str(folder / "snapshots")], store, None, "threads")
+    fit("gaussian", "flow", store, None, "sample_id <= 'm1'")
+    return folder
+
+
+def test_judged_by_what_the_model_was_not_fitted_to_as_by_hand(place: Path) -> None:
+    store = str(place / "store")
+    made = evaluate("gaussian/flow@latest", "flow", store, SMALL, seed=5)
+    found = open_store(store).artifact(f"evaluation/{made.key}")
+    assert json.loads(found.read("samples.json")) == ["m2", "m3", "m4", "m5"]
+    fields = [np.load(place / "snapshots" / f"m{i}.npy") for i in range(6)]
+    x = torch.from_numpy(np.stack(fields))
+    judge = Judge(x[2:], L=2, periodic=False)
+    drawn = np.load(io.BytesIO(found.read("samples.npy")))
+    scores, _ = judge.score(torch.from_numpy(drawn), x[:2])
+    assert set(made.table) == {"real, one map", "real, 2 against 2", "model"}
+    for metric in METRICS:
+        assert made.table["model"][metric] == pytest.approx(scores[metric], rel=1e-6), metric
+
+
+def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = str(place / "store")
+    first = evaluate("gaussian/flow@latest", "flow", store, SMALL)
+    monkeypatch.setattr("tasks.evaluate.Judge", None)  # calling it would fail
+    monkeypatch.setattr("tasks.evaluate.load_model", None)
+    again = evaluate("gaussian/flow@latest", "flow", store, SMALL)
+    assert (again.key, again.table, again.written) == (first.key, first.table, False)
+
+
+def test_a_model_of_everything_cannot_be_judged(place: Path) -> None:
+    store = str(place / "store")
+    everything = fit("gaussian", "flow", store)
+    key = f"gaussian/{everything.key}"
+    with pytest.raises(InvalidRequest, match="0 samples of 'flow' are left"):
+        evaluate(key, "flow", store, SMALL)
+    # Another dataset of the same grid was not fitted to, whatever its samples are called.
+    (place / "others").mkdir()
+    write_snapshots(place / "others", ["m0", "m1"])
+    ingest("other", [str(place / "others")], store, None, "threads")
+    assert "model" in evaluate(key, "other", store, SMALL).table
+    (place / "large").mkdir()
+    write_snapshots(place / "large", ["a", "b"], side=32)
+    ingest("large", [str(place / "large")], store, None, "threads")
+    with pytest.raises(InvalidRequest, match="was fitted on grids of"):
+        evaluate(key, "large", store, SMALL)
+
+
+def test_models_are_compared_in_one_table_one_page_and_the_ui(place: Path, tmp_path: Path) -> None:
+    store, page = str(place / "store"), tmp_path / "page.html"
+    table = compare_models("flow", store, MODELS, None, 2, SMALL, seed=3, report=str(page))
+    assert list(table) == ["real, one map", "real, 2 against 2", "gaussian", "B"]
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 5
+    assert not re.search(r"(src|href)=\"(?!data:)", text)  # self-contained
+    assert all(name in text for name in ("real, one map", "gaussian", "set", "eps"))
+    with get_client(sync_client=True) as client:
+        shown = {artifact.key: artifact.data for artifact in client.read_latest_artifacts()}
+    rows = json.loads(str(shown["comparison-flow"]))
+    assert [row["fields"] for row in rows] == list(table)
+    assert {"maps-comparison-flow", "evaluation-phase-harmonics-flow"} <= set(shown)
+    count = len(open_store(store).artifacts())
+    assert compare_models("flow", store, MODELS, None, 2, SMALL, seed=3) == table
+    assert len(open_store(store).artifacts()) == count
+
+
+def test_commands_print_the_table_and_write_the_page(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, page = f"--store={place / 'store'}", tmp_path / "report.html"
+    key = open_store(str(place / "store")).artifacts()[0].key[:12]
+    sets = ["--set", "samples=3", "--set", "L=2", "--to", str(page)]
+    assert run(["evaluate", key, "flow", store, *sets]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^ +eps +spectrum", said, re.MULTILINE)
+    assert re.search(r"^real, one map +\d", said, re.MULTILINE)
+    assert f"report: {page}" in said
+    assert page.exists()
+    assert run(["evaluate", key, "flow", store, *sets, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["table"]["model"]["flatness"] > 0
+    models = ["--models", "gaussian", "--models", "B=phase-harmonics:set=B,J=2,L=2,iterations=5"]
+    assert run(["compare", "flow", store, *models, "--train=2", *sets, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["table"]) >= {"gaussian", "B"}
+
+
+def test_models_are_read_from_text() -> None:
+    assert parsed_models(["gaussian", "C=phase-harmonics:set=C,J=4"]) == {
+        "gaussian": {"kind": "gaussian"},
+        "C": {"kind": "phase-harmonics", "set": "C", "J": "4"},
+    }
+    assert list(parsed_models(["phase-harmonics:set=B", "phase-harmonics"])) == [
+        "phase-harmonics:set=B",
+        "phase-harmonics",
+    ]
+    for wrong, said in ((["gaussian:x"], "KEY=VALUE"), (["gaussian", "gaussian"], "two models")):
+        with pytest.raises(InvalidRequest, match=said):
+            parsed_models(wrong)

@@ -1,0 +1,250 @@
+"""What models are judged by agrees with closed forms, with brute force and with itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.evaluation import METRICS, FovealCorrelation, Judge, Portrait
+from wavemill.evaluation.bispectrum import bispectrum, triangles
+from wavemill.evaluation.diversity import best_correlation, pair_correlations
+from wavemill.evaluation.minkowski import minkowski_functionals
+from wavemill.filters import bump_steerable
+from wavemill.harmonics import phase_harmonic
+
+SHIFTS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def foveal_matrix(fields: Tensor, J: int, L: int) -> Tensor:
+    """Every row of R written out: all 2L angles, all 25 shifts, one product."""
+    columns = []
+    for x in fields:
+        x_hat, shape = torch.fft.fft2(x), tuple(x.shape)
+        rows = []
+        for j in range(J):
+            waves = torch.fft.ifft2(x_hat * bump_steerable.wavelets_at(shape, j, range(2 * L), L))
+            for k in range(min(4, 2**j) + 1):
+                channels = phase_harmonic(waves, k).to(torch.complex128)
+                rows += [c.roll((dy << j, dx << j), (0, 1)) for c in channels for dy, dx in SHIFTS]
+        width = bump_steerable.low_pass_width(J)
+        low = torch.fft.ifft2(x_hat * bump_steerable.low_pass(shape, width))
+        rows += [low.roll((dy << (J - 1), dx << (J - 1)), (0, 1)) for dy, dx in SHIFTS]
+        columns.append(torch.stack(rows).flatten(1))
+    v = torch.cat(columns, dim=1)
+    v = v - v.mean(1, keepdim=True)
+    return v @ v.mH / v.shape[1]
+
+
+@pytest.mark.parametrize(("shape", "J"), [((8, 12), 3), ((9, 10), 2)], ids=str)
+def test_eps_is_that_of_the_matrix_written_out(shape: tuple[int, int], J: int) -> None:
+    test, model = noise(6, *shape) ** 3, noise(5, *shape, seed=1) + noise(5, 1, 1, seed=2)
+    op = FovealCorrelation(shape, J, 2, torch.float64)
+    expected, found = foveal_matrix(test, J, 2), foveal_matrix(model, J, 2)
+    scale = expected.diagonal().real.sqrt()
+    scale = scale * scale[:, None]
+    eps = ((expected - found) / scale).norm() / (expected / scale).norm()
+    assert op.size == len(expected)
+    assert op.distance(op.measure(model), op.measure(test)) == pytest.approx(float(eps), rel=1e-10)
+
+
+def test_the_matrix_of_the_paper_has_8025_rows() -> None:
+    assert FovealCorrelation((32, 32), 5, 8).size == (20 * 16 + 1) * 25
+
+
+def test_eps_is_zero_for_the_test_set_moved_along_and_of_any_size() -> None:
+    x = noise(5, 16, 16) ** 3
+    op = FovealCorrelation((16, 16), 2, 2, torch.float64)
+    test = op.measure(x)
+    assert op.distance(test, test) == 0
+    # Rounding of transforms, 1e-16 a value.
+    assert op.distance(op.measure(x.roll((3, 5), (-2, -1))), test) < 1e-12
+    larger = 7 * x
+    assert op.distance(op.measure(larger), op.measure(larger)) == 0
+    eps = op.distance(op.measure(noise(5, 16, 16)), test)
+    assert op.distance(op.measure(7 * noise(5, 16, 16)), op.measure(larger)) == pytest.approx(eps)
+
+
+def test_single_precision_tells_eps_to_a_thousandth() -> None:
+    x, y = noise(3, 16, 16) ** 3, noise(3, 16, 16, seed=1)
+    precisions = (torch.float32, torch.float64)
+    operators = [FovealCorrelation((16, 16), 2, 2, dtype) for dtype in precisions]
+    eps = [op.distance(op.measure(y), op.measure(x)) for op in operators]
+    assert eps[0] == pytest.approx(eps[1], rel=1e-3)
+
+
+def test_a_matrix_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="lower J"):
+        FovealCorrelation((16, 16), 5)
+    with pytest.raises(ShapeMismatch):
+        FovealCorrelation((16, 16), 2).measure(noise(3, 8, 8))
+
+
+def test_bispectra_add_up_to_the_third_moment() -> None:
+    x = noise(2, 24, 20) ** 2
+    permutations = [math.factorial(3) // _repeats(t) for t in triangles(5).tolist()]
+    total = (bispectrum(x, 5, normalise=False) * torch.tensor(permutations)).sum(-1)
+    third = (x - x.mean((-2, -1), keepdim=True)).pow(3).mean((-2, -1))
+    torch.testing.assert_close(total, third, rtol=1e-12, atol=1e-12)  # a partition: rounding only
+
+
+def _repeats(triple: list[int]) -> int:
+    return math.prod(math.factorial(triple.count(value)) for value in set(triple))
+
+
+def test_a_bispectrum_is_a_sum_over_triangles_of_modes() -> None:
+    """Two waves and the one of their sum: one triangle, counted by hand."""
+    u = 2 * math.pi * torch.arange(32, dtype=torch.float64) / 32
+    phase = 0.7
+    waves = [torch.cos(2 * u)[:, None] + 0 * u, torch.cos(5 * u) + 0 * u[:, None]]
+    x = waves[0] + waves[1] + torch.cos(2 * u[:, None] + 5 * u + phase)
+    # <cos a cos b cos(a + b + phase)> = cos(phase) / 4, and the parts have variance 1/2.
+    expected = math.cos(phase) / 4 / 0.5**1.5
+    found = bispectrum(x, 10)  # narrow enough for the three radii 2, 5, 5.4 to be apart, or two
+    assert float(found.abs().max()) == pytest.approx(expected, rel=0.3)
+    unnormalised = bispectrum(x, 10, normalise=False)
+    counts = torch.tensor([math.factorial(3) // _repeats(t) for t in triangles(10).tolist()])
+    assert float((unnormalised * counts).sum()) == pytest.approx(6 * math.cos(phase) / 4)
+
+
+def test_bispectra_are_odd_blind_to_scale_and_to_shifts() -> None:
+    x = noise(32, 32).exp()
+    b = bispectrum(x)
+    torch.testing.assert_close(bispectrum(-3 * x), -b, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(bispectrum(x.roll((5, 9), (0, 1))), b, rtol=1e-12, atol=1e-12)
+    assert bispectrum(torch.ones(8, 8)).abs().max() == 0
+
+
+def gaussian_fields(n: int, side: int, width: float, seed: int = 0) -> tuple[Tensor, float]:
+    """Gaussian fields of variance 1 and smoothness ``width``; the variance of their derivatives."""
+    k = 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64)
+    square = k[:, None] ** 2 + k[: side // 2 + 1].abs() ** 2
+    amplitude = torch.exp(-square * width**2 / 2)
+    weight = amplitude.square().clone()
+    weight[:, 1:-1] *= 2
+    norm = weight.sum() / side**2
+    x = torch.fft.irfft2(
+        torch.fft.rfft2(noise(n, side, side, seed=seed)) * amplitude, s=(side, side)
+    )
+    return x / norm.sqrt(), float((weight * square).sum() / weight.sum() / 2)
+
+
+def test_minkowski_functionals_of_gaussian_fields_are_adlers() -> None:
+    fields, mu = gaussian_fields(40, 128, 4.0)
+    thresholds = np.linspace(-2, 2, 9)
+    found = minkowski_functionals(fields, thresholds.tolist())
+    t = torch.from_numpy(thresholds)
+    density = torch.exp(-t.square() / 2)
+    expected = torch.stack(
+        [
+            torch.special.erfc(t / math.sqrt(2)) / 2,
+            math.sqrt(mu) / 2 * density,
+            mu * t * density / (2 * math.pi) ** 1.5,
+        ]
+    )
+    error = found.std(0) / math.sqrt(len(fields))
+    # Four standard errors, and a hundredth for what is smaller than the grid (mu = 1/32).
+    bound = 4 * error + 0.01 * expected.abs().amax(-1, keepdim=True)
+    assert ((found.mean(0) - expected).abs() < bound).all()
+
+
+def test_minkowski_functionals_of_known_shapes() -> None:
+    u = torch.arange(128, dtype=torch.float64) - 64
+    radius = torch.hypot(u[:, None], u)
+    disc, ring = radius <= 40.3, (radius <= 40.3) & (radius >= 20.3)
+    square = (u[:, None].abs() <= 10) & (u.abs() <= 10)
+    area, perimeter, euler = (
+        minkowski_functionals(torch.stack([disc, ring, square]).double(), [0.5])[..., 0].T * 128**2
+    )
+    assert area[0] == pytest.approx(math.pi * 40.3**2, rel=0.01)
+    # A disc has edges in all directions: what is left is the grid's rounding of it.
+    assert perimeter[0] == pytest.approx(2 * math.pi * 40.3, rel=0.01)
+    assert perimeter[1] == pytest.approx(2 * math.pi * 60.6, rel=0.01)
+    # Of a square, Crofton's four directions see 84 crossings and twice 82 on diagonals: 5 % less
+    # than its 84 sides, which other directions make up for.
+    assert perimeter[2] == pytest.approx(math.pi / 8 * (84 + 2 * 82 / math.sqrt(2)))
+    assert euler.tolist() == pytest.approx([1, 0, 1])
+
+
+def test_euler_characteristics_change_sign_with_the_set() -> None:
+    """Components of a set are holes of its complement; the torus itself counts 0."""
+    x = noise(3, 32, 32)
+    sets = minkowski_functionals(torch.stack([x, -x]), [0.3])[:, :, :, 0]
+    others = minkowski_functionals(torch.stack([-x, x]), [-0.3])[:, :, :, 0]
+    torch.testing.assert_close(sets[..., 2], -others[..., 2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sets[..., 1], others[..., 1], rtol=1e-12, atol=1e-12)
+
+
+def test_a_field_moved_along_is_no_new_field() -> None:
+    x = noise(4, 32, 32)
+    moved = 3 * x.roll((7, 11), (-2, -1)) + 1
+    torch.testing.assert_close(
+        best_correlation(x, moved), torch.ones(4, dtype=torch.float64), rtol=1e-12, atol=0
+    )
+    others = pair_correlations(x)
+    assert others.shape == (6,)
+    # Maximum of 1,024 nearly normal values of deviation 1/32, at the best of their shifts.
+    assert ((others > 1.5 / 32) & (others < 6 / 32)).all()
+    assert pair_correlations(x[:1]).shape == (0,)
+
+
+def test_sets_measured_apart_are_as_one() -> None:
+    x = noise(5, 16, 16) ** 3 + noise(5, 1, 1, seed=1)
+    op = FovealCorrelation((16, 16), 2, 2, torch.float64)
+    together = op.together([op.measure(x[:2]), op.measure(x[2:])])
+    assert op.distance(together, op.measure(x)) < 1e-12
+
+
+def intermittent(n: int, seed: int) -> Tensor:
+    return gaussian_fields(n, 32, 1.0, seed)[0] ** 3
+
+
+def test_a_judge_prefers_the_truth_to_a_gaussian_and_a_copy_lacks_diversity() -> None:
+    judge, fitted = Judge(intermittent(8, 1), L=2), intermittent(1, 2)
+    assert judge.J == 4  # of 5: what fits into 32
+    truth, _ = judge.score(intermittent(8, 3), fitted)
+    gaussian, _ = judge.score(gaussian_fields(8, 32, 1.0, 4)[0] * judge.std)
+    shifts = [(3 * i, 5 * i) for i in range(8)]
+    copies, _ = judge.score(torch.cat([fitted.roll(s, (-2, -1)) for s in shifts]), fitted)
+    for metric in ("eps", "spectrum", "pdf", "structure", "area", "perimeter", "euler"):
+        assert truth[metric] < gaussian[metric], metric
+    assert abs(gaussian["flatness"] - 3) < 0.5 < abs(truth["flatness"] - 3)
+    # All pairs and the training field agree at some shift, to rounding.
+    assert copies["diversity"] == pytest.approx(0, abs=1e-9)
+    assert copies["memory"] == pytest.approx(1)
+    assert abs(truth["diversity"] - 1) < 0.2
+    assert truth["memory"] < 0.7
+    floors = judge.floors
+    one, half = floors["real, one map"], floors["real, 4 against 4"]
+    assert set(one) == set(half) == set(truth) - {"memory"} == set(METRICS) - {"memory"}
+    assert half["eps"] < one["eps"]
+
+
+def test_a_set_judged_against_itself_is_at_distance_zero() -> None:
+    x = intermittent(4, 1)
+    scores, portrait = Judge(x, L=2).score(x)
+    same = ("spectrum", "pdf", "structure", "bispectrum", "area", "perimeter", "euler")
+    assert [scores[metric] for metric in same] == [0] * len(same)
+    assert scores["eps"] < 1e-5  # single precision: halves are measured apart
+    assert scores["diversity"] == 1
+    assert math.isnan(scores["memory"])  # nothing was fitted
+    again = Portrait.from_state(portrait.state())
+    assert torch.equal(again.minkowski, portrait.minkowski)
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="two real fields"):
+        Judge(noise(1, 16, 16))
+    with pytest.raises(InvalidParameter, match="nothing to judge"):
+        Judge(torch.ones(3, 16, 16))
+    with pytest.raises(ShapeMismatch):
+        Judge(noise(3, 16, 16), L=2).score(noise(3, 8, 8))

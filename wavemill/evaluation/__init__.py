@@ -1,0 +1,17 @@
+"""Judging models of fields on samples that they were not fitted to."""
+
+from wavemill.evaluation.bispectrum import bispectrum
+from wavemill.evaluation.diversity import best_correlation
+from wavemill.evaluation.foveal import FovealCorrelation
+from wavemill.evaluation.judge import METRICS, Judge, Portrait
+from wavemill.evaluation.minkowski import minkowski_functionals
+
+__all__ = [
+    "METRICS",
+    "FovealCorrelation",
+    "Judge",
+    "Portrait",
+    "best_correlation",
+    "bispectrum",
+    "minkowski_functionals",
+]

@@ -1,0 +1,78 @@
+"""The binned bispectrum: which triangles of wavenumbers have phases that go together.
+
+    b(a, c, d) = < x_a x_c x_d > / sqrt(< x_a^2 > < x_c^2 > < x_d^2 >) ,
+
+with x_a the part of x whose wavenumbers lie in shell a. The mean over space of a product of three
+parts is the sum of ``x^(k) x^(k') x^(k'')`` over the triangles k + k' + k'' = 0 of those shells. It
+vanishes on average for Gaussian fields and for fields that are as likely as their negative.
+
+Source: Scoccimarro, *The bispectrum: from theory to observations*, ApJ 544, 597 (2000), section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def shell_edges(shape: tuple[int, int], shells: int = 6) -> NDArray[np.float64]:
+    """Return edges of shells of equal ratio, in radians a sample, that hold every mode but 0."""
+    lowest = 2 * math.pi / max(shape)
+    highest = math.pi * math.sqrt(2)
+    return np.geomspace(lowest * (1 - 1e-9), highest * (1 + 1e-9), shells + 1)
+
+
+def triangles(shells: int) -> NDArray[np.int64]:
+    """Return the triples ``(triple, 3)`` of shells a <= c <= d."""
+    a, c, d = np.indices((shells,) * 3).reshape(3, -1)
+    return np.column_stack([a, c, d])[(a <= c) & (c <= d)]
+
+
+def bispectrum(x: Tensor, shells: int = 6, normalise: bool = True) -> Tensor:
+    """Return b for the :func:`triangles` of shells of equal ratio.
+
+    Parameters
+    ----------
+    x
+        Real ``(..., y, x)`` on a periodic grid.
+    shells
+        How many, from the lowest wavenumber to the corner of the spectral square.
+    normalise
+        Divide by the deviations of the parts; a part that is empty to rounding gives 0.
+
+    Returns
+    -------
+    Tensor
+        ``(..., triple)``, float64. Unnormalised, and counted with their 1, 3 or 6 permutations,
+        they add up to the third central moment.
+    """
+    field = x.to(torch.float64)
+    field = field - field.mean((-2, -1), keepdim=True)
+    shape = (field.shape[-2], field.shape[-1])
+    x_hat = torch.fft.rfft2(field)
+    radius = _radius(shape).to(field.device)
+    edges = shell_edges(shape, shells)
+    masks = [(radius >= low) & (radius < high) for low, high in pairwise(edges)]
+    parts = [torch.fft.irfft2(x_hat * mask, s=shape) for mask in masks]
+    deviations = [part.square().mean((-2, -1)).sqrt() for part in parts]
+    floor = 1e-12 * field.square().mean((-2, -1)).sqrt()
+    values = []
+    for a, c, d in triangles(shells).tolist():
+        value = (parts[a] * parts[c] * parts[d]).mean((-2, -1))
+        if normalise:
+            size = deviations[a] * deviations[c] * deviations[d]
+            least = torch.stack([deviations[i] for i in (a, c, d)]).amin(0)
+            value = torch.where(least > floor, value / size.clamp(min=1e-300), 0.0)
+        values.append(value)
+    return torch.stack(values, dim=-1)
+
+
+def _radius(shape: tuple[int, int]) -> Tensor:
+    ky = 2 * math.pi * torch.fft.fftfreq(shape[0], dtype=torch.float64)
+    kx = 2 * math.pi * torch.fft.rfftfreq(shape[1], dtype=torch.float64)
+    return torch.hypot(ky[:, None], kx)

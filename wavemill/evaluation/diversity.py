@@ -1,0 +1,39 @@
+"""Diversity: whether a model's samples differ from one another as real fields do.
+
+Two fields are compared at the shift where they agree best,
+
+    c(x, y) = max over shifts of < x(u + shift) y(u) > ,  x and y centred and of variance 1 ,
+
+so that a field moved along is no new field. Two independent fields of N points have a c of some
+sqrt(2 ln N) standard deviations of the mean of a product of such fields: of few independent points,
+for steep spectra, hence above 0 by an amount that only real fields tell.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def best_correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Return c of real fields ``(..., y, x)`` on one periodic grid: in [-1, 1], float64."""
+    x_hat, y_hat = (torch.fft.rfft2(_standard(field)) for field in (x, y))
+    points = x.shape[-2] * x.shape[-1]
+    products: Tensor = torch.fft.irfft2(x_hat * y_hat.conj(), s=tuple(x.shape[-2:])) / points
+    return products.amax((-2, -1))
+
+
+def pair_correlations(x: Tensor) -> Tensor:
+    """Return c of all pairs of ``(field, y, x)``: ``(pair,)``, in the order of combinations."""
+    first, second = torch.triu_indices(len(x), len(x), 1)
+    return torch.stack(
+        [best_correlation(x[i], x[j]) for i, j in zip(first, second, strict=True)]
+        or [torch.zeros((), dtype=torch.float64)]
+    )[: len(first)]
+
+
+def _standard(x: Tensor) -> Tensor:
+    field = x.to(torch.float64)
+    centred = field - field.mean((-2, -1), keepdim=True)
+    deviation = centred.square().mean((-2, -1), keepdim=True).sqrt()
+    return centred / torch.where(deviation > 0, deviation, 1.0)

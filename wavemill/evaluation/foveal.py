@@ -1,0 +1,369 @@
+"""The foveal phase-harmonic correlation matrix: the yardstick of models of turbulence.
+
+Channels of a periodic real field x are ``v(u) = [x * psi_{j,q}]^k`` at 25 shifts of u,
+
+    j = 0..J-1 ,  2L angles q ,  k = 0..min(4, 2^j) ,  shifts 2^j (dy, dx) with dy, dx in -2..2 ,
+
+and the low pass phi_J at 25 shifts by 2^(J-1). R is the matrix of their covariances over u and over
+the fields of a set, about the set's own channel means, each divided by the standard deviations
+of the *test* set's channels. A model is judged by
+
+    eps = |R_test - R_model|_2 / |R_test|_2 .
+
+With J = 5 and L = 8, R is 8,025 x 8,025. It is never formed: covariances depend on the difference
+of shifts alone, angles half a turn apart are conjugates, and R is Hermitian. Each distinct value
+is held once and weighted by how often it occurs. Covariances at multiples of 2^j need the
+cross-spectrum only after it is folded 2^j times, which is a small matrix product a frequency.
+
+Transforms have sign ``-i w u``, unnormalised forward.
+
+Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
+(2021), section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.filters import bump_steerable
+from wavemill.harmonics import phase_harmonic
+
+REACH = 2  # of the shifts, in units of 2^j
+HARMONICS = 4  # the highest k
+SPECTRA = 2**30  # bytes of the channels' transforms held at once: 12 fields of 256^2
+PRODUCTS = 2**23  # of two channels at one frequency, held at once: 64 MiB
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels of one scale and harmonic: L angles of a half turn, or the low pass."""
+
+    scale: int
+    k: int
+    low_pass: bool
+    channels: slice
+
+    @property
+    def count(self) -> int:
+        """Number of channels."""
+        return int(self.channels.stop - self.channels.start)
+
+    @property
+    def real(self) -> bool:
+        """Whether the channels' fields are real, hence their own mirror images."""
+        return self.low_pass or self.k == 0
+
+    @property
+    def weight(self) -> int:
+        """How many of the 2L angles each channel stands for."""
+        return 1 if self.low_pass else 2
+
+
+@dataclass(frozen=True)
+class Covariances:
+    """Covariances of a set of fields, within the fields, and what joins the fields.
+
+    Attributes
+    ----------
+    within
+        For each block of channels, covariances about each field's own channel means, averaged over
+        fields: complex ``(shift_y, shift_x, channel, channel)``.
+    variance
+        The same at zero shift of each channel with itself, ``(channel,)`` float64.
+    means
+        Complex ``(field, channel)``.
+    spread
+        Standard deviation of the fields' values, by which rounding is measured.
+    """
+
+    within: tuple[Tensor, ...]
+    variance: Tensor
+    means: Tensor
+    spread: float
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Covariances of the channels of one scale with those of another as coarse or coarser.
+
+    The second side is each channel of its scale, then the conjugate of each that is not real.
+    ``times`` is how many pairs of angles, in either order, each value stands for.
+    """
+
+    scale: int
+    other: int
+    left: slice
+    right: slice
+    mirrored: slice
+    times: Tensor  # (left channel, right channel)
+
+
+class FovealCorrelation:
+    """Measures sets of fields and tells how far apart their correlation matrices are.
+
+    Parameters
+    ----------
+    shape
+        Grid ``(y, x)``, periodic.
+    J, L
+        Scales, and angles in a half turn.
+    dtype
+        Real precision.
+
+    Raises
+    ------
+    InvalidParameter
+        If the coarsest wavelet does not fit on the grid.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        J: int = 5,
+        L: int = 8,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if J < 1 or L < 2 or min(shape) < 2**J:
+            raise InvalidParameter(
+                f"J={J}, L={L} need a grid of {2**J} points a side, got {shape}: lower J"
+            )
+        self.shape, self.J, self.L, self.dtype = shape, J, L, dtype
+        psi = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
+        self._psi = torch.stack(psi).to(dtype)
+        self._phi = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J)).to(dtype)
+        self.groups = _groups(J, L)
+        self.channels = self.groups[-1].channels.stop
+        self._blocks = [self._block(s, t) for s in range(J) for t in range(s, J)]
+
+    @property
+    def size(self) -> int:
+        """Number of rows of R."""
+        return sum(g.weight * g.count for g in self.groups) * (2 * REACH + 1) ** 2
+
+    def measure(self, x: Tensor) -> Covariances:
+        """Return the covariances of a set of real fields ``(..., y, x)``.
+
+        What takes time are the sums over frequencies, once for some ten fields: measure them
+        together.
+
+        Raises
+        ------
+        ShapeMismatch
+            If ``x`` is not real or not on the grid.
+        """
+        if x.is_complex() or x.ndim < 2 or tuple(x.shape[-2:]) != self.shape:
+            raise ShapeMismatch(f"expected real fields (..., {self.shape}), got {tuple(x.shape)}")
+        fields = x.reshape(-1, *self.shape)
+        totals = [torch.zeros(())] * len(self._blocks)
+        variances, means = [], []
+        bytes_each = self.channels * math.prod(self.shape) * torch.finfo(self.dtype).bits // 4
+        for chunk in torch.split(fields, max(1, SPECTRA // bytes_each)):
+            spectra, mean, variance = self._spectra(chunk.to(self.dtype))
+            for index, value in enumerate(self._covariances(spectra)):
+                totals[index] = totals[index].to(value.device) + value
+            means.append(mean)
+            variances.append(variance)
+        return Covariances(
+            tuple(total / len(fields) for total in totals),
+            torch.cat(variances).mean(0),
+            torch.cat(means),
+            float(fields.double().std(correction=0)),
+        )
+
+    def together(self, sets: Sequence[Covariances]) -> Covariances:
+        """Return the covariances of the union of sets measured apart."""
+        counts = [len(part.means) for part in sets]
+        weights = [count / sum(counts) for count in counts]
+        within = zip(*(part.within for part in sets), strict=True)
+        return Covariances(
+            tuple(_weighted(values, weights) for values in within),
+            _weighted([part.variance for part in sets], weights),
+            torch.cat([part.means for part in sets]),
+            max(part.spread for part in sets),
+        )
+
+    def distance(self, model: Covariances, test: Covariances) -> float:
+        """Return eps of a model's covariances against those of a test set."""
+        deviation = self.deviation(test)
+        apart, norm = 0.0, 0.0
+        for index, block in enumerate(self._blocks):
+            right = torch.cat([deviation[block.right], deviation[block.mirrored]])
+            scale = deviation[block.left, None] * right
+            occurrences = torch.from_numpy(_shifts(2**block.scale, 2**block.other)[1])
+            repeats = torch.outer(occurrences, occurrences).to(scale)[..., None, None]
+            weight = repeats * (block.times.to(scale) / scale.square())
+            expected, found = (self._about_common_mean(index, side) for side in (test, model))
+            apart += float((weight * (expected - found).abs().square()).sum(dtype=torch.float64))
+            norm += float((weight * expected.abs().square()).sum(dtype=torch.float64))
+        return math.sqrt(apart / norm)
+
+    def deviation(self, covariances: Covariances) -> Tensor:
+        """Return the standard deviation of each channel, of all fields together.
+
+        It is floored at 100 units of rounding of the fields' own: a band that holds nothing but
+        rounding error is not blown up to 1.
+        """
+        between = covariances.means.to(torch.complex128)
+        between = (between - between.mean(0)).abs().square().mean(0)
+        floor = 100 * torch.finfo(self.dtype).eps * covariances.spread
+        deviation = (covariances.variance + between).sqrt().clamp(min=max(floor, 1e-300))
+        return deviation.to(self.dtype)
+
+    def _about_common_mean(self, index: int, covariances: Covariances) -> Tensor:
+        """Add to what is within fields the covariance of their channel means."""
+        block = self._blocks[index]
+        means = covariances.means - covariances.means.mean(0)
+        right = torch.cat([means[:, block.right].conj(), means[:, block.mirrored]], dim=1)
+        between = means[:, block.left].mT @ right / len(means)
+        return covariances.within[index] + between
+
+    def _spectra(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the centred channels' transforms ``(field, channel, y, x)``, means, variances."""
+        points = math.prod(self.shape)
+        psi, phi = self._psi.to(x.device), self._phi.to(x.device)
+        x_hat = torch.fft.fft2(x - x.mean((-2, -1), keepdim=True))[:, None]
+        spectra = torch.empty(
+            (len(x), self.channels, *self.shape), dtype=x_hat.dtype, device=x.device
+        )
+        means = torch.zeros((len(x), self.channels), dtype=x_hat.dtype, device=x.device)
+        for group in self.groups:
+            if group.low_pass:
+                spectra[:, group.channels] = x_hat * phi
+            elif group.k == 1:
+                spectra[:, group.channels] = x_hat * psi[group.scale]
+            else:
+                waves = torch.fft.ifft2(x_hat * psi[group.scale])
+                harmonic = phase_harmonic(waves, group.k)
+                mean = harmonic.mean((-2, -1), keepdim=True)
+                means[:, group.channels] = mean[..., 0, 0].to(means.dtype)
+                spectra[:, group.channels] = torch.fft.fft2(harmonic - mean)
+        means[:, self.groups[-1].channels] = x.mean((-2, -1), keepdim=True)[..., 0] * phi[0, 0]
+        power = torch.stack([_power(field) for field in spectra.flatten(0, 1)])
+        return spectra, means, power.reshape(means.shape) / points**2
+
+    def _covariances(self, spectra: Tensor) -> Iterator[Tensor]:
+        """Yield each block's covariances, summed over the fields of ``spectra``."""
+        points = math.prod(self.shape)
+        for scale in range(self.J):
+            folds = [math.gcd(2**scale, size) for size in self.shape]
+            members = [block for block in self._blocks if block.scale == scale]
+            left = _folded(spectra[:, members[0].left], folds)
+            for block in members:
+                mirrored = _reflected(spectra[:, block.mirrored])
+                right = torch.cat([spectra[:, block.right].conj(), mirrored], dim=1)
+                shifts = _shifts(2**scale, 2**block.other)[0]
+                yield _at_shifts(left, _folded(right, folds), shifts, self.shape) / points**2
+
+    def _block(self, scale: int, other: int) -> _Block:
+        lefts, rights = ([g for g in self.groups if g.scale == s] for s in (scale, other))
+        complex_ = [group for group in rights if not group.real]
+        times = [
+            [_times(left, right, False) for right in rights]
+            + [_times(left, right, True) for right in complex_]
+            for left in lefts
+        ]
+        across = torch.tensor([group.count for group in (*rights, *complex_)])
+        expanded = torch.tensor(times).repeat_interleave(across, 1)
+        down = torch.tensor([group.count for group in lefts])
+        return _Block(
+            scale,
+            other,
+            _span(lefts),
+            _span(rights),
+            _span(complex_),
+            # R is Hermitian: what joins two scales occurs twice.
+            expanded.repeat_interleave(down, 0) * (1 if scale == other else 2),
+        )
+
+
+def _span(groups: Sequence[Group]) -> slice:
+    return slice(groups[0].channels.start, groups[-1].channels.stop)
+
+
+def _times(left: Group, right: Group, mirrored: bool) -> int:
+    """Return how many pairs of angles a pair of channels stands for."""
+    times = left.weight * right.weight
+    if mirrored:
+        return 0 if left.real else times // 2
+    return times if left.real or right.real else times // 2
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return torch.view_as_real(spectrum).square().sum(dtype=torch.float64)
+
+
+def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = weights[0] * values[0]
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        total = total + weight * value
+    return total
+
+
+def _groups(J: int, L: int) -> list[Group]:
+    """Return all groups, scale after scale; the low pass ends the coarsest."""
+    groups, start = [], 0
+    for j in range(J):
+        for k in range(min(HARMONICS, 2**j) + 1):
+            groups.append(Group(j, k, False, slice(start, start + L)))
+            start += L
+    return [*groups, Group(J - 1, 1, True, slice(start, start + 1))]
+
+
+def _shifts(step: int, other: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return ``step d - other d'``, d and d' in -2..2, and how often each occurs."""
+    reach = np.arange(-REACH, REACH + 1)
+    values, counts = np.unique(step * reach[:, None] - other * reach, return_counts=True)
+    return values.astype(np.int64), counts.astype(np.float64)
+
+
+def _folded(spectra: Tensor, folds: list[int]) -> Tensor:
+    """Return spectra ``(field, channel, y, x)`` as ``(y, x, channel, alias and field)``.
+
+    Frequencies that coincide on a grid of every ``folds``-th point are aliases.
+    """
+    count, channels, rows, columns = spectra.shape
+    split = spectra.reshape(
+        count, channels, folds[0], rows // folds[0], folds[1], columns // folds[1]
+    )
+    folded = split.permute(3, 5, 1, 2, 4, 0)
+    return folded.reshape(*folded.shape[:3], folds[0] * folds[1] * count)
+
+
+def _reflected(spectra: Tensor) -> Tensor:
+    """Return spectra at -w."""
+    return spectra.flip((-2, -1)).roll((1, 1), (-2, -1))
+
+
+def _at_shifts(
+    left: Tensor, right: Tensor, shifts: NDArray[np.int64], shape: tuple[int, int]
+) -> Tensor:
+    """Return ``sum over w of left(w) right(w) e^{i w shift}`` for all pairs of channels.
+
+    ``left`` and ``right`` are folded; the result is ``(shift_y, shift_x, channel, channel)``. The
+    products of a few rows of frequencies are held at once.
+    """
+    height, width = left.shape[:2]
+    rows = _waves(shifts, shape[0], height).to(left.dtype).to(left.device)
+    columns = _waves(shifts, shape[1], width).to(left.dtype).to(left.device)
+    pairs = left.shape[2] * right.shape[2]
+    step = max(1, PRODUCTS // (pairs * width))
+    across = left.new_zeros((len(shifts), width * pairs))
+    for start in range(0, height, step):
+        span = slice(start, start + step)
+        cross = left[span] @ right[span].mT
+        across += rows[:, span] @ cross.reshape(-1, width * pairs)
+    values = columns @ across.reshape(len(shifts), width, pairs)
+    return values.reshape(len(shifts), len(shifts), left.shape[2], right.shape[2])
+
+
+def _waves(shifts: NDArray[np.int64], size: int, frequencies: int) -> Tensor:
+    turns = np.outer(shifts, np.arange(frequencies)) % size  # exact: integer turns are dropped
+    return torch.from_numpy(np.exp(2j * np.pi * turns / size))

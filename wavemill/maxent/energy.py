@@ -1,0 +1,359 @@
+"""An explicit maximum-entropy density: its energy fitted by score matching, sampled by MALA.
+
+    p(x) = exp(-beta . phi(x)) / Z ,
+
+phi the distinct real phase-harmonic moments of a field x, standardised as by the references. In
+place of the unknown Z, beta minimises the distance of the gradients of log p from the data's
+(Hyvarinen 2005) in the metric K, the isotropic spectrum of the references: a linear system,
+
+    E[J K J^T] beta = E[tr(K d2 phi)] ,   J the Jacobian of phi, both exact (maxent/derivatives.py).
+
+Samples come from the Metropolis-adjusted Langevin algorithm, in coordinates y with x = K^{1/2} y:
+
+    y' = y - e grad E(y) + sqrt(2 e) n ,   accepted with probability min(1, p(y') q(y | y') / ...) .
+
+The density exists if its energy grows in every direction: far out E(t x) / t^2 tends to the same
+form of uncentred moments, which is searched for its least value. While that is not above 0, all
+beta but those of the bands' energies are shrunk by a ridge, the least that helps; energies alone
+make a Gaussian density.
+
+Sources: Hyvarinen, *Estimation of non-normalized statistical models by score matching*, JMLR 6, 695
+(2005); Roberts and Tweedie, *Exponential convergence of Langevin distributions and their discrete
+approximations*, Bernoulli 2, 341 (1996); for the acceptance aimed at, Roberts and Rosenthal,
+*Optimal scaling of discrete approximations to Langevin diffusions*, J. R. Stat. Soc. B 60, 255
+(1998).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import fmin_l_bfgs_b
+from torch import Tensor
+
+from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
+from wavemill.maxent.gaussian import Gaussian
+from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
+from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.specs import EnergySpec, GaussianSpec
+from wavemill.spectra import PowerSpectrum
+
+ACCEPTANCE = 0.574  # at which MALA moves fastest in many dimensions
+RIDGES = (1e-6, 1e2)  # between which the least is sought, by halving their ratio
+HALVINGS = 6
+FLOOR = 1e-6  # of the spectrum, of its largest shell
+DIRECTIONS = 30  # random ones, in which the energy must grow
+SEARCHES = 2  # from the least of them, for a worse one
+FAR = 5.0  # root mean square of y, 1 at the fitted spectrum: nothing comes back from there
+MOST = 2**30  # bytes of a Jacobian
+
+
+class Energy:
+    """Fields of density ``exp(-beta . phi) / Z``.
+
+    Parameters
+    ----------
+    spec
+        An :class:`~wavemill.specs.EnergySpec`, its parameters, or None for its defaults.
+
+    Attributes
+    ----------
+    beta_
+        ``(moment,)`` float64.
+    gaussian_
+        The :class:`Gaussian` model of the references: it holds their mean and std.
+    metrics_
+        Number of real ``moments``; ``ridge``, in units of the system's diagonal;
+        ``growth_random`` and ``growth_worst``, the least of E(t y) / (t^2 |y|^2), t large, over
+        random directions and by search: 1/2 for the Gaussian of the references' spectrum; mean,
+        std, skewness and flatness of the references.
+    acceptance_, steps_
+        After :meth:`sample`: the rate after warming up, and the step e, one a sample.
+    """
+
+    beta_: Tensor
+    gaussian_: Gaussian
+    metrics_: dict[str, float]
+    acceptance_: list[float]
+    steps_: list[float]
+
+    def __init__(self, spec: EnergySpec | Mapping[str, Any] | None = None) -> None:
+        self.spec = as_spec(EnergySpec, spec)
+
+    def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
+        """Fit beta to ``x``, real ``(sample, y, x)`` or ``(sample, 1, y, x)``.
+
+        Raises
+        ------
+        ShapeMismatch
+            If ``x`` is not an array of real fields, or has several components.
+        InvalidParameter
+            If all values are equal, the scales do not fit on the grid, or the Jacobian is too
+            large.
+        """
+        fields = as_samples(x).cpu()
+        if fields.shape[1] != 1:
+            raise ShapeMismatch(
+                f"energies model one component, got {fields.shape[1]} in {tuple(x.shape)}: "
+                "choose one, x[:, i]"
+            )
+        self.gaussian_ = Gaussian(GaussianSpec(dtype="float64")).fit(x.cpu())
+        self._standard = self.gaussian_.deviation
+        if not self._standard > 0:
+            raise InvalidParameter("all values are equal: there is nothing to model")
+        samples = (fields[:, 0] - self.gaussian_.mean_) / self._standard
+        self._prepare(self.operator_for(self.gaussian_.shape).statistics(samples), _metric(samples))
+        gram, curvature = self._score_matching(samples, progress)
+        self.metrics_ = describe(fields) | {"moments": float(len(curvature))}
+        self._solve(gram, curvature)
+        return self
+
+    def energy(self, x: Tensor) -> Tensor:
+        """Return ``beta . phi`` of standardised fields ``(..., y, x)``: -log p - log Z."""
+        return self._form(x, self._statistics)
+
+    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """Draw ``n`` fields ``(n, y, x)`` by a chain each; sample i does not depend on ``n``.
+
+        ``progress`` gets the steps taken, with the current ``sample`` and its ``acceptance``.
+
+        Raises
+        ------
+        NotFitted
+            Before :meth:`fit`.
+        InvalidParameter
+            If ``n`` is below 1.
+        DivergentModel
+            If a chain leaves for infinity: the density cannot be normalised.
+        """
+        if not hasattr(self, "beta_"):
+            raise NotFitted("the energy model has no coefficients yet: call fit first")
+        if n < 1:
+            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
+        self.acceptance_, self.steps_, fields = [], [], []
+        for index in range(n):
+            chain = _Chain(self, index, seed)
+            for step in range(self.spec.steps):
+                chain.move(step < self.spec.steps // 2)
+                if progress is not None:
+                    values = {"sample": float(index), "acceptance": chain.acceptance}
+                    progress(index * self.spec.steps + step + 1, n * self.spec.steps, values)
+            fields.append(self.colour(chain.y) * self._standard + self.gaussian_.mean_)
+            self.acceptance_.append(chain.acceptance)
+            self.steps_.append(chain.step)
+        drawn = torch.stack(fields).to(getattr(torch, self.spec.dtype))
+        return drawn[:, None] if self.gaussian_.has_components else drawn
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything learnt, as real tensors."""
+        return {
+            "beta": self.beta_,
+            "channel_mean": torch.view_as_real(self._statistics.mean),
+            "channel_scale": self._statistics.scale,
+            "metric": self._metric,
+        } | {f"gaussian.{name}": value for name, value in self.gaussian_.state().items()}
+
+    @classmethod
+    def from_state(
+        cls, spec: EnergySpec | Mapping[str, Any] | None, state: Mapping[str, Tensor]
+    ) -> Self:
+        """Rebuild a fitted model from :meth:`state`; ``metrics_`` is not part of it."""
+        model = cls(spec)
+        inner = {name.removeprefix("gaussian."): value for name, value in state.items()}
+        model.gaussian_ = Gaussian.from_state(GaussianSpec(dtype="float64"), inner)
+        model._standard = model.gaussian_.deviation
+        mean = torch.view_as_complex(state["channel_mean"].contiguous())
+        model._prepare(Statistics(mean, state["channel_scale"]), state["metric"])
+        model.beta_ = state["beta"]
+        return model
+
+    def colour(self, y: Tensor) -> Tensor:
+        """Return ``K^{1/2} y``, its own adjoint."""
+        coloured: Tensor = torch.fft.ifft2(torch.fft.fft2(y) * self._metric.sqrt()).real
+        return coloured
+
+    def operator_for(self, shape: tuple[int, int]) -> PhaseHarmonicCovariance:
+        """Return the moments on a grid, in double precision."""
+        spec = self.spec
+        return PhaseHarmonicCovariance(shape, spec.J, spec.L, spec.set, spec.lags, torch.float64)
+
+    def energy_and_gradient(self, y: Tensor) -> tuple[float, Tensor]:
+        """Return E at ``K^{1/2} y`` and its gradient with respect to y."""
+        energy, gradient = self._form_and_gradient(self.colour(y), self._statistics)
+        return energy, self.colour(gradient)
+
+    def _prepare(self, statistics: Statistics, metric: Tensor) -> None:
+        self.operator = self.operator_for(self.gaussian_.shape)
+        self._statistics, self._metric = statistics, metric
+        zero = torch.zeros_like(statistics.mean)
+        self._far_out = Statistics(zero, statistics.scale)  # where means no longer matter
+
+    def _score_matching(self, samples: Tensor, progress: Progress | None) -> tuple[Tensor, Tensor]:
+        """Return E[J K J^T] and E[tr(K d2 phi)], the Jacobian of one field at a time."""
+        table = self.operator.table
+        mean, scale = channel_statistics(table, samples)
+        derivatives = MomentDerivatives(table, mean, scale, self._metric)
+        count, points = table.real_count, math.prod(table.shape)
+        if 8 * count * points > MOST:
+            raise InvalidParameter(
+                f"the Jacobian of {count} moments by {points} points is over {MOST >> 20} MiB: "
+                "choose a smaller set, J or grid"
+            )
+        gram, curvature = torch.zeros(count, count).double(), torch.zeros(count).double()
+        jacobian = torch.empty(count, points, dtype=torch.float64)
+        for step, field in enumerate(samples, 1):
+            for row, gradient in enumerate(derivatives.gradients(field)):
+                jacobian[row] = self.colour(gradient).flatten()
+            gram += jacobian @ jacobian.T / len(samples)
+            curvature += derivatives.laplacians(field) / len(samples)
+            if progress is not None:
+                progress(step, len(samples), {})
+        return gram, curvature
+
+    def _solve(self, gram: Tensor, curvature: Tensor) -> None:
+        """Find beta with the least ridge for which the energy grows in all directions tried."""
+        shrunk = (~self._energies()).double()
+        low, high = RIDGES
+        self._try(gram, curvature, shrunk, 0.0)
+        if self.metrics_["growth_worst"] > 0:
+            return
+        for _ in range(HALVINGS):
+            middle = math.sqrt(low * high)
+            self._try(gram, curvature, shrunk, middle)
+            low, high = (low, middle) if self.metrics_["growth_worst"] > 0 else (middle, high)
+        self._try(gram, curvature, shrunk, high)
+
+    def _try(self, gram: Tensor, curvature: Tensor, shrunk: Tensor, ridge: float) -> None:
+        """Solve with a ridge, in units of the system's diagonal, and note how the energy grows."""
+        scale = gram.diagonal().clamp(min=1e-300).sqrt()
+        system = gram / (scale * scale[:, None]) + ridge * torch.diag(shrunk)
+        values, vectors = torch.linalg.eigh(system)
+        kept = values > 1e-12 * values[-1]  # moments that repeat others
+        inverse = torch.where(kept, 1 / values, 0.0)
+        self.beta_ = vectors @ (inverse * (vectors.T @ (curvature / scale))) / scale
+        random, worst = self._growth()
+        self.metrics_ |= {"ridge": ridge, "growth_random": random, "growth_worst": worst}
+
+    def _energies(self) -> Tensor:
+        """Tell which moments are energies of a band or of phi: of them alone a density exists."""
+        table = self.operator.coefficients
+        same = [table[name + "1"] == table[name + "2"] for name in "jlk"]
+        still = [table["shift_y"] == 0, table["shift_x"] == 0, table["k1"] == 1]
+        return torch.from_numpy(np.logical_and.reduce([*same, *still]))
+
+    def _growth(self) -> tuple[float, float]:
+        """Return the least of E(t y) / (t^2 |y|^2), t large: over random directions, searched."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (DIRECTIONS, *self.operator.shape)
+        tried = torch.randn(shape, generator=generator, dtype=torch.float64)
+        forms = torch.stack([self._far(y)[0] for y in tried])
+        least = forms.argsort()[:SEARCHES]
+        found = [self._worst_from(tried[index]) for index in least.tolist()]
+        return float(forms.min()), min(found)
+
+    def _far(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the form far out over |y|^2, and its gradient, of y without its mean."""
+        y = _centred(y)
+        square = y.square().sum()
+        form, gradient = self._form_and_gradient(self.colour(y), self._far_out)
+        quotient = form / square
+        return quotient, (self.colour(gradient) - 2 * quotient * y) / square
+
+    def _worst_from(self, y: Tensor) -> float:
+        def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            value, gradient = self._far(torch.from_numpy(flat).reshape(self.operator.shape))
+            return float(value), gradient.numpy().ravel()
+
+        _, least, _ = fmin_l_bfgs_b(objective, y.numpy().ravel(), maxiter=40, maxfun=50)
+        return float(least)
+
+    def _form(self, x: Tensor, statistics: Statistics) -> Tensor:
+        """Return ``beta . phi`` with channels normalised by ``statistics``."""
+        size = float(self.beta_.norm())
+        unit = self.beta_ / size
+        zero, moments = Moments(statistics, 0 * unit), Moments(statistics, unit)
+        # 2 beta . phi = |phi|^2 + |beta|^2 - |phi - beta|^2: losses are what an operator tells.
+        loss = self.operator.loss(x, zero) - self.operator.loss(x, moments)
+        return size * (loss + 1) / 2
+
+    def _form_and_gradient(self, x: Tensor, statistics: Statistics) -> tuple[float, Tensor]:
+        field = x.detach().requires_grad_()
+        form = self._form(field, statistics)
+        (gradient,) = torch.autograd.grad(form, field)
+        return float(form.detach()), gradient
+
+
+class _Chain:
+    """One Markov chain in y; its step adapts while it warms up."""
+
+    def __init__(self, model: Energy, index: int, seed: int) -> None:
+        self.model, shape = model, model.operator.shape
+        self.y = _centred(white_noise(index, shape, seed))
+        self._generator = torch.Generator().manual_seed((seed * 7_368_787 + index + 1) % 2**63)
+        self.step = 0.5 / math.prod(shape) ** (1 / 3)
+        self.energy, self.gradient = model.energy_and_gradient(self.y)
+        self._moves = self._accepted = 0
+
+    @property
+    def acceptance(self) -> float:
+        """Fraction of proposals accepted since the step was last let go, or ever set."""
+        return self._accepted / max(self._moves, 1)
+
+    def move(self, warming: bool) -> None:
+        """Propose a step and accept it or stay."""
+        noise = _centred(torch.randn(self.y.shape, generator=self._generator).double())
+        proposal = self.y - self.step * self.gradient + math.sqrt(2 * self.step) * noise
+        energy, gradient = self.model.energy_and_gradient(proposal)
+        back = (self.y - proposal + self.step * gradient).square().sum() / (4 * self.step)
+        log_ratio = self.energy - energy - float(back) + float(noise.square().sum()) / 2
+        probability = math.exp(min(0.0, log_ratio)) if math.isfinite(log_ratio) else 0.0
+        accepted = float(torch.rand((), generator=self._generator)) < probability
+        if accepted:
+            self.y, self.energy, self.gradient = proposal, energy, gradient
+            self._refuse_the_far()
+        self._count(accepted, probability, warming)
+
+    def _count(self, accepted: bool, probability: float, warming: bool) -> None:
+        if warming:
+            self.step *= math.exp((probability - ACCEPTANCE) / 10)
+            return
+        self._moves += 1
+        self._accepted += accepted
+
+    def _refuse_the_far(self) -> None:
+        size = float(self.y.square().mean().sqrt())
+        if size > FAR:
+            raise DivergentModel(
+                f"a chain went to {size:.1f} times the fitted spectrum's amplitude: this energy "
+                "has no density; choose fewer moments, or fit to more fields"
+            )
+
+
+def _centred(y: Tensor) -> Tensor:
+    """Return y without its mean, of which an energy says nothing."""
+    return y - y.mean()
+
+
+def _metric(samples: Tensor) -> Tensor:
+    """Return K: the isotropic spectrum ``(y, x)``, 0 for the mean, floored."""
+    shape = (samples.shape[-2], samples.shape[-1])
+    spectrum = PowerSpectrum(shape, dtype=torch.float64)
+    shells = spectrum(samples).mean(0)[1:]
+    density = shells / torch.from_numpy(spectrum.coefficients["modes"][1:].astype(np.float64))
+    ky, kx = (torch.fft.fftfreq(size, 1 / size, dtype=torch.float64) for size in shape)
+    step = 1 / max(shape)
+    radius = torch.hypot(ky[:, None] / shape[0], kx / shape[1]) / step
+    number = torch.from_numpy(spectrum.coefficients["shell"][1:].astype(np.float64))
+    nearest = (radius.flatten()[:, None] - number).abs().argmin(1)
+    metric = density[nearest].reshape(shape) * math.prod(shape)
+    metric = metric.clamp(min=FLOOR * float(metric.max()))
+    metric[0, 0] = 0
+    mirrored = metric.flip((-2, -1)).roll((1, 1), (-2, -1))
+    even: Tensor = (metric + mirrored) / 2  # to the last bit
+    return even
