@@ -1,5 +1,6 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
+from wavemill.atomic_harmonics import AtomicHarmonics
 from wavemill.errors import (
     InvalidParameter,
     NotFitted,
@@ -16,11 +17,13 @@ from wavemill.harmonics import (
     rectify,
 )
 from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.molecules import Molecules, solid_harmonics
 from wavemill.pairs import MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
+    AtomicHarmonicsSpec,
     GaussianSpec,
     MicrocanonicalSpec,
     PhaseHarmonicsSpec,
@@ -40,11 +43,14 @@ from wavemill.spectra import (
 from wavemill.wavelets import WaveletTransform, littlewood_paley
 
 __all__ = [
+    "AtomicHarmonics",
+    "AtomicHarmonicsSpec",
     "Gaussian",
     "GaussianSpec",
     "InvalidParameter",
     "Microcanonical",
     "MicrocanonicalSpec",
+    "Molecules",
     "MomentTable",
     "Moments",
     "NavierStokes2D",
@@ -75,6 +81,7 @@ __all__ = [
     "rectify",
     "simulate",
     "skewness",
+    "solid_harmonics",
     "structure_functions",
     "vorticity",
 ]
