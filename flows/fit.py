@@ -15,7 +15,7 @@ from tasks.fit import FitOutcome, FitRequest
 
 @flow(name="fit", description="A model fitted on selected samples, kept as an artifact.")
 def fit(
-    model: Annotated[str, Field(description="gaussian, phase-harmonics or energy.")],
+    model: Annotated[str, Field(description="gaussian, phase-harmonics, energy or regression.")],
     dataset: Dataset,
     store: Store = STORE,
     parameters: Parameters = None,
@@ -23,8 +23,10 @@ def fit(
     split: Annotated[str | None, Field(description="COLUMN=VALUE that selects samples.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    view: Annotated[str | None, Field(description="Features for a regression.")] = None,
+    target: Annotated[str | None, Field(description="Column that a regression learns.")] = None,
 ) -> FitOutcome:
     """Fit unless the same fit is stored; show its figures."""
-    request = FitRequest(model, parameters or {}, where, split, seed, device)
+    request = FitRequest(model, parameters or {}, where, split, seed, device, view, target)
     with session(store, "threads") as run:
         return steps.fit_model(run.url, dataset, request)

@@ -7,7 +7,7 @@ from prefect import flow
 from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store
 from flows.session import session
 from tasks import steps
-from tasks.planning import IngestOptions
+from tasks.fields import IngestOptions
 from tasks.publish import IngestSummary
 
 

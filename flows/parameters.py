@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.planning import IngestOptions
+from tasks.fields import IngestOptions
+from tasks.molecules import MoleculeOptions
 
 Dataset = Annotated[str, Field(description="Name of the dataset.")]
 Sources = Annotated[
@@ -14,7 +15,9 @@ Sources = Annotated[
     Field(description="Files, folders, globs, archives, s3://... or simulate:KEY=VALUE,..."),
 ]
 Store = Annotated[str, Field(description="URL of the store.")]
-Options = Annotated[IngestOptions | None, Field(description="How sources become samples.")]
+Options = Annotated[
+    IngestOptions | MoleculeOptions | None, Field(description="How sources become samples.")
+]
 Parameters = Annotated[
     dict[str, Any] | None, Field(description="Fields of the spec that differ from its defaults.")
 ]

@@ -11,6 +11,7 @@ import xarray as xr
 
 from storage.documents import Document
 from storage.errors import InvalidRequest
+from storage.molecules import Atoms, read_atoms
 from storage.parts import FIELDS, lazy_rows
 from storage.records import DatasetVersion, PartRef, Schema
 from storage.tables import read_table, select, write_table
@@ -75,6 +76,10 @@ class Dataset:
         units of the grid spacing's.
         """
         frame, schema = self.samples(where), self.schema
+        if schema.layout != "fields":
+            raise InvalidRequest(
+                f"{self.name} holds {schema.layout}, which have no common shape: use .atoms(where)"
+            )
         data = lazy_rows(
             self.store.url, FIELDS, frame["part"], frame["row"], schema.row_shape, schema.dtype
         )
@@ -85,6 +90,19 @@ class Dataset:
             coordinates["component"] = ("component", list(schema.components))
         attributes = {"dataset": self.name, "version": self.version.version}
         return xr.DataArray(data, coordinates, schema.dims, schema.variable, attributes)
+
+    def atoms(self, where: str | None = None) -> Atoms:
+        """Return the selected molecules, in the order of :meth:`samples`.
+
+        Raises
+        ------
+        InvalidRequest
+            If the dataset holds something else.
+        """
+        if self.schema.layout != "molecules":
+            raise InvalidRequest(f"{self.name} holds {self.schema.layout}: use .to_xarray(where)")
+        frame = self.samples(where)
+        return read_atoms(self.store.url, frame["part"], frame["row"])
 
     def relabel(self, labels: pd.DataFrame, note: str = "relabelled") -> Dataset:
         """Publish a version whose samples carry the columns of ``labels``, copying no array.
@@ -193,6 +211,7 @@ class Change:
             tables = (*tables, write_table(store.backend, self._added_to(version)))
         return replace(
             version,
+            schema=_with_properties(version.schema, self.schema),
             parts=(*version.parts, *fresh),
             samples=tables,
             quarantine=self._quarantine(store, version),
@@ -226,6 +245,13 @@ class Change:
             return None
         merged = merged.astype("str").drop_duplicates("unit").sort_values("unit")
         return write_table(store.backend, merged.reset_index(drop=True))
+
+
+def _with_properties(schema: Schema, other: Schema) -> Schema:
+    """Return ``schema`` with the quantities that only ``other`` has as well."""
+    known = {name for name, _ in schema.properties}
+    fresh = tuple(entry for entry in other.properties if entry[0] not in known)
+    return replace(schema, properties=(*schema.properties, *fresh))
 
 
 def _marked(

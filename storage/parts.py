@@ -48,6 +48,11 @@ def read_rows(
     return data if columns is None else data[:, list(columns)]
 
 
+def read_whole(url: str, key: str, name: str) -> np.ndarray[Any, Any]:
+    """Read all of one part's array."""
+    return cast("np.ndarray[Any, Any]", open_array(url, _data_folder(url, key), name)[:])
+
+
 @dataclass(frozen=True)
 class Block:
     """Rows of one part, to be read together."""

@@ -60,6 +60,10 @@ class Schema:
         Grid spacing ``(dy, dx)`` in physical units.
     periodic
         Whether the field wraps around.
+    layout
+        ``fields``, or ``molecules``: flat arrays of atoms, with the offsets where molecules begin.
+    properties
+        Columns of the sample table that are quantities, each with its unit or None.
     """
 
     variable: str
@@ -69,6 +73,15 @@ class Schema:
     dtype: str = "float32"
     spacing: tuple[float, float] = (1.0, 1.0)
     periodic: bool = True
+    layout: str = "fields"
+    properties: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def size(self) -> str:
+        """The shape of a sample in words."""
+        if self.layout == "molecules":
+            return f"atoms x {len(self.components)}"
+        return "x".join(map(str, self.row_shape))
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -90,6 +103,8 @@ class Schema:
             "dtype": self.dtype,
             "spacing": list(self.spacing),
             "periodic": self.periodic,
+            **({"layout": self.layout} if self.layout != "fields" else {}),
+            **({"properties": [list(p) for p in self.properties]} if self.properties else {}),
         }
 
     @classmethod
@@ -103,6 +118,8 @@ class Schema:
             value["dtype"],
             (value["spacing"][0], value["spacing"][1]),
             value["periodic"],
+            value.get("layout", "fields"),
+            tuple((name, unit) for name, unit in value.get("properties", ())),
         )
 
 

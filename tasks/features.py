@@ -14,6 +14,7 @@ import zarr
 from storage import Schema, Store, ViewVersion, open_store
 from storage.arrays import create_array, layout
 from storage.documents import Document
+from storage.molecules import read_part_atoms
 from storage.parts import FEATURES, FIELDS, read_rows
 from storage.records import PartRef
 from tasks.views import Operator, operator
@@ -60,12 +61,29 @@ def transform_rows(
     One thread reads the next shard and one writes the last while this one computes, batch by
     batch; :func:`projected_memory` counts what is held.
     """
+    if schema.layout == "molecules":
+        return transform_molecules(url, transform, part, group)
     size = batch_rows(transform, schema, part.rows)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         shards = _Shards(group, part.rows, writer)
         for samples in _prefetched(reader, url, part, _input_shard(schema)):
             for start in range(0, len(samples), size):
                 shards.append(transform(samples[start : start + size]))
+        array = shards.close()
+    return array.shape[1:], str(array.dtype)
+
+
+def transform_molecules(
+    url: str, transform: Operator, part: PartRef, group: zarr.Group
+) -> tuple[tuple[int, ...], str]:
+    """Transform the molecules of a part, which fit in memory, batch by batch."""
+    atoms = read_part_atoms(url, part.key)
+    size = min(part.rows, transform.batch(_budget(transform)))
+    with ThreadPoolExecutor(1) as writer:
+        shards = _Shards(group, part.rows, writer)
+        for start in range(0, part.rows, size):
+            rows = np.arange(start, min(start + size, part.rows))
+            shards.append(transform.of_molecules(atoms.take(rows)))
         array = shards.close()
     return array.shape[1:], str(array.dtype)
 
@@ -141,10 +159,13 @@ def _store(array: zarr.Array[Any], start: int, block: Array) -> None:
 
 def batch_rows(transform: Operator, schema: Schema, rows: int) -> int:
     """Return the rows of a batch: what the memory budget allows, at most an input shard."""
-    budget = BATCH_BUDGET
+    return min(rows, transform.batch(_budget(transform)), _input_shard(schema))
+
+
+def _budget(transform: Operator) -> int:
     if transform.device.type == "cuda":
-        budget = torch.cuda.mem_get_info(transform.device)[0] // 2
-    return min(rows, transform.batch(budget), _input_shard(schema))
+        return torch.cuda.mem_get_info(transform.device)[0] // 2
+    return BATCH_BUDGET
 
 
 def _input_shard(schema: Schema) -> int:

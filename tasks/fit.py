@@ -40,6 +40,8 @@ class FitRequest:
         Of everything random.
     device
         Where it is computed; not part of the key.
+    view, target
+        The features and the column that a regression learns.
     """
 
     kind: str
@@ -48,6 +50,8 @@ class FitRequest:
     split: str | None = None
     seed: int = 0
     device: str = "cpu"
+    view: str | None = None
+    target: str | None = None
 
     @property
     def selection(self) -> str | None:

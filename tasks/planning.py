@@ -2,158 +2,75 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pandas as pd
+import zarr
 
-from storage import BadInput, InvalidRequest, Schema, Store
-from storage.keys import canonical, digest
-from storage.readers import Header, ReadOptions, read_header
-from storage.sources import Discovery, Unit, discover
-from wavemill.specs import SimulationSpec
+from storage import InvalidRequest, Schema, Store
+from storage.sources import Discovery, Unit
+from tasks.fields import IngestOptions
+from tasks.inputs import (
+    SIMULATE,
+    Decoded,
+    Input,
+    Simulated,
+    identity,
+    place,
+    realisations,
+    stamp,
+)
 
-SIMULATE = "simulate:"
-HEADERS = 64
+__all__ = ["IngestOptions", "Input", "Options", "Plan", "identity", "place", "plan", "stamp"]
 
 
-@dataclass(frozen=True)
-class IngestOptions:
-    """How sources become samples; the options of ``wavemill ingest turbulence``.
+class Options(Protocol):
+    """How sources become samples: what differs between kinds of data."""
 
-    Attributes
-    ----------
-    variable
-        What to read where a file holds several: one name, or several to stack.
-    components
-        Names that mark files of one sample, such as ``("I", "Q", "U")``; or the components
-        to keep of a vector.
-    slice
-        ``AXIS:INDEX`` or ``AXIS:all`` for inputs of more than two dimensions.
-    derive
-        ``vorticity`` to store the vorticity of a velocity.
-    shape, dtype, spacing, periodic
-        The schema; left out, the existing dataset's or the commonest header's.
-    part_size
-        Bytes of arrays in a part.
-    strict
-        Fail on the first bad input instead of putting it in quarantine.
-    mirror
-        Withdraw samples whose source is gone.
-    rehash
-        Read known inputs again, even where size and time of change are as they were.
-    """
+    part_size: int
+    strict: bool
+    mirror: bool
+    rehash: bool
 
-    variable: tuple[str, ...] = ()
-    components: tuple[str, ...] = ()
-    slice: str | None = None
-    derive: str | None = None
-    shape: tuple[int, int] | None = None
-    dtype: str | None = None
-    spacing: tuple[float, float] | None = None
-    periodic: bool | None = None
-    part_size: int = 128 * 2**20
-    strict: bool = False
-    mirror: bool = False
-    rehash: bool = False
+    def find(self, places: Sequence[str]) -> Discovery:
+        """Find the files that samples are read from."""
+        ...
 
-    def reading(self) -> ReadOptions:
-        """Return what the readers need to know."""
-        return ReadOptions(
-            variable=self.variable or None, components=self.components, slice=self.slice
-        )
+    def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
+        """Return the schema that the flags ask for, on the existing or the commonest one."""
+        ...
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: what decides their arrays, and nothing else."""
-        parameters: dict[str, Any] = {
-            "variable": list(self.variable),
-            "components": list(self.components),
-            "slice": self.slice,
-            "derive": self.derive,
-            "shape": list(schema.shape),
-            "dtype": schema.dtype,
-            "stored": list(schema.components),
-        }
-        if self.derive:  # only a derivative depends on the grid
-            parameters |= {"spacing": list(schema.spacing), "periodic": schema.periodic}
-        given = {name: value for name, value in parameters.items() if value not in (None, [])}
-        return {"kind": "turbulence", "parameters": given, "algorithm": 1}
+        ...
+
+    def decode(self, unit: Unit, payload: list[bytes], schema: Schema) -> Decoded:
+        """Return what one input holds."""
+        ...
+
+    def write(self, group: zarr.Group, rows: int, fields: Iterator[Any], schema: Schema) -> None:
+        """Write the arrays of a part."""
+        ...
+
+    def complete(
+        self, samples: pd.DataFrame, schema: Schema
+    ) -> tuple[pd.DataFrame, pd.DataFrame, Schema]:
+        """Return the table of new samples, those of it that are refused, and the schema."""
+        ...
+
+    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
+        """Return columns that old samples are to carry, None where there are none to set."""
+        ...
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """One realisation of a simulation, standing where a file would."""
-
-    spec: SimulationSpec
-    index: int
-
-    @property
-    def physics(self) -> dict[str, Any]:
-        """The spec without the number of realisations, on which none of them depends."""
-        return replace(self.spec, n=type(self.spec)().n).to_dict()
-
-    @property
-    def identity(self) -> str:
-        """A name that no other realisation has."""
-        return f"{SIMULATE}{canonical(self.physics['parameters']).decode()}#{self.index}"
-
-    @property
-    def name(self) -> str:
-        """Stem of the sample id."""
-        return f"sim-{digest(canonical(self.physics))[:8]}-{self.index:05d}"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the field."""
-        return 4 * self.spec.N**2
-
-    @property
-    def fingerprint(self) -> str:
-        """What stands for the content: the derivation itself."""
-        return digest(canonical({"spec": self.physics, "index": self.index}))
-
-
-Input = Unit | Simulated
-
-
-def identity(item: Input) -> str:
-    """Return what tells an input from every other: the places it is read from."""
-    if isinstance(item, Simulated):
-        return item.identity
-    return " + ".join(place(file.url, file.member) for file in item.files)
-
-
-def place(url: str, member: str | None) -> str:
-    """Return a file's address, within its archive if it has one."""
-    return url if member is None else f"{url}!{member}"
-
-
-def stamp(item: Input) -> str:
-    """Return size and time of change or tag: while they stay, the content is taken to stay."""
-    if isinstance(item, Simulated):
-        return item.fingerprint
-    return json.dumps([[file.size, file.mtime, file.etag] for file in item.files])
-
-
-def find_inputs(sources: Sequence[str], options: IngestOptions) -> tuple[list[Input], Discovery]:
+def find_inputs(sources: Sequence[str], options: Options) -> tuple[list[Input], Discovery]:
     """Return the inputs that the sources hold, sorted by name, and what discovery refused."""
+    found = options.find([source for source in sources if not source.startswith(SIMULATE)])
     simulations = [source for source in sources if source.startswith(SIMULATE)]
-    places = [source for source in sources if not source.startswith(SIMULATE)]
-    found = discover(places, components=options.components) if places else Discovery()
-    simulated = [item for source in simulations for item in _realisations(source)]
+    simulated = [item for source in simulations for item in realisations(source)]
     return [*found, *simulated], found
-
-
-def _realisations(source: str) -> list[Simulated]:
-    pairs = [pair for pair in source.removeprefix(SIMULATE).split(",") if pair]
-    if bad := [pair for pair in pairs if "=" not in pair]:
-        raise InvalidRequest(f"{source!r}: {bad[0]!r} is not KEY=VALUE, as in simulate:n=16,N=128")
-    spec = SimulationSpec.from_parameters(dict(pair.split("=", 1) for pair in pairs))
-    return [Simulated(spec, index) for index in range(spec.n)]
 
 
 @dataclass(frozen=True)
@@ -177,7 +94,7 @@ class Plan:
 
 
 def plan(
-    store: Store, dataset: str, schema: Schema, inputs: Sequence[Input], options: IngestOptions
+    store: Store, dataset: str, schema: Schema, inputs: Sequence[Input], options: Options
 ) -> Plan:
     """Compare the inputs with what the dataset holds."""
     rows = _held(store, dataset)
@@ -213,9 +130,7 @@ def _held(store: Store, dataset: str) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
-def choose_schema(
-    store: Store, dataset: str, inputs: Sequence[Input], options: IngestOptions
-) -> Schema:
+def choose_schema(store: Store, dataset: str, inputs: Sequence[Input], options: Options) -> Schema:
     """Return the dataset's schema: flags, else the existing one, else the commonest header.
 
     Raises
@@ -223,81 +138,25 @@ def choose_schema(
     InvalidRequest
         If flags contradict the existing dataset, or no input can be read.
     """
-    if dataset in store.datasets():
-        existing = store.dataset(dataset).schema
-        asked = _with_flags(existing, options)
-        if asked != existing:
-            raise InvalidRequest(
-                f"{dataset!r} holds {_described(existing)}; the flags ask for {_described(asked)}: "
-                "leave them out, or choose another --name"
-            )
-        return existing
-    return _with_flags(_commonest(inputs, options), options)
+    if dataset not in store.datasets():
+        return options.schema(None, inputs)
+    existing = store.dataset(dataset).schema
+    asked = options.schema(existing, inputs)
+    if asked != existing:
+        raise InvalidRequest(
+            f"{dataset!r} holds {_described(existing)}; the flags ask for {_described(asked)}: "
+            "leave them out, or choose another --name"
+        )
+    return existing
 
 
 def _described(schema: Schema) -> str:
+    if schema.layout != "fields":
+        return f"{schema.layout} ({schema.size})"
     grid = "periodic" if schema.periodic else "not periodic"
     size = "x".join(map(str, schema.shape))
     names = ",".join(schema.components)
     return f"{names} {size} {schema.dtype}, spacing {schema.spacing}, {grid}"
-
-
-def _with_flags(schema: Schema, options: IngestOptions) -> Schema:
-    flags = {name: getattr(options, name) for name in ("shape", "dtype", "spacing", "periodic")}
-    return replace(schema, **{name: value for name, value in flags.items() if value is not None})
-
-
-def _commonest(inputs: Sequence[Input], options: IngestOptions) -> Schema:
-    """Return the commonest schema among headers of inputs spread over the whole list."""
-    step = max(1, len(inputs) // HEADERS)
-    schemas: Counter[Schema] = Counter()
-    problems: list[BadInput] = []
-    for found in _schemas(inputs[::step], options):
-        if isinstance(found, Schema):
-            schemas[found] += 1
-        else:
-            problems.append(found)
-    if not schemas:
-        reason = f": {problems[0]}" if problems else ""
-        raise InvalidRequest(f"none of {len(inputs)} inputs can be read{reason}")
-    return schemas.most_common(1)[0][0]
-
-
-def _schemas(inputs: Iterable[Input], options: IngestOptions) -> Iterator[Schema | BadInput]:
-    for item in inputs:
-        if isinstance(item, Simulated):
-            step = 2 * math.pi / item.spec.N
-            size = (item.spec.N, item.spec.N)
-            yield Schema("vorticity", ("vorticity",), size, ("1/s",), spacing=(step, step))
-            continue
-        try:
-            yield schema_of(read_header(item, None, options.reading()), options)
-        except BadInput as error:
-            yield error
-
-
-def schema_of(header: Header, options: IngestOptions) -> Schema:
-    """Return the schema that a file would have by itself.
-
-    What it does not say is taken as grid spacing 1, and as not periodic: a derivative by
-    finite differences is right for either, a spectral one only for periodic fields.
-    """
-    names, units = header.components, header.units
-    if options.derive:
-        names, units = (options.derive,), (None,)
-    variable = options.derive or (names[0] if len(names) == 1 else _joined(options, names))
-    return Schema(
-        variable,
-        names,
-        header.shape,
-        units,
-        spacing=header.spacing or (1.0, 1.0),
-        periodic=bool(header.periodic),
-    )
-
-
-def _joined(options: IngestOptions, names: tuple[str, ...]) -> str:
-    return options.variable[0] if len(options.variable) == 1 else "".join(names)
 
 
 def batches(inputs: Sequence[Input], part_size: int) -> list[tuple[Input, ...]]:
@@ -319,9 +178,3 @@ def _together(one: Input, other: Input) -> bool:
     if isinstance(one, Simulated) and isinstance(other, Simulated):
         return one.physics == other.physics
     return type(one) is type(other)
-
-
-def as_json(options: IngestOptions) -> dict[str, Any]:
-    """Return the options that differ from their default, for tables and logs."""
-    default = asdict(IngestOptions())
-    return {name: value for name, value in asdict(options).items() if value != default[name]}

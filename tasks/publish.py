@@ -11,7 +11,8 @@ import pandas as pd
 from storage import Change, Dataset, InvalidRequest, PartRef, Store
 from storage.sources import Discovery
 from tasks.ingest import PartOutcome
-from tasks.planning import IngestOptions, Plan, identity, place, stamp
+from tasks.inputs import identity, place, stamp
+from tasks.planning import Options, Plan
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def publish(
     plan: Plan,
     outcomes: Sequence[PartOutcome],
     discovery: Discovery,
-    options: IngestOptions,
+    options: Options,
 ) -> IngestSummary:
     """Publish one dataset version with everything that the workers made.
 
@@ -51,11 +52,14 @@ def publish(
     refused = _refusals(outcomes, discovery)
     samples = _sample_table(outcomes)
     samples, repeated = _without_duplicates(store, dataset, samples)
-    refused = pd.concat([refused, repeated], ignore_index=True)
+    samples, dropped, schema = options.complete(samples, plan.schema)
+    bad = dropped[dropped["reason"] != ""][["sample_id", "reason", "message"]]
+    bad = bad.rename(columns={"sample_id": "unit"})
+    refused = pd.concat([refused, repeated, bad], ignore_index=True)
     touched = {identity(o.inputs[i]): stamp(o.inputs[i]) for o in outcomes for i in o.same}
     _check_quality(len(samples) + plan.unchanged + len(touched), refused, options)
     change = Change(
-        plan.schema,
+        schema,
         parts=_part_refs(outcomes, samples),
         samples=samples,
         withdraw=dict.fromkeys(plan.missing, "missing"),
@@ -66,6 +70,8 @@ def publish(
         note="ingest",
     )
     made = store.change_dataset(dataset, change)
+    if (labels := options.labels(made.samples())) is not None:
+        made = made.relabel(labels, "ingest: a table changed")
     return _summary(made, plan, outcomes, samples, refused, discovery)
 
 
@@ -99,10 +105,11 @@ def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
                     "sha256": outcome.fingerprints[row.input],
                     "unit": identity(item),
                     "stamp": stamp(item),
+                    **row.columns,
                 }
             )
     columns = ["sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
 def _without_duplicates(
@@ -149,7 +156,7 @@ def _part_refs(outcomes: Sequence[PartOutcome], samples: pd.DataFrame) -> tuple[
     )
 
 
-def _check_quality(good: int, refused: pd.DataFrame, options: IngestOptions) -> None:
+def _check_quality(good: int, refused: pd.DataFrame, options: Options) -> None:
     if not len(refused):
         if not good:
             raise InvalidRequest("the sources hold no inputs: nothing was published")

@@ -160,7 +160,7 @@ def _dataset(store: Store, name: str) -> Section:
             "published": v.published[:19] + "Z",
             "samples": v.count,
             "parts": len(v.parts),
-            "shape": "x".join(map(str, v.schema.row_shape)),
+            "shape": v.schema.size,
             "components": ", ".join(v.schema.components),
         }
         for v in store.versions(name)

@@ -13,7 +13,7 @@ from prefect.artifacts import (
 )
 
 from storage import Artifact, Dataset, Store, ViewVersion
-from tasks import figures
+from tasks import figures, molecule_figures
 from tasks.comparison import records
 from tasks.evaluate import Scores
 from tasks.fit import shown
@@ -32,7 +32,11 @@ def dataset(store: Store, summary: IngestSummary) -> None:
             for unit, reason, message in summary.refused[:LISTED]
         ]
         table(f"quarantine {summary.dataset}", rows, f"{len(summary.refused)} inputs were refused")
-    picture(f"samples {summary.dataset}", figures.fields(shown(current)), "The first samples")
+    if current.schema.layout == "molecules":
+        image = molecule_figures.population(current.samples())
+    else:
+        image = figures.fields(shown(current))
+    picture(f"samples {summary.dataset}", image, "What the samples are")
 
 
 def _dataset_row(current: Dataset, summary: IngestSummary) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def _dataset_row(current: Dataset, summary: IngestSummary) -> dict[str, Any]:
         "quarantined": sum(summary.quarantined.values()),
         "parts written": summary.parts_written,
         "parts reused": summary.parts_reused,
-        "shape": "x".join(map(str, schema.row_shape)),
+        "shape": schema.size,
         "components": ", ".join(schema.components),
     }
 

@@ -15,14 +15,15 @@ from storage.export import export
 from storage.sources import Discovery
 from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
-from tasks import show
+from tasks import regression, show
 from tasks.comparison import comparison_report, joint_pictures, joint_table
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores, evaluate
 from tasks.features import FeatureOutcome
 from tasks.fit import FitOutcome, FitRequest, drawn_at_fit, fit
 from tasks.ingest import PartOutcome
 from tasks.mapping import map_parts
-from tasks.planning import IngestOptions, Plan, batches, choose_schema, find_inputs, plan
+from tasks.molecules import dataset_defaults
+from tasks.planning import Options, Plan, batches, choose_schema, find_inputs, plan
 from tasks.progress import Reporter
 from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report
@@ -31,7 +32,7 @@ from tasks.views import operator, view_spec
 
 @task(name="plan ingestion")
 def plan_ingest(
-    url: str, dataset: str, sources: Sequence[str], options: IngestOptions
+    url: str, dataset: str, sources: Sequence[str], options: Options
 ) -> tuple[Plan, Discovery]:
     """Find the inputs and compare them with what the dataset holds."""
     store = open_store(url)
@@ -41,9 +42,7 @@ def plan_ingest(
 
 
 @task(name="ingest parts")
-def ingest_parts(
-    url: str, address: str, planned: Plan, options: IngestOptions
-) -> list[PartOutcome]:
+def ingest_parts(url: str, address: str, planned: Plan, options: Options) -> list[PartOutcome]:
     """Read the fresh inputs on the workers, one Dask task a part."""
     groups = batches(planned.fresh, options.part_size)
     work = partial(ingest_tasks.ingest_part, url, planned.schema, options, planned.known)
@@ -57,7 +56,7 @@ def publish_dataset(
     planned: Plan,
     outcomes: list[PartOutcome],
     discovery: Discovery,
-    options: IngestOptions,
+    options: Options,
 ) -> IngestSummary:
     """Publish one dataset version and show it."""
     store = open_store(url)
@@ -74,6 +73,7 @@ def plan_features(
     """Return the spec, the parts that the view holds, and those it lacks."""
     store = open_store(url)
     version = store.dataset(dataset).version
+    parameters = {**dataset_defaults(store, dataset, kind, name), **parameters}
     spec = view_spec(kind, parameters, version.schema)
     operator(spec, version.schema)  # refuses what cannot be built, before any worker starts
     store.bind_view(dataset, name, spec)
@@ -113,7 +113,8 @@ def publish_view(
 def fit_model(url: str, dataset: str, request: FitRequest) -> FitOutcome:
     """Fit a model and show it."""
     store = open_store(url)
-    outcome = fit(store, dataset, request)
+    learn = regression.fit if request.kind == "regression" else fit
+    outcome = learn(store, dataset, request)
     show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics)
     get_run_logger().info("model %s", _described(outcome))
     return outcome

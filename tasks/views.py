@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -14,9 +14,18 @@ import torch
 
 from storage import InvalidRequest, Schema
 from storage.documents import Document
+from storage.molecules import Atoms
+from wavemill.atomic_harmonics import AtomicHarmonics
+from wavemill.molecules import Molecules
 from wavemill.phase_harmonics import PhaseHarmonicCovariance
 from wavemill.scattering2d import Scattering2D
-from wavemill.specs import PhaseHarmonicsSpec, ScatteringSpec, Spec, SpectrumSpec
+from wavemill.specs import (
+    AtomicHarmonicsSpec,
+    PhaseHarmonicsSpec,
+    ScatteringSpec,
+    Spec,
+    SpectrumSpec,
+)
 from wavemill.spectra import PowerSpectrum
 
 
@@ -30,6 +39,7 @@ class View:
 
     spec: type[Spec]
     build: Callable[[Any, Schema], torch.nn.Module]
+    layout: str = "fields"
 
 
 def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
@@ -56,6 +66,16 @@ def _spectrum(spec: SpectrumSpec, schema: Schema) -> torch.nn.Module:
     return PowerSpectrum(_grid(schema), (dy, dx), getattr(torch, spec.dtype))
 
 
+def _atomic_harmonics(spec: AtomicHarmonicsSpec, schema: Schema) -> torch.nn.Module:
+    return AtomicHarmonics(**arguments(spec))
+
+
+def arguments(spec: Spec) -> dict[str, Any]:
+    """Return the fields of a spec as keywords of its transform, which has the same names."""
+    values = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    return {**values, "dtype": getattr(torch, values["dtype"])}
+
+
 def _grid(schema: Schema) -> tuple[int, int]:
     y, x = schema.shape
     return y, x
@@ -65,6 +85,7 @@ VIEWS: dict[str, View] = {
     "spectrum": View(SpectrumSpec, _spectrum),
     "scattering": View(ScatteringSpec, _scattering),
     "phase-harmonics": View(PhaseHarmonicsSpec, _phase_harmonics),
+    "atomic-harmonics": View(AtomicHarmonicsSpec, _atomic_harmonics, "molecules"),
 }
 
 
@@ -80,6 +101,12 @@ def view_spec(kind: str, parameters: dict[str, Any], schema: Schema) -> Document
     """
     if kind not in VIEWS:
         raise InvalidRequest(f"no view {kind!r}: choose one of {', '.join(VIEWS)}")
+    if VIEWS[kind].layout != schema.layout:
+        choices = ", ".join(name for name, view in VIEWS.items() if view.layout == schema.layout)
+        raise InvalidRequest(
+            f"view {kind!r} is of {VIEWS[kind].layout}, the dataset holds {schema.layout}: choose "
+            f"one of {choices}"
+        )
     if kind == "spectrum":
         parameters = {"spacing": [abs(step) for step in schema.spacing], **parameters}
     return VIEWS[kind].spec.from_parameters(parameters).to_dict()
@@ -94,7 +121,7 @@ class Operator:
         self.dtype = str(getattr(typed, "dtype", "float32"))
         self.device = torch.device(device)
         self.module: Any = view.build(typed, schema).to(self.device).eval()
-        self.components = schema.components
+        self.components = schema.components if schema.layout == "fields" else ("",)
 
     @property
     def coefficients(self) -> pd.DataFrame:
@@ -124,6 +151,18 @@ class Operator:
         if len(self.components) > 1:
             y = y.flatten(1, 2)
         return y.cpu().numpy()
+
+    @torch.inference_mode()
+    def of_molecules(self, atoms: Atoms) -> np.ndarray[Any, Any]:
+        """Transform molecules to ``(sample, coefficient)``."""
+        y: torch.Tensor = self.module(as_molecules(atoms))
+        return y.cpu().numpy()
+
+
+def as_molecules(atoms: Atoms) -> Molecules:
+    """Return stored molecules as the mathematics takes them."""
+    charges = torch.from_numpy(atoms.charges.astype("int64"))
+    return Molecules(torch.from_numpy(atoms.positions), charges, torch.from_numpy(atoms.offsets))
 
 
 @lru_cache(maxsize=4)

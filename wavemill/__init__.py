@@ -1,5 +1,6 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
+from wavemill.atomic_harmonics import AtomicHarmonics
 from wavemill.errors import (
     DivergentModel,
     InvalidParameter,
@@ -25,11 +26,13 @@ from wavemill.harmonics import (
     rectify,
 )
 from wavemill.maxent import Energy, Gaussian, Microcanonical
+from wavemill.molecules import Molecules, solid_harmonics
 from wavemill.pairs import MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
+    AtomicHarmonicsSpec,
     EnergySpec,
     EvaluationSpec,
     GaussianSpec,
@@ -51,6 +54,8 @@ from wavemill.spectra import (
 from wavemill.wavelets import WaveletTransform, littlewood_paley
 
 __all__ = [
+    "AtomicHarmonics",
+    "AtomicHarmonicsSpec",
     "DivergentModel",
     "Energy",
     "EnergySpec",
@@ -62,6 +67,7 @@ __all__ = [
     "Judge",
     "Microcanonical",
     "MicrocanonicalSpec",
+    "Molecules",
     "MomentTable",
     "Moments",
     "NavierStokes2D",
@@ -96,6 +102,7 @@ __all__ = [
     "rectify",
     "simulate",
     "skewness",
+    "solid_harmonics",
     "structure_functions",
     "vorticity",
 ]

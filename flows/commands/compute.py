@@ -1,4 +1,4 @@
-"""Commands that compute: ingest, features, fit, synthesize, evaluate, compare, demo."""
+"""Commands that compute: ingest, features, fit, synthesize, predict, evaluate, compare, demo."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     app.command()(synthesize)
     app.command()(evaluate)
     app.command()(compare)
+    app.command()(predict)
     app.command()(demo)
 
 
@@ -103,11 +104,76 @@ def turbulence(
     )
     with progress(quiet or as_json):
         made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
+    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view scattering")
+
+
+@ingest_app.command(
+    epilog="Example: wavemill ingest molecules dsgdb9nsd.xyz.tar.bz2 --name qm9 "
+    "--exclude uncharacterized.txt"
+)
+def molecules(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, globs, .zip, .tar(.gz, .bz2), s3://..., qm9: (downloads it), "
+            "or ase:g2.",
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="Name of the dataset.")],
+    table: Annotated[
+        str | None, typer.Option(help="Properties, joined by id, or by position without ids.")
+    ] = None,
+    target: Annotated[
+        list[str], typer.Option(help="Columns to take, each [NAME=]COLUMN[:UNIT]; repeatable.")
+    ] = [],  # noqa: B006  (Typer copies it)
+    exclude: Annotated[
+        list[str], typer.Option(help="A file with ids to leave out in its first column.")
+    ] = [],  # noqa: B006
+    atomise: Annotated[
+        list[str], typer.Option(help="Energy in hartree to make <NAME>_atom of, in kcal/mol.")
+    ] = [],  # noqa: B006
+    atomref: Annotated[
+        str | None, typer.Option(help="Energies of free atoms; QM9's unless given.")
+    ] = None,
+    part_size: Annotated[str, typer.Option(help="Files in a part, such as 8MiB.")] = "8MiB",
+    strict: Annotated[
+        bool, typer.Option(help="Fail rather than put bad inputs in quarantine.")
+    ] = False,
+    mirror: Annotated[bool, typer.Option(help="Withdraw samples whose source is gone.")] = False,
+    rehash: Annotated[bool, typer.Option(help="Read known inputs again.")] = False,
+    store: StoreUrl = STORE,
+    cluster: Cluster = "local",
+    single_writer: SingleWriter = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ingest molecules; a second run reads only what is new or changed."""
+    from flows.ingest import ingest
+    from tasks.molecules import MoleculeOptions
+
+    options = MoleculeOptions(
+        table=table and _absolute([table])[0],
+        target=tuple(target),
+        exclude=tuple(_absolute(exclude)),
+        atomref=atomref and _absolute([atomref])[0],
+        atomise=tuple(atomise),
+        part_size=_bytes(part_size),
+        strict=strict,
+        mirror=mirror,
+        rehash=rehash,
+    )
+    with progress(quiet or as_json):
+        made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
+    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view atomic-harmonics")
+
+
+def _tell_ingested(name: str, made: Any, as_json: bool, quiet: bool, hint: str) -> None:
     for unit, reason, message in made.refused[:10]:
         warn(f"quarantined ({reason}): {unit}: {message}")
     if len(made.refused) > 10:
         warn(f"and {len(made.refused) - 10} more: wavemill show {name} --quarantine")
-    tell(made, _ingest_lines(made), as_json, quiet, f"wavemill features {name} --view scattering")
+    tell(made, _ingest_lines(made), as_json, quiet, hint)
 
 
 def _ingest_lines(made: Any) -> list[str]:
@@ -206,13 +272,16 @@ def features(
 
 def fit(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="gaussian, phase-harmonics or energy.")
+        str,
+        typer.Argument(metavar="MODEL", help="gaussian, phase-harmonics, energy or regression."),
     ],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
     where: Annotated[
         str | None, typer.Option(help="DuckDB expression over sample metadata.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="COLUMN=VALUE that selects samples.")] = None,
+    view: Annotated[str | None, typer.Option(help="Features for a regression.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column that a regression learns.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
@@ -231,11 +300,14 @@ def fit(
     with progress(quiet or as_json):
         url = absolute(store, single_writer)
         parameters = settings(pairs, config)
-        made = flow(model, dataset, url, parameters, where, split, seed, device)
+        made = flow(model, dataset, url, parameters, where, split, seed, device, view, target)
     state = "fitted" if made.written else "was fitted already"
     lines = [f"{made.kind}/{made.key[:12]} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]
-    hint = f"wavemill synthesize {made.kind}/{made.key[:12]} -n 4 --to synthesis.png"
+    reference = f"{made.kind}/{made.key[:12]}"
+    hint = f"wavemill synthesize {reference} -n 4 --to synthesis.png"
+    if model == "regression":
+        hint = f"wavemill predict {reference} {dataset} --to predictions.csv"
     tell(made, lines, as_json, quiet, hint)
 
 
@@ -331,6 +403,37 @@ def compare(
         page, chosen = str(to.absolute()), parsed_models(models)
         table = compare_models(dataset, url, chosen, where, train, parameters, seed, device, page)
     tell({"report": page, "table": table}, [*lines(table), f"report: {page}"], as_json, quiet)
+
+
+def predict(
+    artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
+    source: Annotated[str, typer.Argument(help="A file, folder or archive; or a dataset.")],
+    to: Annotated[Path, typer.Option("--to", help="A .csv or .parquet file.")],
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Predict of molecules what a regression has learnt; elements it never saw are flagged.
+
+    Example: wavemill predict regression/qm9@latest molecule.xyz --to energies.csv
+    """
+    from storage import open_store
+    from tasks.regression import predict_to
+
+    if to.suffix not in (".csv", ".parquet"):
+        raise typer.BadParameter(f"{to}: choose .csv or .parquet", param_hint="--to")
+    with progress(quiet or as_json):
+        rows = predict_to(open_store(absolute(store)), artifact, source, to)
+    flagged = int((rows["flag"] != "").sum())
+    if flagged:
+        warn(f"{flagged} of {len(rows)} molecules are not predicted: see the column flag")
+    preview = rows.head(5).to_string(index=False)
+    tell(
+        {"path": str(to), "molecules": len(rows), "flagged": flagged},
+        [preview, f"wrote {to}: {len(rows)} molecules"],
+        as_json,
+        quiet,
+    )
 
 
 def demo(

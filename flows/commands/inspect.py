@@ -98,7 +98,7 @@ def list_(store: StoreUrl = STORE, as_json: AsJson = False, quiet: Quiet = False
     listing: dict[str, list[dict[str, Any]]] = {"datasets": [], "views": [], "artifacts": []}
     for name in opened.datasets():
         version = opened.dataset(name).version
-        shape = "x".join(map(str, version.schema.row_shape))
+        shape = version.schema.size
         listing["datasets"].append(
             {"name": name, "version": version.version, "samples": version.count, "shape": shape}
         )

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from storage.errors import BadInput
 from storage.sources.archives import damage_as_bad_input, index_zip, kind, walk_tar
+from storage.sources.embedded import EMBEDDED, read_embedded
 from storage.sources.filesystem import is_remote, open_binary, pack, read_bytes, read_folder
 
 AHEAD = 8  # remote files asked for before they are needed
@@ -116,6 +117,8 @@ def read_many(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, bytes |
                 yield from _read_zip(url, list(group))
             case "stream":
                 yield from _read_stream(url, list(group))
+            case "embedded":
+                yield from ((file, read_embedded(url, file.member or "")) for file in group)
             case "ahead":
                 yield from _read_ahead(group)
             case _:
@@ -146,6 +149,8 @@ def _joined(unit: Unit, contents: dict[SourceFile, bytes | BadInput]) -> list[by
 
 
 def _container(file: SourceFile) -> tuple[str, str | None]:
+    if file.url.startswith(EMBEDDED):
+        return file.url, "embedded"
     form = kind(file.url) if file.member is not None else None
     if is_remote(file.url) and form in (None, "tar") and not file.folder and file.size < SMALL:
         return "", "ahead"

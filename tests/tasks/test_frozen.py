@@ -20,6 +20,7 @@ from storage import Schema
 from storage.keys import derivation_key
 from tasks.models import MODELS
 from tasks.views import VIEWS
+from wavemill.molecules import Molecules
 from wavemill.simulate import simulate
 from wavemill.specs import SimulationSpec, Spec
 
@@ -46,6 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "view phase-harmonics": {"J": 2, "L": 2, "dtype": "float64"},
     "view phase-harmonics pywph": {"J": 2, "L": 2, "set": "pywph", "dtype": "float64"},
     "view phase-harmonics C+L": {"J": 2, "L": 2, "set": "C+L", "dtype": "float64"},
+    "view atomic-harmonics": {"elements": [1, 6, 8], "J": 2, "L": 2, "dtype": "float64"},
     "model gaussian": {"dtype": "float64"},
     "model gaussian phases": {"method": "phases", "dtype": "float64"},
     "model phase-harmonics": {"J": 2, "L": 2, "iterations": 3, "dtype": "float64"},
@@ -69,9 +71,18 @@ def fields() -> torch.Tensor:
     return torch.stack([waves[0] + 0.5 * waves[1] ** 2, waves[1] - waves[0] ** 3])
 
 
+def molecules() -> Molecules:
+    """Two molecules of hydrogen, carbon and oxygen along a bent line."""
+    steps = torch.arange(7, dtype=torch.float64)
+    places = torch.stack([1.1 * steps, 0.4 * steps.sin(), 0.3 * (2 * steps).cos()], -1)
+    return Molecules(places, torch.tensor([1, 6, 8, 1, 6, 6, 1]), torch.tensor([0, 4, 7]))
+
+
 def output(case: str, spec: Spec) -> torch.Tensor:
     """What the spec computes from the fields."""
     family, *words = case.split()
+    if family == "view" and VIEWS[words[0]].layout == "molecules":
+        return VIEWS[words[0]].build(spec, SCHEMA)(molecules())
     if family == "view":
         return VIEWS[words[0]].build(spec, SCHEMA)(fields())
     if family == "model":

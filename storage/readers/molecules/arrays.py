@@ -1,0 +1,146 @@
+"""Molecules in arrays: MATLAB's QM7, ``.npz`` and HDF5 in the layouts in common use.
+
+What holds positions, charges and sizes is known by its name; numbers of which there is one a
+molecule are properties. Charges of 0 are padding. Layouts:
+
+- QM7 ``.mat``: ``R (molecule, 23, 3)`` in Bohr, ``Z (molecule, 23)``, ``T (1, molecule)``;
+- ``.npz`` of one molecule in many geometries: ``R (molecule, atom, 3)``, ``z (atom,)``, ``E``;
+- padded ``.npz``: ``positions (molecule, most, 3)``, ``charges (molecule, most)``, energies;
+- HDF5 of ANI and QM7-X: a group a molecule or a formula, with ``coordinates`` or ``atXYZ``,
+  ``species`` or ``atNUM``, and energies.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import scipy.io
+
+from storage.errors import BadInput
+from storage.readers.molecules.molecule import BOHR, Found, Molecule, molecule, nuclear_charge
+
+POSITIONS = ("r", "positions", "coordinates", "coords", "xyz", "atxyz", "pos")
+CHARGES = ("z", "charges", "species", "atomic_numbers", "numbers", "atnum", "nuclear_charges")
+SIZES = ("n", "num_atoms", "n_atoms", "natoms")
+NAMES = ("id", "ids", "name", "names", "index")
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def read_npz(data: bytes) -> Found:
+    """Read the molecules of an ``.npz``; pickled objects are refused."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return _found("", {name: archive[name] for name in archive.files})
+
+
+def read_mat(data: bytes) -> Found:
+    """Read the molecules of a ``.mat``: version 7.3 is HDF5 with reversed axes."""
+    if data[:8] == b"\x89HDF\r\n\x1a\n" or data[512:520] == b"\x89HDF\r\n\x1a\n":
+        with h5py.File(io.BytesIO(data)) as file:
+            arrays = {name: np.asarray(file[name]).T for name in file if _is_array(file[name])}
+    else:
+        loaded = scipy.io.loadmat(cast(Any, io.BytesIO(data)))
+        arrays = {k: v for k, v in loaded.items() if not k.startswith("__")}
+    found = _found("", arrays)
+    if {"R", "Z", "T"} <= set(arrays):  # QM7, which is in Bohr
+        for item in found:
+            item.positions *= BOHR
+    return found
+
+
+def read_hdf5(data: bytes) -> Found:
+    """Read the molecules of every group that holds positions."""
+    found = Found()
+    with h5py.File(io.BytesIO(data)) as file:
+        for path, arrays in _groups(file, ""):
+            some = _found(path, arrays)
+            found.extend(some)
+            found.refused.extend(some.refused)
+    if not found and not found.refused:
+        raise BadInput("variable", f"no group holds one of {', '.join(POSITIONS)} (any case)")
+    return found
+
+
+def _groups(group: h5py.Group, path: str) -> Iterator[tuple[str, Arrays]]:
+    arrays = {name: np.asarray(group[name]) for name in group if _is_array(group[name])}
+    if _named(arrays, POSITIONS) is not None:
+        yield path, arrays
+    for name in group:
+        if isinstance(group[name], h5py.Group):
+            yield from _groups(group[name], f"{path}/{name}".strip("/"))
+
+
+def _is_array(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind in "biufSO"
+
+
+def _named(arrays: Arrays, names: tuple[str, ...]) -> npt.NDArray[Any] | None:
+    by_name = {name.lower(): array for name, array in arrays.items()}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _found(path: str, arrays: Arrays) -> Found:
+    positions, charges = _named(arrays, POSITIONS), _named(arrays, CHARGES)
+    if positions is None or charges is None:
+        raise BadInput(
+            "variable",
+            f"holds {', '.join(arrays)}: positions are one of {', '.join(POSITIONS)}, charges one "
+            f"of {', '.join(CHARGES)} (any case)",
+        )
+    single = positions.ndim == 2
+    positions = positions[None] if single else positions
+    numbers = _numbers(charges)
+    numbers = np.broadcast_to(numbers, (len(positions), numbers.shape[-1]))
+    if positions.ndim != 3 or positions.shape != (*numbers.shape, 3):
+        raise BadInput("shape", f"positions {positions.shape} do not fit charges {charges.shape}")
+    names = _names(path, arrays, len(positions), single)
+    found = Found()
+    for row, name in enumerate(names):
+        try:
+            found.append(_one(name, row, positions[row], numbers[row], arrays, len(names)))
+        except BadInput as error:
+            found.refused.append((name, error))
+    return found
+
+
+def _numbers(charges: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return charges as numbers: ANI names elements by symbol."""
+    if charges.dtype.kind in "SO":
+        texts = [t.decode() if isinstance(t, bytes) else str(t) for t in charges.ravel()]
+        return np.array([nuclear_charge(text) for text in texts]).reshape(charges.shape)
+    return charges
+
+
+def _names(path: str, arrays: Arrays, count: int, single: bool) -> list[str]:
+    ids = _named(arrays, NAMES)
+    if ids is not None and ids.size == count and len(set(ids.ravel().tolist())) == count:
+        texts = [t.decode() if isinstance(t, bytes) else str(t) for t in ids.ravel()]
+    else:
+        texts = [""] if single else [str(row) for row in range(count)]
+    return [f"{path}/{text}".strip("/") for text in texts]
+
+
+def _one(
+    name: str,
+    row: int,
+    places: npt.NDArray[Any],
+    numbers: npt.NDArray[Any],
+    arrays: Arrays,
+    count: int,
+) -> Molecule:
+    sizes = _named(arrays, SIZES)
+    real = numbers > 0
+    if sizes is not None and sizes.size == count:
+        real = np.arange(len(numbers)) < int(sizes.ravel()[row])
+    properties = {
+        key: float(values.ravel()[row])
+        for key, values in arrays.items()
+        if key.lower() not in (*POSITIONS, *CHARGES, *SIZES, *NAMES)
+        and values.size == count
+        and values.dtype.kind in "iuf"
+    }
+    return molecule(name, numbers[real], places[real], properties)

@@ -1,0 +1,77 @@
+"""From a file's name and bytes to molecules, whatever the format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from storage.errors import BadInput
+from storage.readers.molecules import other
+from storage.readers.molecules.arrays import read_hdf5, read_mat, read_npz
+from storage.readers.molecules.molecule import Found
+from storage.readers.molecules.sdf import read_sdf
+from storage.readers.molecules.xyz import EXTENDED, read_xyz
+
+FORMATS: dict[str, Callable[[bytes], Found]] = {
+    ".xyz": read_xyz,
+    ".sdf": read_sdf,
+    ".mol": read_sdf,
+    ".npz": read_npz,
+    ".mat": read_mat,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+}
+EXTENSIONS = (*FORMATS, *other.EXTENSIONS)
+
+
+def read_molecules(name: str, data: bytes) -> Found:
+    """Read the molecules of a file.
+
+    Returns
+    -------
+    Found
+        A list of molecules with names that are unique within the file; bad ones beside good
+        ones are in its ``refused``.
+
+    Raises
+    ------
+    BadInput
+        If nothing good is in it; whatever the bytes, no other error is raised.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    try:
+        if not data:
+            raise BadInput("truncated", "is empty")
+        found = _read(suffix, data)
+    except BadInput as error:
+        raise BadInput(error.reason, f"{name}: {error.message}") from error
+    except Exception as error:
+        # Damaged bytes make the format libraries raise nearly anything, MemoryError included.
+        message = f"{name} cannot be read as {suffix} ({type(error).__name__}: {error})"
+        raise BadInput("corrupt", message) from error
+    if not found and not found.refused:
+        raise BadInput("empty", f"{name} holds no molecules")
+    return _unique(found)
+
+
+def _read(suffix: str, data: bytes) -> Found:
+    second = b"".join(data.split(b"\n", 2)[1:2]).decode("utf-8", "replace")
+    if suffix == ".xyz" and EXTENDED.search(second):
+        return other.read_other(data, suffix, "extxyz")
+    reader = FORMATS.get(suffix)
+    return reader(data) if reader is not None else other.read_other(data, suffix)
+
+
+def _unique(found: Found) -> Found:
+    """Refuse the second molecule of a name."""
+    seen: Counter[str] = Counter()
+    kept = Found(refused=found.refused)
+    for item in found:
+        seen[item.index] += 1
+        if seen[item.index] > 1:
+            error = BadInput("duplicate", f"the name {item.index!r} occurs again in its file")
+            kept.refused.append((item.index, error))
+        else:
+            kept.append(item)
+    return kept

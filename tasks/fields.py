@@ -1,0 +1,241 @@
+"""Fields on a plane: how files of them become rows of a part."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+
+from storage import BadInput, InvalidRequest, Schema
+from storage.arrays import create_array
+from storage.parts import FIELDS
+from storage.readers import Frame, Header, ReadOptions, read_frames, read_header
+from storage.sources import Discovery, Unit, discover
+from tasks.inputs import Decoded, Input, Simulated
+from wavemill.fields import vorticity
+
+HEADERS = 64
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How sources become samples; the options of ``wavemill ingest turbulence``.
+
+    Attributes
+    ----------
+    variable
+        What to read where a file holds several: one name, or several to stack.
+    components
+        Names that mark files of one sample, such as ``("I", "Q", "U")``; or the components
+        to keep of a vector.
+    slice
+        ``AXIS:INDEX`` or ``AXIS:all`` for inputs of more than two dimensions.
+    derive
+        ``vorticity`` to store the vorticity of a velocity.
+    shape, dtype, spacing, periodic
+        The schema; left out, the existing dataset's or the commonest header's.
+    part_size
+        Bytes of arrays in a part.
+    strict
+        Fail on the first bad input instead of putting it in quarantine.
+    mirror
+        Withdraw samples whose source is gone.
+    rehash
+        Read known inputs again, even where size and time of change are as they were.
+    """
+
+    variable: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+    slice: str | None = None
+    derive: str | None = None
+    shape: tuple[int, int] | None = None
+    dtype: str | None = None
+    spacing: tuple[float, float] | None = None
+    periodic: bool | None = None
+    part_size: int = 128 * 2**20
+    strict: bool = False
+    mirror: bool = False
+    rehash: bool = False
+
+    def reading(self) -> ReadOptions:
+        """Return what the readers need to know."""
+        return ReadOptions(
+            variable=self.variable or None, components=self.components, slice=self.slice
+        )
+
+    def spec(self, schema: Schema) -> dict[str, Any]:
+        """Return the spec of the parts: what decides their arrays, and nothing else."""
+        parameters: dict[str, Any] = {
+            "variable": list(self.variable),
+            "components": list(self.components),
+            "slice": self.slice,
+            "derive": self.derive,
+            "shape": list(schema.shape),
+            "dtype": schema.dtype,
+            "stored": list(schema.components),
+        }
+        if self.derive:  # only a derivative depends on the grid
+            parameters |= {"spacing": list(schema.spacing), "periodic": schema.periodic}
+        given = {name: value for name, value in parameters.items() if value not in (None, [])}
+        return {"kind": "turbulence", "parameters": given, "algorithm": 1}
+
+    def find(self, places: Sequence[str]) -> Discovery:
+        """Find the files that fields are read from."""
+        return discover(places, components=self.components) if places else Discovery()
+
+    def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
+        """Return the schema that the flags ask for, on the existing or the commonest one."""
+        found = existing or _commonest(inputs, self)
+        names = ("shape", "dtype", "spacing", "periodic")
+        flags = {name: getattr(self, name) for name in names}
+        return replace(found, **{k: value for k, value in flags.items() if value is not None})
+
+    def decode(self, unit: Unit, payload: list[bytes], schema: Schema) -> Decoded:
+        """Return the good frames of one input, and the bad ones beside them.
+
+        Raises
+        ------
+        BadInput
+            If nothing in it is good.
+        """
+        frames = read_frames(unit, payload, self.reading())
+        refused = [(label, bad.reason, bad.message) for label, bad in frames.refused]
+        good: list[tuple[str, Any, dict[str, Any]]] = []
+        for frame in frames:
+            try:
+                good.append((frame.index, as_stored(frame, schema, self), {}))
+            except BadInput as error:
+                refused.append((frame.index, error.reason, error.message))
+        return Decoded(good, refused)
+
+    def write(self, group: zarr.Group, rows: int, fields: Iterator[Array], schema: Schema) -> None:
+        """Write the rows of a part shard by shard."""
+        array = create_array(group, FIELDS, rows, schema.row_shape, schema.dtype, schema.dims)
+        shard = array.shards[0] if array.shards else rows
+        for start in range(0, rows, shard):
+            array[start : start + shard] = np.stack(list(islice(fields, shard)))
+
+    def complete(
+        self, samples: pd.DataFrame, schema: Schema
+    ) -> tuple[pd.DataFrame, pd.DataFrame, Schema]:
+        """Return the table of new samples, those of it that are refused, and the schema."""
+        return samples, samples[:0].assign(reason="", message=""), schema
+
+    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
+        """Return columns that old samples are to carry, None where there are none to set."""
+        return None
+
+
+def _commonest(inputs: Sequence[Input], options: IngestOptions) -> Schema:
+    """Return the commonest schema among headers of inputs spread over the whole list."""
+    step = max(1, len(inputs) // HEADERS)
+    schemas: Counter[Schema] = Counter()
+    problems: list[BadInput] = []
+    for found in _schemas(inputs[::step], options):
+        if isinstance(found, Schema):
+            schemas[found] += 1
+        else:
+            problems.append(found)
+    if not schemas:
+        reason = f": {problems[0]}" if problems else ""
+        raise InvalidRequest(f"none of {len(inputs)} inputs can be read{reason}")
+    return schemas.most_common(1)[0][0]
+
+
+def _schemas(inputs: Iterable[Input], options: IngestOptions) -> Iterator[Schema | BadInput]:
+    for item in inputs:
+        if isinstance(item, Simulated):
+            step = 2 * math.pi / item.spec.N
+            size = (item.spec.N, item.spec.N)
+            yield Schema("vorticity", ("vorticity",), size, ("1/s",), spacing=(step, step))
+            continue
+        try:
+            yield schema_of(read_header(item, None, options.reading()), options)
+        except BadInput as error:
+            yield error
+
+
+def schema_of(header: Header, options: IngestOptions) -> Schema:
+    """Return the schema that a file would have by itself.
+
+    What it does not say is taken as grid spacing 1, and as not periodic: a derivative by
+    finite differences is right for either, a spectral one only for periodic fields.
+    """
+    names, units = header.components, header.units
+    if options.derive:
+        names, units = (options.derive,), (None,)
+    variable = options.derive or (names[0] if len(names) == 1 else _joined(options, names))
+    return Schema(
+        variable,
+        names,
+        header.shape,
+        units,
+        spacing=header.spacing or (1.0, 1.0),
+        periodic=bool(header.periodic),
+    )
+
+
+def _joined(options: IngestOptions, names: tuple[str, ...]) -> str:
+    return options.variable[0] if len(options.variable) == 1 else "".join(names)
+
+
+def as_stored(frame: Frame, schema: Schema, options: IngestOptions) -> Array:
+    """Return a frame as one row of the dataset's array.
+
+    Raises
+    ------
+    BadInput
+        If its shape or components are others than the schema's, or a value is not finite.
+    """
+    array = _derived(frame, schema) if options.derive else frame.array
+    if len(array) != len(schema.components):
+        raise BadInput(
+            "components",
+            f"has {','.join(frame.components)} where the dataset has "
+            f"{','.join(schema.components)}: choose with --variable or --components",
+        )
+    if array.shape[-2:] != tuple(schema.shape):
+        size, wanted = "x".join(map(str, array.shape[-2:])), "x".join(map(str, schema.shape))
+        raise BadInput(
+            "shape", f"is {size} where the dataset is {wanted}: --shape {size} and another --name"
+        )
+    with np.errstate(over="ignore"):
+        stored = array.astype(schema.dtype)
+    if not np.isfinite(stored).all():
+        bad = int(np.size(stored) - np.isfinite(stored).sum())
+        raise BadInput("nan", f"{bad} of {np.size(stored)} values are not finite as {schema.dtype}")
+    return stored.reshape(schema.row_shape)
+
+
+def _derived(frame: Frame, schema: Schema) -> Array:
+    """Return the vorticity of the in-plane velocity, ``(1, y, x)``."""
+    velocity = _in_plane(frame)
+    curl = vorticity(torch.from_numpy(velocity.astype("float64")), schema.spacing, schema.periodic)
+    return curl.numpy()[None]
+
+
+def _in_plane(frame: Frame) -> Array:
+    """Return the components along the columns' and the rows' axis, ``(2, y, x)``.
+
+    A cut across y of a flow ``(u, v, w)`` has axes ``(z, x)``: there they are u and w.
+    """
+    along = dict(zip("xyz", "uvw", strict=True))
+    wanted = [along.get(axis, "") for axis in reversed(frame.axes)]
+    if set(wanted) <= set(frame.components):
+        return frame.array[[frame.components.index(name) for name in wanted]]
+    if len(frame.array) != 2:
+        raise BadInput(
+            "components",
+            f"vorticity needs the velocity {','.join(wanted)} in this plane; here: "
+            f"{','.join(frame.components)}; name them with --components",
+        )
+    return frame.array

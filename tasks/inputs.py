@@ -1,0 +1,101 @@
+"""What a sample is made from: files and members of archives, or a derivation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from storage import InvalidRequest
+from storage.keys import canonical, digest
+from storage.sources import Unit
+from wavemill.specs import SimulationSpec
+
+SIMULATE = "simulate:"
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One realisation of a simulation, standing where a file would."""
+
+    spec: SimulationSpec
+    index: int
+
+    @property
+    def physics(self) -> dict[str, Any]:
+        """The spec without the number of realisations, on which none of them depends."""
+        return replace(self.spec, n=type(self.spec)().n).to_dict()
+
+    @property
+    def identity(self) -> str:
+        """A name that no other realisation has."""
+        return f"{SIMULATE}{canonical(self.physics['parameters']).decode()}#{self.index}"
+
+    @property
+    def name(self) -> str:
+        """Stem of the sample id."""
+        return f"sim-{digest(canonical(self.physics))[:8]}-{self.index:05d}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the field."""
+        return 4 * self.spec.N**2
+
+    @property
+    def fingerprint(self) -> str:
+        """What stands for the content: the derivation itself."""
+        return digest(canonical({"spec": self.physics, "index": self.index}))
+
+
+Input = Unit | Simulated
+
+
+def identity(item: Input) -> str:
+    """Return what tells an input from every other: the places it is read from."""
+    if isinstance(item, Simulated):
+        return item.identity
+    return " + ".join(place(file.url, file.member) for file in item.files)
+
+
+def place(url: str, member: str | None) -> str:
+    """Return a file's address, within its archive if it has one."""
+    return url if member is None else f"{url}!{member}"
+
+
+def stamp(item: Input) -> str:
+    """Return size and time of change or tag: while they stay, the content is taken to stay."""
+    if isinstance(item, Simulated):
+        return item.fingerprint
+    return json.dumps([[file.size, file.mtime, file.etag] for file in item.files])
+
+
+def realisations(source: str) -> list[Simulated]:
+    """Return the realisations that ``simulate:KEY=VALUE,...`` asks for.
+
+    Raises
+    ------
+    InvalidRequest
+        If it cannot be read.
+    """
+    pairs = [pair for pair in source.removeprefix(SIMULATE).split(",") if pair]
+    if bad := [pair for pair in pairs if "=" not in pair]:
+        raise InvalidRequest(f"{source!r}: {bad[0]!r} is not KEY=VALUE, as in simulate:n=16,N=128")
+    spec = SimulationSpec.from_parameters(dict(pair.split("=", 1) for pair in pairs))
+    return [Simulated(spec, index) for index in range(spec.n)]
+
+
+@dataclass
+class Decoded:
+    """What one input held.
+
+    Attributes
+    ----------
+    good
+        Label within the input (empty for the only one), content, and columns of its table.
+    refused
+        Label, reason, message.
+    """
+
+    good: list[tuple[str, Any, Mapping[str, Any]]] = field(default_factory=list)
+    refused: Sequence[tuple[str, str, str]] = ()

@@ -1,0 +1,366 @@
+"""Regressions: features of molecules and a column of their table become an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from storage import Artifact, BadInput, Dataset, FeatureFrame, InvalidRequest, NotFound, Store
+from storage.documents import Document
+from storage.keys import canonical, derivation_key, digest
+from storage.molecules import Atoms
+from storage.readers.molecules import read_molecules
+from storage.sources import read_units
+from tasks import molecule_figures as figures
+from tasks.fit import FitOutcome, FitRequest
+from tasks.molecules import MoleculeOptions, elements_of
+from tasks.progress import Reporter
+from tasks.views import as_molecules, operator
+from wavemill.atomic_kernel import AtomicKernel
+from wavemill.regression import Composition, Multilinear, Ridge
+from wavemill.specs import RegressionSpec
+
+KIND = "regression"
+TO_KCAL = {"hartree": 627.5095, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 4.184}
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a regression learns from and is judged by: samples in the order of a hash.
+
+    Attributes
+    ----------
+    rows
+        Sample table, the held-out ones last.
+    train, test
+        Positions in it.
+    target
+        One number a sample, kcal/mol where it is an energy.
+    """
+
+    rows: pd.DataFrame
+    train: slice
+    test: slice
+    target: Array
+    unit: str
+
+
+def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
+    """Fit a regression unless the same fit is stored.
+
+    Raises
+    ------
+    InvalidRequest
+        If the view or the target is missing, or too few samples are selected.
+    """
+    source = store.dataset(dataset)
+    if request.view is None or request.target is None:
+        raise InvalidRequest("a regression needs --view and --target: see `wavemill show DATASET`")
+    spec = RegressionSpec.from_parameters(request.parameters)
+    frame = store.get_historical_features(dataset, request.view, request.selection)
+    data = split(frame.samples, source, request, spec)
+    view = frame.version.spec
+    places = [[p, int(r)] for p, r in zip(data.rows["part"], data.rows["row"], strict=True)]
+    inputs = [
+        dataset,
+        digest(canonical(places)),
+        digest(data.target.tobytes()),
+        view,
+        request.target,
+    ]
+    key = derivation_key(spec.to_dict(), [*inputs, request.seed])
+    try:
+        artifact = store.artifact_at(KIND, key)
+        return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
+    except NotFound:
+        return _fit(store, source, frame, data, request, spec, key)
+
+
+def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: RegressionSpec) -> Data:
+    """Order samples by a hash of seed and id: the last ones are held out, the first learnt from.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no such column of numbers, or there are fewer than ten samples.
+    """
+    target = request.target or ""
+    if target not in rows or not pd.api.types.is_numeric_dtype(rows[target]):
+        numbers = ", ".join(map(str, rows.select_dtypes("number")))
+        raise InvalidRequest(
+            f"no column {target!r} of numbers in {source.name}; there are {numbers}"
+        )
+    rows = rows[rows[target].notna()]
+    marks = [hashlib.sha256(f"{request.seed}:{i}".encode()).hexdigest() for i in rows["sample_id"]]
+    rows = rows.assign(__mark=marks).sort_values("__mark").drop(columns="__mark")
+    rows = rows.reset_index(drop=True)
+    held = round(spec.test * len(rows)) if spec.test < 1 else int(spec.test)
+    learnt = min(spec.train or len(rows), len(rows) - held)
+    if learnt < 8 or held < 2:
+        raise InvalidRequest(
+            f"{len(rows)} samples make {learnt} to learn from and {held} to judge by"
+        )
+    unit = dict(source.schema.properties).get(target) or ""
+    scale = TO_KCAL.get(unit, 1.0)
+    values = scale * rows[target].to_numpy(float)
+    shown = "kcal/mol" if unit in TO_KCAL else unit
+    return Data(rows, slice(0, learnt), slice(len(rows) - held, len(rows)), values, shown)
+
+
+class Predictor:
+    """A regression and the transform that it needs, from molecules to numbers."""
+
+    def __init__(self, spec: RegressionSpec, view: Document, source: Dataset, seed: int) -> None:
+        self.transform = operator(view, source.schema)
+        self.whole = spec.model == "kernel"
+        counts = len(self.transform.module.elements)
+        self.model: Any
+        match spec.model:
+            case "composition":
+                self.model = Composition(counts)
+            case "ridge":
+                self.model = Ridge(counts, spec.alpha)
+            case "multilinear":
+                self.model = Multilinear(counts, spec.order, spec.terms, spec.epochs, seed=seed)
+            case "kernel":
+                module = self.transform.module
+                self.model = AtomicKernel(module, spec.landmarks, spec.zeta, spec.alpha, seed)
+
+    def predict(self, atoms: Atoms) -> Array:
+        """Return one number a molecule."""
+        size = self.transform.batch(64 * 2**20)
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(atoms), size):
+                some = atoms.take(np.arange(start, min(start + size, len(atoms))))
+                molecules = as_molecules(some)
+                x = molecules if self.whole else self.transform.module(molecules)
+                found.append(self.model.predict(x).numpy())
+        return np.concatenate(found) if found else np.zeros(0)
+
+
+def _fit(
+    store: Store,
+    source: Dataset,
+    frame: FeatureFrame,
+    data: Data,
+    request: FitRequest,
+    spec: RegressionSpec,
+    key: str,
+) -> FitOutcome:
+    predictor = Predictor(spec, frame.version.spec, source, request.seed)
+    report = Reporter(f"fit {spec.model}").values
+    target = torch.from_numpy(data.target)
+    x = _inputs(source, frame, data.rows, predictor.whole)
+    predictor.model.fit(x[data.train], target[data.train], report)
+    test = _table(source, frame, data, predictor.model.predict(x[data.test]).numpy())
+    baseline = _baseline(source, frame, data)
+    metrics = _metrics(test, baseline)
+    card = _card(data, request, spec, metrics, source)
+    with store.attempt_artifact(KIND, key) as attempt:
+        state = {name: value.contiguous() for name, value in predictor.model.state().items()}
+        attempt.write("weights.safetensors", save_tensors(state))
+        attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
+        learnt = list(data.rows["sample_id"][data.train])
+        attempt.write("samples.json", json.dumps(learnt).encode())
+        attempt.write("predictions.csv", test.to_csv(index=False).encode())
+        attempt.write("card.md", card.encode())
+        for name, picture in _pictures(test, request.target or "", data.unit).items():
+            attempt.write(f"figures/{name}.png", picture)
+        manifest, written = attempt.publish(
+            {
+                "key": key,
+                "kind": KIND,
+                "spec": spec.to_dict(),
+                "dataset": source.name,
+                "dataset_version": source.version.version,
+                "view": request.view,
+                "view_spec": frame.version.spec,
+                "target": request.target,
+                "unit": data.unit,
+                "elements": list(elements_of(data.rows["formula"][data.train])),
+                "samples": len(learnt),
+                "selection": request.selection,
+                "seed": request.seed,
+                "schema": source.schema.to_json(),
+                "provenance": {"device": "cpu", "threads": torch.get_num_threads()},
+            }
+        )
+    return FitOutcome(KIND, str(manifest["key"]), written, metrics)
+
+
+def _inputs(source: Dataset, frame: FeatureFrame, rows: pd.DataFrame, whole: bool) -> Any:
+    """Return the molecules themselves for a kernel, else their stored features."""
+    if whole:
+        ids = rows["sample_id"]
+        held = source.samples()
+        place = pd.Series(np.arange(len(held)), index=held["sample_id"])
+        return as_molecules(source.atoms().take(place[ids].to_numpy()))
+    return torch.from_numpy(frame.read(rows))
+
+
+def _baseline(source: Dataset, frame: FeatureFrame, data: Data) -> float:
+    """Return the mean absolute error of the composition alone."""
+    counts = frame.coefficients["order"].eq(0).sum()
+    narrow = FeatureFrame(
+        frame.url, frame.dataset, frame.view, frame.version, data.rows, frame.coefficients[:counts]
+    )
+    x, y = torch.from_numpy(narrow.read(data.rows)), torch.from_numpy(data.target)
+    model = Composition(int(counts)).fit(x[data.train], y[data.train])
+    return float((model.predict(x[data.test]) - y[data.test]).abs().mean())
+
+
+def _table(source: Dataset, frame: FeatureFrame, data: Data, predicted: Array) -> pd.DataFrame:
+    columns = ["sample_id", "formula", "n_atoms", "n_heavy"]
+    rows = data.rows[data.test][columns].reset_index(drop=True)
+    return rows.assign(truth=data.target[data.test], predicted=predicted)
+
+
+def _metrics(test: pd.DataFrame, baseline: float) -> dict[str, float]:
+    error = (test["predicted"] - test["truth"]).to_numpy()
+    metrics = {
+        "mae": float(np.abs(error).mean()),
+        "rmse": float(np.sqrt(np.square(error).mean())),
+        "median_error": float(np.median(np.abs(error))),
+        "largest_error": float(np.abs(error).max()),
+        "composition_mae": baseline,
+    }
+    for name, group in _groups(test).items():
+        metrics |= {f"mae {name} {label}": float(value) for label, value in group.items()}
+    return metrics
+
+
+def _groups(test: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return mean absolute errors by number of heavy atoms and by the elements present."""
+    error = (test["predicted"] - test["truth"]).abs()
+    kinds = test["formula"].str.replace(r"\d+", "", regex=True)
+    common = kinds.map(kinds.value_counts()) >= max(2, len(test) // 200)
+    return {
+        "heavy atoms": error.groupby(test["n_heavy"]).mean(),
+        "elements": error[common].groupby(kinds[common]).mean(),
+    }
+
+
+def _pictures(test: pd.DataFrame, target: str, unit: str) -> dict[str, bytes]:
+    truth, predicted = test["truth"].to_numpy(), test["predicted"].to_numpy()
+    return {
+        "parity": figures.parity(truth, predicted, target, unit),
+        "errors": figures.errors_by(_groups(test), unit),
+    }
+
+
+def _card(
+    data: Data,
+    request: FitRequest,
+    spec: RegressionSpec,
+    metrics: dict[str, float],
+    source: Dataset,
+) -> str:
+    """Return the model card: what it is for, what it learnt from, how wrong it is."""
+    elements = ", ".join(map(str, elements_of(data.rows["formula"][data.train])))
+    sizes = data.rows["n_atoms"][data.train]
+    lines = [
+        f"# {spec.model} regression of {request.target}",
+        "",
+        f"Predicts `{request.target}` ({data.unit or 'unit unknown'}) of a molecule from its "
+        f"geometry, through the view `{request.view}`.",
+        "",
+        f"- Learnt from {len(sizes):,} molecules of `{source.name}` version "
+        f"{source.version.version} ({request.selection or 'all'}), seed {request.seed}, of "
+        f"{sizes.min()} to {sizes.max()} atoms with nuclear charges {elements}.",
+        f"- Judged by {data.test.stop - data.test.start:,} others, held out by a hash of ids: mean "
+        f"absolute error {metrics['mae']:.3g}, root mean square {metrics['rmse']:.3g}, largest "
+        f"{metrics['largest_error']:.3g} {data.unit}; the composition alone has "
+        f"{metrics['composition_mae']:.3g}.",
+        "- Geometries are expected as those learnt from: relaxed by the same method. Molecules "
+        "with other elements are flagged and not predicted; much larger ones are extrapolation.",
+        f"- Spec: `{json.dumps(spec.to_dict(), sort_keys=True)}`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def load(store: Store, artifact: Artifact) -> Predictor:
+    """Return the fitted regression that an artifact holds.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is no regression, or an earlier algorithm's.
+    """
+    manifest = artifact.manifest
+    if artifact.kind != KIND:
+        raise InvalidRequest(
+            f"{artifact.kind}/{artifact.key[:12]} predicts nothing: name a regression"
+        )
+    spec = RegressionSpec.from_parameters(manifest["spec"]["parameters"])
+    if spec.to_dict() != manifest["spec"]:
+        raise InvalidRequest(
+            f"regression/{artifact.key[:12]} is of another algorithm: fit it again"
+        )
+    source = store.dataset(manifest["dataset"])
+    predictor = Predictor(spec, manifest["view_spec"], source, manifest["seed"])
+    predictor.model.load(load_tensors(artifact.read("weights.safetensors")))
+    return predictor
+
+
+def predict_to(store: Store, reference: str, source: str, target: Path) -> pd.DataFrame:
+    """Predict the molecules of a dataset or of files, and write a table."""
+    artifact = store.artifact(reference)
+    if source in store.datasets():
+        dataset = store.dataset(source)
+        rows, atoms = dataset.samples()[["sample_id", "formula"]], dataset.atoms()
+    else:
+        rows, atoms = _from_files(source)
+    made = predict(store, artifact, rows, atoms)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".parquet":
+        made.to_parquet(target)
+    else:
+        made.to_csv(target, index=False)
+    return made
+
+
+def predict(store: Store, artifact: Artifact, rows: pd.DataFrame, atoms: Atoms) -> pd.DataFrame:
+    """Return ``sample_id, formula, <target>, unit, flag``; what is flagged is not a number."""
+    known = set(artifact.manifest["elements"])
+    strange = [sorted({int(c) for c in charges} - known) for _, charges in atoms]
+    good = np.array([not found for found in strange], dtype=bool)
+    values = np.full(len(atoms), np.nan)
+    values[good] = load(store, artifact).predict(atoms.take(np.flatnonzero(good)))
+    flags = [f"elements never learnt from: {found}" if found else "" for found in strange]
+    columns = {artifact.manifest["target"]: values, "unit": artifact.manifest["unit"]}
+    return rows.reset_index(drop=True).assign(**columns, flag=flags)
+
+
+def _from_files(source: str) -> tuple[pd.DataFrame, Atoms]:
+    """Read every molecule of files, refusing the first that is bad.
+
+    Raises
+    ------
+    BadInput
+        If a file cannot be read.
+    """
+    names, molecules = [], []
+    for unit, payload in read_units(MoleculeOptions().find([source])):
+        if isinstance(payload, BadInput):
+            raise payload
+        found = read_molecules(unit.files[0].name, payload[0])
+        if found.refused:
+            raise found.refused[0][1]
+        names += [f"{unit.name}#{item.index}" if item.index else unit.name for item in found]
+        molecules += found
+    if not molecules:
+        raise InvalidRequest(f"{source} is no dataset here and holds no molecules")
+    rows = {"sample_id": names, "formula": [item.formula for item in molecules]}
+    return pd.DataFrame(rows), Atoms.of(molecules)

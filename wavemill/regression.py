@@ -1,0 +1,289 @@
+"""Regression of a number on features of molecules: composition, ridge, products of linear forms.
+
+Every estimator follows scikit-learn: ``fit`` returns self, what it learns ends in ``_``. Features
+``(sample, feature)`` begin with ``counts`` columns, the numbers of atoms of each element. Sums over
+atoms are extensive, and so is a linear form of them without a constant: two molecules far apart
+have the sum of their energies. Columns are divided by their root mean square and not centred.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+
+ALPHAS = tuple(10.0**power for power in range(-10, 0))
+BLOCK = 2048  # rows taken into double precision at a time
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+class Composition:
+    """Least squares on the counts alone: what is left when geometry is forgotten.
+
+    Parameters
+    ----------
+    counts
+        Number of leading columns of x that count atoms.
+    """
+
+    def __init__(self, counts: int) -> None:
+        self.counts = counts
+
+    def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
+        """Learn from x ``(sample, feature)`` and y ``(sample,)``."""
+        check_pairs(x, y)
+        self.weights_: Tensor = torch.linalg.lstsq(
+            x[:, : self.counts].double().cpu(), y.double().cpu()[:, None], driver="gelsd"
+        ).solution[:, 0]
+        return self
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return ``(sample,)`` in float64."""
+        learnt(self, "weights_")
+        return x[:, : self.counts].double() @ self.weights_.to(x.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything learnt."""
+        return {"weights": self.weights_}
+
+    def load(self, state: dict[str, Tensor]) -> Self:
+        """Take what another has learnt."""
+        self.weights_ = state["weights"]
+        return self
+
+
+class Ridge:
+    """Linear least squares with a penalty, in closed form, its strength by cross-validation.
+
+    ``w = (X^T X + alpha n I)^-1 X^T y`` on columns of root mean square 1; of the ``counts`` first
+    columns the composition's least squares are taken away beforehand, so that they are free.
+
+    Parameters
+    ----------
+    counts
+        Number of leading columns of x that count atoms.
+    alpha
+        The penalty; None to choose among `ALPHAS` by the mean absolute error of ``folds`` parts.
+    folds
+        Parts of the cross-validation, each of consecutive samples: give them in random order.
+    """
+
+    def __init__(self, counts: int, alpha: float | None = None, folds: int = 4) -> None:
+        self.counts, self.alpha, self.folds = counts, alpha, folds
+
+    def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
+        """Learn from x ``(sample, feature)`` and y ``(sample,)``; sums are in float64."""
+        check_pairs(x, y)
+        self.composition_ = Composition(self.counts).fit(x, y)
+        target = y.double() - self.composition_.predict(x)
+        self.scale_ = root_mean_square(x)
+        bounds = torch.linspace(0, len(x), self.folds + 1).long().tolist()
+        folds = [slice(start, stop) for start, stop in pairwise(bounds)]
+        if self.alpha is None and len(x) >= 8 * self.folds:
+            self.alpha_ = self._validated(x, target, folds, progress)
+        else:
+            self.alpha_ = 1e-6 if self.alpha is None else self.alpha
+        gram, product = self._sums(x, target, slice(None))
+        self.weights_ = penalised(gram, product, self.alpha_ * len(x))
+        return self
+
+    def _sums(self, x: Tensor, target: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return ``X^T X`` and ``X^T y`` of some rows, block by block."""
+        size = x.shape[1]
+        gram = torch.zeros(size, size, dtype=torch.float64, device=x.device)
+        product = gram.new_zeros(size)
+        for block, values in blocks(x[rows], target[rows]):
+            scaled = block.double() / self.scale_
+            gram.addmm_(scaled.T, scaled)
+            product += scaled.T @ values
+        return gram, product
+
+    def _validated(
+        self, x: Tensor, target: Tensor, folds: list[slice], progress: Progress | None
+    ) -> float:
+        """Return the penalty of least mean absolute error on parts left out in turn."""
+        sums = [self._sums(x, target, fold) for fold in folds]
+        gram, product = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
+        errors = torch.zeros(len(ALPHAS), dtype=torch.float64)
+        for number, (fold, (some, part)) in enumerate(zip(folds, sums, strict=True)):
+            scaled = x[fold].double() / self.scale_
+            for place, alpha in enumerate(ALPHAS):
+                weights = penalised(gram - some, product - part, alpha * len(x))
+                errors[place] += (scaled @ weights - target[fold]).abs().sum().cpu() / len(x)
+            if progress is not None:
+                progress(number + 1, len(folds), {"error": float(errors.min())})
+        self.errors_ = errors
+        return ALPHAS[int(errors.argmin())]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return ``(sample,)`` in float64."""
+        learnt(self, "weights_")
+        linear = x.double() @ (self.weights_ / self.scale_).to(x.device)
+        return self.composition_.predict(x) + linear
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything learnt."""
+        composition = {f"composition.{k}": v for k, v in self.composition_.state().items()}
+        return {**composition, "weights": self.weights_, "scale": self.scale_}
+
+    def load(self, state: dict[str, Tensor]) -> Self:
+        """Take what another has learnt."""
+        self.composition_ = Composition(self.counts).load({"weights": state["composition.weights"]})
+        self.weights_, self.scale_ = state["weights"], state["scale"]
+        return self
+
+
+class Multilinear:
+    """A linear form and products of linear forms (Eickenberg et al., J. Chem. Phys. 148, 2018).
+
+        f(x) = ridge(x) + sum over i of  nu_i  prod over s <= order of (<w_i^s, x> + c_i^s)
+
+    with x in units of its root mean square less its mean. The products are learnt by Adam on what
+    ridge regression leaves, with the samples of least validation error kept; products of sums are
+    not extensive, so this is for molecules of the sizes learnt from.
+
+    Parameters
+    ----------
+    counts
+        Number of leading columns of x that count atoms.
+    order
+        Factors of a product: 1, 2 (bilinear) or 3.
+    terms
+        Number of products.
+    epochs, batch, rate
+        Passes over the samples, samples of a step, and the first step length, which falls to 0
+        as half a cosine.
+    seed
+        Of the first weights and of the order of samples.
+    """
+
+    def __init__(
+        self,
+        counts: int,
+        order: int = 2,
+        terms: int = 64,
+        epochs: int = 60,
+        batch: int = 256,
+        rate: float = 2e-3,
+        seed: int = 0,
+    ) -> None:
+        if order not in (1, 2, 3) or terms < 1:
+            raise InvalidParameter(f"multilinear: {order=} must be 1, 2 or 3, {terms=} above 0")
+        self.counts, self.order, self.terms = counts, order, terms
+        self.epochs, self.batch, self.rate, self.seed = epochs, batch, rate, seed
+
+    def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
+        """Learn from x ``(sample, feature)`` and y ``(sample,)``; a tenth of it validates."""
+        check_pairs(x, y)
+        held = max(1, len(x) // 10)
+        self.ridge_ = Ridge(self.counts).fit(x[:-held], y[:-held], progress)
+        rest = (y.double() - self.ridge_.predict(x)).float()
+        self.mean_, self.scale_ = x.double().mean(0).float(), root_mean_square(x).float()
+        self.spread_ = rest.std().clamp(min=1e-12)
+        generator = torch.Generator().manual_seed(self.seed)
+        self._begin(x.shape[1], generator)
+        parameters = [value.requires_grad_() for value in self._parameters()]
+        optimizer = torch.optim.Adam(parameters, self.rate)
+        steps = self.epochs * max(1, (len(x) - held) // self.batch)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+        )
+        best, kept = (rest[-held:] / self.spread_).abs().mean(), None
+        for epoch in range(self.epochs):
+            order = torch.randperm(len(x) - held, generator=generator)
+            for start in range(0, max(1, len(order) - self.batch + 1), self.batch):
+                rows = order[start : start + self.batch]
+                optimizer.zero_grad()
+                loss = (self._products(x[rows]) - rest[rows] / self.spread_).abs().mean()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                schedule.step()
+            with torch.no_grad():
+                error = (self._products(x[-held:]) - rest[-held:] / self.spread_).abs().mean()
+            if error < best:
+                best, kept = error, [value.detach().clone() for value in parameters]
+            if progress is not None:
+                progress(epoch + 1, self.epochs, {"error": float(best * self.spread_)})
+        learnt_values = kept or [torch.zeros_like(value) for value in parameters]
+        self.factors_, self.offsets_, self.outer_ = (v.detach() for v in learnt_values)
+        return self
+
+    def _begin(self, features: int, generator: torch.Generator) -> None:
+        shape = (self.order, self.terms)
+        draw = torch.randn(*shape, features, generator=generator)
+        self.factors_ = draw / math.sqrt(features)
+        self.offsets_ = torch.randn(shape, generator=generator)
+        self.outer_ = torch.randn(self.terms, generator=generator) / self.terms
+
+    def _parameters(self) -> list[Tensor]:
+        return [self.factors_, self.offsets_, self.outer_]
+
+    def _products(self, x: Tensor) -> Tensor:
+        scaled = (x.float() - self.mean_) / self.scale_
+        forms = torch.einsum("nf,stf->nst", scaled, self.factors_) + self.offsets_
+        return forms.prod(1) @ self.outer_
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return ``(sample,)`` in float64."""
+        learnt(self, "ridge_")
+        return self.ridge_.predict(x) + (self._products(x) * self.spread_).double()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything learnt."""
+        ridge = {f"ridge.{name}": value for name, value in self.ridge_.state().items()}
+        names = ("factors", "offsets", "outer", "mean", "scale", "spread")
+        return {**ridge, **{name: getattr(self, f"{name}_") for name in names}}
+
+    def load(self, state: dict[str, Tensor]) -> Self:
+        """Take what another has learnt."""
+        ridge = {k.removeprefix("ridge."): v for k, v in state.items() if k.startswith("ridge.")}
+        self.ridge_ = Ridge(self.counts).load(ridge)
+        for name in ("factors", "offsets", "outer", "mean", "scale", "spread"):
+            setattr(self, f"{name}_", state[name])
+        return self
+
+
+def penalised(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
+    """Return ``(G + penalty I)^-1 b``; the penalty grows where rounding has made G indefinite."""
+    for attempt in range(12):
+        strength = max(penalty, 1e-15 * float(gram.diagonal().max())) * 10.0**attempt
+        factor, failed = torch.linalg.cholesky_ex(
+            gram + strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        )
+        if not int(failed):
+            return torch.cholesky_solve(product[:, None], factor)[:, 0]
+    raise InvalidParameter("the features are not finite: no penalty makes them regular")
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """Return the root mean square of each column in float64; 1 where a column is all 0."""
+    total = sum((block.double().square().sum(0) for block, _ in blocks(x, x)), torch.tensor(0.0))
+    scale = (total / max(len(x), 1)).sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield consecutive rows of both."""
+    for start in range(0, len(x), BLOCK):
+        yield x[start : start + BLOCK], y[start : start + BLOCK]
+
+
+def check_pairs(x: Tensor, y: Tensor) -> None:
+    """Raise `ShapeMismatch` unless there is one number for each row of features."""
+    if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
+        raise ShapeMismatch(
+            f"features {tuple(x.shape)} and targets {tuple(y.shape)}: give (sample, feature) and "
+            "(sample,)"
+        )
+
+
+def learnt(model: object, name: str) -> None:
+    """Raise `NotFitted` unless a model has learnt ``name``."""
+    if not hasattr(model, name):
+        raise NotFitted(f"{type(model).__name__} has learnt nothing yet: call fit first")
