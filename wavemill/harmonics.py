@@ -38,7 +38,8 @@ def phase_harmonic(z: Tensor, k: int) -> Tensor:
     Notes
     -----
     At z = 0 the value is 0 and, unless k = 1 or -1, the gradient is defined as 0. The map is as
-    rough as the modulus there: 1-Lipschitz for k = -1, 0, 1 and k-Lipschitz beyond.
+    rough as the modulus there: 1-Lipschitz for k = -1, 0, 1 and k-Lipschitz beyond. Numbers so
+    small that they are not normal (below 1e-38 in float32) have no phase.
     """
     if k == 0:
         return z.abs()

@@ -34,7 +34,7 @@ class PowerSpectrum(FieldOperator):
     spacing
         Distance between samples ``(dy, dx)``; wavenumbers are radians a unit of it.
     dtype
-        Real precision computed and returned.
+        Real precision computed and returned; squares of float32 overflow above 1e19.
 
     Raises
     ------

@@ -158,3 +158,16 @@ def test_integers_and_complex_numbers_are_refused() -> None:
 def test_an_impossible_spacing_is_refused(step: float | tuple[float, float]) -> None:
     with pytest.raises(InvalidParameter, match="spacing"):
         gradient(torch.zeros(8, 8), step)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("operator", [vorticity, divergence, gradient])
+def test_derivatives_have_exact_gradients(operator, periodic: bool) -> None:
+    x = torch.randn(2, 2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x: operator(x, (0.5, 0.25), periodic),
+        x.requires_grad_(),
+        check_forward_ad=True,
+        check_batched_grad=True,
+    )

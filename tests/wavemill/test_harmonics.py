@@ -17,6 +17,8 @@ from wavemill.harmonics import (
     rectify,
 )
 
+FORWARD = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+
 
 def numbers(n: int = 50) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
@@ -42,17 +44,85 @@ def test_a_harmonic_keeps_the_modulus_and_multiplies_the_phase(k: int) -> None:
     torch.testing.assert_close(phase_harmonic(z, k) + 0j, expected, rtol=0, atol=1e-14)
 
 
+@FORWARD
 @pytest.mark.parametrize("k", range(-3, 5))
 def test_gradients_of_harmonics_are_exact(k: int) -> None:
-    assert torch.autograd.gradcheck(lambda z: phase_harmonic(z, k), numbers(8).requires_grad_())
+    """Backward and forward, batched, and of second order."""
+    z = numbers(8).requires_grad_()
+    assert torch.autograd.gradcheck(
+        phase_harmonic, (z, k), check_forward_ad=True, check_batched_grad=True
+    )
+    assert torch.autograd.gradgradcheck(phase_harmonic, (z, k))
 
 
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e30, 1e-30, 1e-37])
 @pytest.mark.parametrize("k", range(-3, 5))
-def test_gradients_of_harmonics_are_finite_at_zero(k: int) -> None:
-    z = torch.zeros(3, dtype=torch.complex64, requires_grad=True)
-    phase_harmonic(z, k).abs().square().sum().backward()
+def test_harmonics_of_any_size_have_finite_gradients(k: int, size: float) -> None:
+    """The gradient of [z]^k is bounded by |k| and is 0 at 0 unless k = 1 or -1."""
+    z = (size * torch.tensor([1 + 1j, 1, -1j, 0], dtype=torch.complex64)).requires_grad_()
+    harmonic = phase_harmonic(z, k)
+    (torch.view_as_real(harmonic + 0j).sum()).backward()
+    assert torch.isfinite(torch.view_as_real(harmonic + 0j)).all()
     assert z.grad is not None
-    assert torch.isfinite(torch.view_as_real(z.grad.resolve_conj())).all()
+    gradient = z.grad.resolve_conj().abs()
+    assert (gradient <= 1.5 * max(abs(k), 1) * 2**0.5).all()
+    if abs(k) != 1:
+        assert gradient[-1] == 0
+
+
+@FORWARD
+def test_functional_transforms_of_harmonics_agree_with_loops() -> None:
+    z = numbers(6)
+    each = torch.func.vmap(lambda value: phase_harmonic(value, 3))(z.reshape(2, 3))
+    torch.testing.assert_close(each.flatten(), phase_harmonic(z, 3), rtol=0, atol=0)
+    _, along = torch.func.jvp(lambda value: phase_harmonic(value, 2), (z,), (z,))
+    torch.testing.assert_close(along, phase_harmonic(z, 2), rtol=1e-14, atol=0)  # homogeneous
+
+
+def test_the_compiled_harmonic_is_the_same() -> None:
+    z = numbers(6).requires_grad_()
+    compiled = torch.compile(
+        lambda value: phase_harmonic(value, 3), backend="aot_eager", fullgraph=True
+    )
+    results = [f(z).real.sum() for f in (compiled, lambda value: phase_harmonic(value, 3))]
+    torch.testing.assert_close(*results, rtol=1e-14, atol=0)
+    gradients = [torch.autograd.grad(result, z)[0] for result in results]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-14)
+
+
+@FORWARD
+@pytest.mark.parametrize("A", [3, 4])
+def test_gradients_of_rectifiers_and_their_inverses_are_exact(A: int) -> None:
+    z = numbers(8).requires_grad_()
+    options = {"check_forward_ad": True, "check_batched_grad": True}
+    assert torch.autograd.gradcheck(lambda value: rectify(value, A), z, **options)
+    U = rectify(z, 4).detach().requires_grad_()
+    assert torch.autograd.gradcheck(inverse_rectifier, U, **options)
+    assert torch.autograd.gradcheck(lambda value: harmonic_from_phases(value, 2), U, **options)
+
+
+@pytest.mark.parametrize("A", [3, 4, 16])
+def test_rectified_phases_equal_their_series(A: int) -> None:
+    """rho(Re(e^{i alpha} z)) = sum_k gamma(k) [z]^k e^{i k alpha}, summed until 1e-6."""
+    z = numbers(5)
+    k = torch.arange(-1200, 1201, 2)
+    k = torch.cat([k, torch.tensor([-1, 1])])
+    alpha = 2 * torch.pi * torch.arange(A, dtype=torch.float64) / A
+    phase = k[:, None, None] * (z.angle()[:, None] + alpha)
+    series = (rectifier_coefficients(k)[:, None, None] * torch.exp(1j * phase)).sum(0)
+    expected = z.abs()[:, None] * series.real
+    # The tail of 2 / (pi k^2) over even k is below 2 / (pi K).
+    torch.testing.assert_close(rectify(z, A), expected, rtol=0, atol=6e-4 * float(z.abs().max()))
+
+
+@pytest.mark.parametrize("k", [0, 1, -1, 2, 4, 6])
+def test_coefficients_of_the_rectifier_equal_quadrature(k: int) -> None:
+    """gamma(k) |z| e^{i k phase} is the k-th Fourier coefficient over phases, to 1e-6."""
+    A, z = 4096, numbers(7)
+    alpha = 2 * torch.pi * torch.arange(A, dtype=torch.float64) / A
+    measured = (rectify(z, A) * torch.exp(-1j * k * alpha)).mean(-1)
+    gamma = rectifier_coefficients(torch.tensor(k))
+    torch.testing.assert_close(measured, gamma * phase_harmonic(z, k) + 0j, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("A", [4, 6, 8, 16])

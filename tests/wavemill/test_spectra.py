@@ -91,3 +91,35 @@ def test_what_is_no_field_is_refused() -> None:
         PowerSpectrum((8, 8))(torch.zeros(8, 9))
     with pytest.raises(InvalidParameter, match="spacings above 0"):
         PowerSpectrum((8, 8), (1.0, 0.0))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("shape", [(6, 5), (4, 8)])
+def test_gradients_are_exact(shape: tuple[int, int]) -> None:
+    op, x = PowerSpectrum(shape, dtype=torch.float64), field(2, *shape).requires_grad_()
+    assert torch.autograd.gradcheck(op, x, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(op, x)
+    for moment in (skewness, flatness):
+        assert torch.autograd.gradcheck(moment, x)
+    assert torch.autograd.gradcheck(lambda x: structure_functions(x, [1, 2], [2.0]), x)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e15, 1e-30])
+def test_extreme_fields_have_finite_spectra_and_gradients(value: float) -> None:
+    """Squares of float32 overflow above 1e19; float64 reaches 1e154."""
+    for x in (value * torch.ones(8, 8), value * field(8, 8).float()):
+        x.requires_grad_()
+        y = PowerSpectrum((8, 8))(x)
+        y.sum().backward()
+        assert torch.isfinite(y).all()
+        assert x.grad is not None
+        assert torch.isfinite(x.grad).all()
+    huge = PowerSpectrum((8, 8), dtype=torch.float64)(1e30 * field(8, 8))
+    assert torch.isfinite(huge).all()
+
+
+def test_precision_follows_the_operator() -> None:
+    op, x = PowerSpectrum((8, 9)), field(8, 9)
+    assert op(x.half()).dtype == torch.float32
+    exact = PowerSpectrum((8, 9), dtype=torch.float64)(x)
+    torch.testing.assert_close(op.double()(x), exact, rtol=0, atol=0)
