@@ -6,6 +6,7 @@ import argparse
 import importlib
 
 NAMES = {
+    "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "pipeline": "features through the whole pipeline, against the bare transform",
     "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",
     "scattering2d": "the scattering transform against kymatio, in one process",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.optimize
 import torch
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent.descent import Descent, descend
 from wavemill.spectra import PowerSpectrum, flatness
 
 
@@ -91,6 +94,81 @@ def test_descent_takes_no_more_gradients_than_allowed_and_says_how_far_it_is() -
     assert [step for step, _, _ in told] == list(range(1, 15))
     assert {total for _, total, _ in told} == {14}
     assert all(values["loss"] > 0 for _, _, values in told)
+
+
+def test_descent_is_as_good_as_scipys() -> None:
+    """After as many gradients: within a factor of 2 of fmin_l_bfgs_b, over four starts."""
+    model = Microcanonical({"J": 2, "iterations": 60, "start": "white"}).fit(smooth(1))
+    model.sample(4)
+    ratios = []
+    for number, start in enumerate(model.starts(range(4), 0)):
+        theirs = scipy_losses(model, start)
+        ratios.append(model.losses_[number].min() * theirs[0] / min(theirs))
+    assert np.exp(np.mean(np.log(ratios))) < 2
+
+
+def scipy_losses(model: Microcanonical, start: torch.Tensor) -> list[float]:
+    losses: list[float] = []
+
+    def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        x = torch.tensor(flat).reshape(start.shape)
+        loss, gradient = model.operator.loss_and_gradient(x, model.moments_)
+        losses.append(float(loss))
+        return losses[-1], gradient.double().numpy().ravel()
+
+    flat, count = start.numpy().ravel(), model.spec.iterations
+    scipy.optimize.fmin_l_bfgs_b(evaluate, flat, m=20, factr=0, pgtol=0, maxfun=count)
+    return losses[:count]
+
+
+def test_descent_finds_the_minimum_of_a_quadratic_and_of_a_modulus() -> None:
+    curvature = torch.logspace(0, 3, 12, dtype=torch.float64)
+    kink = torch.arange(12, dtype=torch.float64)
+
+    def quadratic(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (curvature * x**2).sum(-1) / 2, curvature * x
+
+    def modulus(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (x - kink).abs().sum(-1) + x.square().sum(-1) / 200, (x - kink).sgn() + x / 100
+
+    for function, minimum in ((quadratic, torch.zeros_like(kink)), (modulus, kink)):
+        descents = [Descent(start) for start in torch.randn(3, 12, dtype=torch.float64)]
+        descend(descents, function, 400)
+        for descent in descents:
+            assert (descent.best - minimum).abs().max() < 1e-3
+
+
+def test_a_descent_stops_at_its_tolerances() -> None:
+    x = smooth(1)
+    all_of_them = Microcanonical({"J": 2, "iterations": 40}).fit(x)
+    all_of_them.sample(1)
+    losses = all_of_them.losses_[0]
+    early = Microcanonical({"J": 2, "iterations": 40, "tolerance": 0.05}).fit(x)
+    early.sample(1)
+    assert len(early.losses_[0]) == np.flatnonzero(losses <= 0.05)[0] + 1
+    steep = Microcanonical({"J": 2, "iterations": 40, "gradient_tolerance": 0.5}).fit(x)
+    steep.sample(1)
+    assert len(steep.losses_[0]) < 40
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_samples(dtype: str) -> None:
+    model = Microcanonical({"J": 2, "iterations": 12, "dtype": dtype}).fit(smooth(1))
+    states: list[dict[str, torch.Tensor]] = []
+    whole = model.sample(2, seed=4, checkpoint=states.append)
+    losses = model.losses_
+    assert len(states) == 12
+    resumed = model.sample(2, seed=4, resume=states[5])
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+    for one, other in zip(losses, model.losses_, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_samples_descend_the_same_in_groups_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Microcanonical({"J": 2, "iterations": 4}).fit(smooth(1))
+    together = model.sample(3)
+    monkeypatch.setattr("wavemill.maxent.microcanonical.REMEMBERED", 0)
+    torch.testing.assert_close(model.sample(3), together, rtol=0, atol=0)
 
 
 def test_what_cannot_be_modelled_is_refused() -> None:

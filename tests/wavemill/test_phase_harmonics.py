@@ -15,7 +15,7 @@ from wavemill import pairs
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import bump_steerable
 from wavemill.pairs import LOW_PASS, ROW, MomentTable
-from wavemill.phase_harmonics import PhaseHarmonicCovariance, Statistics
+from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 
 EXACT = 1e-12  # float64, relative to channels of unit variance
 
@@ -189,6 +189,42 @@ def test_the_gradient_of_the_loss_is_exact(moments: str) -> None:
     reference = op.measure(field(8, 8, seed=3))
     x = field(8, 8).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: op.loss(x, reference), x)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("moments", "J", "L"), [("A", 3, 4), ("C", 3, 3), ("C+L", 3, 4), ("pywph", 4, 4)]
+)
+def test_loss_and_gradient_equal_those_of_differentiated_covariances(
+    moments: str, J: int, L: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    """The hand-written gradient against autograd through :meth:`covariances`, in float64."""
+    shape = (48, 40)
+    exact = PhaseHarmonicCovariance(shape, J, L, moments, 2, torch.float64)
+    reference, x = exact.measure(field(*shape, seed=3)), field(2, *shape).requires_grad_()
+    standardised = exact.covariances(x, reference.statistics)
+    loss = (real_parts(exact, standardised) - reference.values).square().sum(-1)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    op = PhaseHarmonicCovariance(shape, J, L, moments, 2, dtype)
+    found, slope = op.loss_and_gradient(x.detach(), cast(reference, dtype))
+    torch.testing.assert_close(found.double(), loss.detach(), rtol=tolerance, atol=0)
+    scale = float(gradient.abs().max())
+    torch.testing.assert_close(slope, gradient, rtol=0, atol=tolerance * scale)
+
+
+def real_parts(op: PhaseHarmonicCovariance, rows: torch.Tensor) -> torch.Tensor:
+    """The coefficients among complex covariances, row by row."""
+    real = pairs.canonical(op.table).real
+    wanted = torch.from_numpy(np.column_stack([np.ones_like(real), ~real]).reshape(-1))
+    return torch.view_as_real(rows.resolve_conj()).flatten(-2)[..., wanted]
+
+
+def cast(moments: Moments, dtype: torch.dtype) -> Moments:
+    """The same moments in another precision."""
+    mean, scale = moments.statistics.mean, moments.statistics.scale
+    return Moments(
+        Statistics(mean.to(dtype.to_complex()), scale.to(dtype)), moments.values.to(dtype)
+    )
 
 
 def test_the_gradient_at_zero_is_finite() -> None:

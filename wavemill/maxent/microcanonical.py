@@ -240,7 +240,16 @@ class _Synthesis:
         return {"tolerance": spec.tolerance, "gradient_tolerance": spec.gradient_tolerance}
 
     def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.operator.loss_and_gradient(x, self.model.moments_)
+        """Return losses and gradients; on a processor field by field.
+
+        So no field's rounding depends on the others, which descent would magnify.
+        """
+        operator, moments = self.model.operator, self.model.moments_
+        batches = [x] if x.is_cuda else torch.split(x, 1)
+        losses, gradients = zip(
+            *(operator.loss_and_gradient(batch, moments) for batch in batches), strict=True
+        )
+        return torch.cat(losses), torch.cat(gradients)
 
     def _report(self, active: list[int]) -> None:
         before = sum(map(len, self.losses)) + sum(len(d.losses) for d in self.descents)

@@ -1,0 +1,162 @@
+"""Losses and gradients of maximum-entropy models against pywph, and whole syntheses.
+
+Gradients take turns in one process, medians of ROUNDS; each row has a process of its own, whose
+peak memory, beyond what it held once everything was built, is in the last column. As in wavemill's
+workers glibc keeps freed blocks, for either.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks import tables
+from wavemill import Microcanonical, PhaseHarmonicCovariance
+
+SIDE, ROUNDS, GRADIENTS = 256, 5, 500
+KEEP_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+CASES: dict[str, tuple[str, int, int, int]] = {  # set, J, L, lags
+    "pywph classes J=7 L=4 dn=2": ("pywph", 7, 4, 2),
+    "model C J=5 L=8 lags 2": ("C", 5, 8, 2),
+}
+ELSEWHERE = {  # seconds of the authors' code, sixin-zh/kymatio_wph, on the same kind of machine
+    "model C J=5 L=8 lags 2": 39.0
+}
+
+
+def main() -> None:
+    """Measure and write the table."""
+    os.environ.update(KEEP_BLOCKS)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        rows = [pool.apply(work, (name,)) for work in (gradient, synthesis) for name in CASES]
+    text = (
+        f"{SIDE}^2, float32, CPU, {torch.get_num_threads()} threads. Gradients: median of "
+        f"{ROUNDS}, taking turns with pywph in one process; those marked * were measured "
+        "elsewhere on the same kind of machine. Syntheses: one sample from white noise, "
+        f"{GRADIENTS} gradients. 'apart': largest difference over the largest value. Peak: memory "
+        "beyond the operators'."
+    )
+    using = tables.versions("torch", "pywph", "numpy")
+    tables.write("maxent", "Maximum-entropy models", text, rows, using)
+
+
+def gradient(name: str) -> dict[str, Any]:
+    """Return the time of one loss with its gradient, and how far from the peer's they are."""
+    operator, reference, x = build(name), noise(1, smooth=True), noise(2)
+    moments = operator.measure(reference)
+    peer = peers(operator, reference, x) if operator.table.J == 7 else None
+    operator.loss_and_gradient(x, moments)
+    before = peak()
+    operator.loss_and_gradient(x, moments)
+    memory = peak() - before
+    ours, theirs = take_turns(lambda: operator.loss_and_gradient(x, moments), peer)
+    row = describe(f"gradient, {name}", operator, statistics.median(ours), memory)
+    if peer is not None:
+        expected, (loss, found) = peer(), operator.loss_and_gradient(x, moments)
+        apart = [abs(float(loss) / expected[0] - 1), (found - expected[1]).abs().max()]
+        other = statistics.median(theirs)
+        row["peer (s)"], row["ratio"] = f"{other:.2f}", f"{other / statistics.median(ours):.0f}"
+        row["loss, gradient apart"] = f"{apart[0]:.0e}, {apart[1] / expected[1].abs().max():.0e}"
+    elif name in ELSEWHERE:
+        row["peer (s)"] = f"{ELSEWHERE[name]:g} *"
+        row["ratio"] = f"{ELSEWHERE[name] / statistics.median(ours):.0f}"
+    return row
+
+
+def synthesis(name: str) -> dict[str, Any]:
+    """Return the time of one sample."""
+    kind, J, L, lags = CASES[name]
+    parameters = {"set": kind, "J": J, "L": L, "lags": lags, "iterations": GRADIENTS}
+    model = Microcanonical(parameters | {"start": "white"}).fit(noise(1, smooth=True))
+    before, start = peak(), time.perf_counter()
+    model.sample(1)
+    seconds = time.perf_counter() - start
+    row = describe(f"synthesis, {name}", model.operator, seconds, peak() - before)
+    row["loss, gradient apart"] = f"loss down to {model.losses_[0].min():.0e}"
+    return row
+
+
+def describe(
+    what: str, operator: PhaseHarmonicCovariance, seconds: float, memory: float
+) -> dict[str, Any]:
+    """Return a row without a peer."""
+    return {
+        "what": what,
+        "moments": len(operator.table.rows),
+        "real": len(operator.coefficients["part"]),
+        "wavemill (s)": f"{seconds:.3g}",
+        "peer (s)": "",
+        "ratio": "",
+        "loss, gradient apart": "",
+        "peak (MB)": f"{memory:.0f}",
+    }
+
+
+def build(name: str) -> PhaseHarmonicCovariance:
+    """Return the operator of a case."""
+    kind, J, L, lags = CASES[name]
+    return PhaseHarmonicCovariance((SIDE, SIDE), J, L, kind, lags)
+
+
+def noise(seed: int, smooth: bool = False) -> torch.Tensor:
+    """Return white or, with spectrum 1 / k^2, smooth noise of unit variance."""
+    x = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+    if smooth:
+        k = torch.fft.fftfreq(SIDE, 1 / SIDE)
+        x_hat = torch.fft.fft2(x) / torch.hypot(k[:, None], k[None]).clamp_min(1)
+        x = torch.fft.ifft2(x_hat).real
+    return (x - x.mean()) / x.std(correction=0)
+
+
+def peers(
+    operator: PhaseHarmonicCovariance, reference: torch.Tensor, x: torch.Tensor
+) -> Callable[[], tuple[float, torch.Tensor]]:
+    """Return pywph's loss and gradient, as its own synthesis example takes them."""
+    warnings.simplefilter("ignore")  # it casts complex numbers to real ones
+    from pywph import WPHOp
+
+    op = WPHOp(SIDE, SIDE, operator.table.J, L=operator.table.L, dn=2, device="cpu")
+    held = op.apply(reference.numpy(), norm="auto")
+
+    def evaluate() -> tuple[float, torch.Tensor]:
+        field, chunks = op.preconfigure(x.clone(), requires_grad=True)
+        total = 0.0
+        for chunk in range(chunks):
+            values, index = op.apply(field, chunk, norm="auto", ret_indices=True)
+            loss = (values - held[index]).abs().square().sum()
+            loss.backward(retain_graph=True)
+            total += float(loss.detach())
+        return total, field.grad
+
+    return evaluate
+
+
+def take_turns(
+    ours: Callable[[], Any], theirs: Callable[[], Any] | None
+) -> tuple[list[float], list[float]]:
+    """Return seconds of either, round by round."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for work, found in zip((ours, theirs), seconds, strict=True):
+            if work is not None:
+                start = time.perf_counter()
+                work()
+                found.append(time.perf_counter() - start)
+    return seconds
+
+
+def peak() -> float:
+    """Return the most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
