@@ -70,7 +70,7 @@ def modulus(z: Tensor, overwrite: bool = False) -> Tensor:
 def _root(squares: Tensor) -> Tensor:
     """Return the root of a sum of two neighbours in memory, at least the smallest normal's."""
     square = squares[..., 0] + squares[..., 1]
-    return square.clamp(min=torch.finfo(square.dtype).tiny).sqrt_()
+    return square.add_(torch.finfo(square.dtype).tiny).sqrt_()
 
 
 class _Fold(torch.autograd.Function):
@@ -81,7 +81,7 @@ class _Fold(torch.autograd.Function):
         rows, columns = psi[0].shape[-2:]
         total: Tensor | None = None
         for (y, x, first, last), values in zip(places, psi, strict=True):
-            block = _block(spectrum, y, x, rows, columns).unsqueeze(-3)
+            block = _block(spectrum, y, x, rows, columns).contiguous().unsqueeze(-3)
             if total is not None:
                 total.narrow(-3, first, last - first).addcmul_(block, values)
             elif last - first == count:
@@ -127,9 +127,10 @@ class _Unfold(torch.autograd.Function):
         rows, columns = psi[0].shape[-2:]
         total = folded.new_zeros((*folded.shape[:-3], *shape))
         for (y, x, first, _), values in zip(places, psi, strict=True):
-            block = _block(total, y, x, rows, columns)
-            for place, filtered in enumerate(values, first):
-                block.addcmul_(folded.select(-3, place), filtered)
+            part = folded.select(-3, first) * values[0]
+            for place, filtered in enumerate(values[1:], first + 1):
+                part.addcmul_(folded.select(-3, place), filtered)
+            _block(total, y, x, rows, columns).copy_(part)
         return total
 
     @staticmethod
@@ -172,8 +173,9 @@ class _Modulus(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         z, size = ctx.saved_tensors
-        direction = torch.view_as_real(z) / size.unsqueeze(-1)  # first, as it is bounded by 1
-        return torch.view_as_complex(direction * gradients[0].unsqueeze(-1))
+        largest = torch.finfo(size.dtype).max  # reached only where z is rounding, or 0
+        slope: Tensor = z * (gradients[0] / size).clamp(-largest, largest)
+        return slope
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
