@@ -14,6 +14,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -35,8 +36,7 @@ ELSEWHERE = {  # seconds of the authors' code, sixin-zh/kymatio_wph, on the same
 def main() -> None:
     """Measure and write the table."""
     os.environ.update(KEEP_BLOCKS)
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        rows = [pool.apply(work, (name,)) for work in (gradient, synthesis) for name in CASES]
+    rows = [alone(work, name) for work in (gradient, synthesis) for name in CASES]
     text = (
         f"{SIDE}^2, float32, CPU, {torch.get_num_threads()} threads. Gradients: median of "
         f"{ROUNDS}, taking turns with pywph in one process; those marked * were measured "
@@ -46,6 +46,12 @@ def main() -> None:
     )
     using = tables.versions("torch", "pywph", "numpy")
     tables.write("maxent", "Maximum-entropy models", text, rows, using)
+
+
+def alone(work: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return what ``work`` returns in a new process, which may have children: pywph's filters do."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, name).result()
 
 
 def gradient(name: str) -> dict[str, Any]:
