@@ -115,7 +115,7 @@ def write() -> None:
     if rows:
         text = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         text += (
-            " 200 gradients a sample from noise of the fitted spectrum; J = 5, L = 8, lags 2, or in "
+            " 200 gradients a sample from noise of the fitted spectrum; J = 5, L = 8, lags 2; in "
             "small models L = 4, lags 1. M counts distinct real moments, s is seconds a sample. "
             "`memory` is the mean correlation with the fitted map at the best shift."
         )

@@ -39,7 +39,7 @@ from wavemill.harmonics import phase_harmonic
 REACH = 2  # of the shifts, in units of 2^j
 HARMONICS = 4  # the highest k
 SPECTRA = 2**30  # bytes of the channels' transforms held at once: 12 fields of 256^2
-PRODUCTS = 2**23  # of two channels at one frequency, held at once: 64 MiB
+PRODUCTS = 2**22  # of two channels at one frequency, held at once: 32 MiB
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Covariances:
     ----------
     within
         For each block of channels, covariances about each field's own channel means, averaged over
-        fields: complex ``(shift_y, shift_x, channel, channel)``.
+        fields: complex ``(shift_x, shift_y, channel, channel)``.
     variance
         The same at zero shift of each channel with itself, ``(channel,)`` float64.
     means
@@ -325,7 +325,7 @@ def _shifts(step: int, other: int) -> tuple[NDArray[np.int64], NDArray[np.float6
 
 
 def _folded(spectra: Tensor, folds: list[int]) -> Tensor:
-    """Return spectra ``(field, channel, y, x)`` as ``(y, x, channel, alias and field)``.
+    """Return spectra ``(field, channel, y, x)`` as ``(x, y, channel, alias and field)``.
 
     Frequencies that coincide on a grid of every ``folds``-th point are aliases.
     """
@@ -333,7 +333,7 @@ def _folded(spectra: Tensor, folds: list[int]) -> Tensor:
     split = spectra.reshape(
         count, channels, folds[0], rows // folds[0], folds[1], columns // folds[1]
     )
-    folded = split.permute(3, 5, 1, 2, 4, 0)
+    folded = split.permute(5, 3, 1, 2, 4, 0)
     return folded.reshape(*folded.shape[:3], folds[0] * folds[1] * count)
 
 
@@ -347,21 +347,21 @@ def _at_shifts(
 ) -> Tensor:
     """Return ``sum over w of left(w) right(w) e^{i w shift}`` for all pairs of channels.
 
-    ``left`` and ``right`` are folded; the result is ``(shift_y, shift_x, channel, channel)``. The
-    products of a few rows of frequencies are held at once.
+    ``left`` and ``right`` are folded; the result is ``(shift_x, shift_y, channel, channel)``. The
+    products of a few columns of frequencies are held at once.
     """
-    height, width = left.shape[:2]
+    width, height, count, _ = left.shape
+    pairs = count * right.shape[2]
     rows = _waves(shifts, shape[0], height).to(left.dtype).to(left.device)
     columns = _waves(shifts, shape[1], width).to(left.dtype).to(left.device)
-    pairs = left.shape[2] * right.shape[2]
-    step = max(1, PRODUCTS // (pairs * width))
-    across = left.new_zeros((len(shifts), width * pairs))
-    for start in range(0, height, step):
+    total = left.new_zeros((len(shifts), len(shifts) * pairs))
+    step = max(1, PRODUCTS // (pairs * height))
+    for start in range(0, width, step):
         span = slice(start, start + step)
         cross = left[span] @ right[span].mT
-        across += rows[:, span] @ cross.reshape(-1, width * pairs)
-    values = columns @ across.reshape(len(shifts), width, pairs)
-    return values.reshape(len(shifts), len(shifts), left.shape[2], right.shape[2])
+        across = rows @ cross.reshape(-1, height, pairs)
+        total += columns[:, span] @ across.reshape(-1, len(shifts) * pairs)
+    return total.reshape(len(shifts), len(shifts), count, right.shape[2])
 
 
 def _waves(shifts: NDArray[np.int64], size: int, frequencies: int) -> Tensor:
