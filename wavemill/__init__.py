@@ -1,6 +1,7 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
 from wavemill.atomic_harmonics import AtomicHarmonics
+from wavemill.atomic_kernel import AtomicKernel
 from wavemill.errors import (
     InvalidParameter,
     NotFitted,
@@ -20,6 +21,7 @@ from wavemill.maxent import Gaussian, Microcanonical
 from wavemill.molecules import Molecules, solid_harmonics
 from wavemill.pairs import MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.regression import Composition, Multilinear, Ridge
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
@@ -27,6 +29,7 @@ from wavemill.specs import (
     GaussianSpec,
     MicrocanonicalSpec,
     PhaseHarmonicsSpec,
+    RegressionSpec,
     ScatteringSpec,
     SimulationSpec,
     Spec,
@@ -45,6 +48,8 @@ from wavemill.wavelets import WaveletTransform, littlewood_paley
 __all__ = [
     "AtomicHarmonics",
     "AtomicHarmonicsSpec",
+    "AtomicKernel",
+    "Composition",
     "Gaussian",
     "GaussianSpec",
     "InvalidParameter",
@@ -53,11 +58,14 @@ __all__ = [
     "Molecules",
     "MomentTable",
     "Moments",
+    "Multilinear",
     "NavierStokes2D",
     "NotFitted",
     "PhaseHarmonicCovariance",
     "PhaseHarmonicsSpec",
     "PowerSpectrum",
+    "RegressionSpec",
+    "Ridge",
     "Scattering2D",
     "ScatteringSpec",
     "ShapeMismatch",

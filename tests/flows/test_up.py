@@ -125,7 +125,7 @@ def test_every_flow_is_deployed_with_a_schedule_and_a_limit(
     del run
     made = {entry["name"]: entry for entry in ask(service[0], "deployments/filter")}
     flows = {entry["entrypoint"].split(".")[1] for entry in made.values()}
-    assert flows == {"turbulence", "ingest", "features", "fit", "demo"}
+    assert flows == {"turbulence", "ingest", "features", "fit", "molecules", "demo"}
     for entry in made.values():
         assert entry["global_concurrency_limit"]["limit"] == 1
         assert entry["schedules"][0]["schedule"]["timezone"] == "UTC"
