@@ -7,6 +7,7 @@ import importlib
 
 NAMES = {
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
+    "molecules": "learning curves of atomisation energies, in pieces",
     "pipeline": "features through the whole pipeline, against the bare transform",
     "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",
     "scattering2d": "the scattering transform against kymatio, in one process",

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from flows.features import features
     from flows.fit import fit
     from flows.ingest import ingest
+    from flows.molecules import molecules
     from flows.turbulence import turbulence
 
-__all__ = ["compare_models", "evaluate", "features", "fit", "ingest", "turbulence"]
+__all__ = ["compare_models", "evaluate", "features", "fit", "ingest", "molecules", "turbulence"]
 
 
 class _Flows(ModuleType):

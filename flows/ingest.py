@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store
+from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store, opaque
 from flows.session import session
 from tasks import steps
 from tasks.fields import IngestOptions
@@ -23,5 +23,6 @@ def ingest(
     options = options or IngestOptions()
     with session(store, cluster) as run:
         plan, discovery = steps.plan_ingest(run.url, dataset, sources, options)
-        parts = steps.ingest_parts(run.url, run.address(), plan, options) if plan.fresh else []
-        return steps.publish_dataset(run.url, dataset, plan, parts, discovery, options)
+        work, found = opaque(plan), opaque(discovery)
+        parts = steps.ingest_parts(run.url, run.address(), work, options) if plan.fresh else []
+        return steps.publish_dataset(run.url, dataset, work, opaque(parts), found, options)

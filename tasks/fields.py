@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -109,7 +109,7 @@ class IngestOptions:
         """
         frames = read_frames(unit, payload, self.reading())
         refused = [(label, bad.reason, bad.message) for label, bad in frames.refused]
-        good: list[tuple[str, Any, dict[str, Any]]] = []
+        good: list[tuple[str, Any, Mapping[str, Any]]] = []
         for frame in frames:
             try:
                 good.append((frame.index, as_stored(frame, schema, self), {}))

@@ -124,10 +124,10 @@ class MoleculeOptions:
         ids = listed_ids(self.exclude)
         listed = samples["sample_id"].map(lambda sample: is_listed(str(sample), ids)).astype(bool)
         kept = samples[~listed].reset_index(drop=True)
-        table, units = self._table(kept)
+        table, given = self._table(kept)
         kept, lacking = _joined(kept, table)
         kept, made = self._atomised(kept)
-        units = {**_units(kept), **units, **made}
+        units = {**_units(kept), **given, **made}
         properties = tuple((name, units[name]) for name in map(str, kept) if name in units)
         return kept, lacking, replace(schema, properties=properties)
 
@@ -136,7 +136,9 @@ class MoleculeOptions:
         table, _ = self._table(samples)
         if table is None:
             return None
-        made, derived = self._atomised(samples.assign(**{c: table[c].to_numpy() for c in table}))
+        made, derived = self._atomised(
+            samples.assign(**{str(c): table[c].to_numpy() for c in table})
+        )
         fresh = made[["sample_id", *dict.fromkeys([*table, *derived])]]
         return None if samples.reindex(columns=list(fresh)).equals(fresh) else fresh
 
@@ -214,7 +216,7 @@ def _joined(samples: pd.DataFrame, table: pd.DataFrame | None) -> tuple[pd.DataF
         return samples, samples[:0].assign(reason="", message="")
     lacking = table.isna().any(axis=1).to_numpy()
     message = "the table has no value for it: complete --table, or leave it out with --exclude"
-    together = samples.assign(**{name: table[name].to_numpy() for name in table})
+    together = samples.assign(**{str(name): table[name].to_numpy() for name in table})
     bad = together[lacking].assign(reason="target", message=message)
     return together[~lacking].reset_index(drop=True), bad
 

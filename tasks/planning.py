@@ -29,10 +29,25 @@ __all__ = ["IngestOptions", "Input", "Options", "Plan", "identity", "place", "pl
 class Options(Protocol):
     """How sources become samples: what differs between kinds of data."""
 
-    part_size: int
-    strict: bool
-    mirror: bool
-    rehash: bool
+    @property
+    def part_size(self) -> int:
+        """Bytes of inputs in a part."""
+        ...
+
+    @property
+    def strict(self) -> bool:
+        """Whether the first bad input is a failure."""
+        ...
+
+    @property
+    def mirror(self) -> bool:
+        """Whether samples whose source is gone are withdrawn."""
+        ...
+
+    @property
+    def rehash(self) -> bool:
+        """Whether known inputs are read again."""
+        ...
 
     def find(self, places: Sequence[str]) -> Discovery:
         """Find the files that samples are read from."""

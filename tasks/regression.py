@@ -18,7 +18,7 @@ from storage import Artifact, BadInput, Dataset, FeatureFrame, InvalidRequest, N
 from storage.documents import Document
 from storage.keys import canonical, derivation_key, digest
 from storage.molecules import Atoms
-from storage.readers.molecules import read_molecules
+from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import molecule_figures as figures
 from tasks.fit import FitOutcome, FitRequest
@@ -351,7 +351,8 @@ def _from_files(source: str) -> tuple[pd.DataFrame, Atoms]:
     BadInput
         If a file cannot be read.
     """
-    names, molecules = [], []
+    names: list[str] = []
+    molecules: list[Molecule] = []
     for unit, payload in read_units(MoleculeOptions().find([source])):
         if isinstance(payload, BadInput):
             raise payload

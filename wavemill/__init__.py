@@ -1,6 +1,7 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
 from wavemill.atomic_harmonics import AtomicHarmonics
+from wavemill.atomic_kernel import AtomicKernel
 from wavemill.errors import (
     DivergentModel,
     InvalidParameter,
@@ -29,6 +30,7 @@ from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.molecules import Molecules, solid_harmonics
 from wavemill.pairs import MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.regression import Composition, Multilinear, Ridge
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
@@ -38,6 +40,7 @@ from wavemill.specs import (
     GaussianSpec,
     MicrocanonicalSpec,
     PhaseHarmonicsSpec,
+    RegressionSpec,
     ScatteringSpec,
     SimulationSpec,
     Spec,
@@ -56,6 +59,8 @@ from wavemill.wavelets import WaveletTransform, littlewood_paley
 __all__ = [
     "AtomicHarmonics",
     "AtomicHarmonicsSpec",
+    "AtomicKernel",
+    "Composition",
     "DivergentModel",
     "Energy",
     "EnergySpec",
@@ -70,12 +75,15 @@ __all__ = [
     "Molecules",
     "MomentTable",
     "Moments",
+    "Multilinear",
     "NavierStokes2D",
     "NotFitted",
     "PhaseHarmonicCovariance",
     "PhaseHarmonicsSpec",
     "Portrait",
     "PowerSpectrum",
+    "RegressionSpec",
+    "Ridge",
     "Scattering2D",
     "ScatteringSpec",
     "ShapeMismatch",

@@ -2,7 +2,7 @@
 
 Two atoms of one element are compared by the normalised polynomial kernel of their invariants,
 
-    k(a, b) = (<p_a, p_b> / |p_a| |p_b|)^zeta,
+    k(a, b) = ((1 + <p_a, p_b> / |p_a| |p_b|) / 2)^zeta,
 
 two molecules by the sum over all pairs of their atoms, so that what is learnt is a sum over atoms,
 
@@ -27,6 +27,7 @@ from wavemill.molecules import Molecules
 from wavemill.regression import Composition, Progress, learnt, penalised
 
 ALPHAS = tuple(10.0**power for power in range(-11, -4))
+NOISE = 1e-12  # of the mean square of K's columns: about the rounding of sums of single precision
 FEWEST = 32  # landmarks of the rarest element, if it has so many atoms
 TOGETHER = 128  # molecules of a batch
 
@@ -67,18 +68,13 @@ class AtomicKernel:
         counts = self.counts(molecules)
         self.composition_ = Composition(counts.shape[1]).fit(counts, y)
         rest = y.double() - self.composition_.predict(counts)
-        held = max(1, len(molecules) // 10)
-        learning = Sums(self.size)
-        validating: list[Tensor] = []
-        for rows, kernel in self.kernels(molecules):
-            if rows.stop <= len(molecules) - held:
-                learning.add(kernel, rest[rows])
-            else:
-                validating.append(kernel)
+        learning, count = Sums(self.size), len(molecules) - max(1, len(molecules) // 10)
+        for rows, kernel in self.kernels(molecules[:count]):
+            learning.add(kernel, rest[rows])
             if progress is not None:
                 progress(rows.stop, len(molecules), {})
-        part = torch.cat(validating)
-        self.solve(learning, part, rest[len(rest) - len(part) :])
+        validating = [kernel for _, kernel in self.kernels(molecules[count:])]
+        self.solve(learning, torch.cat(validating), rest[count:])
         return self
 
     def solve(self, learning: Sums, kernel: Tensor, rest: Tensor) -> None:
@@ -145,8 +141,8 @@ class AtomicKernel:
         return sums
 
     def _compared(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return k, never below 0, where a power that is no integer has no value."""
-        return (one @ other.T).clamp_(min=0).pow_(self.zeta)
+        """Return k of normalised invariants; rounding must not take its base below 0."""
+        return (one @ other.T).add_(1).clamp_(min=0).mul_(0.5).pow_(self.zeta)
 
     def among(self) -> Tensor:
         """Return the kernel among landmarks, ``(landmark, landmark)`` in float64."""
@@ -198,6 +194,9 @@ class Sums:
         self.count += len(rows)
 
     def weights(self, among: Tensor, alpha: float) -> Tensor:
-        """Return the minimum of ``|y - K w|^2 + alpha n w^T K_mm w``."""
+        """Return the minimum of ``|y - K w|^2 + alpha n w^T K_mm w``.
+
+        A little of ``|w|^2`` is added: single precision makes K uncertain, and w amplifies that.
+        """
         regular = self.gram + alpha * self.count * among
-        return penalised(regular, self.product, 1e-13 * float(regular.diagonal().mean()))
+        return penalised(regular, self.product, NOISE * float(regular.diagonal().mean()))

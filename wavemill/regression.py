@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
-ALPHAS = tuple(10.0**power for power in range(-10, 0))
+ALPHAS = tuple(10.0**power for power in range(-9, -2))
 BLOCK = 2048  # rows taken into double precision at a time
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -74,7 +74,7 @@ class Ridge:
         Parts of the cross-validation, each of consecutive samples: give them in random order.
     """
 
-    def __init__(self, counts: int, alpha: float | None = None, folds: int = 4) -> None:
+    def __init__(self, counts: int, alpha: float | None = None, folds: int = 3) -> None:
         self.counts, self.alpha, self.folds = counts, alpha, folds
 
     def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
@@ -262,10 +262,15 @@ def penalised(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
 
 
 def root_mean_square(x: Tensor) -> Tensor:
-    """Return the root mean square of each column in float64; 1 where a column is all 0."""
+    """Return the root mean square of each column in float64.
+
+    It is at least a hundredth of that of all columns, so that one hardly ever different from 0
+    is not blown up.
+    """
     total = sum((block.double().square().sum(0) for block, _ in blocks(x, x)), torch.tensor(0.0))
     scale = (total / max(len(x), 1)).sqrt()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+    least = 0.01 * float(scale.square().mean().sqrt())
+    return scale.clamp(min=least if least > 0 else 1.0)
 
 
 def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

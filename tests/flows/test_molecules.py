@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 import tomllib
@@ -13,10 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import features, ingest
+from flows import features, fit, ingest
+from flows import molecules as flow
 from storage import InvalidRequest, open_store
 from storage.verify import verify
+from tasks.fit import FitRequest
 from tasks.molecules import EXCLUDED, MoleculeOptions
+from tasks.regression import predict_to, split
+from wavemill.specs import RegressionSpec
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "molecules.toml").read_text())["case"]
 WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692"
@@ -300,3 +305,107 @@ def test_archives_are_read_without_unpacking(molecules: Path, store_url: str) ->
         archive.addfile(info, io.BytesIO(content))
     made = run(store_url, path)
     assert (made.samples, made.quarantined) == (1, {"archive": 1})
+
+
+@pytest.fixture
+def learnable(molecules: Path, store_url: str) -> tuple[str, Path]:
+    """A store with 120 molecules, their energies (of distances) and small features."""
+    for i in range(12, 120):
+        (molecules / f"m_{i:03d}.xyz").write_text(xyz(i, 3 + i % 4))
+    rows = []
+    for i in range(120):
+        steps = np.random.default_rng(i).uniform(0.9, 1.4, 3 + i % 4)
+        rows.append({"molecule_name": f"m_{i:03d}", "energy": float((0.1 * steps**2)[1:].sum())})
+    path = molecules.parent / "energies.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    run(store_url, molecules, table=str(path), target=("energy:hartree",))
+    features("set", "atomic-harmonics", store_url, None, {"J": 3, "L": 1}, "threads")
+    return store_url, molecules
+
+
+def learn(url: str, model: str, **parameters: Any) -> Any:
+    """Fit a regression of the energies on the harmonics."""
+    values = {"model": model, "test": 0.25, "landmarks": 60, "epochs": 3, **parameters}
+    return fit("regression", "set", url, values, None, None, 0, "cpu", "atomic-harmonics", "energy")
+
+
+@pytest.mark.parametrize("model", ["composition", "ridge", "multilinear", "kernel"])
+def test_a_regression_is_an_artifact_that_predicts_files_and_datasets(
+    model: str, learnable: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, folder = learnable
+    made = learn(url, model)
+    again = learn(url, model)
+    assert (made.written, again.written, again.key) == (True, False, made.key)
+    baseline = made.metrics["composition_mae"]
+    assert made.metrics["mae"] <= (1.0001 if model == "composition" else 0.5) * baseline
+    store = open_store(url)
+    artifact = store.artifact(f"regression/{made.key[:12]}")
+    assert "Learnt from 90 molecules" in artifact.read("card.md").decode()
+    assert {"figures/parity.png", "figures/errors.png"} <= set(artifact.files())
+    held = pd.read_csv(io.BytesIO(artifact.read("predictions.csv")))
+    learnt = set(json.loads(artifact.read("samples.json")))
+    assert (len(held), learnt & set(held["sample_id"])) == (30, set())
+    whole = predict_to(store, artifact.key, "set", tmp_path / "all.csv").set_index("sample_id")
+    one = held["sample_id"][0]
+    alone = predict_to(store, artifact.key, str(folder / f"{one}.xyz"), tmp_path / "one.parquet")
+    close = pytest.approx(
+        held["predicted"][0], abs=0.1
+    )  # single precision in other batches, amplified
+    assert whole.loc[one, "energy"] == close
+    assert alone["energy"].tolist() == [close]
+    assert alone["unit"].tolist() == ["kcal/mol"]
+
+
+def test_elements_never_learnt_from_are_flagged_not_predicted(
+    learnable: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, folder = learnable
+    made = learn(url, "ridge", alpha=1e-6)
+    (folder / "water.xyz").write_text(WATER)
+    rows = predict_to(open_store(url), made.key, str(folder), tmp_path / "p.csv")
+    strange = rows[rows["flag"] != ""]
+    assert strange["sample_id"].tolist() == ["water"]
+    assert strange["flag"].tolist() == ["elements never learnt from: [8]"]
+    assert strange["energy"].isna().all()
+    assert rows["energy"].notna().sum() == 120
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_archive(
+    learnable: tuple[str, Path],
+) -> None:
+    url, _ = learnable
+    frame = open_store(url).get_historical_features("set", "atomic-harmonics")
+    request = FitRequest("regression", target="energy")
+    spec = RegressionSpec(test=20, train=50)
+    dataset = open_store(url).dataset("set")
+    one = split(frame.samples, dataset, request, spec)
+    other = split(frame.samples[::-1], dataset, request, spec)
+    assert one.rows["sample_id"].tolist() == other.rows["sample_id"].tolist()
+    assert (one.train, one.test) == (slice(0, 50), slice(100, 120))
+    assert one.rows["sample_id"].tolist() != sorted(one.rows["sample_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"target": "nothing"}, "no column 'nothing'"), ({"view": None}, "needs --view and --target")],
+)
+def test_a_regression_that_cannot_be_is_refused(
+    change: dict[str, Any], message: str, learnable: tuple[str, Path]
+) -> None:
+    asked = {"view": "atomic-harmonics", "target": "energy", **change}
+    with pytest.raises(InvalidRequest, match=message):
+        fit("regression", "set", learnable[0], {}, None, None, 0, "cpu", **asked)
+
+
+def test_the_flow_does_all_of_it_and_a_second_run_only_what_is_new(
+    molecules: Path, store_url: str
+) -> None:
+    options = MoleculeOptions(table=table(molecules))
+    models = {"plain": {"model": "composition", "test": 0.25}}
+    arguments = ("set", [str(molecules)], "energy", store_url, options, {"J": 1, "L": 0}, models)
+    first = flow(*arguments, cluster="threads")
+    second = flow(*arguments, cluster="threads")
+    assert first["plain model"].written
+    assert not second["plain model"].written
+    assert (second["dataset"].version, second["atomic-harmonics"].version) == (1, 1)
