@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 
@@ -32,16 +34,27 @@ app = typer.Typer(
 )
 for _module in (compute, inspect, serve):
     _module.register(app)
+_interrupted, _to_the_end = threading.Event(), contextlib.ExitStack()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit 0 done, 1 failed with one line that says why, 2 usage, 130 stopped."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background
+        signal.signal(signal.SIGINT, _interrupt)
     sys.exit(run(arguments))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Let SIGTERM, as from a service manager, stop all that was started, as Ctrl-C does."""
+    """Stop all that was started: on Ctrl-C, and on SIGTERM as from a service manager.
+
+    Both reach the temporary Prefect server too, which ends; without this, Prefect would ask it for
+    minutes to note down that the run has crashed.
+    """
+    _interrupted.set()
+    if (settings := sys.modules.get("prefect.settings")) is not None:
+        no_retries = {settings.PREFECT_CLIENT_MAX_RETRIES: 0}
+        _to_the_end.enter_context(settings.temporary_settings(no_retries))
     raise KeyboardInterrupt
 
 
@@ -53,7 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped", 130)
     except Exception as error:
-        return _status(error)
+        return _fail("stopped", 130) if _interrupted.is_set() else _status(error)
 
 
 def _status(error: Exception) -> int:
