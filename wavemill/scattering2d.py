@@ -42,7 +42,7 @@ from wavemill.operators import FieldOperator
 Nonlinearity = Literal["modulus", "rectifier", "fully-rectified"]
 Padding = Literal["reflect", "periodic"]
 COLUMNS = ("order", "j1", "l1", "alpha1", "j2", "l2", "alpha2")
-_CACHED = 4 << 20  # bytes of one array on a CPU that still stay in its caches
+_CACHED = 3 << 20  # bytes of one array on a CPU that still stay in its caches
 _LAUNCHED = 1 << 30  # bytes of one array on other devices, which want few large kernels
 
 
