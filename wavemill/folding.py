@@ -168,21 +168,22 @@ class _Modulus(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
-        ctx.save_for_forward(*inputs, output)
+        ctx.save_for_backward(*inputs)  # not |z|, which is soon found again
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        z, size = ctx.saved_tensors
+        (z,) = ctx.saved_tensors
+        size: Tensor = _Modulus.apply(z)  # type: ignore[no-untyped-call]
         largest = torch.finfo(size.dtype).max  # reached only where z is rounding, or 0
         slope: Tensor = z * (gradients[0] / size).clamp(-largest, largest)
         return slope
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        z, size = ctx.saved_tensors
+        (z,) = ctx.saved_tensors
         product = torch.view_as_real(z) * torch.view_as_real(tangent)
-        along: Tensor = product.sum(-1) / size
+        along: Tensor = product.sum(-1) / _Modulus.apply(z)  # type: ignore[no-untyped-call]
         return along
 
 
