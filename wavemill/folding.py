@@ -33,16 +33,17 @@ class FoldedBank(nn.Module):
     factor
         Step f of the sampling.
     dtype
-        Real precision. Blocks below its rounding of 1, over f^2, are left out.
+        Real precision. Blocks below its rounding of 1 are left out.
     """
 
     def __init__(self, psi: Tensor, factor: int, dtype: torch.dtype) -> None:
         super().__init__()
-        blocks = _blocks(psi / factor**2, factor)
-        reached = blocks.abs().amax((-2, -1)) > torch.finfo(dtype).eps / factor**2
+        blocks = _blocks(psi, factor)
+        largest = torch.maximum(blocks.amax((-2, -1)), -blocks.amin((-2, -1)))
+        reached = largest > torch.finfo(dtype).eps
         self.count, self.places = len(psi), _places(reached)
         for index, (y, x, first, last) in enumerate(self.places):
-            values = blocks[first:last, y, x].to(dtype).repeat_interleave(2, -1)
+            values = (blocks[first:last, y, x] / factor**2).to(dtype).repeat_interleave(2, -1)
             self.register_buffer(f"_{index}", values, False)
 
     def forward(self, x_hat: Tensor) -> Tensor:
@@ -167,21 +168,22 @@ class _Modulus(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
-        ctx.save_for_forward(*inputs, output)
+        ctx.save_for_backward(*inputs)  # not |z|, which is soon found again
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        z, size = ctx.saved_tensors
+        (z,) = ctx.saved_tensors
+        size: Tensor = _Modulus.apply(z)  # type: ignore[no-untyped-call]
         largest = torch.finfo(size.dtype).max  # reached only where z is rounding, or 0
         slope: Tensor = z * (gradients[0] / size).clamp(-largest, largest)
         return slope
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        z, size = ctx.saved_tensors
+        (z,) = ctx.saved_tensors
         product = torch.view_as_real(z) * torch.view_as_real(tangent)
-        along: Tensor = product.sum(-1) / size
+        along: Tensor = product.sum(-1) / _Modulus.apply(z)  # type: ignore[no-untyped-call]
         return along
 
 

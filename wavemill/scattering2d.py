@@ -42,7 +42,7 @@ from wavemill.operators import FieldOperator
 Nonlinearity = Literal["modulus", "rectifier", "fully-rectified"]
 Padding = Literal["reflect", "periodic"]
 COLUMNS = ("order", "j1", "l1", "alpha1", "j2", "l2", "alpha2")
-_CACHED = 4 << 20  # bytes of one array on a CPU that still stay in its caches
+_CACHED = 3 << 20  # bytes of one array on a CPU that still stay in its caches
 _LAUNCHED = 1 << 30  # bytes of one array on other devices, which want few large kernels
 
 
@@ -174,14 +174,24 @@ class Scattering2D(FieldOperator):
         if self.max_order:
             spectra = _spectrum(padded)
             for j1 in range(self.J):
-                waves = torch.fft.ifft2(self._bank(0, j1)(spectra))
-                fields = _nonlinear(waves, self.phases[0])
-                orders[1].append(self._pooled(fields, j1).flatten(1, -3))
-                if self.max_order == 2 and j1 < self.J - 1:
-                    if self.nonlinearity == "rectifier":
-                        fields = modulus(waves, overwrite=True)
-                    orders[2].append(self._second_order(fields, j1))
+                bands = self._bank(0, j1)(spectra)
+                for part in torch.split(bands, self._most(bands[:, 0].numel()), dim=1):
+                    first, second = self._first_order(part, j1)
+                    orders[1].append(first)
+                    orders[2].extend(second)
         return torch.cat([block for blocks in orders for block in blocks], dim=1)
+
+    def _first_order(self, bands: Tensor, j1: int) -> tuple[Tensor, list[Tensor]]:
+        """Return coefficients of some angles, and those that follow them at order 2."""
+        waves = torch.fft.ifft2(bands)
+        fields = _nonlinear(waves, self.phases[0])
+        first = self._pooled(fields, j1).flatten(1, -3)
+        if self.max_order < 2 or j1 == self.J - 1:
+            return first, []
+        if self.nonlinearity == "rectifier":
+            fields = modulus(waves, overwrite=True)
+        del waves
+        return first, [self._second_order(fields, j1)]
 
     def _second_order(self, fields: Tensor, j1: int) -> Tensor:
         """Return ``(batch, coefficient, y', x')`` of the scales j2 > j1 of first-order fields."""

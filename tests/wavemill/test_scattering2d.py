@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.measure import peak_allocation
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import morlet
 from wavemill.harmonics import inverse_rectifier
@@ -438,19 +439,3 @@ def test_memory_is_within_the_projection(nonlinearity: str, average: bool, gradi
     run = (lambda: torch.autograd.grad(op(x).sum(), x)) if gradient else (lambda: op(x))
     peak = peak_allocation(run)
     assert 0.5 * op.memory(4, gradient) < peak <= op.memory(4, gradient)
-
-
-def peak_allocation(call) -> int:
-    """Return the largest sum of live tensors while ``call`` runs, beyond those before it."""
-    call()
-    with torch.profiler.profile(
-        profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]
-    ) as profile:
-        kept = call()
-    assert kept is not None
-    live = peak = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return peak
