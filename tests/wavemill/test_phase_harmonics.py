@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from wavemill.filters import bump_steerable
 from wavemill.pairs import LOW_PASS, ROW, MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 
+PROBE = Path(__file__).with_name("covariance_memory_probe.py")
 EXACT = 1e-12  # float64, relative to channels of unit variance
 
 
@@ -254,6 +257,16 @@ def test_batches_and_single_fields_agree() -> None:
 def test_a_pickled_operator_computes_the_same() -> None:
     op, x = operator(), field(32, 32)
     torch.testing.assert_close(pickle.loads(pickle.dumps(op))(x), op(x), rtol=0, atol=0)  # noqa: S301
+
+
+@pytest.mark.parametrize("moments", ["C", "pywph"])
+def test_memory_stays_within_what_is_said(moments: str) -> None:
+    """At 384^2, in a process of its own: a channel is 1.2 MB, so what Python adds is small."""
+    command = [sys.executable, str(PROBE), "384", moments]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    forward, gradient, may_forward, may_gradient = map(int, told.split())
+    assert forward <= may_forward
+    assert gradient <= may_gradient < 2**29
 
 
 def test_what_does_not_fit_is_refused() -> None:
