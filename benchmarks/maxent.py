@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def alone(work: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return what ``work`` returns in a new process, which may have children, as pywph needs."""
+    """Return what ``work`` returns in a new process, which may have children, as pywph does."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, name).result()
 
