@@ -1,15 +1,6 @@
 """Tables of the moments that phase-harmonic models hold: enumerated once, here.
 
-A row (j1, l1, k1, j2, l2, k2, shift) stands for the covariance
-
-    mean over u of a(u + shift) conj b(u) ,  a = [x * psi_{j1,l1}]^k1 ,  b = [x * psi_{j2,l2}]^k2 ,
-
-of a periodic real field x, each side centred. Angle indices l = 0..2L-1 cover the circle; l = -1 is
-a low pass phi of scale index j, whose response y is real: [y]^k is y for odd k, |y| for even k.
-
-For real x, ``x * psi_{j,l+L}`` is the conjugate of ``x * psi_{j,l}``, [z]^-k that of [z]^k, and
-swapping the sides of a covariance conjugates it at the opposite shift. :func:`canonical` brings a
-row to the one form that all its mirror images share; model tables hold each form once.
+What a row is, and which rows are mirror images of each other, is in :mod:`wavemill.mirrors`.
 
 Sources: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
 (2021); Allys et al., *New interpretable statistics for large-scale structure analysis and
@@ -20,96 +11,35 @@ its code pywph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wavemill.errors import InvalidParameter
 from wavemill.filters.bump_steerable import CENTRE, low_pass_width
+from wavemill.mirrors import INDICES, LOW_PASS, ROW, Canonical, MomentTable, Rows, canonical
 
-LOW_PASS = -1  # the "angle" of a low pass
-INDICES = ("j1", "l1", "k1", "j2", "l2", "k2", "shift_y", "shift_x")
-ROW = np.dtype([(name, np.int64) for name in INDICES] + [("class", "U16")])
-SETS = ("A0", "A", "B", "C", "C+L", "pywph")
+__all__ = [
+    "INDICES",
+    "LOW_PASS",
+    "ROW",
+    "SETS",
+    "Canonical",
+    "MomentTable",
+    "Rows",
+    "canonical",
+    "model",
+    "nominal_count",
+    "pywph_classes",
+]
 
-Rows = NDArray[np.void]
+SETS = ("A0", "A", "B", "C", "C+L", "D", "pywph")
+_NEIGHBOURS = ((0, 0), (0, 1), (0, 2), (1, 2))  # harmonics (k1, k2) of scales j, j + 1
+
 Row = tuple[int, int, int, int, int, int, int, int, str]
 Shift = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class MomentTable:
-    """Moments of fields on one grid.
-
-    Parameters
-    ----------
-    shape
-        Grid ``(y, x)``, periodic.
-    J, L
-        Scales and angles in a half turn of the bump steerable wavelets.
-    rows
-        Structured array of dtype ``ROW``, any order, repeats allowed.
-    low_pass
-        Width in samples of each low pass, by its scale index j.
-    """
-
-    shape: tuple[int, int]
-    J: int
-    L: int
-    rows: Rows
-    low_pass: Mapping[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse rows that name no filter."""
-        for side in "12":
-            j, angle = self.rows["j" + side], self.rows["l" + side]
-            wavelet = (j >= 0) & (j < self.J) & (angle >= 0) & (angle < 2 * self.L)
-            low_pass = (angle == LOW_PASS) & np.isin(j, list(self.low_pass))
-            bad = self.rows[~(wavelet | low_pass)]
-            if len(bad):
-                raise InvalidParameter(
-                    f"the moment {bad[0]} names no filter of J={self.J}, L={self.L} "
-                    f"and low passes {sorted(self.low_pass)}"
-                )
-
-    @property
-    def real_count(self) -> int:
-        """Number of real moments: complex ones count twice."""
-        return int(2 * len(self.rows) - canonical(self).real.sum())
-
-
-@dataclass(frozen=True)
-class Canonical:
-    """Rows in canonical form: the distinct ones, and how each given row is one of them.
-
-    Given row i equals ``distinct[index[i]]``, conjugated where ``conjugate[i]``; its imaginary part
-    vanishes by symmetry where ``real[i]``.
-    """
-
-    distinct: Rows
-    index: NDArray[np.int64]
-    conjugate: NDArray[np.bool_]
-    real: NDArray[np.bool_]
-
-
-def canonical(table: MomentTable) -> Canonical:
-    """Bring every row to the form that its mirror images share, 0 <= l < L and k1 >= 0."""
-    columns = np.stack([table.rows[name] for name in INDICES], axis=1)
-    folded = _fold(columns, table.L)
-    first, flip = _orient(folded, table.shape)
-    second, swap_flip = _orient(_swap(folded), table.shape)
-    swap = _lexicographically_less(_sort_key(second), _sort_key(first))
-    chosen = np.where(swap[:, None], second, first)
-    distinct, index = np.unique(chosen, axis=0, return_inverse=True)
-    return Canonical(
-        distinct=_structured(distinct),
-        index=index.reshape(-1).astype(np.int64),
-        conjugate=np.where(swap, ~swap_flip, flip),
-        real=_is_real(first, second, flip == swap_flip, table.shape),
-    )
 
 
 def model(
@@ -124,7 +54,8 @@ def model(
         moduli with lags, and pairs of angles at one scale in (k1, k2) = (1, 0), (1, 1), (0, 0).
         ``C``: adds pairs of neighbouring scales in (0, 0), (0, 1), (0, 2), (1, 2).
         ``C+L``: adds low passes phi_1 to phi_J in (0, 0), (0, 1), (1, 1), for the distribution of
-        values. ``pywph``: classes S11, S00, S01, C01, Cphase and L (:func:`pywph_classes`).
+        values. ``D``: no shifts, the pairs of C at every distance of angles, averaged over
+        directions. ``pywph``: classes S11, S00, S01, C01, Cphase and L (:func:`pywph_classes`).
     shape, J, L
         Grid ``(y, x)``, scales, and angles in a half turn.
     lags
@@ -135,8 +66,8 @@ def model(
     Returns
     -------
     MomentTable
-        For a grid of 256^2 with J = 5, L = 8, lags = 2: 41, 1,013, 2,473 and 4,329 real moments
-        for A0, A, B, C. (Counted with their mirror images and zeros, B has 6,895, C 10,927.)
+        For a grid of 256^2 with J = 5, L = 8, lags = 2: 41, 1,013, 2,473, 4,329 and 266 real
+        moments for A0, A, B, C, D; :func:`nominal_count` counts mirror images and zeros too.
 
     Raises
     ------
@@ -146,11 +77,40 @@ def model(
     _check(name, shape, J, L, lags)
     if name == "pywph":
         return pywph_classes(shape, J, L, lags)
+    widths = {j: low_pass_width(j) for j in range(1, J + 1)}
+    if name == "D":
+        rows = list(_isotropic(J, L))
+        return MomentTable(shape, J, L, np.array(rows, dtype=ROW), widths, run=L)
     reach = L // 2 if angles is None else angles
     rows = list(_zhang_mallat(name, J, L, 0 if name == "A0" else lags, reach))
-    widths = {j: low_pass_width(j) for j in range(1, J + 1)}
     table = MomentTable(shape, J, L, np.array(rows, dtype=ROW), widths)
     return _once(table)
+
+
+def nominal_count(name: str, J: int, L: int, lags: int = 2) -> int:
+    """Return how many real numbers a model of Zhang and Mallat is said to hold.
+
+    Over all 2L angles, complex covariances counted twice, mirror images and zeros included; a
+    covariance that is in two classes once. D: real and imaginary parts over angular frequencies.
+
+    Raises
+    ------
+    InvalidParameter
+        If the name is not one of A0, A, B, C, D.
+    """
+    bands, shifts, near = 2 * L * J, len(_half_plane(lags)) + lags, 2 * (L // 2) + 1
+    second = bands * (1 + 2 * shifts) + 1 + shifts
+    angular = bands * ((near - 1) * 2 + near * (2 + 1))
+    counts = {
+        "A0": bands + 1,
+        "A": second,
+        "B": second + bands * shifts + angular,
+        "C": second + bands * shifts + angular + 2 * L * (J - 1) * near * (1 + 2 + 2 + 2),
+        "D": 2 * L * (J * (1 + 1 + 2) + (J - 1) * (1 + 2 + 2 + 2)) + 1,
+    }
+    if name not in counts:
+        raise InvalidParameter(f"no nominal count of {name!r}; choose one of {', '.join(counts)}")
+    return counts[name]
 
 
 def pywph_classes(
@@ -219,7 +179,7 @@ def _zhang_mallat(name: str, J: int, L: int, lags: int, reach: int) -> Iterator[
         if name in ("B", "C", "C+L"):
             yield from _angular(j, j, L, reach, ((1, 0), (1, 1), (0, 0)))
         if name in ("C", "C+L") and j + 1 < J:
-            yield from _angular(j, j + 1, L, reach, ((0, 0), (0, 1), (0, 2), (1, 2)))
+            yield from _angular(j, j + 1, L, reach, _NEIGHBOURS)
     for ny, nx in shifts:
         yield (J, LOW_PASS, 1, J, LOW_PASS, 1, ny << (J - 1), nx << (J - 1), "L11")
     if name == "C+L":
@@ -236,6 +196,23 @@ def _angular(
 ) -> Iterator[Row]:
     for (k1, k2), q, step in product(harmonics, range(L), range(-reach, reach + 1)):
         yield (j1, q, k1, j2, (q + step) % (2 * L), k2, 0, 0, f"C{k1}{k2}")
+
+
+def _isotropic(J: int, L: int) -> Iterator[Row]:
+    """Yield D: for each pair of scales and harmonics and each distance of angles, all directions.
+
+    Of distances that give equal means for real x only the first: k = 0 does not tell d from
+    d + L, nor same sides d from -d; opposite wavelets share no frequency.
+    """
+    for j in range(J):
+        kinds = [(j, 0, 0, L // 2 + 1), (j, 1, 1, L), (j, 0, 1, L)]
+        if j + 1 < J:
+            kinds += [(j + 1, k1, k2, 2 * L if k1 else L) for k1, k2 in _NEIGHBOURS]
+        for j2, k1, k2, distances in kinds:
+            for distance, q in product(range(distances), range(L)):
+                yield (j, q, k1, j2, (q + distance) % (2 * L), k2, 0, 0, f"D{k1}{k2}")
+    for _ in range(L):
+        yield (J, LOW_PASS, 1, J, LOW_PASS, 1, 0, 0, "L11")
 
 
 @dataclass(frozen=True)
@@ -285,76 +262,3 @@ def _once(table: MomentTable) -> MomentTable:
     rows = form.distinct[form.index[kept]]
     rows["class"] = table.rows["class"][kept]
     return MomentTable(table.shape, table.J, table.L, rows, table.low_pass)
-
-
-def _fold(columns: NDArray[np.int64], L: int) -> NDArray[np.int64]:
-    """Bring angles to 0..L-1, flipping the sign of k; low passes to k = 0 or 1."""
-    folded = columns.copy()
-    for angle, k in ((1, 2), (4, 5)):
-        low_pass = columns[:, angle] == LOW_PASS
-        folded[:, angle] = np.where(low_pass, LOW_PASS, columns[:, angle] % L)
-        turned = np.where(columns[:, angle] >= L, -columns[:, k], columns[:, k])
-        folded[:, k] = np.where(low_pass, columns[:, k] % 2, turned)
-    return folded
-
-
-def _swap(columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Exchange the sides, which conjugates at the opposite shift."""
-    swapped = columns[:, [3, 4, 5, 0, 1, 2, 6, 7]]
-    swapped[:, 6:] *= -1
-    return swapped
-
-
-def _orient(
-    columns: NDArray[np.int64], shape: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Make the first non-zero k of a wavelet positive, by conjugation; shifts nearest to 0."""
-    k1 = np.where(columns[:, 1] == LOW_PASS, 0, columns[:, 2])
-    k2 = np.where(columns[:, 4] == LOW_PASS, 0, columns[:, 5])
-    flip = (k1 < 0) | ((k1 == 0) & (k2 < 0))
-    oriented = columns.copy()
-    oriented[:, 2] = np.where(flip & (columns[:, 1] != LOW_PASS), -columns[:, 2], columns[:, 2])
-    oriented[:, 5] = np.where(flip & (columns[:, 4] != LOW_PASS), -columns[:, 5], columns[:, 5])
-    for axis, size in ((6, shape[0]), (7, shape[1])):
-        wrapped = columns[:, axis] % size
-        oriented[:, axis] = np.where(wrapped > size // 2, wrapped - size, wrapped)
-    return oriented, flip
-
-
-def _sort_key(columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Order sides by scale, harmonic, angle: moduli first, so that few kinds of pairs remain."""
-    j1, l1, k1 = columns[:, 0], columns[:, 1], columns[:, 2]
-    return np.column_stack([j1, np.abs(k1), l1, columns[:, [3, 5, 4, 2, 6, 7]]])
-
-
-def _lexicographically_less(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
-    differs = a != b
-    first = differs.argmax(axis=1)
-    row = np.arange(len(a))
-    return np.asarray(differs.any(axis=1) & (a[row, first] < b[row, first]))
-
-
-def _is_real(
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    same_parity: NDArray[np.bool_],
-    shape: tuple[int, int],
-) -> NDArray[np.bool_]:
-    """Tell which covariances equal their own conjugate.
-
-    Both sides real; or a row whose mirror image is itself, conjugated; or both sides linear in x
-    at a shift that is its own opposite, since the filters' transforms are real.
-    """
-    l1, k1, l2, k2 = (first[:, column] for column in (1, 2, 4, 5))
-    real_sides = ((l1 == LOW_PASS) | (k1 == 0)) & ((l2 == LOW_PASS) | (k2 == 0))
-    itself = (first == second).all(axis=1) & same_parity
-    linear = (np.abs(k1) == 1) & (np.abs(k2) == 1)
-    symmetric = (2 * first[:, 6:] % np.array(shape) == 0).all(axis=1)
-    return np.asarray(real_sides | itself | (linear & symmetric))
-
-
-def _structured(columns: NDArray[np.int64]) -> Rows:
-    rows = np.zeros(len(columns), dtype=ROW)
-    for position, name in enumerate(INDICES):
-        rows[name] = columns[:, position]
-    return rows

@@ -26,8 +26,8 @@ from torch.autograd.function import once_differentiable
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.groups import angles_by_group, groups, spans
-from wavemill.pairs import INDICES, Canonical, MomentTable, Rows, canonical, model
-from wavemill.schedule import Schedule
+from wavemill.pairs import INDICES, Canonical, MomentTable, canonical, model
+from wavemill.schedule import Pull, Schedule
 from wavemill.shifts import keep_buffer
 
 
@@ -98,7 +98,7 @@ class PhaseHarmonicCovariance(nn.Module):
             )
         self.table, self.shape, self.dtype = table, shape, dtype
         form = canonical(table)
-        self.coefficients, parts = _coefficient_table(table.rows, form.real)
+        self.coefficients, parts = _coefficient_table(table, form.real)
         self._angles = angles_by_group(form.distinct)
         self._channels = spans(self._angles)
         self.schedule = Schedule(table, form.distinct, self._angles, dtype)
@@ -171,22 +171,12 @@ class PhaseHarmonicCovariance(nn.Module):
         fields = self._checked(x)
         statistics = moments.statistics
         scale = self._scale(statistics)
-        count, total = (
-            torch.zeros(scale.numel() * 2, dtype=self.dtype, device=x.device).index_add_(
-                0, self._index, values
-            )
-            for values in (torch.ones_like(self._sign), self._sign * moments.values)
-        )
-        factor = 2 * count.view(-1, 2) / scale[:, None] ** 2
-        offset = 2 * total.view(-1, 2) / scale[:, None]
-
-        def pull(rows: slice, c: Tensor) -> Tensor:
-            parts = torch.view_as_real(c.resolve_conj())
-            return torch.view_as_complex(parts * factor[rows] - offset[rows])
-
+        pull = self._residuals(moments, scale)
         with torch.no_grad():
             results, gradients = [], []
             for chunk in torch.split(fields, self._chunk(x.device)):
+                if self.table.run > 1:
+                    pull = self._known_residuals(chunk, moments, scale)
                 result, gradient = self.schedule.evaluate(chunk, statistics.mean, pull)
                 assert gradient is not None
                 results.append(result)
@@ -214,6 +204,33 @@ class PhaseHarmonicCovariance(nn.Module):
             // 8
         )
 
+    def _residuals(self, moments: Moments, scale: Tensor) -> Pull:
+        """Return the gradient of the loss by each result, known as soon as the result is."""
+        count = torch.zeros(2 * len(scale), dtype=self.dtype, device=scale.device)
+        count.index_add_(0, self._index.flatten(), torch.ones_like(self._sign).flatten())
+        factor = 2 * count.view(-1, 2) / scale[:, None] ** 2
+        offset = 2 * self._spread(moments.values[None])[0] / scale[:, None]
+
+        def pull(rows: slice, c: Tensor) -> Tensor:
+            parts = torch.view_as_real(c.resolve_conj())
+            return torch.view_as_complex(parts * factor[rows] - offset[rows])
+
+        return pull
+
+    def _known_residuals(self, fields: Tensor, moments: Moments, scale: Tensor) -> Pull:
+        """Return the same where a moment is a mean of results, from a pass of its own."""
+        results = self.schedule.evaluate(fields, moments.statistics.mean)[0]
+        residual = self._coefficients(results / scale) - moments.values
+        gradient = 2 * torch.view_as_complex(self._spread(residual)) / scale
+        return lambda rows, _: gradient[:, rows]
+
+    def _spread(self, coefficients: Tensor) -> Tensor:
+        """Return what :meth:`_coefficients` transposed makes of ``(field, coefficient)``."""
+        parts = coefficients.new_zeros(len(coefficients), 2 * len(self._left))
+        each = (coefficients[:, :, None] * self._sign / self.table.run).flatten(1)
+        parts.index_add_(1, self._index.flatten(), each)
+        return parts.view(len(parts), -1, 2)
+
     def _evaluate(self, x: Tensor, statistics: Statistics | None) -> Tensor:
         """Return the distinct covariances of all fields, ``(field, distinct)``."""
         fields = self._checked(x)
@@ -226,7 +243,9 @@ class PhaseHarmonicCovariance(nn.Module):
         return statistics.scale[self._left] * statistics.scale[self._right]
 
     def _coefficients(self, results: Tensor) -> Tensor:
-        return torch.view_as_real(results.resolve_conj()).flatten(1)[:, self._index] * self._sign
+        """Return parts of rows, or means of runs of rows, ``(field, coefficient)``."""
+        parts = torch.view_as_real(results.resolve_conj()).flatten(1)[:, self._index]
+        return (parts * self._sign).mean(-1)
 
     def _chunk(self, device: torch.device) -> int:
         """Return how many fields go together: few enough for the caches of a processor."""
@@ -251,8 +270,10 @@ class PhaseHarmonicCovariance(nn.Module):
         flips = form.conjugate[parts // 2] & (parts % 2 == 1)
         keep_buffer(self, "_rows", torch.from_numpy(place))
         keep_buffer(self, "_conjugate", torch.from_numpy(form.conjugate))
-        keep_buffer(self, "_index", torch.from_numpy(2 * place[parts // 2] + parts % 2))
-        keep_buffer(self, "_sign", torch.from_numpy(np.where(flips, -1.0, 1.0)).to(self.dtype))
+        index = (2 * place[parts // 2] + parts % 2).reshape(-1, self.table.run)
+        sign = np.where(flips, -1.0, 1.0).reshape(-1, self.table.run)
+        keep_buffer(self, "_index", torch.from_numpy(index))
+        keep_buffer(self, "_sign", torch.from_numpy(sign).to(self.dtype))
         for name, side in (("_left", "1"), ("_right", "2")):
             channel = [
                 self._channels[group].start + self._angles[group].index(angle)
@@ -283,12 +304,14 @@ class _Loss(torch.autograd.Function):
 
 
 def _coefficient_table(
-    rows: Rows, real: NDArray[np.bool_]
+    table: MomentTable, real: NDArray[np.bool_]
 ) -> tuple[dict[str, NDArray[np.generic]], NDArray[np.int64]]:
-    """Return what each coefficient is, and its place among (re, im) of all rows."""
-    wanted = np.column_stack([np.ones_like(real), ~real]).reshape(-1)
-    place = np.flatnonzero(wanted)
+    """Return what each coefficient is, by its first row, and its places among (re, im)."""
+    rows, run = table.rows, table.run
+    wanted = np.column_stack([np.ones_like(real), ~real & (run == 1)]).reshape(-1)
+    places = np.flatnonzero(wanted)
+    place = places[::run]
     columns: dict[str, NDArray[np.generic]] = {"order": np.full(len(place), 2)}
     columns |= {name: rows[name][place // 2] for name in INDICES}
     columns |= {"part": np.where(place % 2, "im", "re"), "family": rows["class"][place // 2]}
-    return columns, place
+    return columns, places

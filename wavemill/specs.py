@@ -185,7 +185,7 @@ class SimulationSpec(Spec):
 
 
 Precision = typing.Literal["float32", "float64"]
-MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "pywph"]
+MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "D", "pywph"]
 
 
 @dataclass(frozen=True)

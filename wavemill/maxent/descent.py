@@ -213,7 +213,7 @@ class Descent:
             self._move((self.low + self.high) / 2)
         else:
             excess = loss - self.loss - self.slope * self.step
-            guess = -self.slope * self.step**2 / (2 * excess) if excess > 0 else 0.0
+            guess = self.step * (-self.slope * self.step / (2 * excess)) if excess > 0 else 0.0
             self._move(min(max(guess, 0.1 * self.high), 0.7 * self.high))
 
     def _move(self, step: float) -> None:
