@@ -8,7 +8,8 @@ What is finished lies in ``benchmarks/scratch/quality`` and is not computed agai
 can be made in pieces: ``WAVEMILL_QUALITY_SECONDS`` begins nothing new after so long,
 ``WAVEMILL_QUALITY_SAMPLES`` (10), ``WAVEMILL_QUALITY_FITS`` (3) and ``WAVEMILL_QUALITY_MODELS``
 (all; names between semicolons) say how much there is to do, ``WAVEMILL_QUALITY_BATCH`` (2) how many
-samples descend at once.
+samples descend at once. ``WAVEMILL_QUALITY_SIDE`` (256; 128, 64) keeps the low frequencies of the
+maps alone, in minutes rather than hours.
 """
 
 from __future__ import annotations
@@ -28,18 +29,15 @@ from torch import Tensor
 
 from benchmarks import tables
 from wavemill.evaluation import METRICS, Judge
-from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent import Energy, Gaussian, Microcanonical
 
-SCRATCH = Path(__file__).with_name("scratch") / "quality"
 DATA = Path(__file__).parents[2] / "shared" / "data" / "turbulence"
 DATASETS = {"vorticity": "vorticity2d", "cosmic web": "cosmic_web_quijote_log256"}
-SMALL = {
-    "J": 5,
-    "L": 4,
-    "lags": 1,
-    "iterations": 200,
-}  # the product's default: a fourth of the work
-PAPER = {"J": 5, "L": 8, "lags": 2, "iterations": 200}  # Zhang and Mallat's
+SIDE = int(os.environ.get("WAVEMILL_QUALITY_SIDE", "256"))
+J = {256: 5, 128: 5, 64: 4}[SIDE]  # of models, and of the matrix that judges them
+SMALL = {"J": J, "L": 4, "lags": 1, "iterations": 200}  # the product's default
+PAPER = {"J": J, "L": 8, "lags": 2, "iterations": 200}  # Zhang and Mallat's
+SCRATCH = Path(__file__).with_name("scratch") / f"quality-{SIDE}"
 MODELS: dict[str, Callable[[], Any]] = {
     "Gaussian": Gaussian,
     "A, small": lambda: Microcanonical({"set": "A", **SMALL}),
@@ -52,6 +50,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "C": lambda: Microcanonical({"set": "C", **PAPER}),
     "C+L": lambda: Microcanonical({"set": "C+L", **PAPER}),
     "C, ten maps": lambda: Microcanonical({"set": "C", **PAPER}),
+    "energy of B, small": lambda: Energy({"set": "B", "J": 3, "L": 4, "lags": 1, "steps": 1000}),
 }
 TEN = 10  # maps of the last; the other ten judge it
 HELD = 3  # maps that are fitted to, and never judge
@@ -98,9 +97,19 @@ def units() -> Iterator[Callable[[], object]]:
 
 
 def maps(dataset: str) -> Tensor:
-    """Return the 20 maps of a dataset, float32 ``(map, y, x)``, in the order of their names."""
+    """Return the 20 maps of a dataset, float32 ``(map, y, x)``, in the order of their names.
+
+    Smaller ones keep the low frequencies of all of the map.
+    """
     files = sorted((DATA / DATASETS[dataset]).glob("*.npy"))
-    return torch.from_numpy(np.stack([np.load(file) for file in files]))
+    x = torch.from_numpy(np.stack([np.load(file) for file in files]))
+    if x.shape[-1] == SIDE:
+        return x
+    x_hat = torch.fft.fftshift(torch.fft.fft2(x.double(), norm="forward"), (-2, -1))
+    margin = (x.shape[-1] - SIDE) // 2
+    kept = x_hat[:, margin : margin + SIDE, margin : margin + SIDE].clone()
+    kept[:, 0], kept[:, :, 0] = 0, 0  # the Nyquist frequencies, which have no mirror image here
+    return torch.fft.ifft2(torch.fft.ifftshift(kept, (-2, -1)), norm="forward").real.float()
 
 
 def draw(path: Path, dataset: str, model: str, fit: int, number: int, count: int) -> None:
@@ -142,7 +151,7 @@ def score(dataset: str, model: str, fit: int) -> dict[str, float]:
 @lru_cache(maxsize=1)
 def of_others(dataset: str, first: int) -> Judge:
     """Return a judge by the maps from number ``first`` on."""
-    return Judge(maps(dataset)[first:])
+    return Judge(maps(dataset)[first:], J)
 
 
 def keep(path: Path, compute: Callable[[], Any]) -> None:
@@ -165,11 +174,13 @@ def write() -> None:
     if rows:
         text = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         text += (
-            " 200 gradients a sample from noise of the fitted spectrum; J = 5, L = 8, lags 2; in "
-            "small models L = 4, lags 1. M counts distinct real moments, s is seconds a sample. "
+            " 200 gradients a sample from noise of the fitted spectrum; L = 8, lags 2, in small models "
+            f"L = 4, lags 1; J = {J} on {SIDE}^2 points. M counts distinct real moments, s is seconds a sample. "
             "`memory` is the mean correlation with the fitted map at the best shift."
         )
-        tables.write("quality", "Quality of models", text, rows, tables.versions("torch", "numpy"))
+        name = "quality" if SIDE == 256 else f"quality-{SIDE}"
+        title, using = f"Quality of models at {SIDE}^2", tables.versions("torch", "numpy")
+        tables.write(name, title, text, rows, using)
 
 
 def judged(dataset: str) -> Iterator[dict[str, str]]:
