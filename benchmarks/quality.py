@@ -174,8 +174,9 @@ def write() -> None:
     if rows:
         text = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         text += (
-            " 200 gradients a sample from noise of the fitted spectrum; L = 8, lags 2, in small models "
-            f"L = 4, lags 1; J = {J} on {SIDE}^2 points. M counts distinct real moments, s is seconds a sample. "
+            " 200 gradients a sample from noise of the fitted spectrum; L = 8 and lags 2, in small "
+            f"models L = 4 and lags 1; J = {J} on {SIDE}^2 points. M counts distinct real moments, "
+            "s is seconds a sample. "
             "`memory` is the mean correlation with the fitted map at the best shift."
         )
         name = "quality" if SIDE == 256 else f"quality-{SIDE}"
