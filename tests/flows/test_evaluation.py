@@ -60,6 +60,8 @@ def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tasks.evaluate.Judge", None)  # calling it would fail
     monkeypatch.setattr("tasks.evaluate.load_model", None)
     again = evaluate("gaussian/flow@latest", "flow", store, SMALL)
+    with pytest.raises(InvalidRequest, match="draws no fields"):
+        evaluate(f"evaluation/{first.key}", "flow", store, SMALL)
     assert (again.key, again.table, again.written) == (first.key, first.table, False)
 
 
