@@ -200,7 +200,7 @@ def judged(dataset: str) -> Iterator[dict[str, str]]:
             facts = {
                 "M": int(batches[0]["moments"]) or "all",
                 "maps x samples": " + ".join(map(str, counts)),
-                "s": f"{np.median([float(batch['seconds']) for batch in batches]):.1f}",
+                "s": f"{np.median([float(batch['seconds']) for batch in batches]):.2g}",
             }
             yield row(dataset, model, [json.loads(paths[fit].read_text()) for fit in fits], facts)
 
@@ -210,9 +210,10 @@ def row(
 ) -> dict[str, str]:
     """Return one row: means, and the deviation over fitted maps of eps."""
     means = {name: float(np.mean([s.get(name, np.nan) for s in scores])) for name in METRICS}
-    shown = {metric: f"{means[metric]:.3g}" for metric in COLUMNS}
+    shown = {name: f"{means[name]:.3g}" if means[name] == means[name] else "" for name in COLUMNS}
     for metric in ("skewness", "flatness"):
-        shown[metric] += f" ± {means[metric + '_scatter']:.2g}"
+        scatter = means[f"{metric}_scatter"]
+        shown[metric] += f" ± {scatter:.2g}" if scatter == scatter else ""
     if len(scores) > 1:
         shown["eps"] += f" ± {np.std([s['eps'] for s in scores]):.2g}"
     named = {key: str(value) for key, value in facts.items()}
