@@ -8,7 +8,8 @@ What is finished lies in ``benchmarks/scratch/quality`` and is not computed agai
 can be made in pieces: ``WAVEMILL_QUALITY_SECONDS`` begins nothing new after so long,
 ``WAVEMILL_QUALITY_SAMPLES`` (10), ``WAVEMILL_QUALITY_FITS`` (3) and ``WAVEMILL_QUALITY_MODELS``
 (all; names between semicolons) say how much there is to do, ``WAVEMILL_QUALITY_BATCH`` (2) how many
-samples descend at once.
+samples descend at once. ``WAVEMILL_QUALITY_SIDE`` (256; 128, 64) keeps the low frequencies of the
+maps alone, in minutes rather than hours.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,15 @@ from torch import Tensor
 
 from benchmarks import tables
 from wavemill.evaluation import METRICS, Judge
-from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent import Energy, Gaussian, Microcanonical
 
-SCRATCH = Path(__file__).with_name("scratch") / "quality"
 DATA = Path(__file__).parents[2] / "shared" / "data" / "turbulence"
 DATASETS = {"vorticity": "vorticity2d", "cosmic web": "cosmic_web_quijote_log256"}
-SMALL = {
-    "J": 5,
-    "L": 4,
-    "lags": 1,
-    "iterations": 200,
-}  # the product's default: a fourth of the work
-PAPER = {"J": 5, "L": 8, "lags": 2, "iterations": 200}  # Zhang and Mallat's
+SIDE = int(os.environ.get("WAVEMILL_QUALITY_SIDE", "256"))
+J = {256: 5, 128: 5, 64: 4}[SIDE]  # of models, and of the matrix that judges them
+SMALL = {"J": J, "L": 4, "lags": 1, "iterations": 200}  # the product's default
+PAPER = {"J": J, "L": 8, "lags": 2, "iterations": 200}  # Zhang and Mallat's
+SCRATCH = Path(__file__).with_name("scratch") / f"quality-{SIDE}"
 MODELS: dict[str, Callable[[], Any]] = {
     "Gaussian": Gaussian,
     "A, small": lambda: Microcanonical({"set": "A", **SMALL}),
@@ -51,6 +50,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "C": lambda: Microcanonical({"set": "C", **PAPER}),
     "C+L": lambda: Microcanonical({"set": "C+L", **PAPER}),
     "C, ten maps": lambda: Microcanonical({"set": "C", **PAPER}),
+    "energy of B, small": lambda: Energy({"set": "B", "J": 3, "L": 4, "lags": 1, "steps": 1000}),
 }
 TEN = 10  # maps of the last; the other ten judge it
 HELD = 3  # maps that are fitted to, and never judge
@@ -73,8 +73,8 @@ def main() -> None:
     write()
 
 
-def units() -> Iterator[Callable[[], None]]:
-    """Yield what is left to do, so that every row gets its first samples before any its last."""
+def units() -> Iterator[Callable[[], object]]:
+    """Yield what is left to do: draws, every row's first samples before any row's last; scores."""
     samples, fits = int(setting("SAMPLES", "10")), int(setting("FITS", "3"))
     batch, wanted = int(setting("BATCH", "2")), setting("MODELS", ";".join(MODELS)).split(";")
     for number in range(-(-samples // batch)):
@@ -83,20 +83,39 @@ def units() -> Iterator[Callable[[], None]]:
                 for model in (name for name in MODELS if name in wanted):
                     count = min(batch, samples - number * batch)
                     path = SCRATCH / dataset / f"{model}-{fit}-{number}.npz"
-                    if not path.exists() and not (fit and model.endswith("maps")):
-                        yield lambda a=(path, dataset, model, fit, number, count): draw(*a)
+                    if not path.exists() and not (fit and is_of_ten(model)):
+                        yield partial(draw, path, dataset, model, fit, number, count)
+    for dataset in (name for name in DATASETS if (SCRATCH / name).exists()):
+        path = SCRATCH / dataset / "floors.json"
+        if not path.exists():
+            yield partial(keep, path, lambda name=dataset: of_others(name, 0).floors)
+        for model, fit in product(MODELS, range(HELD)):
+            drawn = samples_of(dataset, model, fit)
+            path = score_path(dataset, model, fit, len(drawn))
+            if len(drawn) and not path.exists():
+                yield partial(keep, path, partial(score, dataset, model, fit))
 
 
 def maps(dataset: str) -> Tensor:
-    """Return the 20 maps of a dataset, float32 ``(map, y, x)``, in the order of their names."""
+    """Return the 20 maps of a dataset, float32 ``(map, y, x)``, in the order of their names.
+
+    Smaller ones keep the low frequencies of all of the map.
+    """
     files = sorted((DATA / DATASETS[dataset]).glob("*.npy"))
-    return torch.from_numpy(np.stack([np.load(file) for file in files]))
+    x = torch.from_numpy(np.stack([np.load(file) for file in files]))
+    if x.shape[-1] == SIDE:
+        return x
+    x_hat = torch.fft.fftshift(torch.fft.fft2(x.double(), norm="forward"), (-2, -1))
+    margin = (x.shape[-1] - SIDE) // 2
+    kept = x_hat[:, margin : margin + SIDE, margin : margin + SIDE].clone()
+    kept[:, 0], kept[:, :, 0] = 0, 0  # the Nyquist frequencies, which have no mirror image here
+    return torch.fft.ifft2(torch.fft.ifftshift(kept, (-2, -1)), norm="forward").real.float()
 
 
 def draw(path: Path, dataset: str, model: str, fit: int, number: int, count: int) -> None:
     """Fit, draw ``count`` samples of seed ``number`` and keep them with the time they took."""
     x = maps(dataset)
-    fitted = MODELS[model]().fit(x[:TEN] if model.endswith("maps") else x[fit : fit + 1])
+    fitted = MODELS[model]().fit(x[:TEN] if is_of_ten(model) else x[fit : fit + 1])
     start = time.perf_counter()
     drawn = fitted.sample(count, seed=number).numpy()
     seconds = (time.perf_counter() - start) / count
@@ -109,58 +128,81 @@ def draw(path: Path, dataset: str, model: str, fit: int, number: int, count: int
     print(f"{dataset}, {model}, map {fit}, seed {number}: {seconds:.1f} s a sample", flush=True)
 
 
+def samples_of(dataset: str, model: str, fit: int) -> list[Any]:
+    """Return what was drawn, an archive a batch."""
+    files = sorted((SCRATCH / dataset).glob(f"{model}-{fit}-*.npz"))
+    return [np.load(file) for file in files if ".part" not in file.name]
+
+
+def score_path(dataset: str, model: str, fit: int, batches: int) -> Path:
+    """Return where the scores of so many batches are kept."""
+    return SCRATCH / dataset / f"{model}-{fit}.{batches}.json"
+
+
+def score(dataset: str, model: str, fit: int) -> dict[str, float]:
+    """Judge what was drawn by maps that were not fitted to."""
+    drawn = np.concatenate([batch["drawn"] for batch in samples_of(dataset, model, fit)])
+    x = maps(dataset)
+    fitted = x[:TEN] if is_of_ten(model) else x[fit : fit + 1]
+    judge = of_others(dataset, TEN if is_of_ten(model) else HELD)
+    return judge.score(torch.from_numpy(drawn), fitted)[0]
+
+
+@lru_cache(maxsize=1)
+def of_others(dataset: str, first: int) -> Judge:
+    """Return a judge by the maps from number ``first`` on."""
+    return Judge(maps(dataset)[first:], J)
+
+
+def keep(path: Path, compute: Callable[[], Any]) -> None:
+    """Write what is computed as JSON."""
+    start = time.perf_counter()
+    path.write_text(json.dumps(compute()))
+    print(
+        f"{path.parent.name}, {path.stem} judged: {time.perf_counter() - start:.1f} s", flush=True
+    )
+
+
+def is_of_ten(model: str) -> bool:
+    """Tell whether a model is fitted to ten maps."""
+    return model.endswith("ten maps")
+
+
 def write() -> None:
-    """Judge what is there and write the table."""
-    rows = [row for dataset in DATASETS if (SCRATCH / dataset).exists() for row in judged(dataset)]
+    """Write the table of what is judged."""
+    rows = [row for dataset in DATASETS for row in judged(dataset)]
     if rows:
         text = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         text += (
-            " 200 gradients a sample from noise of the fitted spectrum; J = 5, L = 8, lags 2; in "
-            "small models L = 4, lags 1. M counts distinct real moments, s is seconds a sample. "
+            " 200 gradients a sample from noise of the fitted spectrum; L = 8 and lags 2, in small "
+            f"models L = 4 and lags 1; J = {J} on {SIDE}^2 points. M counts distinct real moments, "
+            "s is seconds a sample. "
             "`memory` is the mean correlation with the fitted map at the best shift."
         )
-        tables.write("quality", "Quality of models", text, rows, tables.versions("torch", "numpy"))
+        name = "quality" if SIDE == 256 else f"quality-{SIDE}"
+        title, using = f"Quality of models at {SIDE}^2", tables.versions("torch", "numpy")
+        tables.write(name, title, text, rows, using)
 
 
 def judged(dataset: str) -> Iterator[dict[str, str]]:
     """Yield a row for real maps, then one a model, means over the maps fitted to."""
-    x = maps(dataset)
-    for name, scores in kept(SCRATCH / dataset / "floors.json", lambda: Judge(x).floors).items():
-        yield row(dataset, name, [scores], {"fitted": "", "samples": "", "M": "", "s": ""})
+    floors = SCRATCH / dataset / "floors.json"
+    if floors.exists():
+        for name, scores in json.loads(floors.read_text()).items():
+            yield row(dataset, name, [scores], {"M": "", "maps x samples": "", "s": ""})
     for model in MODELS:
-        scores, counts, seconds, moments = [], [], [], 0
-        for fit in range(HELD):
-            files = sorted((SCRATCH / dataset).glob(f"{model}-{fit}-*.npz"))
-            if not files:
-                continue
-            parts = [np.load(file) for file in files]
-            drawn = torch.from_numpy(np.concatenate([part["drawn"] for part in parts]))
-            counts.append(len(drawn))
-            seconds += [float(part["seconds"]) for part in parts]
-            moments = int(parts[0]["moments"])
-            many = model.endswith("maps")
-            judge = of_others(dataset, TEN if many else HELD)
-            training = x[:TEN] if many else x[fit : fit + 1]
-            path = SCRATCH / dataset / f"{model}-{fit}.{len(drawn)}.json"
-            made = kept(path, lambda d=drawn, t=judge, f=training: t.score(d, f)[0])
-            scores.append(made)
-        if scores:
-            facts = {"fitted": len(scores), "samples": "+".join(map(str, counts)), "M": moments}
-            yield row(dataset, model, scores, facts | {"s": f"{np.median(seconds):.1f}"})
-
-
-@cache
-def of_others(dataset: str, first: int) -> Judge:
-    """Return a judge by the maps from number ``first`` on."""
-    return Judge(maps(dataset)[first:])
-
-
-def kept(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what is in a file of JSON, computed if it is absent."""
-    if not path.exists():
-        path.write_text(json.dumps(compute()))
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+        parts = {fit: samples_of(dataset, model, fit) for fit in range(HELD)}
+        paths = {fit: score_path(dataset, model, fit, len(drawn)) for fit, drawn in parts.items()}
+        fits = [fit for fit in parts if paths[fit].exists()]
+        if fits:
+            batches = [batch for fit in fits for batch in parts[fit]]
+            counts = [sum(len(batch["drawn"]) for batch in parts[fit]) for fit in fits]
+            facts = {
+                "M": int(batches[0]["moments"]) or "all",
+                "maps x samples": " + ".join(map(str, counts)),
+                "s": f"{np.median([float(batch['seconds']) for batch in batches]):.2g}",
+            }
+            yield row(dataset, model, [json.loads(paths[fit].read_text()) for fit in fits], facts)
 
 
 def row(
@@ -168,9 +210,10 @@ def row(
 ) -> dict[str, str]:
     """Return one row: means, and the deviation over fitted maps of eps."""
     means = {name: float(np.mean([s.get(name, np.nan) for s in scores])) for name in METRICS}
-    shown = {metric: f"{means[metric]:.3g}" for metric in COLUMNS}
+    shown = {name: f"{means[name]:.3g}" if means[name] == means[name] else "" for name in COLUMNS}
     for metric in ("skewness", "flatness"):
-        shown[metric] += f" ± {means[metric + '_scatter']:.2g}"
+        scatter = means[f"{metric}_scatter"]
+        shown[metric] += f" ± {scatter:.2g}" if scatter == scatter else ""
     if len(scores) > 1:
         shown["eps"] += f" ± {np.std([s['eps'] for s in scores]):.2g}"
     named = {key: str(value) for key, value in facts.items()}

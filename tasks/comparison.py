@@ -123,9 +123,11 @@ def joint_pictures(evaluations: Mapping[str, Artifact]) -> dict[str, bytes]:
     return evaluation_figures.pictures(fields, made)
 
 
-def comparison_report(evaluations: Mapping[str, Artifact], target: Path) -> Path:
-    """Write the page on one or several judged models."""
-    table, drawn = joint_table(evaluations), joint_pictures(evaluations)
+def comparison_report(
+    evaluations: Mapping[str, Artifact], drawn: Mapping[str, bytes], target: Path
+) -> Path:
+    """Write the page on one or several judged models, with their joint pictures."""
+    table = joint_table(evaluations)
     pictures = {name: Picture(image, CAPTIONS[name]) for name, image in drawn.items()}
     first = next(iter(evaluations.values())).manifest
     sections = [

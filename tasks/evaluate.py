@@ -20,6 +20,7 @@ from storage.documents import Document
 from storage.keys import canonical, derivation_key, digest
 from tasks import evaluation_figures
 from tasks.fit import first_component, load_model, npy, on_device
+from tasks.models import MODELS
 from tasks.progress import Reporter
 from wavemill.evaluation import Judge, Portrait
 from wavemill.evaluation.judge import memory
@@ -100,8 +101,12 @@ def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.
     Raises
     ------
     InvalidRequest
-        If there are fewer than two, or the model is of another grid.
+        If there are fewer than two, or the artifact is no model of fields of this grid.
     """
+    if model.kind not in MODELS:
+        raise InvalidRequest(
+            f"{model.kind}/{model.key[:12]} draws no fields: evaluate one of {', '.join(MODELS)}"
+        )
     shape = model.manifest["schema"]["shape"]
     if list(dataset.schema.shape) != list(shape):
         raise InvalidRequest(

@@ -13,7 +13,7 @@ from wavemill.evaluation import Portrait
 from wavemill.evaluation.judge import ORDERS, THRESHOLDS
 
 Array = np.ndarray[Any, Any]
-FUNCTIONALS = ("area", "perimeter", "Euler characteristic")
+FUNCTIONALS = ("area fraction", "perimeter / area", "Euler characteristic / area")
 
 
 def pictures(fields: Mapping[str, Array], portraits: Mapping[str, Portrait]) -> dict[str, bytes]:
@@ -56,7 +56,7 @@ def minkowski(portraits: Mapping[str, Portrait]) -> bytes:
         for label, portrait in portraits.items():
             values = portrait.minkowski[:, index].numpy()
             figures.band(axes, np.array(THRESHOLDS), values, label, positive=False)
-        axes.set(xlabel="threshold / standard deviation", title=f"{title} a unit of area")
+        axes.set(xlabel="threshold / standard deviation", title=title)
         axes.grid(alpha=0.25)
         if index == 0:
             axes.legend(frameon=False, fontsize=8)

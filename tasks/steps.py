@@ -150,10 +150,11 @@ def draw_comparison(
     found = {name: store.artifact_at(made.kind, made.key) for name, made in judged.items()}
     table = joint_table(found)
     show.scores(f"comparison {dataset}", table)
-    for name, image in joint_pictures(found).items():
+    pictures = joint_pictures(found)
+    for name, image in pictures.items():
         show.picture(f"{name} comparison {dataset}", image, f"{name}: real fields and models")
     if report is not None:
-        comparison_report(found, Path(report))
+        comparison_report(found, pictures, Path(report))
     return table
 
 

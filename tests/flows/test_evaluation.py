@@ -60,6 +60,8 @@ def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tasks.evaluate.Judge", None)  # calling it would fail
     monkeypatch.setattr("tasks.evaluate.load_model", None)
     again = evaluate("gaussian/flow@latest", "flow", store, SMALL)
+    with pytest.raises(InvalidRequest, match="draws no fields"):
+        evaluate(f"evaluation/{first.key}", "flow", store, SMALL)
     assert (again.key, again.table, again.written) == (first.key, first.table, False)
 
 
@@ -113,9 +115,9 @@ def test_commands_print_the_table_and_write_the_page(
     assert page.exists()
     assert run(["evaluate", key, "flow", store, *sets, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["table"]["model"]["flatness"] > 0
-    models = ["--models", "gaussian", "--models", "B=phase-harmonics:set=B,J=2,L=2,iterations=5"]
+    models = ["--models", "gaussian", "--models", "phases=gaussian:method=phases"]
     assert run(["compare", "flow", store, *models, "--train=2", *sets, "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)["table"]) >= {"gaussian", "B"}
+    assert set(json.loads(capsys.readouterr().out)["table"]) >= {"gaussian", "phases"}
 
 
 def test_models_are_read_from_text() -> None:

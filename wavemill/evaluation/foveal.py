@@ -38,7 +38,7 @@ from wavemill.harmonics import phase_harmonic
 
 REACH = 2  # of the shifts, in units of 2^j
 HARMONICS = 4  # the highest k
-SPECTRA = 2**30  # bytes of the channels' transforms held at once: 12 fields of 256^2
+SPECTRA = 2**29  # bytes of the channels' transforms held at once: 6 fields of 256^2
 PRODUCTS = 2**22  # of two channels at one frequency, held at once: 32 MiB
 
 
@@ -151,7 +151,7 @@ class FovealCorrelation:
     def measure(self, x: Tensor) -> Covariances:
         """Return the covariances of a set of real fields ``(..., y, x)``.
 
-        What takes time are the sums over frequencies, once for some ten fields: measure them
+        Half of the time goes to sums over frequencies, once for some six fields: measure them
         together.
 
         Raises

@@ -1,0 +1,98 @@
+"""Commands that judge models: evaluate, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import (
+    STORE,
+    AsJson,
+    Config,
+    Device,
+    Quiet,
+    Settings,
+    SingleWriter,
+    StoreUrl,
+    absolute,
+    plain,
+    progress,
+    settings,
+    tell,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(evaluate)
+    app.command()(compare)
+
+
+def evaluate(
+    artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
+    dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
+    where: Annotated[
+        str | None, typer.Option(help="DuckDB expression: which of its samples judge.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="The HTML page to write.")] = Path("report.html"),
+    seed: Annotated[int, typer.Option(help="Of the samples drawn.")] = 0,
+    pairs: Settings = [],  # noqa: B006
+    config: Config = None,
+    store: StoreUrl = STORE,
+    device: Device = "cpu",
+    single_writer: SingleWriter = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a fitted model on samples it was not fitted to, beside what real ones score.
+
+    Example: wavemill evaluate phase-harmonics/flow@latest flow --set samples=4
+    """
+    from flows.evaluate import evaluate as flow
+    from tasks.comparison import lines
+
+    with progress(quiet or as_json):
+        url, parameters = absolute(store, single_writer), settings(pairs, config)
+        page = str(to.absolute())
+        made = flow(artifact, dataset, url, parameters, where, seed, device, page)
+    state = "judged" if made.written else "was judged already"
+    shown = [f"{made.model} {state}: evaluation/{made.key[:12]}", *lines(made.table)]
+    tell({"report": page, **plain(made)}, [*shown, f"report: {page}"], as_json, quiet)
+
+
+def compare(
+    dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
+    models: Annotated[
+        list[str],
+        typer.Option("--models", help="[NAME=]KIND[:KEY=VALUE,...]; repeatable."),
+    ],
+    where: Annotated[
+        str | None, typer.Option(help="DuckDB expression: which samples to learn from.")
+    ] = None,
+    train: Annotated[
+        int, typer.Option(min=1, help="Without --where: learn from so many samples, the first.")
+    ] = 1,
+    to: Annotated[Path, typer.Option("--to", help="The HTML page to write.")] = Path("report.html"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    pairs: Settings = [],  # noqa: B006
+    config: Config = None,
+    store: StoreUrl = STORE,
+    device: Device = "cpu",
+    single_writer: SingleWriter = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit several models to the same samples and judge them on the others, in one table.
+
+    Example: wavemill compare flow --models gaussian --models C=phase-harmonics:set=C,J=4
+    """
+    from flows.compare_models import compare_models
+    from tasks.comparison import lines, parsed_models
+
+    with progress(quiet or as_json):
+        url, parameters = absolute(store, single_writer), settings(pairs, config)
+        page, chosen = str(to.absolute()), parsed_models(models)
+        table = compare_models(dataset, url, chosen, where, train, parameters, seed, device, page)
+    tell({"report": page, "table": table}, [*lines(table), f"report: {page}"], as_json, quiet)
