@@ -6,6 +6,7 @@ import argparse
 import importlib
 
 NAMES = {
+    "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
     "molecules": "learning curves of atomisation energies, in pieces",
     "pipeline": "features through the whole pipeline, against the bare transform",
     "scattering2d": "the scattering transform against kymatio, in one process",

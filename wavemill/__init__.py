@@ -24,6 +24,7 @@ from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistic
 from wavemill.regression import Composition, Multilinear, Ridge
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
+from wavemill.solid_harmonics import SolidHarmonicScattering
 from wavemill.specs import (
     AtomicHarmonicsSpec,
     GaussianSpec,
@@ -32,6 +33,7 @@ from wavemill.specs import (
     RegressionSpec,
     ScatteringSpec,
     SimulationSpec,
+    SolidHarmonicsSpec,
     Spec,
     SpectrumSpec,
 )
@@ -70,6 +72,8 @@ __all__ = [
     "ScatteringSpec",
     "ShapeMismatch",
     "SimulationSpec",
+    "SolidHarmonicScattering",
+    "SolidHarmonicsSpec",
     "Spec",
     "SpectrumSpec",
     "Statistics",
