@@ -96,8 +96,8 @@ def write(rows: list[dict[str, Any]]) -> None:
     text = (
         "Mean absolute errors, kcal/mol, of atomisation energies of 1,000 molecules held out by a "
         "hash of their ids; learnt from the first of the others in the same order. Landmarks are "
-        "among the atoms learnt from, the penalty is chosen by a tenth of them. QM9: B3LYP less the "
-        "zero-point energy; QM7: PBE0. `python -m benchmarks molecules`, in pieces."
+        "among the atoms learnt from, the penalty is chosen by a tenth of them. QM9: B3LYP less "
+        "the zero-point energy; QM7: PBE0. `python -m benchmarks molecules`, in pieces."
     )
     using = tables.versions("torch", "numpy")
     tables.write("molecules", "Energies of molecules", text, rows, using)
