@@ -19,10 +19,12 @@ from wavemill.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules import Molecules
 from wavemill.phase_harmonics import PhaseHarmonicCovariance
 from wavemill.scattering2d import Scattering2D
+from wavemill.solid_harmonics import SolidHarmonicScattering
 from wavemill.specs import (
     AtomicHarmonicsSpec,
     PhaseHarmonicsSpec,
     ScatteringSpec,
+    SolidHarmonicsSpec,
     Spec,
     SpectrumSpec,
 )
@@ -70,6 +72,10 @@ def _atomic_harmonics(spec: AtomicHarmonicsSpec, schema: Schema) -> torch.nn.Mod
     return AtomicHarmonics(**arguments(spec))
 
 
+def _solid_harmonics(spec: SolidHarmonicsSpec, schema: Schema) -> torch.nn.Module:
+    return SolidHarmonicScattering(**arguments(spec))
+
+
 def arguments(spec: Spec) -> dict[str, Any]:
     """Return the fields of a spec as keywords of its transform, which has the same names."""
     values = {field.name: getattr(spec, field.name) for field in fields(spec)}
@@ -85,6 +91,7 @@ VIEWS: dict[str, View] = {
     "spectrum": View(SpectrumSpec, _spectrum),
     "scattering": View(ScatteringSpec, _scattering),
     "phase-harmonics": View(PhaseHarmonicsSpec, _phase_harmonics),
+    "solid-harmonics": View(SolidHarmonicsSpec, _solid_harmonics, "molecules"),
     "atomic-harmonics": View(AtomicHarmonicsSpec, _atomic_harmonics, "molecules"),
 }
 

@@ -33,6 +33,7 @@ from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistic
 from wavemill.regression import Composition, Multilinear, Ridge
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
+from wavemill.solid_harmonics import SolidHarmonicScattering
 from wavemill.specs import (
     AtomicHarmonicsSpec,
     EnergySpec,
@@ -43,6 +44,7 @@ from wavemill.specs import (
     RegressionSpec,
     ScatteringSpec,
     SimulationSpec,
+    SolidHarmonicsSpec,
     Spec,
     SpectrumSpec,
 )
@@ -88,6 +90,8 @@ __all__ = [
     "ScatteringSpec",
     "ShapeMismatch",
     "SimulationSpec",
+    "SolidHarmonicScattering",
+    "SolidHarmonicsSpec",
     "Spec",
     "SpectrumSpec",
     "Statistics",

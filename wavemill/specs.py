@@ -342,6 +342,50 @@ class GaussianSpec(Spec):
 
 
 @dataclass(frozen=True)
+class SolidHarmonicsSpec(Spec):
+    """Scattering of densities: see :class:`wavemill.solid_harmonics.SolidHarmonicScattering`.
+
+    Parameters
+    ----------
+    J, L, powers
+        Largest scale, highest degree, and exponents of the integrals.
+    sigma, width, resolution
+        Widths of the narrowest wavelet and of an atom, samples, and samples in an Angstrom.
+    channels
+        ``full``, ``valence``, ``core``, ``atoms``: what an atom weighs.
+    margin
+        Empty space about the atoms, in widths of the widest field.
+    band
+        Width of the spectra that are followed; None for full grids.
+    dtype
+        Precision of the computation and of the coefficients.
+    """
+
+    kind: ClassVar[str] = "solid-harmonics"
+
+    J: int = 2
+    L: int = 3
+    powers: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
+    sigma: float = 1.0
+    width: float = 2.0
+    resolution: float = 8.0
+    channels: tuple[str, ...] = ("full", "valence", "core")
+    margin: float = 8.0
+    band: float | None = 6.0
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse transforms that cannot be built."""
+        check(min(self.J, self.L) >= 0, f"{self.kind}: J={self.J}, L={self.L} must not be below 0")
+        check(bool(self.powers) and bool(self.channels), f"{self.kind}: no powers or no channels")
+        for name in ("sigma", "width", "resolution", "margin"):
+            value = getattr(self, name)
+            check(value > 0, f"{self.kind}: {name}={value} must be above 0")
+        check(min(self.powers) > 0, f"{self.kind}: powers={self.powers} must be above 0")
+        check(self.band is None or self.band > 0, f"{self.kind}: band={self.band} is not above 0")
+
+
+@dataclass(frozen=True)
 class RegressionSpec(Spec):
     """A number predicted of molecules: see :mod:`wavemill.regression` and `.atomic_kernel`.
 
@@ -363,6 +407,7 @@ class RegressionSpec(Spec):
     """
 
     kind: ClassVar[str] = "regression"
+    aliases: ClassVar[Mapping[str, str]] = {"kind": "model"}
 
     model: typing.Literal["composition", "ridge", "multilinear", "kernel"] = "ridge"
     alpha: float | None = None
@@ -373,12 +418,6 @@ class RegressionSpec(Spec):
     zeta: float = 2.0
     train: int = 0
     test: float = 0.1
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Build from JSON values or text, as every spec; ``kind`` says the model."""
-        renamed = {("model" if name == "kind" else name): v for name, v in parameters.items()}
-        return super().from_parameters(renamed)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""

@@ -255,7 +255,7 @@ def test_features_follow_the_dataset_and_only_new_parts_are_computed(
 
 def test_a_view_of_fields_is_refused_on_molecules(molecules: Path, store_url: str) -> None:
     run(store_url, molecules)
-    with pytest.raises(InvalidRequest, match="choose one of atomic-harmonics"):
+    with pytest.raises(InvalidRequest, match="choose one of solid-harmonics, atomic-harmonics"):
         features("set", "scattering", store_url, None, None, "threads")
 
 

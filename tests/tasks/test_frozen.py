@@ -48,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "view phase-harmonics pywph": {"J": 2, "L": 2, "set": "pywph", "dtype": "float64"},
     "view phase-harmonics C+L": {"J": 2, "L": 2, "set": "C+L", "dtype": "float64"},
     "view atomic-harmonics": {"elements": [1, 6, 8], "J": 2, "L": 2, "dtype": "float64"},
+    "view solid-harmonics": {"J": 1, "L": 1, "resolution": 2, "margin": 3, "dtype": "float64"},
     "model gaussian": {"dtype": "float64"},
     "model gaussian phases": {"method": "phases", "dtype": "float64"},
     "model phase-harmonics": {"J": 2, "L": 2, "iterations": 3, "dtype": "float64"},
