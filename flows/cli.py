@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ for _name, _value in {  # before Prefect is imported, which reads its settings o
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
     "MPLBACKEND": "Agg",
 }.items():
@@ -34,7 +34,15 @@ app = typer.Typer(
 )
 for _module in (compute, judge, inspect, serve):
     _module.register(app)
-_interrupted, _to_the_end = threading.Event(), contextlib.ExitStack()
+_interrupted = threading.Event()
+
+
+class _NoRetries:
+    """Stands for Prefect's setting of how often a client asks again."""
+
+    @staticmethod
+    def value() -> int:
+        return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Stop all that was started: on Ctrl-C, and on SIGTERM as from a service manager.
 
-    Both reach the temporary Prefect server too, which ends; without this, Prefect would ask it for
-    minutes to note down that the run has crashed.
+    A terminal's Ctrl-C reaches the temporary Prefect server too, which ends; without this, Prefect
+    would ask it for minutes to note down that the run has crashed.
     """
     _interrupted.set()
-    if (settings := sys.modules.get("prefect.settings")) is not None:
-        no_retries = {settings.PREFECT_CLIENT_MAX_RETRIES: 0}
-        _to_the_end.enter_context(settings.temporary_settings(no_retries))
+    client = sys.modules.get("prefect.client.base")
+    if client is not None:  # its settings come and go with flows and tasks: this one is to stay
+        client.PREFECT_CLIENT_MAX_RETRIES = _NoRetries  # type: ignore[attr-defined]
     raise KeyboardInterrupt
 
 
