@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,17 +52,4 @@ def errors_by(groups: Mapping[str, pd.Series], unit: str) -> bytes:
         axes.bar(list(map(str, errors.index)), errors.to_numpy(), color="tab:blue")
         axes.set(xlabel=name, ylabel=f"MAE ({unit})")
         axes.tick_params(axis="x", labelsize=7)
-    return png(figure)
-
-
-def learning_curve(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], unit: str) -> bytes:
-    """Draw errors against the number of molecules learnt from, on logarithmic axes."""
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    for name, errors in curves.items():
-        axes.plot(sizes[: len(errors)], errors, "o-", ms=4, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="molecules learnt from", ylabel=f"MAE ({unit})")
-    axes.axhline(1.0, color="grey", lw=0.8, ls=":")
-    axes.grid(alpha=0.25, which="both")
-    axes.legend(frameon=False, fontsize=8)
     return png(figure)

@@ -27,7 +27,7 @@ from wavemill.harmonics import (
     rectify,
 )
 from wavemill.maxent import Energy, Gaussian, Microcanonical
-from wavemill.molecules import Molecules, solid_harmonics
+from wavemill.molecules import Molecules, real_solid_harmonics
 from wavemill.pairs import MomentTable
 from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.regression import Composition, Multilinear, Ridge
@@ -110,11 +110,11 @@ __all__ = [
     "minkowski_functionals",
     "pdf",
     "phase_harmonic",
+    "real_solid_harmonics",
     "rectifier_coefficients",
     "rectify",
     "simulate",
     "skewness",
-    "solid_harmonics",
     "structure_functions",
     "vorticity",
 ]

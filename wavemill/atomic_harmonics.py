@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
-from wavemill.molecules import Molecules, solid_harmonics
+from wavemill.molecules import Molecules, real_solid_harmonics
 
 FIRST = 3.0  # weight of sums of the wavelets themselves in kernels, by validation
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F", 16: "S", 17: "Cl"}
@@ -122,7 +122,7 @@ class AtomicHarmonics(nn.Module):
         square = vectors.square().sum(1, keepdim=True)
         widths = torch.from_numpy(self.widths).to(vectors)
         decay = torch.exp(-square / (2 * widths**2)) / (1 + (square / self.reach**2) ** 2)
-        angular = solid_harmonics(vectors, self.L)
+        angular = real_solid_harmonics(vectors, self.L)
         place = centre * len(self.elements) + kind[neighbour]
         atoms, E, J = len(kind), len(self.elements), len(self.widths)
         found = []

@@ -121,7 +121,7 @@ class Molecules:
         return centre, neighbour, vectors
 
 
-def solid_harmonics(vectors: Tensor, L: int) -> Tensor:
+def real_solid_harmonics(vectors: Tensor, L: int) -> Tensor:
     """Return the real solid harmonics ``r^l Y_lm``, ``(..., (L + 1)^2)``.
 
     Column ``l^2 + l + m`` holds degree l and order m = -l..l: orthonormal on the sphere, cosine

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
-from wavemill.molecules import Molecules, solid_harmonics
+from wavemill.molecules import Molecules, real_solid_harmonics
 
 Shape = tuple[int, int, int]
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
@@ -355,7 +355,7 @@ def _filters(
     axes = [_frequencies(side, kept, real and axis == 2) for axis, (side, kept) in sides]
     waves = sigma * torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     decay = torch.exp(-waves.square().sum(-1) / 2)
-    bank = solid_harmonics(waves, L).movedim(-1, 0) * decay
+    bank = real_solid_harmonics(waves, L).movedim(-1, 0) * decay
     for degree in range(L + 1):
         moment = 2 ** ((degree + 1) / 2) * math.gamma((degree + 3) / 2)
         norm = (2 * math.pi) ** 1.5 / (math.sqrt(4 * math.pi * (2 * degree + 1)) * moment)

@@ -6,7 +6,6 @@ Prints bytes beyond the operator's: of the covariances, of the loss with its gra
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
@@ -21,12 +20,12 @@ def main() -> None:
     side, kind = int(sys.argv[1]), sys.argv[2]
     warm_up(kind)
     op, x = PhaseHarmonicCovariance((side, side), 4, 4, kind), torch.randn(side, side)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = resident("VmRSS")
     op(x)
-    forward = peak() - before
+    forward = resident("VmHWM") - before
     moments = op.measure(x)
     op.loss_and_gradient(x, moments)
-    print(forward, peak() - before, op.memory(1), op.memory(1, gradient=True))
+    print(forward, resident("VmHWM") - before, op.memory(1), op.memory(1, gradient=True))
 
 
 def warm_up(kind: str) -> None:
@@ -35,9 +34,10 @@ def warm_up(kind: str) -> None:
     op.loss_and_gradient(x, op.measure(x))
 
 
-def peak() -> int:
-    """Return the most bytes held until now."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident(field: str) -> int:
+    """Return VmRSS, or VmHWM, its peak, in bytes (``ru_maxrss`` begins at the parent's)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
 
 if __name__ == "__main__":

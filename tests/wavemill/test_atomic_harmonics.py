@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wavemill import AtomicHarmonics, InvalidParameter, Molecules, solid_harmonics
+from wavemill import AtomicHarmonics, InvalidParameter, Molecules, real_solid_harmonics
 
 ELEMENTS = (1, 6, 7, 8)
 ROUNDING = 1e-12  # a thousand units of float64, relative to the largest feature
@@ -57,7 +57,7 @@ def test_solid_harmonics_are_orthonormal_on_the_sphere() -> None:
     points = [radii * np.cos(azimuths), radii * np.sin(azimuths), heights[:, None] + 0 * azimuths]
     directions = torch.from_numpy(np.stack(points, -1).reshape(-1, 3))
     weight = torch.from_numpy(np.repeat(weights, 16) * 2 * np.pi / 16)
-    values = solid_harmonics(directions, 5)
+    values = real_solid_harmonics(directions, 5)
     gram = values.T @ (weight[:, None] * values)
     assert torch.allclose(gram, torch.eye(36, dtype=torch.float64), atol=1e-13)
 
@@ -65,7 +65,7 @@ def test_solid_harmonics_are_orthonormal_on_the_sphere() -> None:
 def test_a_degree_grows_as_its_power_of_the_distance() -> None:
     vectors = torch.tensor([[0.3, -0.5, 0.7]], dtype=torch.float64)
     degrees = torch.arange(5).repeat_interleave(2 * torch.arange(5) + 1)
-    ratio = solid_harmonics(2 * vectors, 4) / solid_harmonics(vectors, 4)
+    ratio = real_solid_harmonics(2 * vectors, 4) / real_solid_harmonics(vectors, 4)
     assert torch.allclose(ratio[0], 2.0 ** degrees.double(), rtol=1e-12)
 
 
