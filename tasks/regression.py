@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from storage import Artifact, BadInput, Dataset, FeatureFrame, InvalidRequest, NotFound, Store
 from storage.documents import Document
+from storage.export import replacing
 from storage.keys import canonical, derivation_key, digest
 from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
@@ -323,11 +324,11 @@ def predict_to(store: Store, reference: str, source: str, target: Path) -> pd.Da
     else:
         rows, atoms = _from_files(source)
     made = predict(store, artifact, rows, atoms)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".parquet":
-        made.to_parquet(target)
-    else:
-        made.to_csv(target, index=False)
+    with replacing(target) as partial:
+        if target.suffix == ".parquet":
+            made.to_parquet(partial)
+        else:
+            made.to_csv(partial, index=False)
     return made
 
 

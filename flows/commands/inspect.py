@@ -69,6 +69,8 @@ def query(
 
 def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
     """Print or write sample metadata."""
+    from storage.export import replacing
+
     line, count = f"{len(rows)} samples", {"samples": len(rows)}
     rows = rows.drop(columns=["part", "row", "unit", "stamp"], errors="ignore")
     if to is None:
@@ -77,7 +79,8 @@ def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
     writers = {".parquet": rows.to_parquet, ".csv": lambda path: rows.to_csv(path, index=False)}
     if to.suffix not in writers:
         raise typer.BadParameter(f"{to}: metadata goes to .parquet or .csv", param_hint="--to")
-    writers[to.suffix](to)
+    with replacing(to) as partial:
+        writers[to.suffix](partial)
     tell({**count, "path": str(to)}, [f"wrote {to}: {line}"], as_json, quiet)
 
 
