@@ -35,7 +35,7 @@ from wavemill.spectra import PowerSpectrum
 class View:
     """A kind of view: its spec, and how the operator is built for a dataset's schema.
 
-    To add a transform: write it in ``wavemill/``, its spec in ``wavemill/specs.py``, and one
+    To add a transform: write it in ``wavemill/``, its spec in ``wavemill/specs/``, and one
     entry in :data:`VIEWS`.
     """
 

@@ -1,0 +1,43 @@
+"""Typed, frozen descriptions of every transform and model: one file for each kind of data."""
+
+from wavemill.specs.base import (
+    MomentSet,
+    Precision,
+    Spec,
+    check,
+)
+from wavemill.specs.fields import (
+    PhaseHarmonicsSpec,
+    ScatteringSpec,
+    SimulationSpec,
+    SpectrumSpec,
+)
+from wavemill.specs.models import (
+    EnergySpec,
+    EvaluationSpec,
+    GaussianSpec,
+    MicrocanonicalSpec,
+)
+from wavemill.specs.molecules import (
+    AtomicHarmonicsSpec,
+    RegressionSpec,
+    SolidHarmonicsSpec,
+)
+
+__all__ = [
+    "AtomicHarmonicsSpec",
+    "EnergySpec",
+    "EvaluationSpec",
+    "GaussianSpec",
+    "MicrocanonicalSpec",
+    "MomentSet",
+    "PhaseHarmonicsSpec",
+    "Precision",
+    "RegressionSpec",
+    "ScatteringSpec",
+    "SimulationSpec",
+    "SolidHarmonicsSpec",
+    "Spec",
+    "SpectrumSpec",
+    "check",
+]

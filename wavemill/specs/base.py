@@ -1,0 +1,122 @@
+"""Typed, frozen descriptions of every transform and model.
+
+A spec is stable under serialisation: fields at their default are dropped, so that adding an
+option keeps the keys of everything computed before it. A published default never changes
+its meaning: a different one is a new field or a higher ``algorithm``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from wavemill.errors import InvalidParameter
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Base of all specs: ``kind`` names the idea, ``algorithm`` the version of its numbers."""
+
+    kind: ClassVar[str]
+    algorithm: ClassVar[int] = 1
+    aliases: ClassVar[Mapping[str, str]] = {}  # other names that parameters may be given by
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the fields that differ from their default, ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {name: _plain(value) for name, value in values.items() if value != defaults[name]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{kind, parameters, algorithm}``, the form that storage keeps and hashes."""
+        return {"kind": self.kind, "parameters": self.parameters(), "algorithm": self.algorithm}
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """Build from JSON values or from command-line text such as ``{"J": "4"}``.
+
+        Raises
+        ------
+        InvalidParameter
+            If a name is unknown or a text cannot be read as the field's type.
+        """
+        hints = typing.get_type_hints(cls)
+        known = {field.name for field in dataclasses.fields(cls)}
+        named = {cls.aliases.get(name, name): value for name, value in parameters.items()}
+        if len(named) < len(parameters):
+            raise InvalidParameter(
+                f"{cls.kind}: a parameter is given twice: {', '.join(parameters)}"
+            )
+        for name in named:
+            if name not in known:
+                raise InvalidParameter(
+                    f"{cls.kind} has no parameter {name!r}; it has {', '.join(sorted(known))}"
+                )
+        return cls(
+            **{name: _read(cls.kind, name, hints[name], value) for name, value in named.items()}
+        )
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _read(kind: str, name: str, hint: Any, value: Any) -> Any:
+    """Turn ``value`` (JSON or text) into the type ``hint``, or say what was expected."""
+    try:
+        return _convert(hint, value)
+    except (TypeError, ValueError) as error:
+        expected = getattr(hint, "__name__", str(hint))
+        raise InvalidParameter(f"{kind}: {name}={value!r} is not a valid {expected}") from error
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(value)
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(_convert(arguments[0], item) for item in items)
+    if hint is bool:
+        return _boolean(value)
+    if hint is int and (isinstance(value, bool) or (isinstance(value, float) and value % 1)):
+        raise ValueError(value)
+    return hint(value)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    return words[str(value).lower()] if str(value).lower() in words else _refuse(value)
+
+
+def _refuse(value: Any) -> bool:
+    raise ValueError(value)
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise :class:`InvalidParameter` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise InvalidParameter(message)
+
+
+Precision = typing.Literal["float32", "float64"]
+MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "D", "pywph"]
+
+
+def check_bank(kind: str, J: int, L: int, lags: int) -> None:
+    """Refuse a bank of wavelets that cannot be built."""
+    check(J >= 1, f"{kind}: J={J} must be 1 or more")
+    check(L >= 2, f"{kind}: L={L} must be 2 or more")
+    check(lags >= 0, f"{kind}: lags={lags} must not be below 0")

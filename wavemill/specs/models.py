@@ -1,0 +1,129 @@
+"""Maximum-entropy models of fields, and how they are judged."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wavemill.specs.base import MomentSet, Precision, Spec, check, check_bank
+
+
+@dataclass(frozen=True)
+class GaussianSpec(Spec):
+    """Gaussian model of the full second order: see :class:`wavemill.maxent.Gaussian`.
+
+    Parameters
+    ----------
+    method
+        ``"gaussian"``: independent Gaussian amplitudes, the maximum-entropy model. ``"phases"``:
+        the fitted amplitude with random phases, so that every sample has the fitted spectrum.
+    dtype
+        Precision of the samples; the fit is in float64.
+    """
+
+    kind: ClassVar[str] = "gaussian"
+
+    method: typing.Literal["gaussian", "phases"] = "gaussian"
+    dtype: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class MicrocanonicalSpec(Spec):
+    """Microcanonical phase-harmonic model: see :class:`wavemill.maxent.Microcanonical`.
+
+    Parameters
+    ----------
+    J, L, set, lags
+        The moments held, as in :class:`PhaseHarmonicsSpec`: 995 by default.
+    iterations
+        Most gradients evaluated for one sample.
+    start
+        Noise that descent begins from: with the reference's ``"spectrum"``, or ``"white"``.
+    tolerance, gradient_tolerance
+        A sample is done before that once its loss, or the norm of the gradient, is this small
+        relative to the first; 0: never.
+    dtype
+        Precision of the moments and of the samples.
+    """
+
+    kind: ClassVar[str] = "phase-harmonics"
+    algorithm: ClassVar[int] = 2
+    aliases: ClassVar[Mapping[str, str]] = {"model": "set"}
+
+    J: int = 5
+    L: int = 4
+    set: MomentSet = "C"
+    lags: int = 1
+    iterations: int = 200
+    start: typing.Literal["spectrum", "white"] = "spectrum"
+    tolerance: float = 0.0
+    gradient_tolerance: float = 0.0
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse banks that cannot be built."""
+        check_bank(self.kind, self.J, self.L, self.lags)
+        check(self.iterations >= 1, f"{self.kind}: iterations={self.iterations} must be 1 or more")
+        for name in ("tolerance", "gradient_tolerance"):
+            value = getattr(self, name)
+            check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class EnergySpec(Spec):
+    """Explicit energy of phase-harmonic moments: see :class:`wavemill.maxent.Energy`.
+
+    Parameters
+    ----------
+    J, L, set, lags
+        The moments in the energy, as in :class:`PhaseHarmonicsSpec`; not the sets of pywph and C+L,
+        which hold moduli of real low passes.
+    steps
+        Of the chain that makes one sample; in the first half its step adapts.
+    dtype
+        Precision of the samples; all else is in float64.
+    """
+
+    kind: ClassVar[str] = "energy"
+
+    J: int = 3
+    L: int = 4
+    set: typing.Literal["A0", "A", "B", "C"] = "B"
+    lags: int = 1
+    steps: int = 1000
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse banks that cannot be built."""
+        check_bank(self.kind, self.J, self.L, self.lags)
+        check(self.steps >= 2, f"{self.kind}: steps={self.steps} must be 2 or more")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec(Spec):
+    """How a fitted model is judged: see :class:`wavemill.evaluation.Judge`.
+
+    Parameters
+    ----------
+    samples
+        Drawn from the model.
+    real
+        Most real fields, that the model was not fitted to, to judge by.
+    J, L
+        Scales and angles of the foveal correlation matrix; J is lowered to what fits.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    samples: int = 10
+    real: int = 20
+    J: int = 5
+    L: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be judged."""
+        check(self.samples >= 1, f"evaluation: samples={self.samples} must be 1 or more")
+        check(self.real >= 2, f"evaluation: real={self.real} must be 2 or more")
+        check_bank(self.kind, self.J, self.L, 0)

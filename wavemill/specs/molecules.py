@@ -1,0 +1,140 @@
+"""Features of molecules, and numbers predicted from them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wavemill.specs.base import Precision, Spec, check
+
+
+@dataclass(frozen=True)
+class AtomicHarmonicsSpec(Spec):
+    """Solid harmonics about atoms: see :class:`wavemill.atomic_harmonics.AtomicHarmonics`.
+
+    Parameters
+    ----------
+    elements
+        Nuclear charges that may occur, ascending; a view takes those of its dataset.
+    sigma, J, L
+        Narrowest width in Angstrom, number of widths half an octave apart, highest degree.
+    across
+        Products are taken of widths at most so many steps apart.
+    reach
+        Distance in Angstrom at which a neighbour counts half.
+    dtype
+        Precision of the computation and of the coefficients.
+    """
+
+    kind: ClassVar[str] = "atomic-harmonics"
+
+    elements: tuple[int, ...] = (1, 6, 7, 8, 9)
+    sigma: float = 0.6
+    J: int = 6
+    L: int = 3
+    across: int = 1
+    reach: float = 2.0
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse features that cannot be built."""
+        ascending = bool(self.elements) and list(self.elements) == sorted(set(self.elements))
+        check(ascending and self.elements[0] > 0, f"{self.kind}: {self.elements=} must ascend")
+        check(self.sigma > 0, f"{self.kind}: sigma={self.sigma} must be above 0")
+        check(self.reach > 0, f"{self.kind}: reach={self.reach} must be above 0")
+        check(self.J >= 1, f"{self.kind}: J={self.J} must be 1 or more")
+        check(self.L >= 0, f"{self.kind}: L={self.L} must not be below 0")
+        check(self.across >= 0, f"{self.kind}: across={self.across} must not be below 0")
+
+
+@dataclass(frozen=True)
+class SolidHarmonicsSpec(Spec):
+    """Scattering of densities: see :class:`wavemill.solid_harmonics.SolidHarmonicScattering`.
+
+    Parameters
+    ----------
+    J, L, powers
+        Largest scale, highest degree, and exponents of the integrals.
+    sigma, width, resolution
+        Widths of the narrowest wavelet and of an atom, samples, and samples in an Angstrom.
+    channels
+        ``full``, ``valence``, ``core``, ``atoms``: what an atom weighs.
+    margin
+        Empty space about the atoms, in widths of the widest field.
+    band
+        Width of the spectra that are followed; None for full grids.
+    dtype
+        Precision of the computation and of the coefficients.
+    """
+
+    kind: ClassVar[str] = "solid-harmonics"
+
+    J: int = 2
+    L: int = 3
+    powers: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
+    sigma: float = 1.0
+    width: float = 2.0
+    resolution: float = 8.0
+    channels: tuple[str, ...] = ("full", "valence", "core")
+    margin: float = 8.0
+    band: float | None = 6.0
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse transforms that cannot be built."""
+        check(min(self.J, self.L) >= 0, f"{self.kind}: J={self.J}, L={self.L} must not be below 0")
+        check(bool(self.powers) and bool(self.channels), f"{self.kind}: no powers or no channels")
+        for name in ("sigma", "width", "resolution", "margin"):
+            value = getattr(self, name)
+            check(value > 0, f"{self.kind}: {name}={value} must be above 0")
+        check(min(self.powers) > 0, f"{self.kind}: powers={self.powers} must be above 0")
+        check(self.band is None or self.band > 0, f"{self.kind}: band={self.band} is not above 0")
+
+
+@dataclass(frozen=True)
+class RegressionSpec(Spec):
+    """A number predicted of molecules: see :mod:`wavemill.regression` and `.atomic_kernel`.
+
+    Parameters
+    ----------
+    model
+        ``composition``, ``ridge``, ``multilinear``, or ``kernel`` (of the view's invariants of
+        single atoms). ``kind`` is another name of this parameter.
+    alpha
+        Penalty of ridge and kernel; None to choose it by validation.
+    order, terms, epochs
+        Factors of a product (1, 2 or 3), products, and passes over the samples: multilinear.
+    landmarks, zeta
+        Atoms that others are compared with, and the power of the kernel.
+    train
+        Learn from so many samples; 0 for all that are not held out.
+    test
+        Part of the samples held out, by a hash of their ids, or their number if above 1.
+    """
+
+    kind: ClassVar[str] = "regression"
+    aliases: ClassVar[Mapping[str, str]] = {"kind": "model"}
+
+    model: typing.Literal["composition", "ridge", "multilinear", "kernel"] = "ridge"
+    alpha: float | None = None
+    order: int = 2
+    terms: int = 64
+    epochs: int = 60
+    landmarks: int = 4000
+    zeta: float = 2.0
+    train: int = 0
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be learnt."""
+        check(
+            self.alpha is None or self.alpha > 0, f"{self.kind}: alpha={self.alpha} is not above 0"
+        )
+        check(self.order in (1, 2, 3), f"{self.kind}: order={self.order} is not 1, 2 or 3")
+        for name in ("terms", "epochs", "landmarks", "zeta"):
+            value = getattr(self, name)
+            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
+        check(self.train >= 0, f"{self.kind}: train={self.train} must not be below 0")
+        check(self.test > 0, f"{self.kind}: test={self.test} must be above 0")
