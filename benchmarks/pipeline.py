@@ -4,16 +4,19 @@ The pipeline reads Zarr parts, transforms them and writes Zarr parts with checks
 one Dask task a part, on worker processes of one thread; its time is from the first submission to
 the last manifest, with workers that have computed before. Bare: as many processes of one thread
 that transform fields already in memory, at the batch size that is best for them, and drop the
-results. The two take turns.
+results. The two take turns, since the speed of a machine drifts; the ratio is the median of turns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.pool import Pool
 from typing import Any
 
 import numpy as np
@@ -30,10 +33,10 @@ from tasks.mapping import map_parts
 from wavemill import Scattering2D
 
 WORKERS = 2
-ROUNDS = 2
-CASES = (  # side, J, L, fields of a part, parts: each at least 60 s of work on two cores
-    (64, 3, 8, 4096, 12),
-    (256, 4, 8, 256, 16),
+ROUNDS = 5
+CASES = (  # side, J, L, fields of a part of 128 MiB (the default), parts: over 60 s of work
+    (64, 3, 8, 8192, 2),
+    (256, 4, 8, 512, 2),
 )
 
 
@@ -47,20 +50,22 @@ def main() -> None:
 def measure(side: int, J: int, L: int, rows: int, parts: int) -> dict[str, Any]:
     """Return the throughputs of one case, in fields a second."""
     batch = best_batch(side, J, L)
-    bare, whole, seconds = [], [], []
-    for _ in range(ROUNDS):
-        bare.append(bare_throughput(side, J, L, batch, rows * parts))
-        seconds.append(pipeline_seconds(side, J, L, rows, parts))
-        whole.append(rows * parts / seconds[-1])
-    ratio = statistics.median(w / b for w, b in zip(whole, bare, strict=True))
+    bare, whole = [], []
+    with bare_processes() as pool, pipeline(side, J, L) as compute:
+        quick = bare_throughput(pool, side, J, L, batch, 5.0)
+        for turn in range(ROUNDS):
+            bare.append(bare_throughput(pool, side, J, L, batch, rows * parts / quick))
+            whole.append(compute(rows, [turn * parts + part for part in range(parts)]))
+    ratios = [w / b for w, b in zip(whole, bare, strict=True)]
     return {
         "field": f"{side}^2 float32",
         "view": f"scattering J={J} L={L}",
-        "fields": f"{rows * parts} in {parts} parts",
+        "fields": f"{ROUNDS} x {rows * parts} in {parts} parts",
         "bare (fields/s)": f"{statistics.median(bare):.1f} (batches of {batch})",
         "pipeline (fields/s)": f"{statistics.median(whole):.1f}",
-        "work (s)": f"{statistics.median(seconds):.0f}",
-        "ratio": f"{100 * ratio:.0f} %",
+        "work (s)": f"{sum(rows * parts / speed for speed in whole):.0f}",
+        "ratio": f"{100 * statistics.median(ratios):.0f} %",
+        "ratios": ", ".join(f"{100 * ratio:.0f}" for ratio in ratios),
     }
 
 
@@ -84,26 +89,34 @@ def transform(side: int, J: int, L: int, batch: int, seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def bare_throughput(side: int, J: int, L: int, batch: int, fields: int) -> float:
-    """Return the fields a second of all processes together, over about as long as the pipeline."""
+@contextlib.contextmanager
+def bare_processes() -> Iterator[Pool]:
+    """Open as many processes of one thread as the pipeline has workers."""
     with multiprocessing.get_context("spawn").Pool(WORKERS, torch.set_num_threads, (1,)) as pool:
-        quick = sum(pool.starmap(transform, [(side, J, L, batch, 5.0)] * WORKERS))
-        work = [(side, J, L, batch, fields / quick)] * WORKERS
-        return float(sum(pool.starmap(transform, work, chunksize=1)))
+        yield pool
 
 
-def pipeline_seconds(side: int, J: int, L: int, rows: int, parts: int) -> float:
-    """Return the time from the first submission to the last manifest, with warm workers."""
+def bare_throughput(pool: Pool, side: int, J: int, L: int, batch: int, seconds: float) -> float:
+    """Return the fields a second of all processes together."""
+    return sum(pool.starmap(transform, [(side, J, L, batch, seconds)] * WORKERS, chunksize=1))
+
+
+@contextlib.contextmanager
+def pipeline(side: int, J: int, L: int) -> Iterator[Callable[[int, list[int]], float]]:
+    """Open warm workers; yield what computes numbered parts and returns fields a second."""
     spec = {"kind": "scattering", "parameters": {"J": J, "L": L}, "algorithm": 1}
     schema = Schema("noise", ("noise",), (side, side))
     with tempfile.TemporaryDirectory() as url, open_cluster(f"local:{WORKERS}") as address:
-        warm = [add_part(url, schema, 8, number) for number in range(100, 100 + 4 * WORKERS)]
-        made = [add_part(url, schema, rows, number) for number in range(parts)]
         work = partial(compute_part, url, spec, schema, "cpu")
-        map_parts(work, warm, address=address)
-        start = time.perf_counter()
-        map_parts(work, made, address=address)
-        return time.perf_counter() - start
+
+        def compute(rows: int, numbers: list[int]) -> float:
+            made = [add_part(url, schema, rows, number) for number in numbers]
+            start = time.perf_counter()
+            map_parts(work, made, address=address)
+            return rows * len(made) / (time.perf_counter() - start)
+
+        compute(8, list(range(100_000, 100_000 + 4 * WORKERS)))
+        yield compute
 
 
 def add_part(url: str, schema: Schema, rows: int, number: int) -> PartRef:

@@ -119,6 +119,9 @@ def view_spec(kind: str, parameters: dict[str, Any], schema: Schema) -> Document
     return VIEWS[kind].spec.from_parameters(parameters).to_dict()
 
 
+_MOST = 2**20  # samples of a batch
+
+
 class Operator:
     """A transform ready to run on one device, kept by the worker between parts."""
 
@@ -144,10 +147,11 @@ class Operator:
         return int(self.module.memory(samples * len(self.components)))
 
     def batch(self, budget: int) -> int:
-        """Return how many samples fit into ``budget`` bytes, at least one."""
-        one = self.memory(1)
-        step = max(1, self.memory(2) - one)
-        return max(1, 1 + (budget - one) // step)
+        """Return the largest power of two of samples that fits into ``budget`` bytes, or 1."""
+        size = 1
+        while size < _MOST and self.memory(2 * size) <= budget:
+            size *= 2
+        return size
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

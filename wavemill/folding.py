@@ -6,19 +6,54 @@ a bank of real filters psi_l
     (x * psi_l)^(w) sampled  =  sum over blocks b of  x^(w_b) psi^_l(w_b) .
 
 Most blocks of a filter hold nothing and are left out. Spectra are seen as pairs of real
-numbers and filters hold every value twice, so that no multiplication is complex. Both maps have a
+numbers and filters hold every value twice, so that no multiplication is complex. On a processor
+compiled loops do both (:mod:`wavemill.kernels`) where they could be built. Both maps have a
 written gradient, which derivatives of any order and ``torch.func`` go through. ``torch.compile``,
 which traces no function that has a forward derivative, differentiates the formulas instead.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wavemill import kernels
+
 Place = tuple[int, int, int, int]  # a block's row and column; the first filter and the one past
+
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Which blocks of a spectrum the filters of a bank reach, and the sizes of both."""
+
+    count: int
+    places: tuple[Place, ...]
+    spans: tuple[Span, ...]  # where the filters of each place begin among all terms, and end
+    rows: int
+    columns: int  # of reals, two a frequency
+    factor: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows of a spectrum, and reals a row."""
+        return self.rows * self.factor, self.columns * self.factor
+
+    def filters(self, values: Tensor) -> list[Tensor]:
+        """Return the filters of each place, ``(last - first, rows, columns)``."""
+        return [values[:, start:stop].transpose(0, 1) for start, stop in self.spans]
+
+    def layout(self, fields: int) -> kernels.Layout:
+        """Return the sizes as the compiled loops take them."""
+        sizes = (self.count, len(self.places), self.spans[-1][1], self.rows, self.columns)
+        return kernels.Layout(fields, *sizes, *self.grid)
 
 
 class FoldedBank(nn.Module):
@@ -38,20 +73,25 @@ class FoldedBank(nn.Module):
 
     def __init__(self, psi: Tensor, factor: int, dtype: torch.dtype) -> None:
         super().__init__()
-        blocks = _blocks(psi, factor)
-        largest = torch.maximum(blocks.amax((-2, -1)), -blocks.amin((-2, -1)))
-        reached = largest > torch.finfo(dtype).eps
-        self.count, self.places = len(psi), _places(reached)
-        for index, (y, x, first, last) in enumerate(self.places):
-            values = (blocks[first:last, y, x] / factor**2).to(dtype).repeat_interleave(2, -1)
-            self.register_buffer(f"_{index}", values, False)
+        aliased = _aliased(psi, factor)
+        largest = torch.maximum(aliased.amax((-2, -1)), -aliased.amin((-2, -1)))
+        places = _places(largest > torch.finfo(dtype).eps)
+        rows, columns = aliased.shape[-2:]
+        ends = list(itertools.accumulate(last - first for *_, first, last in places))
+        spans = tuple(itertools.pairwise([0, *ends]))
+        self.blocks = Blocks(len(psi), places, spans, rows, 2 * columns, factor)
+        reached = [aliased[first:last, y, x] for y, x, first, last in places]
+        values = (torch.cat(reached) / factor**2).to(dtype).repeat_interleave(2, -1)
+        self.register_buffer("_values", values.transpose(0, 1).contiguous(), False)
+        located = [(*place, start) for place, (start, _) in zip(places, spans, strict=True)]
+        self.register_buffer("_located", torch.tensor(located), False)
 
     def forward(self, x_hat: Tensor) -> Tensor:
         """Return the spectra of the sampled responses, ``(..., l, y / f, x / f)``."""
         pairs = torch.view_as_real(x_hat).flatten(-2)
-        filters = [self.get_buffer(f"_{index}") for index in range(len(self.places))]
         fold = _Fold.forward if torch.compiler.is_compiling() else _Fold.apply
-        folded: Tensor = fold(pairs, self.count, self.places, *filters)
+        values, located = self.get_buffer("_values"), self.get_buffer("_located")
+        folded: Tensor = fold(pairs, values, located, self.blocks)
         return torch.view_as_complex(folded.reshape(*folded.shape[:-1], -1, 2))
 
 
@@ -62,7 +102,7 @@ def modulus(z: Tensor, overwrite: bool = False) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _Modulus.forward(z)
-    if overwrite and not torch.is_grad_enabled():
+    if overwrite and not torch.is_grad_enabled() and not kernels.usable(z):
         return _root(torch.view_as_real(z).square_())
     size: Tensor = _Modulus.apply(z)  # type: ignore[no-untyped-call]
     return size
@@ -78,33 +118,34 @@ class _Fold(torch.autograd.Function):
     """Sum over blocks of spectrum times filter: ``(..., y, x)`` to ``(..., l, rows, columns)``."""
 
     @staticmethod
-    def forward(spectrum: Tensor, count: int, places: tuple[Place, ...], *psi: Tensor) -> Tensor:
-        rows, columns = psi[0].shape[-2:]
+    def forward(spectrum: Tensor, values: Tensor, located: Tensor, blocks: Blocks) -> Tensor:
+        shape = (*spectrum.shape[:-2], blocks.count, blocks.rows, blocks.columns)
+        if not torch.compiler.is_compiling() and kernels.usable(spectrum, values):
+            total = spectrum.new_empty(shape)
+            layout = blocks.layout(math.prod(shape[:-3]))
+            kernels.fold(spectrum, values, located, layout, total)
+            return total
         total: Tensor | None = None
-        for (y, x, first, last), values in zip(places, psi, strict=True):
-            block = _block(spectrum, y, x, rows, columns).contiguous().unsqueeze(-3)
-            if total is not None:
-                total.narrow(-3, first, last - first).addcmul_(block, values)
-            elif last - first == count:
-                total = block * values
-            else:
-                total = spectrum.new_zeros((*spectrum.shape[:-2], count, rows, columns))
-                total.narrow(-3, first, last - first).addcmul_(block, values)
+        for (y, x, first, last), psi in zip(blocks.places, blocks.filters(values), strict=True):
+            block = _block(spectrum, y, x, blocks).contiguous().unsqueeze(-3)
+            if total is None and last - first == blocks.count:
+                total = block * psi
+                continue
+            total = spectrum.new_zeros(shape) if total is None else total
+            total.narrow(-3, first, last - first).addcmul_(block, psi)
         assert total is not None
         return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        spectrum, ctx.count, ctx.places, *psi = inputs
-        ctx.shape = tuple(spectrum.shape[-2:])
-        ctx.save_for_backward(*psi)
-        ctx.save_for_forward(*psi)
+        _, values, located, ctx.blocks = inputs
+        ctx.save_for_backward(values, located)
+        ctx.save_for_forward(values, located)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        psi = ctx.saved_tensors
-        unfolded = _Unfold.apply(gradients[0], ctx.shape, ctx.count, ctx.places, *psi)  # type: ignore[no-untyped-call]
-        return unfolded, None, None, *(None for _ in psi)
+        unfolded = _Unfold.apply(gradients[0], *ctx.saved_tensors, ctx.blocks)  # type: ignore[no-untyped-call]
+        return unfolded, None, None, None
 
     @staticmethod
     def vmap(
@@ -114,7 +155,7 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        result: Tensor = _Fold.apply(tangent, ctx.count, ctx.places, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        result: Tensor = _Fold.apply(tangent, *ctx.saved_tensors, ctx.blocks)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -122,29 +163,29 @@ class _Unfold(torch.autograd.Function):
     """The transpose of :class:`_Fold`."""
 
     @staticmethod
-    def forward(
-        folded: Tensor, shape: tuple[int, int], count: int, places: tuple[Place, ...], *psi: Tensor
-    ) -> Tensor:
-        rows, columns = psi[0].shape[-2:]
-        total = folded.new_zeros((*folded.shape[:-3], *shape))
-        for (y, x, first, _), values in zip(places, psi, strict=True):
-            part = folded.select(-3, first) * values[0]
-            for place, filtered in enumerate(values[1:], first + 1):
-                part.addcmul_(folded.select(-3, place), filtered)
-            _block(total, y, x, rows, columns).copy_(part)
+    def forward(folded: Tensor, values: Tensor, located: Tensor, blocks: Blocks) -> Tensor:
+        total = folded.new_zeros((*folded.shape[:-3], *blocks.grid))
+        if kernels.usable(folded, values):
+            layout = blocks.layout(math.prod(folded.shape[:-3]))
+            kernels.unfold(folded, values, located, layout, total)
+            return total
+        for (y, x, first, _), psi in zip(blocks.places, blocks.filters(values), strict=True):
+            part = folded.select(-3, first) * psi[0]
+            for angle, filtered in enumerate(psi[1:], first + 1):
+                part.addcmul_(folded.select(-3, angle), filtered)
+            _block(total, y, x, blocks).copy_(part)
         return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.shape, ctx.count, ctx.places, *psi = inputs
-        ctx.save_for_backward(*psi)
-        ctx.save_for_forward(*psi)
+        _, values, located, ctx.blocks = inputs
+        ctx.save_for_backward(values, located)
+        ctx.save_for_forward(values, located)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        psi = ctx.saved_tensors
-        folded = _Fold.apply(gradients[0], ctx.count, ctx.places, *psi)  # type: ignore[no-untyped-call]
-        return folded, None, None, None, *(None for _ in psi)
+        folded = _Fold.apply(gradients[0], *ctx.saved_tensors, ctx.blocks)  # type: ignore[no-untyped-call]
+        return folded, None, None, None
 
     @staticmethod
     def vmap(_: Any, in_dims: tuple[Any, ...], folded: Tensor, *others: Any) -> tuple[Tensor, int]:
@@ -152,8 +193,7 @@ class _Unfold(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        psi = ctx.saved_tensors
-        result: Tensor = _Unfold.apply(tangent, ctx.shape, ctx.count, ctx.places, *psi)  # type: ignore[no-untyped-call]
+        result: Tensor = _Unfold.apply(tangent, *ctx.saved_tensors, ctx.blocks)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -164,6 +204,8 @@ class _Modulus(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and kernels.usable(z):
+            return kernels.modulus(z)
         return _root(torch.view_as_real(z).square())
 
     @staticmethod
@@ -174,6 +216,8 @@ class _Modulus(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
+        if not torch.is_grad_enabled() and kernels.usable(z, gradients[0]):
+            return kernels.modulus_slope(z, gradients[0])
         size: Tensor = _Modulus.apply(z)  # type: ignore[no-untyped-call]
         largest = torch.finfo(size.dtype).max  # reached only where z is rounding, or 0
         slope: Tensor = z * (gradients[0] / size).clamp(-largest, largest)
@@ -187,11 +231,12 @@ class _Modulus(torch.autograd.Function):
         return along
 
 
-def _block(spectrum: Tensor, y: int, x: int, rows: int, columns: int) -> Tensor:
+def _block(spectrum: Tensor, y: int, x: int, blocks: Blocks) -> Tensor:
+    rows, columns = blocks.rows, blocks.columns
     return spectrum.narrow(-2, y * rows, rows).narrow(-1, x * columns, columns)
 
 
-def _blocks(filters: Tensor, factor: int) -> Tensor:
+def _aliased(filters: Tensor, factor: int) -> Tensor:
     """Return ``(l, block y, block x, y, x)``: the grid's frequencies, those that alias apart."""
     y, x = (size // factor for size in filters.shape[-2:])
     return filters.reshape(-1, factor, y, factor, x).transpose(2, 3)

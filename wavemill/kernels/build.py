@@ -1,0 +1,61 @@
+"""Build ``kernels.c`` when the package is installed: a hook of hatchling.
+
+Without a C compiler the installation goes on, and says what is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDER = Path("wavemill/kernels")
+SOURCE, LIBRARY = FOLDER / "kernels.c", FOLDER / "_kernels.so"
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+
+
+class KernelsHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ignore]
+    """Compile the loops into the package, be it a wheel or a checkout."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Build the library and have the wheel carry it."""
+        if self.target_name != "wheel":
+            return
+        root = Path(self.root)
+        if compile_kernels(root / SOURCE, root / LIBRARY):
+            build_data["pure_python"] = False
+            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{platform}"
+            build_data["artifacts"].append(str(LIBRARY))
+
+
+def compile_kernels(source: Path, library: Path) -> bool:
+    """Compile with OpenMP where the compiler has it; say whether there is a library."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return _missed("no C compiler was found")
+    fresh = library.with_suffix(f".{os.getpid()}")  # never half a library under its name
+    said = ""
+    for threads in (["-fopenmp"], []):
+        command = [*compiler.split(), *FLAGS, *threads, str(source), "-o", str(fresh), "-lm"]
+        made = subprocess.run(command, capture_output=True, text=True)
+        if made.returncode == 0:
+            fresh.replace(library)
+            return True
+        said = (made.stderr.strip().splitlines() or ["it said nothing"])[0]
+    return _missed(f"{compiler} failed: {said}")
+
+
+def _missed(reason: str) -> bool:
+    print(
+        f"wavemill: transforms will be computed by torch alone, slower: {reason}", file=sys.stderr
+    )
+    return False
