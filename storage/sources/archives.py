@@ -131,7 +131,7 @@ class _Watched:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.last = b""
-        self.seek, self.tell = file.seek, file.tell
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
         self.last = self._file.read(size)
@@ -162,18 +162,21 @@ def _nested_listing(
     """List a tar within a tar; its members are read by their place in the outer one."""
     content = outer.extractfile(holder)
     assert content is not None
-    found: list[Entry | Refusal] = []
     try:
         with damage_as_bad_input(f"{url}/{holder.name}"):
-            found = [_tar_member(info) for _, info in _walk(content) if not info.isdir()]
+            for _, info in _walk(content):
+                whole = info.offset_data + info.size <= holder.size  # else it is beyond a cut
+                if whole and not info.isdir():
+                    yield _within(holder, _tar_member(info))
     except BadInput as error:
         yield holder.name, error
-    for item in found:
-        if isinstance(item, Entry):
-            place = holder.offset_data + (item.offset or 0)
-            yield replace(item, path=f"{_normal(holder.name)}/{item.path}", offset=place)
-        else:
-            yield f"{holder.name}/{item[0]}", item[1]
+
+
+def _within(holder: tarfile.TarInfo, found: Entry | Refusal) -> Entry | Refusal:
+    if not isinstance(found, Entry):
+        return f"{holder.name}/{found[0]}", found[1]
+    place = holder.offset_data + (found.offset or 0)
+    return replace(found, path=f"{_normal(holder.name)}/{found.path}", offset=place)
 
 
 def _tar_member(info: tarfile.TarInfo) -> Entry | Refusal:
