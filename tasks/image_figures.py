@@ -21,15 +21,16 @@ def contact_sheet(dataset: Dataset) -> bytes:
     samples = dataset.samples()
     count = min(len(samples), COLUMNS * ROWS)
     chosen = samples.iloc[np.linspace(0, len(samples) - 1, count).astype(int)]
-    figure = Figure(figsize=(COLUMNS * 1.15, ROWS * 1.3 + 2.2), layout="constrained")
-    sheet, below = figure.subfigures(2, 1, height_ratios=[ROWS * 1.3, 2.2])
-    panels = sheet.subplots(ROWS, COLUMNS, squeeze=False).ravel()
-    for axes, (_, sample) in zip(panels, chosen.iterrows(), strict=False):
-        axes.imshow(_image(dataset, sample))
-        axes.set_title(_caption(sample), fontsize=6)
-    for axes in panels:
-        axes.set_axis_off()
-    _draw_counts(below.subplots(), samples)
+    figure = Figure(figsize=(COLUMNS * 1.15, ROWS * 1.3 + 2.4))
+    sheet, below = figure.subplots(2, 1, height_ratios=[ROWS * 1.3, 1.6])
+    sheet.set_axis_off()
+    sheet.set(xlim=(0, COLUMNS), ylim=(ROWS, 0))
+    for place, (_, sample) in enumerate(chosen.iterrows()):
+        row, column = divmod(place, COLUMNS)
+        sheet.imshow(_image(dataset, sample), extent=(column, column + 0.94, row + 0.94, row + 0.1))
+        sheet.text(column, row + 0.07, _caption(sample), fontsize=6)
+    sheet.set(xlim=(0, COLUMNS), ylim=(ROWS, 0), aspect="auto")
+    _draw_counts(below, samples)
     return png(figure)
 
 
