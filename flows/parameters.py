@@ -8,6 +8,7 @@ from prefect.utilities.annotations import quote
 from pydantic import Field
 
 from tasks.fields import IngestOptions
+from tasks.images import ImageOptions
 from tasks.molecules import MoleculeOptions
 
 Dataset = Annotated[str, Field(description="Name of the dataset.")]
@@ -17,7 +18,8 @@ Sources = Annotated[
 ]
 Store = Annotated[str, Field(description="URL of the store.")]
 Options = Annotated[
-    IngestOptions | MoleculeOptions | None, Field(description="How sources become samples.")
+    IngestOptions | MoleculeOptions | ImageOptions | None,
+    Field(description="How sources become samples."),
 ]
 Parameters = Annotated[
     dict[str, Any] | None, Field(description="Fields of the spec that differ from its defaults.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ import xarray as xr
 
 from storage.documents import Document
 from storage.errors import InvalidRequest
+from storage.images import read_encoded
 from storage.molecules import Atoms, read_atoms
-from storage.parts import FIELDS, lazy_rows
+from storage.parts import lazy_rows
 from storage.records import DatasetVersion, PartRef, Schema
 from storage.tables import read_table, select, write_table
 
@@ -72,22 +73,30 @@ class Dataset:
     def to_xarray(self, where: str | None = None) -> xr.DataArray:
         """Return the samples as a lazy array ``(sample[, component], y, x)``.
 
+        Images are ``(sample, y, x, rgb)``.
+
         The sample table's columns are coordinates along ``sample``; ``y`` and ``x`` are in
         units of the grid spacing's.
         """
         frame, schema = self.samples(where), self.schema
-        if schema.layout != "fields":
+        if schema.layout == "molecules":
             raise InvalidRequest(
                 f"{self.name} holds {schema.layout}, which have no common shape: use .atoms(where)"
             )
         data = lazy_rows(
-            self.store.url, FIELDS, frame["part"], frame["row"], schema.row_shape, schema.dtype
+            self.store.url,
+            schema.array,
+            frame["part"],
+            frame["row"],
+            schema.row_shape,
+            schema.dtype,
         )
         coordinates = sample_coordinates(frame)
         for axis, size, step in zip("yx", schema.shape, schema.spacing, strict=True):
             coordinates[axis] = (axis, [step * index for index in range(size)])
         if len(schema.components) > 1:
-            coordinates["component"] = ("component", list(schema.components))
+            axis = "rgb" if schema.layout == "images" else "component"
+            coordinates[axis] = (axis, list(schema.components))
         attributes = {"dataset": self.name, "version": self.version.version}
         return xr.DataArray(data, coordinates, schema.dims, schema.variable, attributes)
 
@@ -103,6 +112,11 @@ class Dataset:
             raise InvalidRequest(f"{self.name} holds {self.schema.layout}: use .to_xarray(where)")
         frame = self.samples(where)
         return read_atoms(self.store.url, frame["part"], frame["row"])
+
+    def encoded(self, where: str | None = None) -> Iterator[bytes]:
+        """Yield the files that the selected images were decoded from, if they were kept."""
+        frame = self.samples(where)
+        return read_encoded(self.store.url, frame["part"], frame["row"])
 
     def relabel(self, labels: pd.DataFrame, note: str = "relabelled") -> Dataset:
         """Publish a version whose samples carry the columns of ``labels``, copying no array.

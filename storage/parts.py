@@ -16,6 +16,7 @@ from storage.attempts import read_manifest
 from storage.backends import open_backend
 
 FIELDS = "fields"
+IMAGES = "image"
 FEATURES = "features"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from storage.documents import Document
+from storage.parts import FIELDS, IMAGES
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Schema:
     periodic
         Whether the field wraps around.
     layout
-        ``fields``, or ``molecules``: flat arrays of atoms, with the offsets where molecules begin.
+        ``fields``; ``images``, whose components come last; or ``molecules``: flat arrays of atoms,
+        with the offsets where molecules begin.
     properties
         Columns of the sample table that are quantities, each with its unit or None.
     """
@@ -86,12 +88,21 @@ class Schema:
     @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one sample as stored: the component axis only where there are several."""
+        if self.layout == "images":
+            return (*self.shape, len(self.components))
         return self.shape if len(self.components) == 1 else (len(self.components), *self.shape)
 
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the axes of the stored array."""
+        if self.layout == "images":
+            return ("sample", "y", "x", "rgb")
         return ("sample", *(("component",) if len(self.components) > 1 else ()), "y", "x")
+
+    @property
+    def array(self) -> str:
+        """Name of the stored array."""
+        return IMAGES if self.layout == "images" else FIELDS
 
     def to_json(self) -> Document:
         """Return a JSON form."""

@@ -15,7 +15,7 @@ from storage import Schema, Store, ViewVersion, open_store
 from storage.arrays import create_array, layout
 from storage.documents import Document
 from storage.molecules import read_part_atoms
-from storage.parts import FEATURES, FIELDS, read_rows
+from storage.parts import FEATURES, read_rows
 from storage.records import PartRef
 from tasks.views import Operator, operator
 
@@ -66,7 +66,7 @@ def transform_rows(
     size = batch_rows(transform, schema, part.rows)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         shards = _Shards(group, part.rows, writer)
-        for samples in _prefetched(reader, url, part, _input_shard(schema)):
+        for samples in _prefetched(reader, url, part, schema):
             for start in range(0, len(samples), size):
                 shards.append(transform(samples[start : start + size]))
         array = shards.close()
@@ -132,15 +132,18 @@ class _Shards:
         return self.array
 
 
-def _prefetched(reader: ThreadPoolExecutor, url: str, part: PartRef, shard: int) -> Iterator[Array]:
+def _prefetched(
+    reader: ThreadPoolExecutor, url: str, part: PartRef, schema: Schema
+) -> Iterator[Array]:
     """Yield the rows of one shard after another, the next being read meanwhile."""
+    shard, name = _input_shard(schema), schema.array
     starts = range(0, part.rows, shard)
     ranges = [range(start, min(start + shard, part.rows)) for start in starts]
-    pending = reader.submit(read_rows, url, part.key, FIELDS, ranges[0])
+    pending = reader.submit(read_rows, url, part.key, name, ranges[0])
     for following in [*ranges[1:], None]:
         samples = pending.result()
         if following is not None:
-            pending = reader.submit(read_rows, url, part.key, FIELDS, following)
+            pending = reader.submit(read_rows, url, part.key, name, following)
         yield samples
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,14 @@ class IngestOptions:
         return ReadOptions(
             variable=self.variable or None, components=self.components, slice=self.slice
         )
+
+    def informed(self, found: Discovery) -> Self:
+        """Return the options: nothing that lies beside the samples tells more."""
+        return self
+
+    def weight(self, item: Input, schema: Schema) -> int:
+        """Return the bytes that an input adds to a part."""
+        return item.nbytes
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: what decides their arrays, and nothing else."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import zarr
@@ -88,6 +88,14 @@ class MoleculeOptions:
         if existing is None and not inputs:
             raise InvalidRequest("the sources hold no molecules: nothing was published")
         return existing if existing is not None and existing.layout == SCHEMA.layout else SCHEMA
+
+    def informed(self, found: Discovery) -> Self:
+        """Return the options: nothing that lies beside the samples tells more."""
+        return self
+
+    def weight(self, item: Input, schema: Schema) -> int:
+        """Return the bytes that an input adds to a part."""
+        return item.nbytes
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: positions and charges depend on the files alone."""

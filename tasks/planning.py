@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pandas as pd
 import zarr
@@ -55,6 +55,14 @@ class Options(Protocol):
 
     def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
         """Return the schema that the flags ask for, on the existing or the commonest one."""
+        ...
+
+    def informed(self, found: Discovery) -> Self:
+        """Return the options with what discovery has found beside the samples."""
+        ...
+
+    def weight(self, item: Input, schema: Schema) -> int:
+        """Return the bytes, of the kind that ``part_size`` counts, that an input adds."""
         ...
 
     def spec(self, schema: Schema) -> dict[str, Any]:
@@ -174,17 +182,18 @@ def _described(schema: Schema) -> str:
     return f"{names} {size} {schema.dtype}, spacing {schema.spacing}, {grid}"
 
 
-def batches(inputs: Sequence[Input], part_size: int) -> list[tuple[Input, ...]]:
-    """Group inputs of one kind, in order, so that each group is about one part."""
+def batches(planned: Plan, options: Options) -> list[tuple[Input, ...]]:
+    """Group fresh inputs of one kind, in order, so that each group is about one part."""
     groups: list[list[Input]] = []
     weight = 0
-    for item in inputs:
-        full = weight + item.nbytes > part_size
+    for item in planned.fresh:
+        added = options.weight(item, planned.schema)
+        full = weight + added > options.part_size
         if not groups or full or not _together(groups[-1][-1], item):
             groups.append([])
             weight = 0
         groups[-1].append(item)
-        weight += item.nbytes
+        weight += added
     return [tuple(group) for group in groups]
 
 

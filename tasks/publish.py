@@ -49,6 +49,7 @@ def publish(
     InvalidRequest
         If nothing good was found, more than half was bad, or anything was and ``--strict``.
     """
+    options = options.informed(discovery)
     refused = _refusals(outcomes, discovery)
     samples = _sample_table(outcomes)
     samples, repeated = _without_duplicates(store, dataset, samples)

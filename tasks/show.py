@@ -13,7 +13,7 @@ from prefect.artifacts import (
 )
 
 from storage import Artifact, Dataset, Store, ViewVersion
-from tasks import figures, molecule_figures
+from tasks import figures, image_figures, molecule_figures
 from tasks.comparison import records
 from tasks.evaluate import Scores
 from tasks.fit import shown
@@ -32,11 +32,18 @@ def dataset(store: Store, summary: IngestSummary) -> None:
             for unit, reason, message in summary.refused[:LISTED]
         ]
         table(f"quarantine {summary.dataset}", rows, f"{len(summary.refused)} inputs were refused")
-    if current.schema.layout == "molecules":
-        image = molecule_figures.population(current.samples())
-    else:
-        image = figures.fields(shown(current))
-    picture(f"samples {summary.dataset}", image, "What the samples are")
+    picture(f"samples {summary.dataset}", _samples(current), "What the samples are")
+
+
+def _samples(current: Dataset) -> bytes:
+    """Draw what the samples of a dataset are."""
+    match current.schema.layout:
+        case "molecules":
+            return molecule_figures.population(current.samples())
+        case "images":
+            return image_figures.contact_sheet(current)
+        case _:
+            return figures.fields(shown(current))
 
 
 def _dataset_row(current: Dataset, summary: IngestSummary) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def plan_ingest(
 @task(name="ingest parts")
 def ingest_parts(url: str, address: str, planned: Plan, options: Options) -> list[PartOutcome]:
     """Read the fresh inputs on the workers, one Dask task a part."""
-    groups = batches(planned.fresh, options.part_size)
+    groups = batches(planned, options)
     work = partial(ingest_tasks.ingest_part, url, planned.schema, options, planned.known)
     return _mapped(work, groups, address, "ingest parts")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -16,6 +17,7 @@ from storage import InvalidRequest, Schema
 from storage.documents import Document
 from storage.molecules import Atoms
 from wavemill.atomic_harmonics import AtomicHarmonics
+from wavemill.images import as_float
 from wavemill.molecules import Molecules
 from wavemill.phase_harmonics import PhaseHarmonicCovariance
 from wavemill.scattering2d import Scattering2D
@@ -41,7 +43,7 @@ class View:
 
     spec: type[Spec]
     build: Callable[[Any, Schema], torch.nn.Module]
-    layout: str = "fields"
+    layouts: tuple[str, ...] = ("fields",)
 
 
 def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
@@ -89,10 +91,10 @@ def _grid(schema: Schema) -> tuple[int, int]:
 
 VIEWS: dict[str, View] = {
     "spectrum": View(SpectrumSpec, _spectrum),
-    "scattering": View(ScatteringSpec, _scattering),
+    "scattering": View(ScatteringSpec, _scattering, ("fields", "images")),
     "phase-harmonics": View(PhaseHarmonicsSpec, _phase_harmonics),
-    "solid-harmonics": View(SolidHarmonicsSpec, _solid_harmonics, "molecules"),
-    "atomic-harmonics": View(AtomicHarmonicsSpec, _atomic_harmonics, "molecules"),
+    "solid-harmonics": View(SolidHarmonicsSpec, _solid_harmonics, ("molecules",)),
+    "atomic-harmonics": View(AtomicHarmonicsSpec, _atomic_harmonics, ("molecules",)),
 }
 
 
@@ -108,11 +110,11 @@ def view_spec(kind: str, parameters: dict[str, Any], schema: Schema) -> Document
     """
     if kind not in VIEWS:
         raise InvalidRequest(f"no view {kind!r}: choose one of {', '.join(VIEWS)}")
-    if VIEWS[kind].layout != schema.layout:
-        choices = ", ".join(name for name, view in VIEWS.items() if view.layout == schema.layout)
+    if schema.layout not in VIEWS[kind].layouts:
+        choices = ", ".join(name for name, view in VIEWS.items() if schema.layout in view.layouts)
         raise InvalidRequest(
-            f"view {kind!r} is of {VIEWS[kind].layout}, the dataset holds {schema.layout}: choose "
-            f"one of {choices}"
+            f"view {kind!r} is of {' or '.join(VIEWS[kind].layouts)}, the dataset holds "
+            f"{schema.layout}: choose one of {choices}"
         )
     if kind == "spectrum":
         parameters = {"spacing": [abs(step) for step in schema.spacing], **parameters}
@@ -128,23 +130,28 @@ class Operator:
     def __init__(self, spec: Document, schema: Schema, device: str) -> None:
         view = VIEWS[spec["kind"]]
         typed = view.spec.from_parameters(spec["parameters"])
-        self.dtype = str(getattr(typed, "dtype", "float32"))
+        self.computed = str(getattr(typed, "dtype", "float32"))
+        self.dtype = str(getattr(typed, "stored", None) or self.computed)
         self.device = torch.device(device)
         self.module: Any = view.build(typed, schema).to(self.device).eval()
-        self.components = schema.components if schema.layout == "fields" else ("",)
+        self.components = schema.components if schema.layout != "molecules" else ("",)
+        self.images = schema.layout == "images"
 
     @property
     def coefficients(self) -> pd.DataFrame:
         """One row a coefficient: a name, then what it means."""
         table = pd.DataFrame(self.module.coefficients)
         if len(self.components) > 1:
-            tables = [table.assign(component=name) for name in self.components]
-            table = pd.concat(tables, ignore_index=True)
+            tables = dict.fromkeys(self.components, table)
+            table = pd.concat(tables, names=["component"]).reset_index("component")
+            table = table.reset_index(drop=True)
         return pd.concat([pd.Series(_names(table), name="name"), table], axis=1)
 
     def memory(self, samples: int) -> int:
         """Return a bound on the bytes that transforming so many samples takes."""
-        return int(self.module.memory(samples * len(self.components)))
+        fields = samples * len(self.components)
+        floats = 8 * fields * math.prod(self.module.shape) if self.images else 0  # v and v / 255
+        return int(self.module.memory(fields)) + floats
 
     def batch(self, budget: int) -> int:
         """Return the largest power of two of samples that fits into ``budget`` bytes, or 1."""
@@ -155,13 +162,24 @@ class Operator:
 
     @torch.inference_mode()
     def __call__(self, samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Transform ``(sample[, component], y, x)`` to ``(sample, coefficient[, y, x])``."""
-        fields = torch.from_numpy(np.ascontiguousarray(samples))
-        x = fields.to(self.device, getattr(torch, self.dtype))
+        """Transform samples as stored to ``(sample, coefficient[, y, x])``."""
+        return self.features(torch.from_numpy(np.ascontiguousarray(samples))).cpu().numpy()
+
+    def features(self, samples: torch.Tensor) -> torch.Tensor:
+        """Transform ``(sample[, component], y, x)``, or images ``(sample, y, x, rgb)``.
+
+        Raises
+        ------
+        InvalidRequest
+            If a coefficient is too large for the precision in which it is to be stored.
+        """
+        x = samples.to(self.device)
+        x = (as_float(x) if self.images else x).to(getattr(torch, self.computed))
         y: torch.Tensor = self.module(x)
-        if len(self.components) > 1:
-            y = y.flatten(1, 2)
-        return y.cpu().numpy()
+        y = y.flatten(1, 2) if len(self.components) > 1 else y
+        if self.dtype == "float16" and y.abs().max() > torch.finfo(torch.float16).max:
+            raise InvalidRequest("coefficients exceed what float16 holds: --set stored=float32")
+        return y.to(getattr(torch, self.dtype))
 
     @torch.inference_mode()
     def of_molecules(self, atoms: Atoms) -> np.ndarray[Any, Any]:

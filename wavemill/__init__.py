@@ -26,6 +26,7 @@ from wavemill.harmonics import (
     rectifier_coefficients,
     rectify,
 )
+from wavemill.images import Augmentation, as_float
 from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.molecules import Molecules, real_solid_harmonics
 from wavemill.pairs import MomentTable
@@ -62,6 +63,7 @@ __all__ = [
     "AtomicHarmonics",
     "AtomicHarmonicsSpec",
     "AtomicKernel",
+    "Augmentation",
     "Composition",
     "DivergentModel",
     "Energy",
@@ -98,6 +100,7 @@ __all__ = [
     "UnstableSimulation",
     "WaveletTransform",
     "WavemillError",
+    "as_float",
     "best_correlation",
     "bispectrum",
     "divergence",

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, cast
 
@@ -107,17 +108,21 @@ def walk_tar(url: str) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         If the archive is cut or a header is wrong; tarfile itself would just stop there.
     """
     with open_binary(url) as raw, _decompressed(url, raw) as content:
-        file = _Watched(content)
-        with tarfile.open(fileobj=cast(BinaryIO, file), mode="r:") as archive:
-            while (info := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # a million members must not pile up
-                yield archive, info
-        if len(file.last) < _BLOCK:
-            raise EOFError("there is no end marker")
-        if file.last.strip(b"\0"):
-            raise tarfile.ReadError("the header of a member is wrong")
+        yield from _walk(content)
         while content.read(2**20):  # the checksum of a compressed stream comes last
             pass
+
+
+def _walk(content: BinaryIO) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    file = _Watched(content)
+    with tarfile.open(fileobj=cast(BinaryIO, file), mode="r:") as archive:
+        while (info := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # a million members must not pile up
+            yield archive, info
+    if len(file.last) < _BLOCK:
+        raise EOFError("there is no end marker")
+    if file.last.strip(b"\0"):
+        raise tarfile.ReadError("the header of a member is wrong")
 
 
 class _Watched:
@@ -126,7 +131,7 @@ class _Watched:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.last = b""
-        self.seek, self.tell = file.seek, file.tell
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
         self.last = self._file.read(size)
@@ -144,10 +149,39 @@ def _decompressed(url: str, raw: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _tar_listing(url: str) -> Iterator[Entry | Refusal]:
-    for _, info in walk_tar(url):
-        link = not info.isreg() or info.issparse()
-        if not info.isdir():
-            yield _checked(info.name, info.size, "" if not link else "is no plain file", info)
+    for archive, info in walk_tar(url):
+        if kind(url) == kind(info.name) == "tar" and info.isreg():
+            yield from _nested_listing(url, archive, info)
+        elif not info.isdir():
+            yield _tar_member(info)
+
+
+def _nested_listing(
+    url: str, outer: tarfile.TarFile, holder: tarfile.TarInfo
+) -> Iterator[Entry | Refusal]:
+    """List a tar within a tar; its members are read by their place in the outer one."""
+    content = outer.extractfile(holder)
+    assert content is not None
+    try:
+        with damage_as_bad_input(f"{url}/{holder.name}"):
+            for _, info in _walk(content):
+                whole = info.offset_data + info.size <= holder.size  # else it is beyond a cut
+                if whole and not info.isdir():
+                    yield _within(holder, _tar_member(info))
+    except BadInput as error:
+        yield holder.name, error
+
+
+def _within(holder: tarfile.TarInfo, found: Entry | Refusal) -> Entry | Refusal:
+    if not isinstance(found, Entry):
+        return f"{holder.name}/{found[0]}", found[1]
+    place = holder.offset_data + (found.offset or 0)
+    return replace(found, path=f"{_normal(holder.name)}/{found.path}", offset=place)
+
+
+def _tar_member(info: tarfile.TarInfo) -> Entry | Refusal:
+    link = not info.isreg() or info.issparse()
+    return _checked(info.name, info.size, "is no plain file" if link else "", info)
 
 
 def _zip_listing(url: str) -> Iterator[Entry | Refusal]:

@@ -46,6 +46,8 @@ class Discovery(list[Unit]):
         Damaged archives, unsafe members, incomplete stacks of components.
     ignored : dict of str to int
         Number of files of each unknown extension.
+    tables : list of SourceFile
+        Files beside the samples that say something of them, such as their labels.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Discovery(list[Unit]):
         units: Iterable[Unit] = (),
         refused: Iterable[Refused] = (),
         ignored: dict[str, int] | None = None,
+        tables: Iterable[SourceFile] = (),
     ) -> None:
         super().__init__(units)
         self.refused = list(refused)
         self.ignored = dict(ignored or {})
+        self.tables = list(tables)
 
 
 def discover(
@@ -88,10 +92,19 @@ def discover(
     storage.errors.InvalidRequest
         If a source does not exist, matches nothing or cannot be listed.
     """
+    known = tuple(extension.lower() for extension in extensions)
+    files, refused, ignored = find_files(sources, known)
+    units, incomplete = _stack(files, tuple(components), known)
+    return Discovery(unique_units(units), refused + incomplete, ignored)
+
+
+def find_files(
+    sources: Sequence[str], known: tuple[str, ...]
+) -> tuple[list[SourceFile], list[Refused], Counter[str]]:
+    """Return the files whose names end as ``known``, each once, what was refused, and ignored."""
     files: dict[tuple[str, str | None], SourceFile] = {}
     refused: list[Refused] = []
     ignored: Counter[str] = Counter()
-    known = tuple(extension.lower() for extension in extensions)
     for source in sources:
         listing = expand(source)
         for file in _files_of(listing, known, refused):
@@ -99,10 +112,7 @@ def discover(
                 files.setdefault((file.url, file.member), file)
             else:
                 ignored[PurePosixPath(file.name).suffix.lower()] += 1
-    units, incomplete = _stack(files.values(), tuple(components), known)
-    return Discovery(
-        sorted(_unique(units), key=lambda unit: unit.name), refused + incomplete, ignored
-    )
+    return list(files.values()), refused, ignored
 
 
 def _files_of(
@@ -124,7 +134,7 @@ def _members_of(
     prefix = "" if named else f"{archive.path}/"
     members, refusals = list_members(url)
     for name, error in refusals:
-        if not name or name.lower().endswith(known):
+        if not name or name.lower().endswith(known) or kind(name):
             shown = f"{prefix}{name}" if name else archive.path
             refused.append(Refused(shown, url, error.reason, error.message))
     for member in members:
@@ -147,7 +157,7 @@ def _stack(
     alone: list[Unit] = []
     stacks: dict[str, list[tuple[str, SourceFile]]] = defaultdict(list)
     for file in files:
-        stem = _stem(file.name, known)
+        stem = stem_of(file.name, known)
         found = _split_component(stem, components) if len(components) > 1 else None
         if found is None:
             alone.append(Unit(stem, (file,)))
@@ -194,15 +204,16 @@ def _split_component(stem: str, components: tuple[str, ...]) -> tuple[str, str] 
     return None
 
 
-def _stem(name: str, known: tuple[str, ...]) -> str:
+def stem_of(name: str, known: tuple[str, ...]) -> str:
+    """Return a name without its extension."""
     for extension in sorted(known, key=len, reverse=True):
         if name.lower().endswith(extension):
             return name[: -len(extension)]
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _unique(units: Iterable[Unit]) -> list[Unit]:
-    """Give every unit its own name: by the extension if that tells, else by parent folders."""
+def unique_units(units: Iterable[Unit]) -> list[Unit]:
+    """Return units sorted by names of their own: told apart by extension, else by folders."""
     groups: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         groups[unit.name].append(unit)
@@ -212,7 +223,7 @@ def _unique(units: Iterable[Unit]) -> list[Unit]:
         names = [group[0].name] if len(group) == 1 else _told_apart(group, taken)
         taken.update(names)
         result.extend(Unit(name, unit.files) for name, unit in zip(names, group, strict=True))
-    return result
+    return sorted(result, key=lambda unit: unit.name)
 
 
 def _told_apart(group: list[Unit], taken: set[str]) -> list[str]:

@@ -1,44 +1,67 @@
-"""Molecules that come with a dependency: ``ase:g2`` names the G2 set that ASE ships.
+"""Samples that come with a dependency: ``ase:g2`` are molecules, ``sklearn:digits`` images.
 
-L. A. Curtiss et al., "Assessment of Gaussian-2 and density functional theories for the
+G2: L. A. Curtiss et al., "Assessment of Gaussian-2 and density functional theories for the
 computation of enthalpies of formation", J. Chem. Phys. 106, 1063 (1997): molecules and atoms at
-their MP2(full)/6-31G(d) geometries.
+their MP2(full)/6-31G(d) geometries, as ASE ships them.
+
+Digits: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository (1998): 1,797 test digits of 8 x 8 pixels in 17 greys, as scikit-learn ships them.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+from functools import cache
 from typing import Any
 
 from storage.errors import InvalidRequest
 
-EMBEDDED = "ase:"
-COLLECTIONS = ("g2",)
+EMBEDDED = ("ase:", "sklearn:")
+COLLECTIONS = ("ase:g2", "sklearn:digits")
 
 
 def embedded(source: str) -> tuple[list[str], str]:
-    """Return the names of a collection's molecules, and a tag that changes when they may.
+    """Return the names of a collection's samples, and a tag that changes when they may.
 
     Raises
     ------
     InvalidRequest
         If there is no such collection.
     """
-    return sorted(_collection(source).names), f"ase {importlib.metadata.version('ase')}"
+    if source == "ase:g2":
+        return sorted(_g2().names), f"ase {importlib.metadata.version('ase')}"
+    if source == "sklearn:digits":
+        names = [f"{label}/{place:04d}.pgm" for place, label in enumerate(_digits().target)]
+        return sorted(names), f"scikit-learn {importlib.metadata.version('scikit-learn')}"
+    raise InvalidRequest(f"{source!r}: what comes embedded is {', '.join(COLLECTIONS)}")
 
 
 def read_embedded(source: str, name: str) -> bytes:
-    """Return a molecule as the bytes of a plain ``.xyz`` file."""
-    atoms = _collection(source)[name]
+    """Return a sample as the bytes of a file: a plain ``.xyz``, a grey ``.pgm``."""
+    return _read_molecule(name) if source == "ase:g2" else _read_digit(name)
+
+
+def _read_molecule(name: str) -> bytes:
+    atoms = _g2()[name]
     rows = zip(atoms.symbols, atoms.positions.tolist(), strict=True)
     lines = [f"{symbol} {x!r} {y!r} {z!r}" for symbol, (x, y, z) in rows]
     return "\n".join([str(len(lines)), "", *lines, ""]).encode()
 
 
-def _collection(source: str) -> Any:
-    from ase import collections
+def _read_digit(name: str) -> bytes:
+    """Return one digit, its greys of 0 to 16 as the nearest of 0 to 255."""
+    greys = _digits().images[int(name.partition("/")[2].partition(".")[0])]
+    return b"P5 8 8 255\n" + bytes(int(grey * 255 / 16 + 0.5) for grey in greys.ravel())
 
-    name = source.removeprefix(EMBEDDED)
-    if name not in COLLECTIONS:
-        raise InvalidRequest(f"{source!r}: ASE's collections here are {', '.join(COLLECTIONS)}")
-    return getattr(collections, name)
+
+def _g2() -> Any:
+    from ase.collections import g2
+
+    return g2
+
+
+@cache
+def _digits() -> Any:
+    from sklearn.datasets import load_digits
+
+    return load_digits()

@@ -82,7 +82,7 @@ def molecules() -> Molecules:
 def output(case: str, spec: Spec) -> torch.Tensor:
     """What the spec computes from the fields."""
     family, *words = case.split()
-    if family == "view" and VIEWS[words[0]].layout == "molecules":
+    if family == "view" and "molecules" in VIEWS[words[0]].layouts:
         return VIEWS[words[0]].build(spec, SCHEMA)(molecules())
     if family == "view":
         return VIEWS[words[0]].build(spec, SCHEMA)(fields())

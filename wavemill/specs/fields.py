@@ -126,7 +126,10 @@ class ScatteringSpec(Spec):
     average
         Whether fields are averaged and sampled every 2^J points, or kept as they are.
     dtype
-        Precision of the computation and of the coefficients.
+        Precision of the computation.
+    stored
+        Precision of the coefficients as they are kept, that of the computation unless given:
+        ``"float16"`` halves a store of features to learn from.
     """
 
     kind: ClassVar[str] = "scattering"
@@ -139,6 +142,7 @@ class ScatteringSpec(Spec):
     padding: typing.Literal["reflect", "periodic"] = "reflect"
     average: bool = True
     dtype: Precision = "float32"
+    stored: typing.Literal["float16", "float32", "float64"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""

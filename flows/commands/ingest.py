@@ -1,0 +1,297 @@
+"""Commands that ingest: turbulence, molecules, images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.options import (
+    STORE,
+    AsJson,
+    Cluster,
+    Quiet,
+    SingleWriter,
+    StoreUrl,
+    absolute,
+    progress,
+    tell,
+    warn,
+)
+
+ingest_app = typer.Typer(help="Make raw data into a dataset.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Option("--name", help="Name of the dataset.")]
+Strict = Annotated[bool, typer.Option(help="Fail rather than put bad inputs in quarantine.")]
+Mirror = Annotated[bool, typer.Option(help="Withdraw samples whose source is gone.")]
+Rehash = Annotated[bool, typer.Option(help="Read known inputs again.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.add_typer(ingest_app, name="ingest")
+
+
+@ingest_app.command(
+    epilog="Example: wavemill ingest turbulence 'runs/*.h5' --name flow --variable u --slice z:0 "
+    "--derive vorticity --periodic"
+)
+def turbulence(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, globs, .zip, .tar(.gz), s3://..., or simulate:n=16,N=128.",
+        ),
+    ],
+    name: Name,
+    variable: Annotated[
+        str, typer.Option(help="Variable to read where a file holds several: u, or u,v to stack.")
+    ] = "",
+    components: Annotated[
+        str, typer.Option(help="Names such as I,Q,U that mark files of one sample, or components.")
+    ] = "",
+    slice_: Annotated[
+        str | None, typer.Option("--slice", help="AXIS:INDEX or AXIS:all, for 3D input.")
+    ] = None,
+    derive: Annotated[str | None, typer.Option(help="vorticity, from a velocity.")] = None,
+    shape: Annotated[str | None, typer.Option(help="YxX of the samples to admit.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64, as stored.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="Grid spacing, DY,DX or one number.")] = None,
+    periodic: Annotated[
+        bool | None, typer.Option("--periodic/--no-periodic", help="Whether fields wrap around.")
+    ] = None,
+    part_size: Annotated[str, typer.Option(help="Arrays in a part, such as 128MiB.")] = "128MiB",
+    strict: Strict = False,
+    mirror: Mirror = False,
+    rehash: Rehash = False,
+    store: StoreUrl = STORE,
+    cluster: Cluster = "local",
+    single_writer: SingleWriter = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ingest snapshots of fields; a second run reads only what is new or changed."""
+    from flows.ingest import ingest
+    from tasks.planning import IngestOptions
+
+    if derive not in (None, "vorticity"):
+        raise typer.BadParameter(f"{derive!r}: only vorticity is derived", param_hint="--derive")
+    options = IngestOptions(
+        variable=_names(variable),
+        components=_names(components),
+        slice=slice_,
+        derive=derive,
+        shape=_pair(shape, "x", int, "--shape"),
+        dtype=_dtype(dtype),
+        spacing=_pair(spacing, ",", float, "--spacing"),
+        periodic=periodic,
+        part_size=_bytes(part_size),
+        strict=strict,
+        mirror=mirror,
+        rehash=rehash,
+    )
+    with progress(quiet or as_json):
+        made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
+    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view scattering")
+
+
+@ingest_app.command(
+    epilog="Example: wavemill ingest molecules dsgdb9nsd.xyz.tar.bz2 --name qm9 "
+    "--exclude uncharacterized.txt"
+)
+def molecules(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, globs, .zip, .tar(.gz, .bz2), s3://..., qm9: (downloads it), "
+            "or ase:g2.",
+        ),
+    ],
+    name: Name,
+    table: Annotated[
+        str | None, typer.Option(help="Properties, joined by id, or by position without ids.")
+    ] = None,
+    target: Annotated[
+        list[str], typer.Option(help="Columns to take, each [NAME=]COLUMN[:UNIT]; repeatable.")
+    ] = [],  # noqa: B006  (Typer copies it)
+    exclude: Annotated[
+        list[str], typer.Option(help="A file with ids to leave out in its first column.")
+    ] = [],  # noqa: B006
+    atomise: Annotated[
+        list[str], typer.Option(help="Energy in hartree to make <NAME>_atom of, in kcal/mol.")
+    ] = [],  # noqa: B006
+    atomref: Annotated[
+        str | None, typer.Option(help="Energies of free atoms; QM9's unless given.")
+    ] = None,
+    part_size: Annotated[str, typer.Option(help="Files in a part, such as 8MiB.")] = "8MiB",
+    strict: Strict = False,
+    mirror: Mirror = False,
+    rehash: Rehash = False,
+    store: StoreUrl = STORE,
+    cluster: Cluster = "local",
+    single_writer: SingleWriter = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ingest molecules; a second run reads only what is new or changed."""
+    from flows.ingest import ingest
+    from tasks.molecules import MoleculeOptions
+
+    options = MoleculeOptions(
+        table=table and _absolute([table])[0],
+        target=tuple(target),
+        exclude=tuple(_absolute(exclude)),
+        atomref=atomref and _absolute([atomref])[0],
+        atomise=tuple(atomise),
+        part_size=_bytes(part_size),
+        strict=strict,
+        mirror=mirror,
+        rehash=rehash,
+    )
+    with progress(quiet or as_json):
+        made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
+    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view atomic-harmonics")
+
+
+@ingest_app.command(
+    epilog="Example: wavemill ingest images ILSVRC2012_img_train.tar --name imagenet --size 224"
+)
+def images(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders (a class each), globs, .zip, .tar(.gz), a tar of tars, shards, "
+            "CIFAR's .bin, s3://..., or sklearn:digits.",
+        ),
+    ],
+    name: Name,
+    size: Annotated[
+        str | None,
+        typer.Option(help="YxX or one side; the images' own where they agree, else 224."),
+    ] = None,
+    fit: Annotated[
+        str, typer.Option(help="crop the centre after resizing, stretch, or exact.")
+    ] = "crop",
+    resize: Annotated[
+        str | None, typer.Option(help="YxX to cover before the crop; --size unless given.")
+    ] = None,
+    keep_encoded: Annotated[
+        bool, typer.Option("--keep-encoded", help="Keep the encoded bytes as well.")
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test, instead of what paths say.")
+    ] = None,
+    annotations: Annotated[
+        list[str], typer.Option(help="Table of labels or attributes by file name; repeatable.")
+    ] = [],  # noqa: B006  (Typer copies it)
+    classes: Annotated[
+        str | None, typer.Option(help="List of classes in the order of their indices.")
+    ] = None,
+    label_order: Annotated[
+        str | None, typer.Option(help="Of ILSVRC2012's validation labels: sorted or devkit.")
+    ] = None,
+    part_size: Annotated[str, typer.Option(help="Arrays in a part, such as 64MiB.")] = "64MiB",
+    strict: Strict = False,
+    mirror: Mirror = False,
+    rehash: Rehash = False,
+    store: StoreUrl = STORE,
+    cluster: Cluster = "local",
+    single_writer: SingleWriter = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ingest labelled images; a second run reads only what is new or changed."""
+    from flows.ingest import ingest
+    from tasks.images import ImageOptions
+
+    options = ImageOptions(
+        size=_pair(size, "x", int, "--size"),
+        fit=fit,  # type: ignore[arg-type]  # checked there
+        cover=_pair(resize, "x", int, "--resize"),
+        keep_encoded=keep_encoded,
+        split=split,  # type: ignore[arg-type]
+        annotations=tuple(_absolute(annotations)),
+        classes=classes and _absolute([classes])[0],
+        label_order=label_order,  # type: ignore[arg-type]
+        part_size=_bytes(part_size),
+        strict=strict,
+        mirror=mirror,
+        rehash=rehash,
+    )
+    with progress(quiet or as_json):
+        made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
+    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view scattering")
+
+
+def _tell_ingested(name: str, made: Any, as_json: bool, quiet: bool, hint: str) -> None:
+    for unit, reason, message in made.refused[:10]:
+        warn(f"quarantined ({reason}): {unit}: {message}")
+    if len(made.refused) > 10:
+        warn(f"and {len(made.refused) - 10} more: wavemill show {name} --quarantine")
+    tell(made, _ingest_lines(made), as_json, quiet, hint)
+
+
+def _ingest_lines(made: Any) -> list[str]:
+    ignored = ", ".join(
+        f"{count} {suffix or 'without extension'}" for suffix, count in made.ignored.items()
+    )
+    lines = [
+        f"dataset {made.dataset} version {made.version}: {made.samples} samples",
+        f"  {made.added} new, {made.unchanged} unchanged, {made.withdrawn} withdrawn, "
+        f"{made.restored} restored, {sum(made.quarantined.values())} quarantined",
+        f"  {made.parts_written} parts written, {made.parts_reused} reused",
+    ]
+    return [*lines, f"  ignored by their extension: {ignored}"] if ignored else lines
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _absolute(sources: list[str]) -> list[str]:
+    return [
+        source if ":" in source.split("/")[0] else str(Path(source).expanduser().absolute())
+        for source in sources
+    ]
+
+
+def _dtype(text: str | None) -> str | None:
+    if text not in (None, "float32", "float64"):
+        raise typer.BadParameter(f"{text!r}: float32 or float64", param_hint="--dtype")
+    return text
+
+
+def _pair(text: str | None, separator: str, kind: Any, option: str) -> Any:
+    """Read ``AxB`` or one number for both."""
+    if text is None:
+        return None
+    pieces = text.split(separator)
+    try:
+        values = tuple(kind(piece) for piece in pieces)
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 2):
+        raise typer.BadParameter(f"{text!r} is not A{separator}B", param_hint=option)
+    return values * 2 if len(values) == 1 else values
+
+
+def _bytes(text: str) -> int:
+    units = {
+        "": 1,
+        "b": 1,
+        "kib": 2**10,
+        "mib": 2**20,
+        "gib": 2**30,
+        "kb": 10**3,
+        "mb": 10**6,
+        "gb": 10**9,
+    }
+    match = re.fullmatch(r"([\d.]+)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in units:
+        raise typer.BadParameter(f"{text!r} is not a size such as 128MiB", param_hint="--part-size")
+    return max(1, int(float(match[1]) * units[match[2]]))

@@ -1,0 +1,68 @@
+"""Images of one size in a part, and on request the bytes that they were decoded from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from storage.arrays import create_array
+from storage.errors import InvalidRequest
+from storage.parts import IMAGES, read_rows
+from storage.records import Schema
+
+ENCODED = "encoded"
+OFFSETS = "offsets"
+
+
+class _Picture(Protocol):
+    array: npt.NDArray[np.uint8]
+    encoded: bytes
+
+
+def write_images(
+    group: zarr.Group, rows: int, pictures: Iterator[_Picture], schema: Schema, encoded: bool
+) -> None:
+    """Write the arrays of a part, images shard by shard."""
+    array = create_array(group, IMAGES, rows, schema.row_shape, "uint8", schema.dims)
+    shard = array.shards[0] if array.shards else rows
+    kept: list[bytes] = []
+    for start in range(0, rows, shard):
+        block = list(islice(pictures, shard))
+        array[start : start + shard] = np.stack([picture.array for picture in block])
+        kept += [picture.encoded for picture in block] if encoded else []
+    if encoded:
+        _write_bytes(group, kept)
+
+
+def _write_bytes(group: zarr.Group, contents: list[bytes]) -> None:
+    flat = np.frombuffer(b"".join(contents), np.uint8)
+    offsets = np.cumsum([0, *map(len, contents)], dtype=np.int64)
+    arrays: dict[str, tuple[npt.NDArray[Any], str]] = {
+        ENCODED: (flat, "byte"),
+        OFFSETS: (offsets, "bound"),
+    }
+    for name, (values, axis) in arrays.items():
+        create_array(group, name, len(values), (), str(values.dtype), (axis,))[:] = values
+
+
+def read_encoded(url: str, keys: Iterable[str], rows: Iterable[int]) -> Iterator[bytes]:
+    """Yield the original bytes of images by (part, row), in the order asked.
+
+    Raises
+    ------
+    InvalidRequest
+        If they were not kept.
+    """
+    for key, row in zip(keys, rows, strict=True):
+        try:
+            start, stop = read_rows(url, key, OFFSETS, range(row, row + 2))
+        except KeyError:
+            raise InvalidRequest(
+                "the encoded images were not kept: ingest with --keep-encoded"
+            ) from None
+        yield read_rows(url, key, ENCODED, range(start, stop)).tobytes()

@@ -1,0 +1,228 @@
+"""Images: how files of them become rows of a part, and tables beside them columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import pandas as pd
+import zarr
+
+from storage import BadInput, InvalidRequest, Schema
+from storage.images import write_images
+from storage.readers.images import (
+    Fit,
+    Framing,
+    count_images,
+    discover_images,
+    read_images,
+    read_sizes,
+)
+from storage.readers.images.annotations import read_annotations, read_classes
+from storage.sources import Discovery, SourceFile, Unit
+from storage.sources.embedded import EMBEDDED, embedded
+from storage.sources.filesystem import absolute, read_bytes
+from tasks.inputs import Decoded, Input, Simulated
+from tasks.labels import LabelOrder, numbered, with_index
+
+HEADERS = 64
+USUAL = (224, 224)
+COLOURS = ("red", "green", "blue")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How sources become samples; the options of ``wavemill ingest images``.
+
+    Attributes
+    ----------
+    size
+        ``(y, x)`` of the samples; left out, the existing dataset's, else the images' own where
+        they agree, else 224 x 224.
+    fit
+        How images are brought to it: ``crop``, ``stretch`` or ``exact``; see
+        :class:`storage.readers.images.Framing`.
+    cover
+        The frame that is covered before the centre is cut, such as ``(256, 256)``.
+    keep_encoded
+        Keep the bytes that images were decoded from beside them.
+    split
+        ``train``, ``validation`` or ``test`` for all, instead of what paths say.
+    annotations
+        Tables of labels and attributes, beside those that are found by their names.
+    classes
+        A list of classes whose order gives the indices of labels.
+    label_order
+        Which order numbers of ILSVRC2012's validation images are in: ``sorted`` (from 0, wnids
+        ascending) or ``devkit`` (from 1, that of its ``meta.mat``).
+    part_size
+        Bytes of arrays in a part.
+    strict, mirror, rehash
+        As for fields.
+    tables
+        What discovery found.
+    """
+
+    size: tuple[int, int] | None = None
+    fit: Fit = "crop"
+    cover: tuple[int, int] | None = None
+    keep_encoded: bool = False
+    split: Literal["train", "validation", "test"] | None = None
+    annotations: tuple[str, ...] = ()
+    classes: str | None = None
+    label_order: LabelOrder | None = None
+    part_size: int = 64 * 2**20
+    strict: bool = False
+    mirror: bool = False
+    rehash: bool = False
+    tables: tuple[SourceFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("crop", "stretch", "exact"):
+            raise InvalidRequest(f"fit {self.fit!r}: crop, stretch or exact")
+        if self.split not in (None, *SPLITS):
+            raise InvalidRequest(f"split {self.split!r}: {', '.join(SPLITS)}")
+        if self.label_order not in (None, "sorted", "devkit"):
+            raise InvalidRequest(f"label order {self.label_order!r}: sorted or devkit")
+        sides = [*(self.size or ()), *(self.cover or ())]
+        if sides and not 1 <= min(sides) <= max(sides) <= 2**14:
+            raise InvalidRequest(f"sides of 1 to {2**14} pixels, not {sides}")
+
+    def find(self, places: Sequence[str]) -> Discovery:
+        """Find images and the tables beside them."""
+        files = [place for place in places if not place.startswith(EMBEDDED)]
+        found = discover_images(files) if files else Discovery()
+        units = [unit for p in places if p.startswith(EMBEDDED) for unit in _embedded_units(p)]
+        return Discovery([*found, *units], found.refused, found.ignored, found.tables)
+
+    def informed(self, found: Discovery) -> Self:
+        """Return the options with the tables that were found."""
+        return replace(self, tables=tuple(found.tables))
+
+    def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
+        """Return the schema that the flags ask for, on the existing or what the images are.
+
+        Raises
+        ------
+        InvalidRequest
+            If there are no images, or the frame does not hold the size.
+        """
+        units = [item for item in inputs if not isinstance(item, Simulated)]
+        if existing is None and not units:
+            raise InvalidRequest("the sources hold no images: nothing was published")
+        of_images = existing is not None and existing.layout == "images"
+        shape = self.size or (existing.shape if existing and of_images else _own_size(units))
+        if self.cover and any(c < s for c, s in zip(self.cover, shape, strict=True)):
+            raise InvalidRequest(f"a frame of {self.cover} cannot hold {shape}: raise --resize")
+        units_of = (None,) * len(COLOURS)
+        return Schema("image", COLOURS, shape, units_of, "uint8", periodic=False, layout="images")
+
+    def spec(self, schema: Schema) -> dict[str, Any]:
+        """Return the spec of the parts: what decides their arrays, and nothing else."""
+        parameters: dict[str, Any] = {"size": list(schema.shape)}
+        if self.fit != "crop":
+            parameters["fit"] = self.fit
+        elif self.cover and self.cover != schema.shape:
+            parameters["cover"] = list(self.cover)
+        if self.keep_encoded:
+            parameters["encoded"] = True
+        return {"kind": "images", "parameters": parameters, "algorithm": 1}
+
+    def weight(self, item: Input, schema: Schema) -> int:
+        """Return the bytes that an input's images take in a part."""
+        images = 1 if isinstance(item, Simulated) else count_images(item)
+        y, x = schema.shape
+        return images * y * x * len(COLOURS) + (item.nbytes if self.keep_encoded else 0)
+
+    def decode(self, unit: Unit, payload: list[bytes], schema: Schema) -> Decoded:
+        """Return the images of one input.
+
+        Raises
+        ------
+        BadInput
+            If nothing in it is good.
+        """
+        y, x = schema.shape
+        found = read_images(unit, payload, Framing((y, x), self.fit, self.cover))
+        refused = [(label, bad.reason, bad.message) for label, bad in found.refused]
+        return Decoded([(item.index, item, self._columns(item.columns)) for item in found], refused)
+
+    def _columns(self, columns: Any) -> dict[str, Any]:
+        return {**columns, "split": self.split} if self.split else dict(columns)
+
+    def write(self, group: zarr.Group, rows: int, fields: Iterator[Any], schema: Schema) -> None:
+        """Write the images of a part."""
+        write_images(group, rows, fields, schema, self.keep_encoded)
+
+    def complete(
+        self, samples: pd.DataFrame, schema: Schema
+    ) -> tuple[pd.DataFrame, pd.DataFrame, Schema]:
+        """Join the tables, and give every label its index.
+
+        Raises
+        ------
+        InvalidRequest
+            If the numbers of a table cannot be understood as they are.
+        """
+        made = self._labelled(samples) if len(samples) else samples
+        return made, samples[:0].assign(reason="", message=""), schema
+
+    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
+        """Return labels of all samples, None if they carry them already."""
+        made = self._labelled(samples)
+        fresh = made[["sample_id", *(name for name in made if _changed(name, made, samples))]]
+        return None if list(fresh) == ["sample_id"] else fresh
+
+    def _labelled(self, samples: pd.DataFrame) -> pd.DataFrame:
+        classes = None
+        if self.classes is not None:
+            classes = read_classes(self.classes, read_bytes(absolute(self.classes)))
+        for name, data in self._table_contents():
+            table = read_annotations(name, data)
+            samples = _joined(samples, numbered(table, classes, self.label_order, samples))
+        return with_index(samples, classes, self.label_order)
+
+    def _table_contents(self) -> Iterator[tuple[str, bytes]]:
+        yield from ((file.name, file.read()) for file in self.tables)
+        yield from ((place, read_bytes(absolute(place))) for place in self.annotations)
+
+
+def _embedded_units(source: str) -> list[Unit]:
+    names, tag = embedded(source)
+    files = [SourceFile(source, name, name, 64, etag=tag) for name in names]
+    return [Unit(file.name.rpartition(".")[0], (file,)) for file in files]
+
+
+def _own_size(units: Sequence[Unit]) -> tuple[int, int]:
+    """Return the size of images spread over the list if they agree, else the usual one."""
+    step = max(1, len(units) // HEADERS)
+    found = read_sizes(units[::step])
+    sizes = Counter(size for size in found if not isinstance(size, BadInput))
+    if not sizes:
+        raise InvalidRequest(f"none of {len(units)} images can be read: {found[0]}")
+    return next(iter(sizes)) if len(sizes) == 1 else USUAL
+
+
+def _joined(samples: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return samples with a table's columns where it has a row for their file's name."""
+    names = samples["source"].map(lambda place: str(place).replace("!", "/").rpartition("/")[2])
+    if not names.isin(table.index).any():
+        return samples
+    said = table.reindex(names).set_axis(samples.index)
+    covered = names.isin(table.index)
+    return samples.assign(
+        **{
+            str(name): said[name].where(covered, samples[name]) if name in samples else said[name]
+            for name in said
+        }
+    )
+
+
+def _changed(name: Any, made: pd.DataFrame, samples: pd.DataFrame) -> bool:
+    if name not in samples:
+        return True
+    one, other = made[name], samples[name]
+    return not bool(((one == other) | (one.isna() & other.isna())).all())

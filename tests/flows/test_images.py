@@ -1,0 +1,240 @@
+"""Images from end to end: raw files of every form to samples, labels and features."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flows import features, ingest
+from storage import InvalidRequest, open_store
+from storage.readers.images import Framing
+from storage.verify import verify
+from tasks.images import ImageOptions
+from wavemill import Scattering2D, as_float
+
+CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "images.toml").read_text())["case"]
+
+
+def run(url: str, *sources: Path | str, **options: Any) -> Any:
+    """Ingest into ``set`` in this process."""
+    return ingest("set", list(map(str, sources)), url, ImageOptions(**options), "threads")
+
+
+def picture(seed: int, size: tuple[int, int] = (20, 24)) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    return Image.fromarray(noise)
+
+
+def png(seed: int, size: tuple[int, int] = (20, 24)) -> bytes:
+    buffer = io.BytesIO()
+    picture(seed, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Twelve images of three classes, two of which are in the training set."""
+    for i in range(12):
+        split = "train" if i % 4 < 3 else "val"
+        file = tmp_path / "tree" / split / "cba"[i % 3] / f"{i:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(i))
+    return tmp_path / "tree"
+
+
+def told(value: Any) -> Any:
+    return "none" if value is None or value != value else value
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=c["name"]) for c in CASES if not c.get("slow")]
+)
+def test_reference_folders_become_what_the_table_says(
+    case: dict[str, Any], shared: Path, store_url: str
+) -> None:
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in case["options"].items()}
+    if "classes" in options:
+        options["classes"] = str(shared / "data" / options["classes"])
+    made = run(store_url, *(shared / "data" / source for source in case["source"]), **options)
+    dataset = open_store(store_url).dataset("set")
+    samples = dataset.samples()
+    assert (made.samples, made.quarantined) == (case["count"], case["quarantined"])
+    assert dataset.schema.row_shape == (*case["shape"], 3)
+    assert samples["sample_id"].iloc[0] == case["first"]
+    assert samples["label"].nunique() == case["classes"]
+    for place, expected in ((0, case["columns"]), (-1, case.get("last", {}))):
+        assert {name: told(samples.iloc[place][name]) for name in expected} == expected
+
+
+def test_arrays_are_the_framed_images_and_the_encoded_bytes_are_kept(
+    tree: Path, store_url: str
+) -> None:
+    run(store_url, tree, size=(16, 16), keep_encoded=True, part_size=5000)  # several parts
+    dataset = open_store(store_url).dataset("set")
+    assert len(dataset.version.parts) > 1
+    array, rows = dataset.to_xarray(), dataset.samples()
+    assert (array.dims, array.dtype) == (("sample", "y", "x", "rgb"), np.uint8)
+    assert list(array["rgb"].values) == ["red", "green", "blue"]
+    for image, data, source in zip(array.values, dataset.encoded(), rows["source"], strict=True):
+        assert data == Path(source).read_bytes()
+        np.testing.assert_array_equal(image, Framing((16, 16))(Image.open(io.BytesIO(data))))
+    assert list(verify(open_store(store_url))) == []
+
+
+def test_bytes_that_were_not_kept_cannot_be_asked_for(tree: Path, store_url: str) -> None:
+    run(store_url, tree)
+    with pytest.raises(InvalidRequest, match="--keep-encoded"):
+        next(open_store(store_url).dataset("set").encoded())
+
+
+def test_labels_and_splits_answer_questions(tree: Path, store_url: str) -> None:
+    run(store_url, tree)
+    dataset = open_store(store_url).dataset("set")
+    assert dataset.schema.shape == (20, 24)  # their own, since they agree
+    assert len(dataset.samples("split = 'train' and label = 'a'")) == 3
+    pairs = dataset.samples()[["label", "label_index"]].drop_duplicates().sort_values("label")
+    assert pairs.to_numpy().tolist() == [["a", 0], ["b", 1], ["c", 2]]
+
+
+def test_a_second_run_reads_nothing_and_a_new_class_moves_the_indices_but_no_array(
+    tree: Path, store_url: str
+) -> None:
+    run(store_url, tree)
+    for file in tree.rglob("*.png"):  # unreadable now: a second look would end in quarantine
+        stat = file.stat()
+        file.write_bytes(b"?" * stat.st_size)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = run(store_url, tree)
+    assert (again.version, again.parts_written, again.unchanged) == (1, 0, 12)
+    (tree / "train" / "aa").mkdir()
+    (tree / "train" / "aa" / "new.png").write_bytes(png(99))
+    more = run(store_url, tree)
+    assert (more.parts_written, more.added, more.samples) == (1, 1, 13)
+    samples = open_store(store_url).dataset("set").samples()
+    assert dict(zip(samples["label"], samples["label_index"], strict=True)) == {
+        "a": 0, "aa": 1, "b": 2, "c": 3,
+    }  # fmt: skip
+
+
+def test_bad_images_are_quarantined_with_their_reasons(tree: Path, store_url: str) -> None:
+    whole = png(1)
+    bad = {
+        "cut.png": whole[:-200],
+        "empty.jpg": b"",
+        "page.jpeg": b"<html></html>",
+        "bomb.png": _huge(),
+    }
+    for name, data in bad.items():
+        (tree / name).write_bytes(data)
+    (tree / "named.jpg").write_bytes(whole)  # a PNG all the same
+    made = run(store_url, tree)
+    assert made.samples == 13
+    assert made.quarantined == {"truncated": 2, "format": 1, "bomb": 1}
+    with pytest.raises(InvalidRequest, match="--strict"):
+        run(store_url, tree, strict=True)
+
+
+def _huge() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_validation_labels_of_either_order_give_the_same_classes(
+    tmp_path: Path, store_url: str
+) -> None:
+    source, lists = tmp_path / "ILSVRC2012_img_val.tar", tmp_path / "lists"
+    with tarfile.open(source, "w") as archive:
+        for number in (1, 2, 3):
+            info = tarfile.TarInfo(f"ILSVRC2012_val_{number:08d}.JPEG")
+            info.size = len(png(number))
+            archive.addfile(info, io.BytesIO(png(number)))
+    lists.mkdir()
+    ascending, devkit = ["n00000001", "n00000002", "n00000003"], [2, 3, 1]
+    rows = [f"val.zip@/ILSVRC2012_val_{n:08d}.JPEG {n - 1}" for n in (1, 2, 3)]
+    (lists / "ascending.txt").write_text("\n".join(rows))
+    (lists / "devkit.txt").write_text("1\n2\n3\n")
+    (lists / "synsets.txt").write_text("\n".join(f"{wnid} thing" for wnid in ascending))
+    (lists / "meta.txt").write_text("\n".join(ascending[i - 1] for i in devkit))
+    with pytest.raises(InvalidRequest, match="two orders"):
+        run(store_url, source, annotations=(str(lists / "devkit.txt"),))
+    with pytest.raises(InvalidRequest, match="in the other order"):
+        run(store_url, source, annotations=(str(lists / "devkit.txt"),), label_order="sorted",
+            classes=str(lists / "synsets.txt"))  # fmt: skip
+    for order, table, classes, labels in (
+        ("sorted", "ascending.txt", "synsets.txt", ascending),
+        ("devkit", "devkit.txt", "meta.txt", [ascending[i - 1] for i in devkit]),
+    ):
+        options = ImageOptions(
+            annotations=(str(lists / table),), classes=str(lists / classes), label_order=order
+        )
+        ingest(order, [str(source)], store_url, options, "threads")
+        samples = open_store(store_url).dataset(order).samples()
+        assert list(samples["label"]) == labels
+        assert list(samples["label_index"]) == [ascending.index(label) for label in labels]
+        assert set(samples["split"]) == {"validation"}
+
+
+def test_cifar_batches_are_the_images_that_they_hold(tmp_path: Path, store_url: str) -> None:
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name, labels in (("data_batch_1", [3, 9]), ("test_batch", [0])):
+        records = [bytes([k]) + picture(k, (32, 32)).tobytes() for k in labels]
+        planes = [
+            r[:1] + np.frombuffer(r[1:], np.uint8).reshape(32, 32, 3).transpose(2, 0, 1).tobytes()
+            for r in records
+        ]
+        (folder / f"{name}.bin").write_bytes(b"".join(planes))
+    run(store_url, folder)
+    dataset = open_store(store_url).dataset("set")
+    columns = ["sample_id", "label", "label_index", "split"]
+    assert dataset.samples()[columns].to_numpy().tolist() == [
+        ["data_batch_1#00000", "cat", 3, "train"],
+        ["data_batch_1#00001", "truck", 9, "train"],
+        ["test_batch#00000", "airplane", 0, "test"],
+    ]
+    expected = [np.asarray(picture(k, (32, 32))) for k in (3, 9, 0)]
+    np.testing.assert_array_equal(dataset.to_xarray().values, expected)
+
+
+def test_digits_come_with_a_dependency(store_url: str) -> None:
+    made = run(store_url, "sklearn:digits")
+    dataset = open_store(store_url).dataset("set")
+    from sklearn.datasets import load_digits
+
+    assert (made.samples, dataset.schema.row_shape) == (1797, (8, 8, 3))
+    first = dataset.samples().iloc[0]
+    greys = load_digits().images[int(first["sample_id"].rpartition("/")[2])]
+    found = dataset.to_xarray()[0].values
+    np.testing.assert_array_equal(found, np.rint(greys * 255 / 16 + 1e-9)[..., None].repeat(3, -1))
+    assert (first["label"], first["label_index"]) == ("0", 0)
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_features_are_the_scattering_of_each_colour(
+    stored: str, tree: Path, store_url: str
+) -> None:
+    run(store_url, tree, size=(16, 16), part_size=5000)
+    chosen = {"J": 2, "L": 2, "nonlinearity": "rectifier", "stored": stored}
+    features("set", "scattering", store_url, None, chosen, "threads")
+    frame = open_store(store_url).get_historical_features("set", "scattering")
+    assert list(frame.coefficients)[:2] == ["name", "component"]
+    assert list(frame.coefficients["component"].unique()) == ["red", "green", "blue"]
+    op = Scattering2D((16, 16), 2, 2, nonlinearity="rectifier")
+    images = open_store(store_url).dataset("set").to_xarray().values
+    with torch.inference_mode():
+        expected = op(as_float(torch.from_numpy(images))).flatten(1, 2)
+    found = torch.from_numpy(frame.to_xarray().values)
+    assert found.dtype == getattr(torch, stored)
+    # float32: another batch, another order of sums; float16: half a unit in the last place
+    assert torch.allclose(found.float(), expected, rtol=1e-3 if stored == "float16" else 1e-5,
+                          atol=1e-6)  # fmt: skip

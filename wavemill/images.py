@@ -1,0 +1,80 @@
+"""Colour images as fields, and small random changes that keep what they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wavemill.errors import InvalidParameter, ShapeMismatch
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Return ``(..., 3, y, x)`` float32 in [0, 1] of images ``(..., y, x, 3)`` uint8: v / 255.
+
+    Everything that computes from stored images begins with this, so that features computed once and
+    features computed while training are the same numbers.
+
+    Raises
+    ------
+    ShapeMismatch
+        If they are anything else.
+    """
+    if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-1] != 3:
+        raise ShapeMismatch(
+            f"images are uint8 (..., y, x, 3), got {images.dtype} of shape {tuple(images.shape)}"
+        )
+    return images.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random mirror images and shifts, each image its own.
+
+    Parameters
+    ----------
+    flip
+        Whether half of the images are mirrored left to right.
+    shift
+        Pixels by which an image is moved at most along each axis; what comes in from beyond its
+        border is its mirror image there (the edge not repeated).
+    """
+
+    flip: bool = True
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no distance."""
+        if self.shift < 0:
+            raise InvalidParameter(f"shift={self.shift} must not be below 0")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return changed images ``(n, y, x, 3)``.
+
+        Parameters
+        ----------
+        images
+            ``(n, y, x, 3)``.
+        generator
+            What is random; on the CPU.
+        """
+        count, *shape = images.shape[:3]
+        if self.shift >= min(shape):
+            raise InvalidParameter(f"shift={self.shift} must be below the sides {tuple(shape)}")
+        moved = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < (0.5 if self.flip else 0.0)
+        rows, columns = (
+            _reflected(torch.arange(size) + by[:, None], size)
+            for size, by in zip(shape, moved, strict=True)
+        )
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        which = torch.arange(count)[:, None, None]
+        return images[which, rows[:, :, None], columns[:, None, :]]
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Return places within 0 ... size - 1, reflected at both ends."""
+    period = max(2 * (size - 1), 1)
+    folded = places % period
+    return torch.minimum(folded, period - folded)
