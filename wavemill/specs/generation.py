@@ -1,0 +1,79 @@
+"""Generators of images and fields."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wavemill.specs.base import Spec, check
+
+
+@dataclass(frozen=True)
+class GeneratorSpec(Spec):
+    """An embedding into Gaussian white codes and its inverse: see :mod:`wavemill.generation`.
+
+    Parameters
+    ----------
+    model
+        The inverse: ``"sparse"``, ``"convolutional"`` or ``"linear"``.
+    dimension
+        m, the size of a code.
+    transform
+        ``"wavelets"``: rectified Parseval wavelets, averaged; or ``"scattering"``.
+    J, L, A, max_order
+        Scales, angles in a half turn, phases of the rectifier, and order of the scattering.
+    loss
+        ``"l1"`` or ``"l2"``, of images in standard units.
+    width
+        Channels of the convolutional generator's first layer.
+    atoms, iterations, signed
+        Of the sparse inversion: columns of its dictionary, iterations of the thresholding, and
+        whether coefficients may be negative.
+    rate, batch
+        Step of Adam, and samples of a step.
+    epochs
+        Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3.
+    validation
+        Part of the samples that say so, and choose the ridge's penalty.
+    crop
+        Cut samples into squares of this side; 0 for whole ones.
+    test
+        Part of the samples held out, by a hash of their ids, where no selection leaves others.
+    """
+
+    kind: ClassVar[str] = "generator"
+
+    model: typing.Literal["sparse", "convolutional", "linear"] = "sparse"
+    dimension: int = 512
+    transform: typing.Literal["wavelets", "scattering"] = "wavelets"
+    J: int = 4
+    L: int = 4
+    A: int = 4
+    max_order: int = 1
+    loss: typing.Literal["l1", "l2"] = "l2"
+    width: int = 128
+    atoms: int = 1024
+    iterations: int = 6
+    signed: bool = False
+    rate: float = 1e-3
+    batch: int = 128
+    epochs: int = 30
+    validation: float = 0.05
+    crop: int = 0
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be learnt."""
+        names = ("dimension", "J", "L", "width", "atoms", "iterations", "batch", "epochs")
+        for name in names:
+            value = getattr(self, name)
+            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
+        even = self.A >= 4 and self.A % 2 == 0
+        check(even, f"{self.kind}: A={self.A} must be even and at least 4, to be inverted")
+        check(self.max_order in (1, 2), f"{self.kind}: max_order={self.max_order} is not 1 or 2")
+        check(self.rate > 0, f"{self.kind}: rate={self.rate} must be above 0")
+        check(self.crop >= 0, f"{self.kind}: crop={self.crop} must not be below 0")
+        for name in ("validation", "test"):
+            value = getattr(self, name)
+            check(0 < value < 1, f"{self.kind}: {name}={value} must lie between 0 and 1")
