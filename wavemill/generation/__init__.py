@@ -6,7 +6,7 @@ from wavemill.generation.generator import Generator
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.metrics import psnr, relative_distance, ssim
 from wavemill.generation.rectified import RectifiedWavelets
-from wavemill.generation.samples import crops
+from wavemill.generation.samples import Samples, crops
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import Trainer
 from wavemill.generation.whitening import Whitening, marchenko_pastur, whiteness
@@ -17,6 +17,7 @@ __all__ = [
     "Generator",
     "LinearGenerator",
     "RectifiedWavelets",
+    "Samples",
     "SparseInversion",
     "Trainer",
     "Whitening",

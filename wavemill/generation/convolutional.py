@@ -15,6 +15,7 @@ ICLR 2018, section 4, whose last layer is a tanh.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +65,7 @@ class ConvolutionalGenerator(nn.Module):
         self.grid, self.width = grid, widths[0]
         self.linear = nn.Linear(dimension, widths[0] * grid[0] * grid[1], bias=False)
         self.first = nn.BatchNorm2d(widths[0])
-        self.blocks = nn.ModuleList(
-            _Doubling(wide, narrow) for wide, narrow in zip(widths, widths[1:], strict=False)
-        )
+        self.blocks = nn.ModuleList(_Doubling(wide, narrow) for wide, narrow in pairwise(widths))
         self.last = nn.Conv2d(widths[-1], components, 2 * RADIUS + 1, padding=RADIUS)
 
     def forward(self, w: Tensor) -> Tensor:

@@ -73,7 +73,9 @@ class Embedding(nn.Module):
             RectifiedWavelets(shape, J, L, A, dtype=dtype) if transform == "wavelets" else None
         )
         self.scattering = (
-            Scattering2D(shape, J, L, max_order, "rectifier", A, "reflect", True, dtype)
+            Scattering2D(
+                shape, J, L, max_order=max_order, nonlinearity="rectifier", A=A, dtype=dtype
+            )
             if transform == "scattering"
             else None
         )

@@ -9,6 +9,7 @@ deviation.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Self
 
@@ -28,6 +29,7 @@ from wavemill.specs.generation import GeneratorSpec
 
 Progress = Callable[[int, int, dict[str, float]], None]
 State = dict[str, Tensor]
+INTERVAL = 60.0  # seconds between checkpoints within an epoch
 
 
 class Generator:
@@ -66,8 +68,9 @@ class Generator:
         seed
             Of first weights and of the order of samples.
         resume, checkpoint
-            ``checkpoint`` is given a state at the end of each epoch. From any of them, with the
-            same samples, spec and seed, the outcome is the same to the bit.
+            ``checkpoint`` is given a state at the end of each epoch, and each minute. From any of
+            them, with the same samples, spec and seed, the outcome is the same to the bit. The
+            first lacks nothing but steps: ``embedding.*`` and ``codes`` are enough to begin with.
         """
         samples = Samples(x)
         self._build(samples.shape, samples.are_images, samples.range())
@@ -108,7 +111,7 @@ class Generator:
         if spec.model == "linear":
             return linear
         return SparseInversion(
-            linear, spec.atoms, spec.iterations, spec.signed, self.embedding_.rectified, seed
+            linear, self.embedding_, spec.atoms, spec.iterations, spec.signed, seed
         )
 
     def _linear(self, network: nn.Module) -> LinearGenerator:
@@ -138,27 +141,34 @@ class Generator:
         """Take epochs until validation gains no more; keep the average that validated best."""
         spec = self.spec
         trainer = Trainer(self.network_, train, spec.loss, spec.rate, spec.batch, seed=seed)
-        candidate, best = self.built(seed), {}
-        if isinstance(candidate, SparseInversion):
-            candidate.linear = self._linear(self.network_)
-        if resume is not None:
+        candidate, best = self._candidate(seed), dict[str, Tensor]()
+        if resume is not None and "trainer.curve" in resume:
             trainer.load(_under("trainer", resume))
             best = _under("best", resume)
+        saved = time.monotonic()
         while len(trainer.curve) < spec.epochs and not trainer.converged:
-            for _ in range(trainer.per_epoch):
-                trainer.step()
-            score = self._validate(trainer.averaged(candidate), valid)
-            if score >= max((point.psnr for point in trainer.curve), default=-torch.inf):
-                best = {k: v.clone() for k, v in candidate.state_dict().items()}
-            point = trainer.close_epoch(score)
-            if progress is not None:
+            trainer.step()
+            if ended := trainer.steps % trainer.per_epoch == 0:
+                score = self._validate(trainer.averaged(candidate), valid)
+                if score >= max((point.psnr for point in trainer.curve), default=-torch.inf):
+                    best = {k: v.clone() for k, v in candidate.state_dict().items()}
+                trainer.close_epoch(score)
+            if checkpoint is not None and (ended or time.monotonic() - saved > INTERVAL):
+                checkpoint(fixed | _over("trainer", trainer.state()) | _over("best", best))
+                saved = time.monotonic()
+            if progress is not None and ended:
+                point = trainer.curve[-1]
                 progress(point.epoch, spec.epochs, {"loss": point.loss, "psnr": point.psnr})
-            if checkpoint is not None:
-                state = fixed | _over("trainer", trainer.state()) | _over("best", best)
-                checkpoint(state)
         self.network_.load_state_dict(best)
         self.curve_ = trainer.curve
         self.metrics_["validation_psnr"] = max(point.psnr for point in trainer.curve)
+
+    def _candidate(self, seed: int) -> nn.Module:
+        """Return a second network, for averages; the linear part, which stays, is the first's."""
+        candidate = self.built(seed)
+        if isinstance(candidate, SparseInversion):
+            candidate.linear = self._linear(self.network_)
+        return candidate
 
     def _validate(self, network: nn.Module, pairs: Pairs) -> float:
         """Return the mean PSNR of a network's images of held-out codes."""
@@ -221,9 +231,7 @@ class Generator:
         return self.decode(mixed.flatten(0, 1)).unflatten(0, (len(w), n))
 
     def _noise(self, n: int, seed: int) -> Tensor:
-        return torch.randn(
-            n, self.spec.dimension, generator=torch.Generator().manual_seed(seed)
-        )
+        return torch.randn(n, self.spec.dimension, generator=torch.Generator().manual_seed(seed))
 
     def judge(self, x: Tensor) -> dict[str, Tensor]:
         """Return how near reconstructions are, a number a sample.

@@ -1,4 +1,4 @@
-"""Samples as generators take them: real ``(n, component, y, x)``, whatever form they are held in."""
+"""Samples as generators take them: real ``(n, component, y, x)``, however they are held."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ class Samples:
         """Return mean and deviation of each component over all samples and points."""
         count = len(self) * self.shape[1] * self.shape[2]
         mean = torch.stack([b.double().sum((0, 2, 3)) for b in self.blocks()]).sum(0) / count
-        away = (((b - mean[:, None, None].float()) ** 2).double().sum((0, 2, 3)) for b in self.blocks())
-        deviation = (torch.stack(list(away)).sum(0) / count).sqrt()
+        centre = mean[:, None, None].float()
+        away = [(b - centre).square().double().sum((0, 2, 3)) for b in self.blocks()]
+        deviation = (torch.stack(away).sum(0) / count).sqrt()
         return mean.float(), deviation.clamp(min=1e-12).float()
 
     def range(self) -> float:

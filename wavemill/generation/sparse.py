@@ -10,10 +10,14 @@ image by E. What z leaves of w is inverted by the linear generator R,
 so that nothing of w is lost, and no atom means R alone. B (unit columns) and C are learnt end to
 end on the loss of images; C is the parameter, E = C + R B follows.
 
-**Tied rows.** L takes some of w from samples of x * phi_J, which are linear in x. For a dictionary of
-U x these rows of B follow from E: with S the samples of the low pass, ``S E = S R B``, that is ``S C
-= 0``. C is therefore projected on to the images without low pass: coarse scales are inverted
-linearly, which is exact, and atoms carry the details.
+**Shared atoms.** L U moves with the image, by multiples of 2^J. So does D: an atom is a vector of
+averaged coefficients at one point of the grid, which the whitening makes a column of B, and a patch
+of an image about that point; it is the same at all points. A code is z(k, point).
+
+**Tied rows.** L takes some of w from samples of x * phi_J, which are linear in x. For a dictionary
+of U x these rows of B follow from E: with S the samples of the low pass, ``S E = S R B``, that is
+``S C = 0``. C z is therefore projected on to the images without low pass: coarse scales are
+inverted linearly, which is exact, and atoms carry the details.
 
 Source: Mallat, *Mathematical mysteries of deep neural networks* (lecture, 2019), for the inverse
 problem; Zarka, Thiry, Angles and Mallat, *Deep network classification by scattering and homotopy
@@ -23,13 +27,16 @@ super-resolution via sparse representation*, IEEE TIP 19, 2861 (2010), for coupl
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv_transpose2d, normalize
 
+from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.rectified import RectifiedWavelets
+
+FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
+REACH = 3  # sides of a patch, in steps of the grid
 
 
 class SparseInversion(nn.Module):
@@ -39,57 +46,77 @@ class SparseInversion(nn.Module):
     ----------
     linear
         R, fitted; it stays as it is.
+    embedding
+        L U, fitted: it gives the grid, and B from D.
     atoms
-        K, columns of B and C.
+        K, atoms at each point of the grid.
     iterations
-        Of the thresholding; thresholds fall geometrically from the largest correlation to a last
-        one, which is learnt.
+        Of the thresholding; thresholds fall geometrically from `FIRST` to a last one, which is
+        learnt.
     signed
         Two-sided soft thresholding, or else its non-negative half.
-    rectified
-        The transform that codes are averages of, whose low pass C is to lack; None if it has none.
     seed
         Of the first atoms.
     """
 
+    features: Tensor
+    low: Tensor | None
+    back: Tensor | None
+
     def __init__(
         self,
         linear: LinearGenerator,
-        atoms: int = 2048,
-        iterations: int = 8,
+        embedding: Embedding,
+        atoms: int = 128,
+        iterations: int = 3,
         signed: bool = False,
-        rectified: RectifiedWavelets | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.linear, self.iterations, self.signed = linear, iterations, signed
-        m, size = linear.matrix.shape
+        self.grid, self.step = embedding.grid, 1 << embedding.J
+        features = embedding.whitening.projection.unflatten(0, (-1, self.grid[0] * self.grid[1]))
         generator = torch.Generator().manual_seed(seed)
-        self.directions = nn.Parameter(torch.randn(m, atoms, generator=generator) / math.sqrt(m))
-        self.details = nn.Parameter(torch.zeros(atoms, size))
+        side = REACH * self.step
+        spread = embedding.whitening.deviations.unflatten(0, features.shape[:2])
+        scale = spread.square().mean(1).sqrt()  # of each channel: atoms begin as likely features
+        first = torch.randn(len(scale), atoms, generator=generator)
+        self.register_buffer("features", features * scale[:, None, None], False)
+        self.directions = nn.Parameter(normalize(first, dim=0))
+        self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
         self.log_threshold = nn.Parameter(torch.tensor(0.0))
-        low, back = _low_pass(rectified)
+        low, back = _low_pass(embedding.rectified)
         self.register_buffer("low", low, False)
         self.register_buffer("back", back, False)
 
     @property
     def atoms(self) -> Tensor:
-        """B ``(m, K)``, of unit columns."""
-        return self.directions / self.directions.norm(dim=0)
+        """B ``(m, K points)``, of unit columns: each atom at each point, whitened."""
+        moved = torch.einsum("fpm,fk->mkp", self.features, self.directions)
+        return normalize(moved.flatten(1), dim=0)
+
+    @property
+    def thresholds(self) -> Tensor:
+        """``lambda_1 .. lambda_N``, geometrically from `FIRST` to the last, which is learnt."""
+        n = torch.arange(1, self.iterations + 1, device=self.log_threshold.device)
+        ratio = self.log_threshold.exp() / FIRST
+        return FIRST * ratio ** (n / self.iterations)
 
     def codes(self, w: Tensor) -> Tensor:
-        """Return z ``(n, K)``."""
-        return istc(w, self.atoms, self.log_threshold.exp(), self.iterations, self.signed)
+        """Return z ``(n, K, y, x)`` on the grid."""
+        z = istc(w, self.atoms, self.thresholds, positive=not self.signed)
+        return z.unflatten(1, (-1, *self.grid))
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)`` in standard units."""
-        details = (self.codes(w) @ self.details).unflatten(1, self.linear.image_shape)
+        margin = (REACH - 1) * self.step // 2
+        details = conv_transpose2d(self.codes(w), self.patches, stride=self.step, padding=margin)
         coarse: Tensor = self.linear(w)
         return coarse + self.without_low_pass(details)
 
     def without_low_pass(self, images: Tensor) -> Tensor:
         """Return images less the smallest ones that have the same samples of x * phi_J."""
-        if self.low is None:
+        if self.low is None or self.back is None:
             return images
         fields = images.flatten(-2)
         return (fields - (fields @ self.low.T) @ self.back.T).unflatten(-1, images.shape[-2:])
@@ -108,14 +135,12 @@ def _low_pass(rectified: RectifiedWavelets | None) -> tuple[Tensor | None, Tenso
     return low, torch.linalg.pinv(low.double()).to(low.dtype)
 
 
-def istc(w: Tensor, atoms: Tensor, last: Tensor, iterations: int, signed: bool) -> Tensor:
-    correlation = w @ atoms
-    first = correlation.detach().abs().amax(1, keepdim=True)
-    z = torch.zeros_like(correlation)
-    for n in range(1, iterations + 1):
-        threshold = first * (last / first) ** (n / iterations)
-        moved = z + (w - z @ atoms.T) @ atoms
+def istc(w: Tensor, D: Tensor, thresholds: Tensor, *, positive: bool) -> Tensor:
+    """Return codes ``(n, K)`` after ``z <- T(z + D^T (w - D z), lambda_n)`` from z = 0."""
+    z = torch.zeros(len(w), D.shape[1], dtype=w.dtype)
+    for threshold in thresholds:
+        moved = z + (w - z @ D.T) @ D
         z = torch.relu(moved - threshold)
-        if signed:
+        if not positive:
             z = z - torch.relu(-moved - threshold)
     return z

@@ -114,8 +114,9 @@ class Trainer:
         self.optimizer.step()
         self.steps += 1
         self._follow()
-        self.sum += float(loss)
-        return float(loss)
+        value = float(loss.detach())
+        self.sum += value
+        return value
 
     def _shuffled(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)

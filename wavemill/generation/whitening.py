@@ -3,8 +3,8 @@
     w = Sigma_m^(-1/2) V_m^T (y - mean) ,
 
 V_m the m leading eigenvectors of the covariance of y and Sigma_m their eigenvalues, so that w has
-mean 0 and covariance I on the samples learnt from. On n others, even for exactly white w, the sample
-covariance has eigenvalues spread over ``((1 - sqrt(m / n))_+^2, (1 + sqrt(m / n))^2)``.
+mean 0 and covariance I on the samples learnt from. On n others, even for exactly white w, the
+sample covariance has eigenvalues spread over ``((1 - sqrt(m / n))_+^2, (1 + sqrt(m / n))^2)``.
 
 Source: Marchenko and Pastur, *Distribution of eigenvalues for some sets of random matrices*,
 Mathematics of the USSR-Sbornik 1, 457 (1967); Angles and Mallat, *Generative networks as inverse
@@ -93,8 +93,13 @@ class Whitening:
         return self._prepared()
 
     def _prepared(self) -> Self:
-        self._project = (self.components_ / self.variances_.sqrt()).float()
+        self.projection = (self.components_ / self.variances_.sqrt()).float()
         return self
+
+    @property
+    def deviations(self) -> Tensor:
+        """Deviation of each feature ``(feature,)`` within the components kept, float32."""
+        return (self.components_.square() @ self.variances_).sqrt().float()
 
     def __call__(self, y: Tensor) -> Tensor:
         """Return w ``(n, m)`` of y ``(n, feature)``, float32."""
@@ -102,7 +107,7 @@ class Whitening:
         if y.shape[-1] != len(self.mean_):
             raise ShapeMismatch(f"learnt from {len(self.mean_)} features, got {y.shape[-1]}")
         centred = (y.double() - self.mean_.to(y.device)).float()
-        return centred @ self._project.to(y.device)
+        return centred @ self.projection.to(y.device)
 
     def inverse(self, w: Tensor) -> Tensor:
         """Return the features y ``(n, feature)`` of least variance that have these components."""

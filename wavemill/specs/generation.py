@@ -28,8 +28,8 @@ class GeneratorSpec(Spec):
     width
         Channels of the convolutional generator's first layer.
     atoms, iterations, signed
-        Of the sparse inversion: columns of its dictionary, iterations of the thresholding, and
-        whether coefficients may be negative.
+        Of the sparse inversion: atoms at each point of the grid, iterations of the thresholding,
+        and whether coefficients may be negative.
     rate, batch
         Step of Adam, and samples of a step.
     epochs
@@ -53,8 +53,8 @@ class GeneratorSpec(Spec):
     max_order: int = 1
     loss: typing.Literal["l1", "l2"] = "l2"
     width: int = 128
-    atoms: int = 1024
-    iterations: int = 6
+    atoms: int = 128
+    iterations: int = 3
     signed: bool = False
     rate: float = 1e-3
     batch: int = 128
