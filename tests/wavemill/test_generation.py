@@ -217,8 +217,8 @@ def test_sparse_inversion_without_atoms_images_is_linear() -> None:
     linear = LinearGenerator(20, (1, 4, 4)).fit(train, held)
     network = SparseInversion(linear, an_embedding(), 10)
     torch.testing.assert_close(network(held.w), linear(held.w), rtol=0, atol=1e-6)
-    norms = network.atoms.norm(dim=0)
-    torch.testing.assert_close(norms, torch.ones(40), rtol=0, atol=1e-6)
+    lengths = network.atoms.norm(dim=0)
+    torch.testing.assert_close(lengths, network.log_step.exp().sqrt().expand(40))
 
 
 def test_sparse_inversion_learns_images_that_no_linear_generator_can_make() -> None:

@@ -140,7 +140,7 @@ class Generator:
     ) -> None:
         """Take epochs until validation gains no more; keep the average that validated best."""
         spec = self.spec
-        trainer = Trainer(self.network_, train, spec.loss, spec.rate, spec.batch, seed=seed)
+        trainer = Trainer(self.network_, train, spec.loss, spec.step, spec.batch, seed=seed)
         candidate, best = self._candidate(seed), dict[str, Tensor]()
         if resume is not None and "trainer.curve" in resume:
             trainer.load(_under("trainer", resume))

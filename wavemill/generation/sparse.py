@@ -7,8 +7,11 @@ image by E. What z leaves of w is inverted by the linear generator R,
 
     G(w) = E z + R (w - B z) = R w + (E - R B) z = R w + C z ,
 
-so that nothing of w is lost, and no atom means R alone. B (unit columns) and C are learnt end to
-end on the loss of images; C is the parameter, E = C + R B follows.
+so that nothing of w is lost, and no atom means R alone. B (columns of one length) and C are learnt
+end to end on the loss of images; C is the parameter, E = C + R B follows.
+
+**Steps.** Atoms that overlap are coherent, and |B|^2 is far above 2, where unit steps diverge.
+Columns of B have therefore one length below 1, which is learnt: coding by ``s B`` takes steps s^2.
 
 **Shared atoms.** L U moves with the image, by multiples of 2^J. So does D: an atom is a vector of
 averaged coefficients at one point of the grid, which the whitening makes a column of B, and a patch
@@ -36,7 +39,8 @@ from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.rectified import RectifiedWavelets
 
 FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
-REACH = 3  # sides of a patch, in steps of the grid
+LAST, STEP = 0.5, 0.1  # threshold and square of the atoms' length to begin with
+REACH = 2  # sides of a patch, in steps of the grid
 
 
 class SparseInversion(nn.Module):
@@ -84,23 +88,27 @@ class SparseInversion(nn.Module):
         self.register_buffer("features", features * scale[:, None, None], False)
         self.directions = nn.Parameter(normalize(first, dim=0))
         self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
-        self.log_threshold = nn.Parameter(torch.tensor(0.0))
+        self.log_threshold = nn.Parameter(torch.tensor(LAST).log())
+        self.log_step = nn.Parameter(torch.tensor(STEP).log())
         low, back = _low_pass(embedding.rectified)
         self.register_buffer("low", low, False)
         self.register_buffer("back", back, False)
 
     @property
     def atoms(self) -> Tensor:
-        """B ``(m, K points)``, of unit columns: each atom at each point, whitened."""
+        """B ``(m, K points)``: each atom at each point, whitened, of length exp(log_step / 2)."""
         moved = torch.einsum("fpm,fk->mkp", self.features, self.directions)
-        return normalize(moved.flatten(1), dim=0)
+        return (self.log_step / 2).exp() * normalize(moved.flatten(1), dim=0)
 
     @property
     def thresholds(self) -> Tensor:
-        """``lambda_1 .. lambda_N``, geometrically from `FIRST` to the last, which is learnt."""
+        """``lambda_1 .. lambda_N``, in units of the atoms' length.
+
+        They fall geometrically from `FIRST` to the last, which is learnt.
+        """
         n = torch.arange(1, self.iterations + 1, device=self.log_threshold.device)
         ratio = self.log_threshold.exp() / FIRST
-        return FIRST * ratio ** (n / self.iterations)
+        return (self.log_step / 2).exp() * FIRST * ratio ** (n / self.iterations)
 
     def codes(self, w: Tensor) -> Tensor:
         """Return z ``(n, K, y, x)`` on the grid."""

@@ -31,7 +31,7 @@ class GeneratorSpec(Spec):
         Of the sparse inversion: atoms at each point of the grid, iterations of the thresholding,
         and whether coefficients may be negative.
     rate, batch
-        Step of Adam, and samples of a step.
+        Step of Adam, None for 5e-3 (sparse) or 1e-3 (convolutional), and samples of a step.
     epochs
         Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3.
     validation
@@ -56,7 +56,7 @@ class GeneratorSpec(Spec):
     atoms: int = 128
     iterations: int = 3
     signed: bool = False
-    rate: float = 1e-3
+    rate: float | None = None
     batch: int = 128
     epochs: int = 30
     validation: float = 0.05
@@ -72,8 +72,15 @@ class GeneratorSpec(Spec):
         even = self.A >= 4 and self.A % 2 == 0
         check(even, f"{self.kind}: A={self.A} must be even and at least 4, to be inverted")
         check(self.max_order in (1, 2), f"{self.kind}: max_order={self.max_order} is not 1 or 2")
-        check(self.rate > 0, f"{self.kind}: rate={self.rate} must be above 0")
+        check(self.step > 0, f"{self.kind}: rate={self.rate} must be above 0")
         check(self.crop >= 0, f"{self.kind}: crop={self.crop} must not be below 0")
         for name in ("validation", "test"):
             value = getattr(self, name)
             check(0 < value < 1, f"{self.kind}: {name}={value} must lie between 0 and 1")
+
+    @property
+    def step(self) -> float:
+        """Step of Adam in use."""
+        if self.rate is None:
+            return 5e-3 if self.model == "sparse" else 1e-3
+        return self.rate
