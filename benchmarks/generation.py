@@ -7,11 +7,13 @@ else over 500.
 
 What is finished lies in ``benchmarks/scratch/generation`` and is not computed again, so that the
 table can be made in pieces: ``WAVEMILL_GENERATION_SECONDS`` ends a run after so long, wherever it
-is; ``WAVEMILL_GENERATION_MODELS`` (all; names between semicolons) says what to learn.
+is; ``WAVEMILL_GENERATION_MINUTES`` (90) is what a generator may take in all;
+``WAVEMILL_GENERATION_MODELS`` (all; names between semicolons) says what to learn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -35,10 +37,11 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "tiny_imagenet"
 SCRATCH = Path(__file__).with_name("scratch") / "generation"
 TRAIN, DIMENSION, BLOCK, JUDGED = 20_000, 1024, 100, 500
 SHAPE = (64, 64)
+MOST = 60 * float(os.environ.get("WAVEMILL_GENERATION_MINUTES", "90"))  # for a generator
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {"model": "linear"},
-    "convolutional, L2": {"model": "convolutional", "loss": "l2"},
-    "convolutional, L1": {"model": "convolutional", "loss": "l1"},
+    "convolutional, L2": {"model": "convolutional", "loss": "l2", "width": 64, "rate": 2e-3},
+    "convolutional, L1": {"model": "convolutional", "loss": "l1", "width": 64, "rate": 2e-3},
     "sparse, L2": {"model": "sparse", "loss": "l2"},
     "sparse, L1": {"model": "sparse", "loss": "l1"},
 }
@@ -47,6 +50,10 @@ State = dict[str, Tensor]
 
 class TimeIsUp(Exception):
     """What is done is kept: run it again for more."""
+
+
+class EnoughTime(Exception):
+    """A generator has had the time that each may have."""
 
 
 def main() -> None:
@@ -129,7 +136,7 @@ def averaged(side: str, embedding: Embedding, ends: float) -> Tensor:
 
 
 def learn(name: str, ends: float) -> None:
-    """Go on learning one generator until it is done or time is up."""
+    """Go on learning one generator until it gains no more, has had its time, or time is up."""
     path, unfinished = SCRATCH / f"{name}.safetensors", SCRATCH / f"{name}.state"
     if path.exists():
         return
@@ -141,16 +148,24 @@ def learn(name: str, ends: float) -> None:
     spent = before.pop("seconds")
 
     def checkpoint(state: State) -> None:
-        trained = {k: v for k, v in state.items() if k.startswith(("trainer.", "best."))}
-        keep(unfinished, {**trained, "seconds": spent + time.monotonic() - begun})
+        learnt = {k: v for k, v in state.items() if k.startswith(("trainer.", "best."))}
+        now = spent + time.monotonic() - begun
+        keep(unfinished, {**learnt, "seconds": now})
+        if float(now) > MOST and len(learnt["trainer.curve"]):
+            raise EnoughTime
         check(ends)
 
     def progress(done: int, total: int, values: dict[str, float]) -> None:
         print(name, done, values, f"{float(spent) + time.monotonic() - begun:.0f} s", flush=True)
 
-    model = Generator(spec(name)).fit(images("train"), progress, 0, state | before, checkpoint)
+    model = Generator(spec(name))
+    with contextlib.suppress(EnoughTime):
+        model.fit(images("train"), progress, 0, state | before, checkpoint)
+    if unfinished.exists():
+        model.take_best(load_file(unfinished))
+    validation = torch.tensor(model.metrics_["validation_psnr"])
     seconds = spent + time.monotonic() - begun
-    keep(path, {**model.state(), "seconds": seconds})
+    keep(path, {**model.state(), "seconds": seconds, "validation": validation})
 
 
 def spec(name: str) -> GeneratorSpec:
@@ -158,11 +173,13 @@ def spec(name: str) -> GeneratorSpec:
     return GeneratorSpec(dimension=DIMENSION, **MODELS[name])
 
 
-def fitted(name: str) -> tuple[Generator, float]:
-    """Return a generator that has been learnt, and the seconds that it took."""
+def fitted(name: str) -> Generator:
+    """Return a generator that has been learnt, with its facts among its metrics."""
     state = load_file(SCRATCH / f"{name}.safetensors")
-    seconds = float(state.pop("seconds"))
-    return Generator.from_state(spec(name), state), seconds
+    facts = {fact: float(state.pop(fact)) for fact in ("seconds", "validation")}
+    model = Generator.from_state(spec(name), state)
+    model.metrics_ = facts
+    return model
 
 
 def judge(name: str) -> None:
@@ -170,7 +187,7 @@ def judge(name: str) -> None:
     path = SCRATCH / f"{name}.scores"
     if path.exists():
         return
-    model, _ = fitted(name)
+    model = fitted(name)
     codes = load_file(SCRATCH / "codes.safetensors")
     scores: State = {}
     for side in ("train", "test"):
@@ -198,14 +215,13 @@ def write() -> None:
         [row(name) for name in names],
         tables.versions("torch", "numpy"),
     )
-    models = {name: fitted(name)[0] for name in names}
+    models = {name: fitted(name) for name in names}
     runs = {
         name: [(point.epoch, point.psnr) for point in model.curve_]
+        or [(0, model.metrics_["validation"])]
         for name, model in models.items()
-        if model.curve_
     }
-    level = next(iter(models.values())).metrics_.get("validation_psnr_linear")
-    drawn = {"curve": figures.curves(runs, level)}
+    drawn = {"curve": figures.curves(runs)}
     for side in ("train", "test"):
         x = images(side)[:8]
         rows = [Samples(x)[:], *(model.reconstruct(x) for model in models.values())]
@@ -220,16 +236,15 @@ def write() -> None:
 
 def row(name: str) -> dict[str, str]:
     """Return a row of the table."""
-    model, seconds = fitted(name)
+    model = fitted(name)
     scores = {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.scores").items()}
     weights = sum(weight.numel() for weight in model.network_.parameters())
-    best = max((point.psnr for point in model.curve_), default=float("nan"))
     return {
         "generator": name,
         "weights learnt": f"{weights:,}",
         "epochs": str(len(model.curve_)),
-        "minutes": f"{seconds / 60:.1f}",
-        "validation": f"{best:.2f}" if model.curve_ else "",
+        "minutes": f"{model.metrics_['seconds'] / 60:.1f}",
+        "validation": f"{model.metrics_['validation']:.2f}",
         "train PSNR": f"{scores['train.psnr']:.2f}",
         "test PSNR": f"{scores['test.psnr']:.2f}",
         "gap": f"{scores['train.psnr'] - scores['test.psnr']:.2f}",

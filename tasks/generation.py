@@ -20,8 +20,8 @@ from storage.keys import canonical, derivation_key, digest
 from tasks import generation_figures as figures
 from tasks.fit import FitOutcome, FitRequest, npy, on_cpu, on_device
 from tasks.progress import Reporter
-from wavemill import Generator, crops, whiteness
-from wavemill.generation import Samples
+from wavemill import Generator, whiteness
+from wavemill.generation import Samples, crops
 from wavemill.specs import GeneratorSpec
 
 KIND = "generator"
@@ -235,8 +235,7 @@ def pictures(
     }
     if model.curve_:
         points = [(point.epoch, point.psnr) for point in model.curve_]
-        level = model.metrics_.get("validation_psnr_linear")
-        found["curve"] = figures.curves({model.spec.model: points}, level)
+        found["curve"] = figures.curves({model.spec.model: points})
     return found
 
 

@@ -49,14 +49,15 @@ def _coloured(rows: Array) -> Array:
     return coloured
 
 
-def curves(runs: Mapping[str, Sequence[tuple[int, float]]], level: float | None) -> bytes:
-    """Draw validation PSNR over epochs, one line a run; a level is that of the linear generator."""
+def curves(runs: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
+    """Draw validation PSNR over epochs, one line a run; what takes none is a level."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for label, points in runs.items():
-        axes.plot(*np.array(points, dtype=float).T, marker=".", label=label)
-    if level is not None:
-        axes.axhline(level, color="k", ls=":", lw=1, label="linear")
+        if len(points) == 1 and points[0][0] == 0:
+            axes.axhline(points[0][1], color="k", ls=":", lw=1, label=label)
+        else:
+            axes.plot(*np.array(points, dtype=float).T, marker=".", label=label)
     axes.set(xlabel="epoch", ylabel="validation PSNR (dB)")
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)

@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 
 from wavemill.errors import InvalidParameter
 
-NARROWEST = 16
+NARROWEST = 8
 RADIUS = 2  # of the 5x5 convolutions
 ESTIMATED_FROM = 2048  # codes that population statistics are taken from
 

@@ -85,10 +85,13 @@ class Generator:
         held = max(1, round(self.spec.validation * len(codes)))
         train, valid = (self._pairs(codes, samples, o) for o in (order[held:], order[:held]))
         self.network_ = self.built(seed)
+        begun = resume is not None and "trainer.curve" in resume
         linear = self._linear(self.network_)
-        linear.fit(train, valid)
-        self.metrics_["validation_psnr_linear"] = self._validate(linear, valid)
-        if linear is not self.network_:
+        if linear is not None and not begun:
+            linear.fit(train, valid)
+        if linear is self.network_:
+            self.metrics_["validation_psnr"] = self._validate(linear, valid)
+        else:
             fixed = {f"embedding.{k}": v for k, v in self.embedding_.state().items()}
             self._learn(train, valid, seed, progress, resume, checkpoint, fixed | {"codes": codes})
         return self
@@ -114,15 +117,15 @@ class Generator:
             linear, self.embedding_, spec.atoms, spec.iterations, spec.signed, seed
         )
 
-    def _linear(self, network: nn.Module) -> LinearGenerator:
-        """Return the linear generator that a network is, rests on, or is compared with."""
+    def _linear(self, network: nn.Module) -> LinearGenerator | None:
+        """Return the linear generator that a network is or rests on."""
         match network:
             case LinearGenerator():
                 return network
             case SparseInversion():
                 return network.linear
             case _:
-                return LinearGenerator(self.spec.dimension, self.shape_)
+                return None
 
     def _pairs(self, codes: Tensor, samples: Samples, rows: Tensor) -> Pairs:
         mean, deviation = self.mean_[:, None, None], self.deviation_[:, None, None]
@@ -159,15 +162,19 @@ class Generator:
             if progress is not None and ended:
                 point = trainer.curve[-1]
                 progress(point.epoch, spec.epochs, {"loss": point.loss, "psnr": point.psnr})
-        self.network_.load_state_dict(best)
-        self.curve_ = trainer.curve
-        self.metrics_["validation_psnr"] = max(point.psnr for point in trainer.curve)
+        self.take_best(_over("trainer", trainer.state()) | _over("best", best))
+
+    def take_best(self, state: State) -> None:
+        """Be what a state, of :meth:`fit`'s checkpoints, holds as the best so far."""
+        self.network_.load_state_dict(_under("best", state))
+        self.curve_ = [Epoch(int(e), loss, db) for e, loss, db in state["trainer.curve"].tolist()]
+        self.metrics_["validation_psnr"] = max(point.psnr for point in self.curve_)
 
     def _candidate(self, seed: int) -> nn.Module:
         """Return a second network, for averages; the linear part, which stays, is the first's."""
         candidate = self.built(seed)
-        if isinstance(candidate, SparseInversion):
-            candidate.linear = self._linear(self.network_)
+        if isinstance(candidate, SparseInversion) and isinstance(self.network_, SparseInversion):
+            candidate.linear = self.network_.linear
         return candidate
 
     def _validate(self, network: nn.Module, pairs: Pairs) -> float:

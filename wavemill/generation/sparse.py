@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, normalize
+from torch.nn.functional import fold, normalize
 
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
@@ -79,13 +79,15 @@ class SparseInversion(nn.Module):
         super().__init__()
         self.linear, self.iterations, self.signed = linear, iterations, signed
         self.grid, self.step = embedding.grid, 1 << embedding.J
-        features = embedding.whitening.projection.unflatten(0, (-1, self.grid[0] * self.grid[1]))
+        points = self.grid[0] * self.grid[1]
+        features = embedding.whitening.projection.unflatten(0, (-1, points))  # (feature, point, m)
         generator = torch.Generator().manual_seed(seed)
         side = REACH * self.step
         spread = embedding.whitening.deviations.unflatten(0, features.shape[:2])
         scale = spread.square().mean(1).sqrt()  # of each channel: atoms begin as likely features
         first = torch.randn(len(scale), atoms, generator=generator)
-        self.register_buffer("features", features * scale[:, None, None], False)
+        features = (features * scale[:, None, None]).permute(2, 1, 0).contiguous()
+        self.register_buffer("features", features, False)
         self.directions = nn.Parameter(normalize(first, dim=0))
         self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
         self.log_threshold = nn.Parameter(torch.tensor(LAST).log())
@@ -97,7 +99,7 @@ class SparseInversion(nn.Module):
     @property
     def atoms(self) -> Tensor:
         """B ``(m, K points)``: each atom at each point, whitened, of length exp(log_step / 2)."""
-        moved = torch.einsum("fpm,fk->mkp", self.features, self.directions)
+        moved = (self.features @ self.directions).mT  # (m, K, points)
         return (self.log_step / 2).exp() * normalize(moved.flatten(1), dim=0)
 
     @property
@@ -117,10 +119,15 @@ class SparseInversion(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)`` in standard units."""
-        margin = (REACH - 1) * self.step // 2
-        details = conv_transpose2d(self.codes(w), self.patches, stride=self.step, padding=margin)
+        details = self.laid(self.codes(w))
         coarse: Tensor = self.linear(w)
         return coarse + self.without_low_pass(details)
+
+    def laid(self, z: Tensor) -> Tensor:
+        """Return the sum of patches about points of the grid, weighted by z ``(n, K, y, x)``."""
+        patches = torch.einsum("nkp,kd->ndp", z.flatten(2), self.patches.flatten(1))
+        side, margin = REACH * self.step, (REACH - 1) * self.step // 2
+        return fold(patches, self.linear.image_shape[1:], side, padding=margin, stride=self.step)
 
     def without_low_pass(self, images: Tensor) -> Tensor:
         """Return images less the smallest ones that have the same samples of x * phi_J."""
