@@ -42,8 +42,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "linear": {"model": "linear"},
     "convolutional, L2": {"model": "convolutional", "loss": "l2", "width": 64, "rate": 2e-3},
     "convolutional, L1": {"model": "convolutional", "loss": "l1", "width": 64, "rate": 2e-3},
-    "sparse, L2": {"model": "sparse", "loss": "l2"},
-    "sparse, L1": {"model": "sparse", "loss": "l1"},
+    "sparse, L2": {"model": "sparse", "loss": "l2", "atoms": 64, "iterations": 2},
+    "sparse, L1": {"model": "sparse", "loss": "l1", "atoms": 64, "iterations": 2},
 }
 State = dict[str, Tensor]
 
@@ -148,10 +148,10 @@ def learn(name: str, ends: float) -> None:
     spent = before.pop("seconds")
 
     def checkpoint(state: State) -> None:
-        learnt = {k: v for k, v in state.items() if k.startswith(("trainer.", "best."))}
+        learnt = {k: v for k, v in state.items() if k.startswith(("trainer.", "best.", "coarse."))}
         now = spent + time.monotonic() - begun
         keep(unfinished, {**learnt, "seconds": now})
-        if float(now) > MOST and len(learnt["trainer.curve"]):
+        if float(now) > MOST and len(learnt.get("trainer.curve", ())):
             raise EnoughTime
         check(ends)
 

@@ -26,7 +26,7 @@ from wavemill.generation import (
     whiteness,
 )
 from wavemill.generation.convolutional import estimate_population
-from wavemill.generation.training import Pairs
+from wavemill.generation.training import Epoch, Pairs
 from wavemill.specs import GeneratorSpec
 
 SMALL = {"dimension": 24, "J": 3, "L": 2, "batch": 16, "epochs": 3, "validation": 0.1}
@@ -253,16 +253,28 @@ def test_atoms_carry_no_low_pass() -> None:
 @pytest.mark.parametrize("model", ["sparse", "convolutional"])
 @pytest.mark.usefixtures("one_thread")
 def test_learning_goes_on_to_the_same_bits(model: str) -> None:
-    """From a checkpoint after the first of three epochs, with all that is kept."""
-    spec = GeneratorSpec(model=model, atoms=30, width=8, **SMALL)  # type: ignore[arg-type]
+    """From a checkpoint after the first epoch, and from one before the last: all that is kept."""
+    spec = GeneratorSpec(model=model, atoms=8, width=8, **SMALL)  # type: ignore[arg-type]
     states: list[dict[str, torch.Tensor]] = []
     whole = Generator(spec).fit(pictures(80), seed=5, checkpoint=states.append)
-    assert len(states) == len(whole.curve_) == 3
-    resumed = Generator(spec).fit(pictures(80), seed=5, resume=states[0])
-    assert resumed.curve_ == whole.curve_
-    assert resumed.metrics_ == whole.metrics_
-    for name, value in whole.state().items():
-        assert torch.equal(value, resumed.state()[name]), name
+    assert len(states) == (6 if model == "sparse" else 3)  # of which three on averaged images
+    for state in (states[0], states[-2]):
+        resumed = Generator(spec).fit(pictures(80), seed=5, resume=state)
+        assert resumed.curve_ == whole.curve_
+        assert resumed.metrics_ == whole.metrics_
+        for name, value in whole.state().items():
+            assert torch.equal(value, resumed.state()[name]), name
+
+
+def test_patches_are_least_squares_of_what_overlaps() -> None:
+    """Images made by known patches give them back, borders included."""
+    embedding = Embedding((32, 32), 40, J=3, L=2).fit(noise(100, 2, 32, 32))
+    linear, w = LinearGenerator(40, (2, 32, 32)), noise(200, 40)
+    truth, network = (SparseInversion(linear, embedding, 4) for _ in range(2))
+    torch.nn.init.normal_(truth.patches)
+    x = truth.laid(truth.codes(w)).detach()
+    network.solve(pairs(w, x))
+    torch.testing.assert_close(network.laid(network.codes(w)).detach(), x, rtol=0, atol=0.02)
 
 
 def test_a_trainer_goes_on_within_an_epoch() -> None:
@@ -284,14 +296,14 @@ def test_learning_ends_when_epochs_gain_nothing() -> None:
     trainer = Trainer(SparseInversion(linear, an_embedding(), 4), train, batch=20)
     ends = []
     for score in (20.0, 20.2, 20.21, 20.22, 20.23, 20.26, 20.27):
-        trainer.close_epoch(score)
+        trainer.curve.append(Epoch(1, 0.0, score))
         ends.append(trainer.converged)
     assert ends == [False, False, False, False, True, False, False]
 
 
 @pytest.fixture(scope="module")
 def fitted() -> Generator:
-    spec = GeneratorSpec(model="sparse", atoms=30, transform="scattering", **SMALL)  # type: ignore[arg-type]
+    spec = GeneratorSpec(model="sparse", atoms=8, transform="scattering", **SMALL)  # type: ignore[arg-type]
     return Generator(spec).fit(pictures(80))
 
 

@@ -9,7 +9,6 @@ deviation.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Self
 
@@ -23,13 +22,13 @@ from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.metrics import psnr, relative_distance, ssim
 from wavemill.generation.samples import BLOCK, Samples
 from wavemill.generation.sparse import SparseInversion
-from wavemill.generation.training import Epoch, Pairs, Trainer
+from wavemill.generation.training import Descent, Epoch, Pairs, Trainer, over, under
 from wavemill.generation.whitening import whiteness
 from wavemill.specs.generation import GeneratorSpec
 
 Progress = Callable[[int, int, dict[str, float]], None]
 State = dict[str, Tensor]
-INTERVAL = 60.0  # seconds between checkpoints within an epoch
+FINE = 0.1  # of the rate, for whole images after averaged ones
 
 
 class Generator:
@@ -78,16 +77,16 @@ class Generator:
         if resume is None:
             codes = self.embedding_.fit(samples, progress)(samples)
         else:
-            self.embedding_.load(_under("embedding", resume))
+            self.embedding_.load(under("embedding", resume))
             codes = resume["codes"]
         self.metrics_ = {f"code_{name}": value for name, value in whiteness(codes).items()}
         order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
         held = max(1, round(self.spec.validation * len(codes)))
         train, valid = (self._pairs(codes, samples, o) for o in (order[held:], order[:held]))
         self.network_ = self.built(seed)
-        begun = resume is not None and "trainer.curve" in resume
+        resume = resume or {}
         linear = self._linear(self.network_)
-        if linear is not None and not begun:
+        if linear is not None and "trainer.curve" not in resume:
             linear.fit(train, valid)
         if linear is self.network_:
             self.metrics_["validation_psnr"] = self._validate(linear, valid)
@@ -137,45 +136,63 @@ class Generator:
         valid: Pairs,
         seed: int,
         progress: Progress | None,
-        resume: State | None,
+        resume: State,
         checkpoint: Callable[[State], None] | None,
         fixed: State,
     ) -> None:
         """Take epochs until validation gains no more; keep the average that validated best."""
-        spec = self.spec
-        trainer = Trainer(self.network_, train, spec.loss, spec.step, spec.batch, seed=seed)
-        candidate, best = self._candidate(seed), dict[str, Tensor]()
-        if resume is not None and "trainer.curve" in resume:
-            trainer.load(_under("trainer", resume))
-            best = _under("best", resume)
-        saved = time.monotonic()
-        while len(trainer.curve) < spec.epochs and not trainer.converged:
-            trainer.step()
-            if ended := trainer.steps % trainer.per_epoch == 0:
-                score = self._validate(trainer.averaged(candidate), valid)
-                if score >= max((point.psnr for point in trainer.curve), default=-torch.inf):
-                    best = {k: v.clone() for k, v in candidate.state_dict().items()}
-                trainer.close_epoch(score)
-            if checkpoint is not None and (ended or time.monotonic() - saved > INTERVAL):
-                checkpoint(fixed | _over("trainer", trainer.state()) | _over("best", best))
-                saved = time.monotonic()
-            if progress is not None and ended:
-                point = trainer.curve[-1]
-                progress(point.epoch, spec.epochs, {"loss": point.loss, "psnr": point.psnr})
-        self.take_best(_over("trainer", trainer.state()) | _over("best", best))
+        spec, network, rate = self.spec, self.network_, self.spec.step
+        keep = None if checkpoint is None else lambda state: checkpoint(fixed | state)
+        start = None
+        if isinstance(network, SparseInversion) and spec.pooling > 1:
+            rate = FINE * rate
+            if "trainer.curve" not in resume:
+                start = self._coarse(network, train, valid, seed, progress, resume, keep)
+        trainer = Trainer(network, train, spec.loss, rate, spec.batch, seed=seed)
+        descent = Descent(trainer, self._twin(seed), lambda made: self._validate(made, valid))
+        if "trainer.curve" in resume:
+            descent.load(resume)
+        elif start is not None:
+            descent.begin(start)
+        descent.run(spec.epochs, progress, keep)
+        self.take_best(descent.state())
+
+    def _coarse(
+        self,
+        network: SparseInversion,
+        train: Pairs,
+        valid: Pairs,
+        seed: int,
+        progress: Progress | None,
+        resume: State,
+        keep: Callable[[State], None] | None,
+    ) -> float:
+        """Learn B on images averaged over a few points, then C of whole ones; return the loss."""
+        spec, pooling = self.spec, self.spec.pooling
+        small, few = train.pooled(pooling), valid.pooled(pooling)
+        twins = [network.pooled(pooling, seed) for _ in range(2)]
+        trainer = Trainer(twins[0], small, spec.loss, spec.step, spec.batch, seed=seed)
+        descent = Descent(trainer, twins[1], lambda made: self._validate(made, few))
+        if "coarse.trainer.curve" in resume:
+            descent.load(under("coarse", resume))
+        note = None if keep is None else lambda state: keep(over("coarse", state))
+        descent.run(spec.epochs, progress, note)
+        twins[1].load_state_dict(descent.best)
+        network.take_atoms(twins[1]).solve(train)
+        return trainer.curve[-1].loss
+
+    def _twin(self, seed: int) -> nn.Module:
+        """Return a second network, for averages; a linear part, which stays, is the first's."""
+        twin = self.built(seed)
+        if isinstance(twin, SparseInversion) and isinstance(self.network_, SparseInversion):
+            twin.linear = self.network_.linear
+        return twin
 
     def take_best(self, state: State) -> None:
         """Be what a state, of :meth:`fit`'s checkpoints, holds as the best so far."""
-        self.network_.load_state_dict(_under("best", state))
+        self.network_.load_state_dict(under("best", state))
         self.curve_ = [Epoch(int(e), loss, db) for e, loss, db in state["trainer.curve"].tolist()]
         self.metrics_["validation_psnr"] = max(point.psnr for point in self.curve_)
-
-    def _candidate(self, seed: int) -> nn.Module:
-        """Return a second network, for averages; the linear part, which stays, is the first's."""
-        candidate = self.built(seed)
-        if isinstance(candidate, SparseInversion) and isinstance(self.network_, SparseInversion):
-            candidate.linear = self.network_.linear
-        return candidate
 
     def _validate(self, network: nn.Module, pairs: Pairs) -> float:
         """Return the mean PSNR of a network's images of held-out codes."""
@@ -276,8 +293,8 @@ class Generator:
             "mean": self.mean_,
             "deviation": self.deviation_,
             "curve": torch.tensor(points, dtype=torch.float64).reshape(-1, 3),
-            **_over("embedding", self.embedding_.state()),
-            **_over("network", self.network_.state_dict()),
+            **over("embedding", self.embedding_.state()),
+            **over("network", self.network_.state_dict()),
         }
 
     @classmethod
@@ -287,21 +304,12 @@ class Generator:
         *shape, are_images = map(int, state["shape"])
         made._build((shape[0], shape[1], shape[2]), bool(are_images), float(state["peak"]))
         made.mean_, made.deviation_ = state["mean"], state["deviation"]
-        made.embedding_.load(_under("embedding", state))
+        made.embedding_.load(under("embedding", state))
         made.network_ = made.built()
-        made.network_.load_state_dict(_under("network", state))
+        made.network_.load_state_dict(under("network", state))
         made.curve_ = [Epoch(int(e), loss, score) for e, loss, score in state["curve"].tolist()]
         return made
 
     def _learnt(self) -> None:
         if not hasattr(self, "network_"):
             raise NotFitted("this generator has learnt nothing yet: call fit")
-
-
-def _over(prefix: str, state: State) -> State:
-    return {f"{prefix}.{name}": value for name, value in state.items()}
-
-
-def _under(prefix: str, state: State) -> State:
-    head = f"{prefix}."
-    return {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}

@@ -17,6 +17,10 @@ Columns of B have therefore one length below 1, which is learnt: coding by ``s B
 averaged coefficients at one point of the grid, which the whitening makes a column of B, and a patch
 of an image about that point; it is the same at all points. A code is z(k, point).
 
+**Coarse to fine.** B is learnt end to end on images averaged over a few points, which is cheap;
+then C of whole images follows from least squares, given B (:mod:`wavemill.generation.patches`), and both
+are learnt on, end to end.
+
 **Tied rows.** L takes some of w from samples of x * phi_J, which are linear in x. For a dictionary
 of U x these rows of B follow from E: with S the samples of the low pass, ``S E = S R B``, that is
 ``S C = 0``. C z is therefore projected on to the images without low pass: coarse scales are
@@ -30,13 +34,18 @@ super-resolution via sparse representation*, IEEE TIP 19, 2861 (2010), for coupl
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import fold, normalize
+from torch.nn.functional import avg_pool2d, fold, normalize
 
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
+from wavemill.generation.patches import System
 from wavemill.generation.rectified import RectifiedWavelets
+from wavemill.generation.samples import BLOCK
+from wavemill.generation.training import Pairs
 
 FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
 LAST, STEP = 0.5, 0.1  # threshold and square of the atoms' length to begin with
@@ -78,7 +87,9 @@ class SparseInversion(nn.Module):
     ) -> None:
         super().__init__()
         self.linear, self.iterations, self.signed = linear, iterations, signed
-        self.grid, self.step = embedding.grid, 1 << embedding.J
+        self.embedding = (embedding,)  # not a part: it has learnt already
+        self.grid = embedding.grid
+        self.step = linear.image_shape[1] // self.grid[0]  # points of the image
         points = self.grid[0] * self.grid[1]
         features = embedding.whitening.projection.unflatten(0, (-1, points))  # (feature, point, m)
         generator = torch.Generator().manual_seed(seed)
@@ -92,7 +103,8 @@ class SparseInversion(nn.Module):
         self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
         self.log_threshold = nn.Parameter(torch.tensor(LAST).log())
         self.log_step = nn.Parameter(torch.tensor(STEP).log())
-        low, back = _low_pass(embedding.rectified)
+        whole = linear.image_shape[1:] == embedding.shape
+        low, back = _low_pass(embedding.rectified if whole else None)
         self.register_buffer("low", low, False)
         self.register_buffer("back", back, False)
 
@@ -128,6 +140,40 @@ class SparseInversion(nn.Module):
         patches = torch.einsum("nkp,kd->ndp", z.flatten(2), self.patches.flatten(1))
         side, margin = REACH * self.step, (REACH - 1) * self.step // 2
         return fold(patches, self.linear.image_shape[1:], side, padding=margin, stride=self.step)
+
+    @torch.no_grad()
+    def solve(self, train: Pairs) -> Self:
+        """Set C to the least squares of what R leaves of images, given B."""
+        systems = [System(len(self.patches), y, x) for y in (0, 1) for x in (0, 1)]
+        for rows in torch.arange(len(train)).split(BLOCK):
+            w = train.w[rows]
+            z, left = self.codes(w), train.images(rows) - self.linear(w)
+            for system in systems:
+                system.add(z, left, self.grid)
+        for system in systems:
+            system.write(self.patches, self.step)
+        return self
+
+    def pooled(self, side: int, seed: int = 0) -> SparseInversion:
+        """Return one that has learnt nothing, of images averaged over squares of this side."""
+        shape = self.linear.image_shape
+        small = LinearGenerator(
+            len(self.linear.matrix), (shape[0], shape[1] // side, shape[2] // side)
+        )
+        for name in ("matrix", "mean"):
+            whole = self.linear.get_buffer(name).unflatten(-1, shape)
+            rows = whole if whole.ndim == 4 else whole[None]
+            pooled = avg_pool2d(rows, side).flatten(1)
+            small.get_buffer(name).copy_(pooled if whole.ndim == 4 else pooled[0])
+        atoms = self.directions.shape[1]
+        return SparseInversion(small, self.embedding[0], atoms, self.iterations, self.signed, seed)
+
+    @torch.no_grad()
+    def take_atoms(self, other: SparseInversion) -> Self:
+        """Take B and the thresholds of another, of images of any size."""
+        for name in ("directions", "log_threshold", "log_step"):
+            self.get_parameter(name).copy_(other.get_parameter(name))
+        return self
 
     def without_low_pass(self, images: Tensor) -> Tensor:
         """Return images less the smallest ones that have the same samples of x * phi_J."""

@@ -12,16 +12,22 @@ Polyak and Juditsky, SIAM J. Control Optim. 30, 838 (1992).
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from wavemill.generation.convolutional import estimate_population
 
 Loss = Literal["l1", "l2"]
+Progress = Callable[[int, int, dict[str, float]], None]
+State = dict[str, Tensor]
+INTERVAL = 60.0  # seconds between checkpoints within an epoch
 GAIN, PATIENCE = 0.05, 3  # dB that so many epochs must gain
 
 
@@ -42,6 +48,12 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.w)
+
+    def pooled(self, side: int) -> Pairs:
+        """Return the same with images averaged over squares of this side, held ready."""
+        blocks = torch.arange(len(self)).split(512)
+        small = torch.cat([avg_pool2d(self.images(rows), side) for rows in blocks])
+        return Pairs(self.w, lambda rows: small[rows])
 
 
 @dataclass(frozen=True)
@@ -127,12 +139,6 @@ class Trainer:
         decay = min(self.decay, self.steps / (self.steps + 9))
         torch._foreach_lerp_(self.average, list(self.network.parameters()), 1 - decay)
 
-    def close_epoch(self, psnr: float) -> Epoch:
-        """Note down the epoch that has just ended, and what its average scores."""
-        point = Epoch(self.steps // self.per_epoch, self.sum / self.per_epoch, psnr)
-        self.curve.append(point)
-        return point
-
     @property
     def converged(self) -> bool:
         """Whether the last `PATIENCE` epochs gained less than `GAIN` dB over those before."""
@@ -178,3 +184,73 @@ class Trainer:
         if self.steps % self.per_epoch:
             self._order = self._shuffled(self.steps // self.per_epoch)
         return self
+
+
+class Descent:
+    """A trainer that follows the best of its averages, and stops when epochs gain no more.
+
+    Parameters
+    ----------
+    trainer
+        Takes the steps.
+    candidate
+        A network of the same making, which averages are put into.
+    score
+        Mean PSNR of a network on samples held out.
+    """
+
+    def __init__(
+        self, trainer: Trainer, candidate: nn.Module, score: Callable[[nn.Module], float]
+    ) -> None:
+        self.trainer, self.candidate, self.score = trainer, candidate, score
+        self.best: State = {}
+
+    def begin(self, loss: float) -> None:
+        """Count what the trainer starts from as epoch 0: the best so far."""
+        self._close(Epoch(0, loss, self.score(self.trainer.averaged(self.candidate))))
+
+    def run(
+        self,
+        epochs: int,
+        progress: Progress | None = None,
+        checkpoint: Callable[[State], None] | None = None,
+    ) -> None:
+        """Take epochs up to this many, with a checkpoint after each and after each minute."""
+        trainer, saved = self.trainer, time.monotonic()
+        while trainer.steps < epochs * trainer.per_epoch and not trainer.converged:
+            loss = trainer.step()
+            if ended := trainer.steps % trainer.per_epoch == 0:
+                number, loss = trainer.steps // trainer.per_epoch, trainer.sum / trainer.per_epoch
+                score = self.score(trainer.averaged(self.candidate))
+                self._close(Epoch(number, loss, score))
+            if checkpoint is not None and (ended or time.monotonic() - saved > INTERVAL):
+                checkpoint(self.state())
+                saved = time.monotonic()
+            if progress is not None and ended:
+                progress(number, epochs, {"loss": loss, "psnr": score})
+
+    def _close(self, point: Epoch) -> None:
+        if point.psnr >= max((before.psnr for before in self.trainer.curve), default=-math.inf):
+            self.best = {k: v.clone() for k, v in self.candidate.state_dict().items()}
+        self.trainer.curve.append(point)
+
+    def state(self) -> State:
+        """Return all that going on needs, as tensors."""
+        return over("trainer", self.trainer.state()) | over("best", self.best)
+
+    def load(self, state: State) -> Self:
+        """Go on from where another stopped."""
+        self.trainer.load(under("trainer", state))
+        self.best = under("best", state)
+        return self
+
+
+def over(prefix: str, state: State) -> State:
+    """Return a state with its names below a prefix."""
+    return {f"{prefix}.{name}": value for name, value in state.items()}
+
+
+def under(prefix: str, state: State) -> State:
+    """Return the part of a state below a prefix."""
+    head = f"{prefix}."
+    return {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}

@@ -30,6 +30,9 @@ class GeneratorSpec(Spec):
     atoms, iterations, signed
         Of the sparse inversion: atoms at each point of the grid, iterations of the thresholding,
         and whether coefficients may be negative.
+    coarse
+        Learn the sparse inversion's atoms on images averaged over so many points a side first,
+        fewer where the grid is too fine; 1 for whole images at once.
     rate, batch
         Step of Adam, None for 5e-3 (sparse) or 1e-3 (convolutional), and samples of a step.
     epochs
@@ -56,6 +59,7 @@ class GeneratorSpec(Spec):
     atoms: int = 128
     iterations: int = 3
     signed: bool = False
+    coarse: int = 4
     rate: float | None = None
     batch: int = 128
     epochs: int = 30
@@ -65,7 +69,7 @@ class GeneratorSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
-        names = ("dimension", "J", "L", "width", "atoms", "iterations", "batch", "epochs")
+        names = ("dimension", "J", "L", "width", "atoms", "iterations", "coarse", "batch", "epochs")
         for name in names:
             value = getattr(self, name)
             check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
@@ -77,6 +81,11 @@ class GeneratorSpec(Spec):
         for name in ("validation", "test"):
             value = getattr(self, name)
             check(0 < value < 1, f"{self.kind}: {name}={value} must lie between 0 and 1")
+
+    @property
+    def pooling(self) -> int:
+        """Points a side that coarse images are averages over: a half of 2^J at most."""
+        return min(self.coarse, 2**self.J // 2)
 
     @property
     def step(self) -> float:
