@@ -9,12 +9,17 @@ NAMES = {
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
     "molecules": "learning curves of atomisation energies, in pieces",
+    "generation": "generators of Tiny ImageNet, in pieces",
     "pipeline": "features through the whole pipeline, against the bare transform",
     "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",
     "scattering2d": "the scattering transform against kymatio, in one process",
     "stability": "deformations of a field, and how far its representations move: a picture",
 }
-IN_PIECES = ("molecules", "quality")  # hours in all; each run of one goes on where the last ended
+IN_PIECES = (
+    "generation",
+    "molecules",
+    "quality",
+)  # hours in all; each run of one goes on where the last ended
 
 
 def main() -> None:

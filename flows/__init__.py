@@ -16,11 +16,21 @@ if TYPE_CHECKING:
     from flows.evaluate import evaluate
     from flows.features import features
     from flows.fit import fit
+    from flows.generation import generation
     from flows.ingest import ingest
     from flows.molecules import molecules
     from flows.turbulence import turbulence
 
-__all__ = ["compare_models", "evaluate", "features", "fit", "ingest", "molecules", "turbulence"]
+__all__ = [
+    "compare_models",
+    "evaluate",
+    "features",
+    "fit",
+    "generation",
+    "ingest",
+    "molecules",
+    "turbulence",
+]
 
 
 class _Flows(ModuleType):

@@ -21,7 +21,7 @@ for _name, _value in {  # before Prefect is imported, which reads its settings o
 
 import typer  # noqa: E402
 
-from flows.commands import compute, ingest, inspect, judge, serve  # noqa: E402
+from flows.commands import compute, generate, ingest, inspect, judge, serve  # noqa: E402
 
 app = typer.Typer(
     name="wavemill",
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _module in (ingest, compute, judge, inspect, serve):
+for _module in (ingest, compute, generate, judge, inspect, serve):
     _module.register(app)
 _interrupted = threading.Event()
 

@@ -15,7 +15,9 @@ from tasks.fit import FitOutcome, FitRequest
 
 @flow(name="fit", description="A model fitted on selected samples, kept as an artifact.")
 def fit(
-    model: Annotated[str, Field(description="gaussian, phase-harmonics, energy or regression.")],
+    model: Annotated[
+        str, Field(description="gaussian, phase-harmonics, energy, regression or generator.")
+    ],
     dataset: Dataset,
     store: Store = STORE,
     parameters: Parameters = None,

@@ -15,6 +15,7 @@ import zarr
 
 from storage.attempts import Attempt, attempting, manifest_path, read_manifest
 from storage.backends import SINGLE_WRITER, Backend, open_backend
+from storage.checkpoints import Checkpoint
 from storage.datasets import Change, Dataset
 from storage.documents import Document, Log
 from storage.errors import Conflict, InvalidRequest, NotFound
@@ -324,6 +325,10 @@ class Store:
     def attempt_artifact(self, kind: str, key: str) -> contextlib.AbstractContextManager[Attempt]:
         """Begin writing an artifact."""
         return attempting(self.backend, artifact_home(kind, key))
+
+    def checkpoint(self, kind: str, key: str) -> Checkpoint:
+        """Return the place from which an interrupted computation of an artifact goes on."""
+        return Checkpoint(self.backend, artifact_home(kind, key))
 
     # queries ------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ def _fit(
     drawn = model.sample(1, request.seed, report).cpu().numpy()
     metrics = {**model.metrics_, **compare(data, drawn)}
     with store.attempt_artifact(request.kind, key) as attempt:
-        attempt.write("weights.safetensors", save_tensors(_on_cpu(model.state())))
+        attempt.write("weights.safetensors", save_tensors(on_cpu(model.state())))
         attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
         attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
         attempt.write("synthesis.npy", npy(drawn))
@@ -158,7 +158,8 @@ def on_device(fields: Array, device: str) -> torch.Tensor:
     return torch.from_numpy(fields).to(device)
 
 
-def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors as they are to be saved."""
     return {name: value.cpu().contiguous() for name, value in state.items()}
 
 

@@ -94,7 +94,8 @@ def artifact(found: Artifact, metrics: Mapping[str, float]) -> None:
         "seed": manifest["seed"],
         "published": manifest["published"],
     }
-    name = f"{found.kind} {manifest['dataset']}"
+    model = manifest["spec"]["parameters"].get("model")  # of one kind there may be several
+    name = " ".join([found.kind, *([model] if model else []), manifest["dataset"]])
     table(f"lineage {name}", [lineage], "What was fitted, and from what")
     rows = [{"metric": key, "value": f"{value:.6g}"} for key, value in sorted(metrics.items())]
     table(f"metrics {name}", rows, "Statistics of the data and of the model")

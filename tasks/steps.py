@@ -14,8 +14,8 @@ from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
 from tasks import features as feature_tasks
+from tasks import generation, regression, show
 from tasks import ingest as ingest_tasks
-from tasks import regression, show
 from tasks.comparison import comparison_report, joint_pictures, joint_table
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores, evaluate
 from tasks.features import FeatureOutcome
@@ -28,6 +28,8 @@ from tasks.progress import Reporter
 from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report
 from tasks.views import operator, view_spec
+
+FITS = {"regression": regression.fit, "generator": generation.fit}  # those of their own kind
 
 
 @task(name="plan ingestion")
@@ -113,8 +115,7 @@ def publish_view(
 def fit_model(url: str, dataset: str, request: FitRequest) -> FitOutcome:
     """Fit a model and show it."""
     store = open_store(url)
-    learn = regression.fit if request.kind == "regression" else fit
-    outcome = learn(store, dataset, request)
+    outcome = FITS.get(request.kind, fit)(store, dataset, request)
     show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics)
     get_run_logger().info("model %s", _described(outcome))
     return outcome

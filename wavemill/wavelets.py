@@ -94,6 +94,11 @@ class WaveletTransform(FieldOperator):
         low = torch.fft.ifft2(x_hat * self._phi).real
         return low, torch.fft.ifft2(x_hat[..., None, None, :, :] * self._psi)
 
+    def low_pass(self, x: Tensor) -> Tensor:
+        """Return the low pass alone, real ``(..., y, x)``."""
+        low: Tensor = torch.fft.ifft2(torch.fft.fft2(self._checked(x)) * self._phi).real
+        return low
+
     def inverse(self, low: Tensor, bands: Tensor) -> Tensor:
         """Return ``W^T (low, bands)``, real ``(..., y, x)``: the field they are the transform of.
 

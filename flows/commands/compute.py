@@ -70,7 +70,9 @@ def features(
 def fit(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="gaussian, phase-harmonics, energy or regression."),
+        typer.Argument(
+            metavar="MODEL", help="gaussian, phase-harmonics, energy, regression or generator."
+        ),
     ],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
     where: Annotated[
@@ -103,6 +105,8 @@ def fit(
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]
     reference = f"{made.kind}/{made.key[:12]}"
     hint = f"wavemill synthesize {reference} -n 4 --to synthesis.png"
+    if model == "generator":
+        hint = f"wavemill generate {reference} --from reconstruct --to pictures.png"
     if model == "regression":
         hint = f"wavemill predict {reference} {dataset} --to predictions.csv"
     tell(made, lines, as_json, quiet, hint)

@@ -12,6 +12,7 @@ from wavemill.specs.fields import (
     SimulationSpec,
     SpectrumSpec,
 )
+from wavemill.specs.generation import GeneratorSpec
 from wavemill.specs.models import (
     EnergySpec,
     EvaluationSpec,
@@ -29,6 +30,7 @@ __all__ = [
     "EnergySpec",
     "EvaluationSpec",
     "GaussianSpec",
+    "GeneratorSpec",
     "MicrocanonicalSpec",
     "MomentSet",
     "PhaseHarmonicsSpec",

@@ -1,0 +1,47 @@
+"""The command that generates: generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import STORE, AsJson, Quiet, StoreUrl, absolute, progress, tell
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(generate)
+
+
+def generate(
+    artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
+    to: Annotated[Path, typer.Option("--to", help="A .png or .npy file.")],
+    source: Annotated[
+        str, typer.Option("--from", help="noise, interpolate, reconstruct or variants.")
+    ] = "noise",
+    n: Annotated[int, typer.Option("-n", min=1, help="Draws, or samples to start from.")] = 8,
+    where: Annotated[
+        str | None,
+        typer.Option(help="DuckDB expression: which samples; those it was judged by unless given."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    store: StoreUrl = STORE,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make images from noise or from the codes of samples, as a table of pictures.
+
+    Example: wavemill generate generator/photos@latest --from interpolate -n 5 --to paths.png
+    """
+    from storage import open_store
+    from tasks.generation import FORMATS, GenerateRequest, make, write
+
+    if to.suffix not in FORMATS:
+        raise typer.BadParameter(f"{to}: choose one of {' '.join(FORMATS)}", param_hint="--to")
+    with progress(quiet or as_json):
+        table = make(open_store(absolute(store)), GenerateRequest(artifact, source, n, seed, where))
+    write(table, to)
+    shape = "x".join(map(str, table.shape))
+    tell({"path": str(to), "shape": table.shape}, [f"wrote {to}: {shape}"], as_json, quiet)

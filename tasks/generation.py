@@ -1,0 +1,319 @@
+"""Generators: images and fields become codes, and codes become images, as an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
+from storage.export import replacing
+from storage.keys import canonical, derivation_key, digest
+from tasks import generation_figures as figures
+from tasks.fit import FitOutcome, FitRequest, npy, on_cpu, on_device
+from tasks.progress import Reporter
+from wavemill import Generator, whiteness
+from wavemill.generation import Samples, crops
+from wavemill.specs import GeneratorSpec
+
+KIND = "generator"
+SHOWN = 8  # samples in a picture
+STEPS = 8  # pictures of a path
+SOURCES = ("noise", "interpolate", "reconstruct", "variants")
+FORMATS = (".png", ".npy")
+JUDGED = 2000  # most samples judged of each side
+Array = np.ndarray[Any, Any]
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What is to be generated.
+
+    Attributes
+    ----------
+    artifact
+        Key of a generator, unique prefix, or ``generator/dataset@latest``.
+    source
+        ``noise``, ``reconstruct``, ``interpolate`` or ``variants``.
+    n
+        Draws, or samples to start from.
+    seed
+        Of what is drawn.
+    where
+        Which samples of the generator's dataset; those it was judged by unless given.
+    """
+
+    artifact: str
+    source: str = "noise"
+    n: int = 8
+    seed: int = 0
+    where: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be generated from."""
+        if self.source not in SOURCES:
+            raise InvalidRequest(f"--from {self.source}: choose one of {', '.join(SOURCES)}")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Samples to learn from, and samples to judge by, as tables of rows."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these rows, in this order, from any others."""
+        places = [
+            [[part, int(row)] for part, row in zip(side["part"], side["row"], strict=True)]
+            for side in (self.train, self.test)
+        ]
+        return digest(canonical(places))
+
+
+def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
+    """Fit a generator unless the same fit is stored.
+
+    A fit that was interrupted goes on from its last epoch.
+
+    Raises
+    ------
+    InvalidRequest
+        If too few samples are selected, or none is left to judge by.
+    """
+    source = store.dataset(dataset)
+    spec = GeneratorSpec.from_parameters(request.parameters)
+    sides = split(source, request, spec)
+    key = derivation_key(spec.to_dict(), [dataset, sides.fingerprint, request.seed])
+    try:
+        artifact = store.artifact_at(KIND, key)
+        return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
+    except NotFound:
+        return _fit(store, source, request, spec, key, sides)
+
+
+def split(source: Dataset, request: FitRequest, spec: GeneratorSpec) -> Sides:
+    """Learn from the selected samples and judge by the others.
+
+    Where all are selected, a part ``spec.test``, the last by a hash of seed and id, is judged by.
+
+    Raises
+    ------
+    InvalidRequest
+        If no sample is left on a side.
+    """
+    rows, chosen = source.samples(), source.samples(request.selection)
+    others = rows[~rows["sample_id"].isin(chosen["sample_id"])]
+    if not len(others):
+        marks = [
+            hashlib.sha256(f"{request.seed}:{name}".encode()).hexdigest()
+            for name in chosen["sample_id"]
+        ]
+        held = chosen.index[
+            np.argsort(marks)[len(chosen) - max(1, round(spec.test * len(chosen))) :]
+        ]
+        chosen, others = chosen.drop(held), chosen.loc[np.sort(held)]
+    if len(chosen) < 2 or not len(others):
+        raise InvalidRequest(
+            f"{len(chosen)} samples of {source.name!r} to learn from and {len(others)} to judge by "
+            "are too few: ingest more, or select others"
+        )
+    return Sides(chosen.reset_index(drop=True), others.head(JUDGED).reset_index(drop=True))
+
+
+def _fit(
+    store: Store, source: Dataset, request: FitRequest, spec: GeneratorSpec, key: str, sides: Sides
+) -> FitOutcome:
+    train, test = (samples(source, side, spec.crop) for side in (sides.train, sides.test))
+    checkpoint = store.checkpoint(KIND, key)
+    interrupted = checkpoint.read()
+    model = Generator(spec).fit(
+        on_device(train, request.device),
+        Reporter(f"fit {KIND}").values,
+        request.seed,
+        None if interrupted is None else load_tensors(interrupted),
+        lambda state: checkpoint.write(save_tensors(on_cpu(state))),
+    )
+    judged = {"train": train[:JUDGED], "test": test[:JUDGED]}
+    scores = {side: model.judge(torch.from_numpy(x)) for side, x in judged.items()}
+    metrics = {**model.metrics_, **held_whiteness(model, test), **means(scores)}
+    with store.attempt_artifact(KIND, key) as attempt:
+        attempt.write("weights.safetensors", save_tensors(on_cpu(model.state())))
+        attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
+        attempt.write("samples.json", json.dumps(list(sides.train["sample_id"])).encode())
+        attempt.write("judged.json", json.dumps(list(sides.test["sample_id"])).encode())
+        attempt.write(
+            "scores.csv",
+            score_table(sides, scores, len(test) // len(sides.test)).to_csv(index=False).encode(),
+        )
+        for name, picture in pictures(model, train, test, scores, request.seed).items():
+            attempt.write(f"figures/{name}.png", picture)
+        manifest, written = attempt.publish(
+            {
+                "key": key,
+                "kind": KIND,
+                "spec": spec.to_dict(),
+                "dataset": source.name,
+                "dataset_version": source.version.version,
+                "samples": len(sides.train),
+                "selection": request.selection,
+                "seed": request.seed,
+                "schema": source.schema.to_json(),
+                "provenance": {"device": request.device, "threads": torch.get_num_threads()},
+            }
+        )
+    checkpoint.clear()
+    return FitOutcome(KIND, str(manifest["key"]), written, metrics)
+
+
+def samples(source: Dataset, rows: pd.DataFrame, crop: int = 0) -> Array:
+    """Return samples ``(n, ...)`` by their rows, cut into squares if asked."""
+    array = source.to_xarray()
+    places = pd.Index(array["sample_id"].values).get_indexer(rows["sample_id"])
+    held: Array = np.ascontiguousarray(array[places].values)
+    if not crop:
+        return held
+    if held.dtype == np.uint8:  # images keep their colours last
+        return crops(torch.from_numpy(held).movedim(-1, 1), crop).movedim(1, -1).numpy()
+    return crops(torch.from_numpy(held), crop).numpy()
+
+
+def held_whiteness(model: Generator, test: Array) -> dict[str, float]:
+    """Return how white the codes of samples that the whitening has not seen are."""
+    report = whiteness(model.encode(torch.from_numpy(test)))
+    return {f"test_code_{name}": value for name, value in report.items()}
+
+
+def means(scores: dict[str, State]) -> dict[str, float]:
+    """Return the mean of each score on each side, and the gap of PSNR between them."""
+    found = {
+        f"{side}_{name}": float(values.mean())
+        for side, table in scores.items()
+        for name, values in table.items()
+    }
+    return {**found, "gap_psnr": found["train_psnr"] - found["test_psnr"]}
+
+
+def score_table(sides: Sides, scores: dict[str, State], each: int) -> pd.DataFrame:
+    """Return one row a picture: its sample, its place among the sample's crops, its scores."""
+    tables = []
+    for side, rows in (("train", sides.train), ("test", sides.test)):
+        columns = {name: values.cpu().numpy() for name, values in scores[side].items()}
+        count = len(columns["psnr"])
+        names = np.repeat(rows["sample_id"].to_numpy(), each)[:count]
+        place = {"side": side, "sample_id": names, "crop": np.arange(count) % each}
+        tables.append(pd.DataFrame({**place, **columns}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def pictures(
+    model: Generator, train: Array, test: Array, scores: dict[str, State], seed: int
+) -> dict[str, bytes]:
+    """Return the figures of an artifact: what it makes of samples, paths, draws, and curves."""
+    learnt, unseen = (torch.from_numpy(side[:SHOWN]) for side in (train, test))
+    noise = model.sample(2 * SHOWN, seed).unflatten(0, (2, SHOWN))
+    found = {
+        "reconstruct-train": figures.tiles(beside(model, learnt).numpy()),
+        "reconstruct": figures.tiles(beside(model, unseen).numpy()),
+        "interpolate": figures.tiles(model.interpolate(unseen[:5], STEPS).numpy()),
+        "noise": figures.tiles(noise.numpy()),
+        "variants": figures.tiles(model.vary(unseen[:4], STEPS, seed).numpy()),
+        "psnr": figures.scores({k: v["psnr"].cpu().numpy() for k, v in scores.items()}),
+        "eigenvalues": figures.eigenvalues(
+            {"test": model.encode(torch.from_numpy(test)).cpu().numpy()}, model.spec.dimension
+        ),
+    }
+    if model.curve_:
+        points = [(point.epoch, point.psnr) for point in model.curve_]
+        found["curve"] = figures.curves({model.spec.model: points})
+    return found
+
+
+def beside(model: Generator, x: torch.Tensor) -> torch.Tensor:
+    """Return samples above their reconstructions, ``(2, n, component, y, x)``."""
+    return torch.stack([Samples(x)[:], model.reconstruct(x).cpu()])
+
+
+def load_generator(artifact: Artifact) -> Generator:
+    """Return the generator that an artifact holds.
+
+    Raises
+    ------
+    InvalidRequest
+        If it holds something else, or an older algorithm's.
+    """
+    if artifact.kind != KIND:
+        raise InvalidRequest(
+            f"{artifact.kind}/{artifact.key[:12]} is no generator: `wavemill fit {KIND} DATASET`"
+        )
+    spec = artifact.manifest["spec"]
+    typed = GeneratorSpec.from_parameters(spec["parameters"])
+    if typed.to_dict() != spec:
+        raise InvalidRequest(
+            f"{KIND}/{artifact.key[:12]} was fitted by algorithm {spec['algorithm']}; this is "
+            f"{typed.algorithm}: fit it again"
+        )
+    return Generator.from_state(typed, load_tensors(artifact.read("weights.safetensors")))
+
+
+def make(store: Store, request: GenerateRequest) -> Array:
+    """Return what a generator makes, as a table ``(rows, columns, component, y, x)``.
+
+    From noise: draws. From ``reconstruct``: samples, and below them what their codes give. From
+    ``interpolate``: a row for each path from one sample to the next. From ``variants``: a row for
+    each sample, a half of its code drawn anew.
+
+    Raises
+    ------
+    InvalidRequest
+        If a path has fewer than two samples.
+    """
+    artifact = store.artifact(request.artifact)
+    model = load_generator(artifact)
+    if request.source == "noise":
+        return model.sample(request.n, request.seed)[None].numpy()
+    x = torch.from_numpy(chosen(store, artifact, request))
+    match request.source:
+        case "reconstruct":
+            return beside(model, x).numpy()
+        case "interpolate" if len(x) > 1:
+            return model.interpolate(x, STEPS).numpy()
+        case "variants":
+            return model.vary(x, STEPS, request.seed).numpy()
+    raise InvalidRequest(f"a path leads from one sample to another, and {len(x)} is selected: -n 2")
+
+
+def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
+    """Return the first samples, or crops, of those asked for: else of those it was judged by."""
+    source = store.dataset(str(artifact.manifest["dataset"]))
+    rows = source.samples(request.where)
+    if request.where is None:
+        rows = rows[rows["sample_id"].isin(json.loads(artifact.read("judged.json")))]
+    if not len(rows):
+        raise InvalidRequest(f"no sample of {source.name!r} is selected: --where {request.where!r}")
+    crop = int(artifact.manifest["spec"]["parameters"].get("crop", 0))
+    return samples(source, rows.head(request.n), crop)[: request.n]
+
+
+def write(table: Array, target: Path) -> None:
+    """Write a table of pictures as it is, ``.npy``, or as a picture, ``.png``.
+
+    Raises
+    ------
+    InvalidRequest
+        If the ending is neither.
+    """
+    if target.suffix not in FORMATS:
+        raise InvalidRequest(f"--to {target}: choose one of {' '.join(FORMATS)}")
+    with replacing(target) as partial:
+        partial.write_bytes(npy(table) if target.suffix == ".npy" else figures.tiles(table))

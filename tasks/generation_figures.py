@@ -1,0 +1,107 @@
+"""Pictures of generators: tiles of images, curves of learning, eigenvalues of codes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+from tasks.figures import MAPS, png
+
+Array = np.ndarray[Any, Any]
+GAP, ENLARGED = 2, 2  # pixels between tiles, and pixels a sample
+
+
+def tiles(rows: Array) -> bytes:
+    """Draw a table of pictures ``(rows, columns, component, y, x)``, one pixel of them as four.
+
+    Three components between 0 and 1 are red, green and blue; of others the first is drawn, on a
+    scale of colours symmetric about the mean of the first row.
+    """
+    coloured = _coloured(np.asarray(rows, dtype="float64"))
+    count, columns, height, width = coloured.shape[:4]
+    canvas = np.ones(
+        (count * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), dtype="float64"
+    )
+    for row, column in np.ndindex(count, columns):
+        y, x = row * (height + GAP), column * (width + GAP)
+        canvas[y : y + height, x : x + width] = coloured[row, column]
+    buffer = io.BytesIO()
+    enlarged = canvas.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+    imsave(buffer, enlarged, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _coloured(rows: Array) -> Array:
+    """Return ``(rows, columns, y, x, 3)`` between 0 and 1."""
+    if rows.shape[2] == 3 and rows.min() >= 0 and rows.max() <= 1:
+        return np.moveaxis(rows, 2, -1)
+    field = rows[:, :, 0]
+    centre = field[0].mean()
+    spread = max(float(np.quantile(np.abs(field[0] - centre), 0.995)), 1e-12)
+    scaled = np.clip((field - centre) / (2 * spread) + 0.5, 0, 1)
+    coloured: Array = matplotlib.colormaps[MAPS](scaled)[..., :3]
+    return coloured
+
+
+def curves(runs: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
+    """Draw validation PSNR over epochs, one line a run; what takes none is a level."""
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for label, points in runs.items():
+        if len(points) == 1 and points[0][0] == 0:
+            axes.axhline(points[0][1], color="k", ls=":", lw=1, label=label)
+        else:
+            axes.plot(*np.array(points, dtype=float).T, marker=".", label=label)
+    axes.set(xlabel="epoch", ylabel="validation PSNR (dB)")
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    return png(figure)
+
+
+def eigenvalues(sides: Mapping[str, Array], m: int) -> bytes:
+    """Draw distributions of eigenvalues of codes' covariances beside Marchenko and Pastur's.
+
+    Parameters
+    ----------
+    sides
+        Codes ``(n, m)`` of each side.
+    m
+        Their dimension.
+    """
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for label, w in sides.items():
+        values = np.linalg.eigvalsh(np.cov(w.T, bias=True)) if len(w) > 1 else np.ones(m)
+        (line,) = axes.plot(np.linspace(0, 1, m), values, label=f"{label}, n = {len(w):,}")
+        white = np.linalg.eigvalsh(np.cov(_noise(*w.shape).T, bias=True))
+        axes.plot(np.linspace(0, 1, m), white, ls=":", color=line.get_color())
+    axes.set(xlabel="part of the eigenvalues below", ylabel="eigenvalue", ylim=(0, None))
+    axes.set_title("dotted: white noise of the same size", fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    return png(figure)
+
+
+def _noise(n: int, m: int) -> Array:
+    return np.random.default_rng(0).standard_normal((n, m))
+
+
+def scores(sides: Mapping[str, Array]) -> bytes:
+    """Draw distributions of PSNR over pictures."""
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    everything = np.concatenate(list(sides.values()))
+    edges = np.linspace(everything.min(), everything.max() + 1e-9, 40)
+    for label, values in sides.items():
+        shown = f"{label}: {values.mean():.2f} dB"
+        axes.hist(values, edges, density=True, histtype="step", lw=1.5, label=shown)
+    axes.set(xlabel="PSNR (dB)", ylabel="density")
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    return png(figure)

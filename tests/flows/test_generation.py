@@ -1,0 +1,138 @@
+"""Generation from end to end: snapshots to an artifact, its pictures, and what it generates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prefect.client.orchestration import get_client
+from safetensors.torch import save
+
+from flows import generation as flow
+from flows.cli import run
+from storage import InvalidRequest, open_store
+from storage.verify import verify
+from tasks.fit import FitRequest
+from tasks.generation import GenerateRequest, fit, load_generator, make, samples
+from wavemill import Generator
+from wavemill.specs import GeneratorSpec
+
+SPEC = {"dimension": "12", "J": "2", "L": "2", "epochs": "2", "batch": "16", "crop": "16"}
+SMALL = {**SPEC, "atoms": "20", "width": "8"}
+LINEAR = {**SPEC, "model": "linear"}
+
+
+@pytest.fixture(scope="module")
+def store_with_generators(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Eight fields of 32^2, and the three generators of their 32 crops."""
+    url = str(tmp_path_factory.mktemp("generation") / "store")
+    models = {kind: {**SMALL, "model": kind} for kind in ("linear", "convolutional", "sparse")}
+    made = flow("vortices", ["simulate:n=8,N=32,t=0.5"], url, None, models, cluster="threads")
+    assert made["dataset"].samples == 8
+    assert all(made[f"{kind} model"].written for kind in models)
+    again = flow("vortices", ["simulate:n=8,N=32,t=0.5"], url, None, models, cluster="threads")
+    assert not any(again[f"{kind} model"].written for kind in models)
+    return url
+
+
+def test_generators_are_judged_by_samples_they_never_saw(store_with_generators: str) -> None:
+    store = open_store(store_with_generators)
+    found = {a.manifest["spec"]["parameters"].get("model", "sparse"): a for a in store.artifacts()}
+    assert sorted(found) == ["convolutional", "linear", "sparse"]
+    for artifact in found.values():
+        learnt, judged = (
+            set(json.loads(artifact.read(f"{name}.json"))) for name in ("samples", "judged")
+        )
+        assert len(learnt) == 7
+        assert len(judged) == 1
+        assert not learnt & judged
+        metrics = json.loads(artifact.read("metrics.json"))
+        assert metrics["code_covariance"] < 1e-3
+        assert metrics["gap_psnr"] == metrics["train_psnr"] - metrics["test_psnr"]
+        scores = pd.read_csv(pd.io.common.BytesIO(artifact.read("scores.csv")))
+        assert list(scores["side"].value_counts()) == [28, 4]
+        assert scores.groupby("side")["psnr"].mean()["test"] == pytest.approx(metrics["test_psnr"])
+        assert scores.groupby(["sample_id", "crop"]).size().max() == 1
+    assert "figures/curve.png" in found["sparse"].files()
+    assert list(verify(store)) == []
+
+
+def test_pictures_are_shown_in_the_prefect_ui(store_with_generators: str) -> None:
+    with get_client(sync_client=True) as client:
+        keys = {artifact.key for artifact in client.read_artifacts()}
+    names = ("reconstruct", "interpolate", "noise", "variants", "psnr", "eigenvalues", "curve")
+    assert {f"{name}-generator-convolutional-vortices" for name in names} <= keys
+
+
+@pytest.mark.parametrize(
+    ("source", "n", "shape"),
+    [
+        ("noise", 3, (1, 3, 1, 16, 16)),
+        ("reconstruct", 3, (2, 3, 1, 16, 16)),
+        ("interpolate", 3, (2, 8, 1, 16, 16)),
+        ("variants", 2, (2, 8, 1, 16, 16)),
+    ],
+)
+def test_the_command_generates_from_each_source(
+    store_with_generators: str, tmp_path: Path, source: str, n: int, shape: tuple[int, ...]
+) -> None:
+    command = ["generate", "generator/vortices@latest", "--from", source, "-n", str(n)]
+    for target in (tmp_path / "made.npy", tmp_path / "made.png"):
+        assert run([*command, "--to", str(target), "--store", store_with_generators]) == 0
+    table = np.load(tmp_path / "made.npy")
+    assert table.shape == shape
+    assert np.isfinite(table).all()
+    assert (tmp_path / "made.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_reconstructions_stand_below_the_samples_themselves(store_with_generators: str) -> None:
+    store = open_store(store_with_generators)
+    artifact = store.artifact("generator/vortices@latest")
+    name = json.loads(artifact.read("judged.json"))[0]
+    table = make(store, GenerateRequest("generator/vortices@latest", "reconstruct", 4))
+    field = store.dataset("vortices").to_xarray(f"sample_id = '{name}'").values[0]
+    np.testing.assert_array_equal(table[0, 1, 0], field[:16, 16:])
+    made = load_generator(artifact).reconstruct(torch.from_numpy(table[0]))
+    np.testing.assert_allclose(table[1], made, rtol=0, atol=1e-6)
+
+
+def test_what_cannot_be_generated_is_refused_with_a_way_out(
+    store_with_generators: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(store_with_generators)
+    with pytest.raises(InvalidRequest, match="choose one of noise"):
+        GenerateRequest("generator/vortices@latest", "thin air")
+    with pytest.raises(InvalidRequest, match="-n 2"):
+        make(store, GenerateRequest("generator/vortices@latest", "interpolate", 1))
+    with pytest.raises(InvalidRequest, match="too few"):
+        fit(store, "vortices", FitRequest("generator", LINEAR, "source_index < 1"))
+    target = str(tmp_path / "x.gif")
+    assert run(["generate", "x", "--to", target, "--store", store_with_generators]) == 2
+    assert ".png .npy" in capsys.readouterr().err
+
+
+def test_an_interrupted_fit_goes_on_from_its_checkpoint(store_with_generators: str) -> None:
+    """What lies at the artifact's checkpoint is taken up, seen by a mark, and then removed."""
+    store, parameters = open_store(store_with_generators), {**SMALL, "model": "sparse"}
+    whole = fit(store, "vortices", FitRequest("generator", parameters, seed=3))
+    assert store.checkpoint("generator", whole.key).read() is None
+    artifact = store.artifact_at("generator", whole.key)
+    source = store.dataset("vortices")
+    rows = source.samples().set_index("sample_id").loc[json.loads(artifact.read("samples.json"))]
+    states: list[dict[str, torch.Tensor]] = []
+    spec = GeneratorSpec.from_parameters(parameters)
+    learnt = torch.from_numpy(samples(source, rows.reset_index(), spec.crop))
+    Generator(spec).fit(learnt, seed=3, checkpoint=states.append)
+    states[0]["trainer.curve"][0, 1] = -1.0
+    store.backend.delete([f"artifacts/generator/{whole.key}/manifest.json"])
+    store.checkpoint("generator", whole.key).write(save(states[0]))
+    resumed = fit(store, "vortices", FitRequest("generator", parameters, seed=3))
+    assert resumed.written
+    assert store.checkpoint("generator", whole.key).read() is None
+    curve = load_generator(store.artifact_at("generator", whole.key)).curve_
+    assert curve[0].loss == -1
+    assert resumed.metrics == pytest.approx(whole.metrics, rel=1e-6)

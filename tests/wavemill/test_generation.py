@@ -1,0 +1,342 @@
+"""Codes are white, U inverts linearly, and inverses of codes learn what they should."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.generation import (
+    ConvolutionalGenerator,
+    Embedding,
+    Generator,
+    LinearGenerator,
+    RectifiedWavelets,
+    SparseInversion,
+    Trainer,
+    Whitening,
+    crops,
+    marchenko_pastur,
+    psnr,
+    relative_distance,
+    ssim,
+    whiteness,
+)
+from wavemill.generation.convolutional import estimate_population
+from wavemill.generation.training import Epoch, Pairs
+from wavemill.specs import GeneratorSpec
+
+SMALL = {"dimension": 24, "J": 3, "L": 2, "batch": 16, "epochs": 3, "validation": 0.1}
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
+def pictures(n: int, side: int = 16) -> torch.Tensor:
+    """Smooth random images, uint8 (n, y, x, rgb)."""
+    smooth = torch.nn.functional.avg_pool2d(noise(n, 3, side + 4, side + 4), 5, 1)
+    return (128 + 200 * smooth).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+@pytest.mark.parametrize("A", [4, 6])
+@pytest.mark.parametrize("family", ["morlet", "bump-steerable"])
+def test_the_rectifier_inverts_linearly(A: int, family: str) -> None:
+    """To 1e-5 in float32, which is asked for, and to rounding in float64."""
+    for dtype, exact in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        U = RectifiedWavelets((16, 24), 3, 4, A, family, dtype)  # type: ignore[arg-type]
+        x = noise(2, 16, 24, dtype=dtype)
+        torch.testing.assert_close(U.inverse(*U(x)), x, rtol=0, atol=exact)
+
+
+def test_the_inverse_is_linear_beyond_the_range_of_u() -> None:
+    """D z is no U x, and U^-1 D z is the sum of the atoms' images all the same."""
+    U = RectifiedWavelets((16, 16), 2, 2, dtype=torch.float64)
+    low, bands = noise(3, 16, 16, dtype=torch.float64), noise(3, 2, 2, 4, 16, 16).double()
+    summed = U.inverse(low.sum(0), bands.sum(0))
+    torch.testing.assert_close(summed, U.inverse(low, bands).sum(0), rtol=0, atol=1e-12)
+
+
+def test_averages_move_with_the_field_and_start_with_the_low_pass() -> None:
+    U, x = RectifiedWavelets((16, 32), 3, 2, dtype=torch.float64), noise(16, 32).double()
+    averages = U.averages(x)
+    assert averages.shape == (1 + 3 * 2 * 4, 2, 4)
+    moved = U.averages(x.roll((8, 16), (0, 1)))
+    torch.testing.assert_close(moved, averages.roll((1, 2), (-2, -1)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(averages[0], U.low_pass(x), rtol=0, atol=1e-12)
+    blurred = (U(x)[1][1, 0, 2] * U._rows[0][:, None] * U._columns[0]).sum()
+    torch.testing.assert_close(averages[1 + 8 + 2, 0, 0], blurred)
+
+
+def test_rectifiers_that_do_not_invert_are_refused() -> None:
+    with pytest.raises(InvalidParameter, match="even number of phases"):
+        RectifiedWavelets((16, 16), 2, 2, A=5)
+    with pytest.raises(InvalidParameter, match="multiples of 2"):
+        RectifiedWavelets((18, 16), 2, 2)
+    with pytest.raises(InvalidParameter, match="A=5"):
+        GeneratorSpec(A=5)
+
+
+def test_codes_are_white_on_what_they_were_learnt_from() -> None:
+    """Covariance within 1e-3 of the identity, as asked; features of unequal scales, in batches."""
+    y = noise(400, 40) @ torch.diag(10.0 ** -torch.arange(40).div(20)) + 100
+    whitening = Whitening(16)
+    for batch in y.split(77):
+        whitening.update(batch)
+    w = whitening.solve()(y)
+    report = whiteness(w)
+    assert report["covariance"] < 1e-3
+    assert report["mean"] < 1e-3
+    once = Whitening(16).update(y).solve()
+    torch.testing.assert_close(once.variances_, whitening.variances_, rtol=1e-9, atol=0)
+    torch.testing.assert_close(whitening(whitening.inverse(w)), w, rtol=0, atol=1e-3)
+
+
+def test_white_noise_has_the_eigenvalues_of_marchenko_and_pastur() -> None:
+    """At m = 1,024 and n = 2,000 from 0.08 to 2.94; finite sizes scatter about the edges."""
+    low, high = marchenko_pastur(1024, 2000)
+    assert 0.075 < low < 0.085
+    assert 2.93 < high < 2.95
+    report = whiteness(noise(600, 150))
+    assert report["outside"] < 0.03
+    assert report["smallest"] == pytest.approx(report["edge_low"], abs=0.05)
+    assert report["largest"] == pytest.approx(report["edge_high"], abs=0.15)
+    assert abs(report["excess_kurtosis"]) < 0.05  # 3 sqrt(24 / 90,000)
+    assert report["radius_spread"] == pytest.approx(1, abs=0.1)
+    heavy = whiteness(noise(600, 150) ** 3)
+    assert heavy["excess_kurtosis"] > 5
+    assert heavy["radius_spread"] > 2
+
+
+def test_whitening_refuses_more_components_than_there_are() -> None:
+    rank_two = noise(50, 2) @ noise(2, 8)
+    with pytest.raises(InvalidParameter, match="vary in 2 directions"):
+        Whitening(3).update(rank_two).solve()
+    with pytest.raises(InvalidParameter, match="have no 9 components"):
+        Whitening(9).update(noise(50, 8)).solve()
+    with pytest.raises(NotFitted):
+        Whitening(3)(rank_two)
+
+
+def test_the_embedding_takes_both_transforms() -> None:
+    x = noise(60, 2, 16, 16)
+    for transform in ("wavelets", "scattering"):
+        embedding = Embedding((16, 16), 20, transform, 3, 2)  # type: ignore[arg-type]
+        w = embedding.fit(x)(x)
+        assert w.shape == (60, 20)
+        assert whiteness(w)["covariance"] < 1e-3
+        again = Embedding((16, 16), 20, transform, 3, 2)  # type: ignore[arg-type]
+        torch.testing.assert_close(again.load(embedding.state())(x), w, rtol=0, atol=0)
+
+
+def test_psnr_and_ssim_are_what_their_formulas_say() -> None:
+    x, y = torch.rand(2, 3, 12, 13), torch.rand(2, 3, 12, 13)
+    assert psnr(x, x + 0.1).numpy() == pytest.approx([20, 20], abs=1e-4)
+    assert psnr(x, x + 0.1, peak=10.0).numpy() == pytest.approx([40, 40], abs=1e-4)
+    torch.testing.assert_close(ssim(x, x), torch.ones(2, dtype=torch.float64))
+    place = np.arange(11) - 5
+    window = np.exp(-(place[:, None] ** 2 + place**2) / (2 * 1.5**2))
+    window /= window.sum()
+    values = []
+    for one, other in zip(x.double().numpy(), y.double().numpy(), strict=True):
+        for a, b in zip(one, other, strict=True):
+            for i, j in np.ndindex(2, 3):
+                p, q = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+                mp, mq = (window * p).sum(), (window * q).sum()
+                vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
+                both = (window * (p - mp) * (q - mq)).sum()
+                top = (2 * mp * mq + 1e-4) * (2 * both + 9e-4)
+                values.append(top / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
+    assert ssim(x, y).numpy() == pytest.approx(np.mean(np.reshape(values, (2, -1)), axis=1))
+    with pytest.raises(ShapeMismatch):
+        psnr(x, y[:1])
+
+
+def test_crops_cover_a_field_in_order() -> None:
+    x = torch.arange(2 * 3 * 9 * 8).reshape(2, 3, 9, 8)
+    cut = crops(x, 4)
+    assert cut.shape == (8, 3, 4, 4)
+    torch.testing.assert_close(cut[3], x[0, :, 4:8, 4:8])
+    torch.testing.assert_close(cut[4], x[1, :, :4, :4])
+
+
+def pairs(w: torch.Tensor, x: torch.Tensor) -> Pairs:
+    return Pairs(w, lambda rows: x[rows])
+
+
+def test_the_linear_generator_is_least_squares() -> None:
+    w, x = noise(300, 10), noise(300, 3, 4, 4, seed=1)
+    x = x + torch.einsum("nm,mcyx->ncyx", w, noise(10, 3, 4, 4, seed=2)) + 5
+    linear = LinearGenerator(10, (3, 4, 4)).fit(pairs(w[:250], x[:250]), pairs(w[250:], x[250:]))
+    centred = x[:250].flatten(1) - x[:250].flatten(1).mean(0)
+    alpha = float(linear.alpha) * 250
+    normal = w[:250].T @ w[:250] + alpha * torch.eye(10)
+    expected = torch.linalg.solve(normal, w[:250].T @ centred)
+    torch.testing.assert_close(linear.matrix, expected, rtol=0, atol=1e-4)
+
+
+def test_population_statistics_are_those_of_the_codes() -> None:
+    """What the first batch norm passes on has mean 0 and variance 1 over the codes, in eval."""
+    network, w = ConvolutionalGenerator(6, 2, (16, 8), (4, 2), 32), noise(256, 6)
+    estimate_population(network, w, 64)
+    with torch.no_grad():
+        passed = network.eval().first(network.linear(w).unflatten(1, (32, 4, 2)))
+        torch.testing.assert_close(passed.mean((0, 2, 3)), torch.zeros(32), rtol=0, atol=1e-4)
+        spread = passed.var((0, 2, 3))
+        torch.testing.assert_close(spread, torch.ones(32), rtol=0.05, atol=0)  # batches of 64
+        assert network(w[:3]).shape == (3, 2, 16, 8)
+        alone = torch.cat([network(one) for one in w[:3].split(1)])
+        torch.testing.assert_close(alone, network(w[:3]), rtol=0, atol=1e-5)
+    with pytest.raises(InvalidParameter, match="does not double"):
+        ConvolutionalGenerator(6, 2, (12, 8), (4, 2))
+
+
+def an_embedding() -> Embedding:
+    """One of 4 x 4 images at J = 1, whose 4 points have 5 channels, all kept."""
+    embedding = Embedding((4, 4), 20, J=1, L=1)
+    embedding.whitening.update(noise(500, 20)).solve()
+    return embedding
+
+
+def sparse_pairs(n: int, seed: int) -> Pairs:
+    """Codes of few of 12 atoms a point, in 5 dimensions a point, and images of the atoms."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.rand(n, 12, 2, 2, generator=generator)
+    z = 3 * z * (torch.rand(n, 12, 2, 2, generator=generator) < 0.05)
+    features = torch.einsum("fk,nkyx->nfyx", noise(5, 12, seed=11), z).flatten(1)
+    x = torch.nn.functional.conv_transpose2d(z, noise(12, 1, 2, 2, seed=12), stride=2)
+    return pairs(an_embedding().whitening(features), x)
+
+
+def test_sparse_inversion_without_atoms_images_is_linear() -> None:
+    train, held = sparse_pairs(200, 0), sparse_pairs(50, 1)
+    linear = LinearGenerator(20, (1, 4, 4)).fit(train, held)
+    network = SparseInversion(linear, an_embedding(), 10)
+    torch.testing.assert_close(network(held.w), linear(held.w), rtol=0, atol=1e-6)
+    lengths = network.atoms.norm(dim=0)
+    torch.testing.assert_close(lengths, network.log_step.exp().sqrt().expand(40))
+
+
+def test_sparse_inversion_learns_images_that_no_linear_generator_can_make() -> None:
+    """48 atoms in 20 dimensions, learnt end to end: a third less squared error on new codes."""
+    train, held = sparse_pairs(2000, 0), sparse_pairs(500, 1)
+    linear = LinearGenerator(20, (1, 4, 4)).fit(train, held)
+    trainer = Trainer(SparseInversion(linear, an_embedding(), 16), train, "l2", 1e-2, 100)
+    for _ in range(200):
+        trainer.step()
+    learnt = trainer.averaged(SparseInversion(linear, an_embedding(), 16))
+    rows = torch.arange(500)
+    with torch.no_grad():
+        before = (linear(held.w) - held.images(rows)).square().mean()
+        after = (learnt(held.w) - held.images(rows)).square().mean()
+    assert after < before * 2 / 3
+
+
+def test_atoms_carry_no_low_pass() -> None:
+    """The rows that x * phi_J gives of B are tied to E: S C = 0, whatever is learnt."""
+    embedding = Embedding((16, 16), 10, J=3, L=2)
+    U = embedding.fit(noise(30, 2, 16, 16)).rectified
+    assert U is not None
+    linear = LinearGenerator(10, (2, 16, 16))
+    network = SparseInversion(linear, embedding, 30)
+    torch.nn.init.normal_(network.patches)
+    made = network(noise(5, 10)).detach()
+    assert made.abs().mean() > 0.1
+    torch.testing.assert_close(U.low_pass(made), torch.zeros(5, 2, 2, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(network.without_low_pass(made), made, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["sparse", "convolutional"])
+@pytest.mark.usefixtures("one_thread")
+def test_learning_goes_on_to_the_same_bits(model: str) -> None:
+    """From a checkpoint after the first epoch, and from one before the last: all that is kept."""
+    spec = GeneratorSpec(model=model, atoms=8, width=8, **SMALL)  # type: ignore[arg-type]
+    states: list[dict[str, torch.Tensor]] = []
+    whole = Generator(spec).fit(pictures(80), seed=5, checkpoint=states.append)
+    assert len(states) == (6 if model == "sparse" else 3)  # of which three on averaged images
+    for state in (states[0], states[-2]):
+        resumed = Generator(spec).fit(pictures(80), seed=5, resume=state)
+        assert resumed.curve_ == whole.curve_
+        assert resumed.metrics_ == whole.metrics_
+        for name, value in whole.state().items():
+            assert torch.equal(value, resumed.state()[name]), name
+
+
+def test_patches_are_least_squares_of_what_overlaps() -> None:
+    """Images made by known patches give them back, borders included."""
+    embedding = Embedding((32, 32), 40, J=3, L=2).fit(noise(100, 2, 32, 32))
+    linear, w = LinearGenerator(40, (2, 32, 32)), noise(200, 40)
+    truth, network = (SparseInversion(linear, embedding, 4) for _ in range(2))
+    torch.nn.init.normal_(truth.patches)
+    x = truth.laid(truth.codes(w)).detach()
+    network.solve(pairs(w, x))
+    torch.testing.assert_close(network.laid(network.codes(w)).detach(), x, rtol=0, atol=0.02)
+
+
+def test_a_trainer_goes_on_within_an_epoch() -> None:
+    train = sparse_pairs(100, 0)
+    linear = LinearGenerator(20, (1, 4, 4)).fit(train, train)
+    trainers = [
+        Trainer(SparseInversion(linear, an_embedding(), 4), train, "l1", batch=10) for _ in range(2)
+    ]
+    for _ in range(13):
+        trainers[0].step()
+    trainers[1].load(trainers[0].state())
+    losses = [[trainer.step() for _ in range(12)] for trainer in trainers]
+    assert losses[0] == losses[1]
+
+
+def test_learning_ends_when_epochs_gain_nothing() -> None:
+    train = sparse_pairs(40, 0)
+    linear = LinearGenerator(20, (1, 4, 4)).fit(train, train)
+    trainer = Trainer(SparseInversion(linear, an_embedding(), 4), train, batch=20)
+    ends = []
+    for score in (20.0, 20.2, 20.21, 20.22, 20.23, 20.26, 20.27):
+        trainer.curve.append(Epoch(1, 0.0, score))
+        ends.append(trainer.converged)
+    assert ends == [False, False, False, False, True, False, False]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Generator:
+    spec = GeneratorSpec(model="sparse", atoms=8, transform="scattering", **SMALL)  # type: ignore[arg-type]
+    return Generator(spec).fit(pictures(80))
+
+
+def test_a_generator_is_what_its_state_says(fitted: Generator) -> None:
+    again = Generator.from_state(fitted.spec, fitted.state())
+    torch.testing.assert_close(again.sample(3, 1), fitted.sample(3, 1), rtol=0, atol=0)
+    assert not torch.equal(fitted.sample(1, 1), fitted.sample(1, 2))
+    assert again.curve_ == fitted.curve_
+    with pytest.raises(NotFitted):
+        Generator(fitted.spec).sample(1)
+    with pytest.raises(ShapeMismatch, match="learnt from samples"):
+        fitted.encode(noise(2, 3, 8, 8))
+
+
+def test_paths_and_variants_start_at_the_reconstructions(fitted: Generator) -> None:
+    x = pictures(3)
+    made = fitted.reconstruct(x)
+    assert made.shape == (3, 3, 16, 16)
+    assert torch.equal(made, made.clamp(0, 1))
+    strips = fitted.interpolate(x, 5)
+    torch.testing.assert_close(strips[:, 0], made[:-1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(strips[:, -1], made[1:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(fitted.vary(x, 2, part=0.0)[:, 1], made, rtol=0, atol=1e-5)
+    assert relative_distance(fitted.vary(x, 2)[:, 1], made).min() > 0.01
+
+
+def test_a_generator_of_fields_is_judged_in_their_units() -> None:
+    """PSNR counts from the span of values, and does not depend on the unit."""
+    x = torch.nn.functional.avg_pool2d(noise(60, 1, 18, 18), 3, 1)[:, 0]
+    spec = GeneratorSpec(model="linear", **SMALL)  # type: ignore[arg-type]
+    one, other = Generator(spec).fit(x), Generator(spec).fit(100 * x)
+    scores, scaled = one.judge(x), other.judge(100 * x)
+    assert sorted(scores) == ["code", "features", "psnr", "ssim"]
+    torch.testing.assert_close(scaled["psnr"], scores["psnr"], rtol=0, atol=0.01)
+    assert math.isfinite(float(scores["psnr"].mean()))
+    assert one.sample(2).shape == (2, 1, 16, 16)

@@ -1,0 +1,315 @@
+"""Generators of images and fields: codes by an embedding, images from codes by a learnt inverse.
+
+    w = L U x ,   x ~ G(w) ,   draws G(w) of Gaussian white w,
+
+The embedding is fixed but for its whitening; G is ridge regression, a convolutional network or a
+sparse inversion, learnt in standard units: less the mean of each component, divided by its
+deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from wavemill.errors import NotFitted, ShapeMismatch
+from wavemill.generation.convolutional import ConvolutionalGenerator
+from wavemill.generation.embedding import Embedding
+from wavemill.generation.linear import LinearGenerator
+from wavemill.generation.metrics import psnr, relative_distance, ssim
+from wavemill.generation.samples import BLOCK, Samples
+from wavemill.generation.sparse import SparseInversion
+from wavemill.generation.training import Descent, Epoch, Pairs, Trainer, over, under
+from wavemill.generation.whitening import whiteness
+from wavemill.specs.generation import GeneratorSpec
+
+Progress = Callable[[int, int, dict[str, float]], None]
+State = dict[str, Tensor]
+FINE = 0.1  # of the rate, for whole images after averaged ones
+
+
+class Generator:
+    """An embedding and its inverse, by scikit-learn's convention.
+
+    Samples are images uint8 ``(n, y, x, rgb)`` or fields ``(n[, component], y, x)``; what is
+    generated is real ``(n, component, y, x)``, images between 0 and 1.
+
+    Parameters
+    ----------
+    spec
+        What is to be fitted.
+    """
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        self.spec = spec
+        self.metrics_: dict[str, float] = {}
+        self.curve_: list[Epoch] = []
+
+    def fit(
+        self,
+        x: Tensor,
+        progress: Progress | None = None,
+        seed: int = 0,
+        resume: State | None = None,
+        checkpoint: Callable[[State], None] | None = None,
+    ) -> Self:
+        """Learn the whitening and the inverse.
+
+        Parameters
+        ----------
+        x
+            Samples; a part ``spec.validation`` of them says when to stop.
+        progress
+            Called with what is done, what there is to do, and scores.
+        seed
+            Of first weights and of the order of samples.
+        resume, checkpoint
+            ``checkpoint`` is given a state at the end of each epoch, and each minute. From any of
+            them, with the same samples, spec and seed, the outcome is the same to the bit. The
+            first lacks nothing but steps: ``embedding.*`` and ``codes`` are enough to begin with.
+        """
+        samples = Samples(x)
+        self._build(samples.shape, samples.are_images, samples.range())
+        self.mean_, self.deviation_ = samples.moments()
+        if resume is None:
+            codes = self.embedding_.fit(samples, progress)(samples)
+        else:
+            self.embedding_.load(under("embedding", resume))
+            codes = resume["codes"]
+        self.metrics_ = {f"code_{name}": value for name, value in whiteness(codes).items()}
+        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
+        held = max(1, round(self.spec.validation * len(codes)))
+        train, valid = (self._pairs(codes, samples, o) for o in (order[held:], order[:held]))
+        self.network_ = self.built(seed)
+        resume = resume or {}
+        linear = self._linear(self.network_)
+        if linear is not None and "trainer.curve" not in resume:
+            linear.fit(train, valid)
+        if linear is self.network_:
+            self.metrics_["validation_psnr"] = self._validate(linear, valid)
+        else:
+            fixed = {f"embedding.{k}": v for k, v in self.embedding_.state().items()}
+            self._learn(train, valid, seed, progress, resume, checkpoint, fixed | {"codes": codes})
+        return self
+
+    def _build(self, shape: tuple[int, int, int], are_images: bool, peak: float) -> None:
+        spec = self.spec
+        self.shape_, self.are_images_, self.peak_ = shape, are_images, peak
+        self.embedding_ = Embedding(
+            shape[1:], spec.dimension, spec.transform, spec.J, spec.L, spec.A, spec.max_order
+        )
+
+    def built(self, seed: int = 0) -> nn.Module:
+        """Return an inverse that has learnt nothing yet."""
+        spec, shape = self.spec, self.shape_
+        torch.manual_seed(seed)
+        if spec.model == "convolutional":
+            grid = self.embedding_.grid
+            return ConvolutionalGenerator(spec.dimension, shape[0], shape[1:], grid, spec.width)
+        linear = LinearGenerator(spec.dimension, shape)
+        if spec.model == "linear":
+            return linear
+        return SparseInversion(
+            linear, self.embedding_, spec.atoms, spec.iterations, spec.signed, seed
+        )
+
+    def _linear(self, network: nn.Module) -> LinearGenerator | None:
+        """Return the linear generator that a network is or rests on."""
+        match network:
+            case LinearGenerator():
+                return network
+            case SparseInversion():
+                return network.linear
+            case _:
+                return None
+
+    def _pairs(self, codes: Tensor, samples: Samples, rows: Tensor) -> Pairs:
+        mean, deviation = self.mean_[:, None, None], self.deviation_[:, None, None]
+        return Pairs(codes[rows], lambda places: (samples[rows[places]] - mean) / deviation)
+
+    def _learn(
+        self,
+        train: Pairs,
+        valid: Pairs,
+        seed: int,
+        progress: Progress | None,
+        resume: State,
+        checkpoint: Callable[[State], None] | None,
+        fixed: State,
+    ) -> None:
+        """Take epochs until validation gains no more; keep the average that validated best."""
+        spec, network, rate = self.spec, self.network_, self.spec.step
+        keep = None if checkpoint is None else lambda state: checkpoint(fixed | state)
+        start = None
+        if isinstance(network, SparseInversion) and spec.pooling > 1:
+            rate = FINE * rate
+            if "trainer.curve" not in resume:
+                start = self._coarse(network, train, valid, seed, progress, resume, keep)
+        trainer = Trainer(network, train, spec.loss, rate, spec.batch, seed=seed)
+        descent = Descent(trainer, self._twin(seed), lambda made: self._validate(made, valid))
+        if "trainer.curve" in resume:
+            descent.load(resume)
+        elif start is not None:
+            descent.begin(start)
+        descent.run(spec.epochs, progress, keep)
+        self.take_best(descent.state())
+
+    def _coarse(
+        self,
+        network: SparseInversion,
+        train: Pairs,
+        valid: Pairs,
+        seed: int,
+        progress: Progress | None,
+        resume: State,
+        keep: Callable[[State], None] | None,
+    ) -> float:
+        """Learn B on images averaged over a few points, then C of whole ones; return the loss."""
+        spec, pooling = self.spec, self.spec.pooling
+        small, few = train.pooled(pooling), valid.pooled(pooling)
+        twins = [network.pooled(pooling, seed) for _ in range(2)]
+        trainer = Trainer(twins[0], small, spec.loss, spec.step, spec.batch, seed=seed)
+        descent = Descent(trainer, twins[1], lambda made: self._validate(made, few))
+        if "coarse.trainer.curve" in resume:
+            descent.load(under("coarse", resume))
+        note = None if keep is None else lambda state: keep(over("coarse", state))
+        descent.run(spec.epochs, progress, note)
+        twins[1].load_state_dict(descent.best)
+        network.take_atoms(twins[1]).solve(train)
+        return trainer.curve[-1].loss
+
+    def _twin(self, seed: int) -> nn.Module:
+        """Return a second network, for averages; a linear part, which stays, is the first's."""
+        twin = self.built(seed)
+        if isinstance(twin, SparseInversion) and isinstance(self.network_, SparseInversion):
+            twin.linear = self.network_.linear
+        return twin
+
+    def take_best(self, state: State) -> None:
+        """Be what a state, of :meth:`fit`'s checkpoints, holds as the best so far."""
+        self.network_.load_state_dict(under("best", state))
+        self.curve_ = [Epoch(int(e), loss, db) for e, loss, db in state["trainer.curve"].tolist()]
+        self.metrics_["validation_psnr"] = max(point.psnr for point in self.curve_)
+
+    def _validate(self, network: nn.Module, pairs: Pairs) -> float:
+        """Return the mean PSNR of a network's images of held-out codes."""
+        scores = []
+        for rows in torch.arange(len(pairs)).split(BLOCK):
+            real = self._physical(pairs.images(rows))
+            scores.append(psnr(real, self._decoded(network, pairs.w[rows]), self.peak_))
+        return float(torch.cat(scores).mean())
+
+    @torch.no_grad()
+    def _decoded(self, network: nn.Module, codes: Tensor) -> Tensor:
+        network.eval()
+        images = self._physical(network(codes))
+        return images.clamp(0, 1) if self.are_images_ else images
+
+    def _physical(self, standard: Tensor) -> Tensor:
+        return standard * self.deviation_[:, None, None] + self.mean_[:, None, None]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return codes w ``(n, m)`` of samples."""
+        self._learnt()
+        samples = Samples(x)
+        if samples.shape != self.shape_:
+            raise ShapeMismatch(f"learnt from samples {self.shape_}, got {samples.shape}")
+        codes: Tensor = self.embedding_(samples)
+        return codes
+
+    def decode(self, w: Tensor) -> Tensor:
+        """Return G(w) ``(n, component, y, x)``."""
+        self._learnt()
+        return torch.cat([self._decoded(self.network_, codes) for codes in w.split(BLOCK)])
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Return what is left of samples when they are known by their codes."""
+        return self.decode(self.encode(x))
+
+    def interpolate(self, x: Tensor, steps: int = 8) -> Tensor:
+        """Return strips ``(n - 1, steps, component, y, x)`` from each sample to the next.
+
+        G((1 - t) w0 + t w1) for t from 0 to 1.
+        """
+        w = self.encode(x)
+        t = torch.linspace(0, 1, steps)[:, None]
+        mixed = (1 - t) * w[:-1, None] + t * w[1:, None]
+        return self.decode(mixed.flatten(0, 1)).unflatten(0, (len(w) - 1, steps))
+
+    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """Draw ``(n, component, y, x)``: G of Gaussian white noise."""
+        return self.decode(self._noise(n, seed))
+
+    def vary(self, x: Tensor, n: int, seed: int = 0, part: float = 0.5) -> Tensor:
+        """Return variants ``(len(x), n, component, y, x)`` of samples.
+
+        A part ``part`` of a code's variance is drawn anew, ``sqrt(1 - part) w + sqrt(part) noise``,
+        which leaves it Gaussian white.
+        """
+        w = self.encode(x)
+        noise = self._noise(len(w) * n, seed).unflatten(0, (len(w), n))
+        mixed = (1 - part) ** 0.5 * w[:, None] + part**0.5 * noise
+        return self.decode(mixed.flatten(0, 1)).unflatten(0, (len(w), n))
+
+    def _noise(self, n: int, seed: int) -> Tensor:
+        return torch.randn(n, self.spec.dimension, generator=torch.Generator().manual_seed(seed))
+
+    def judge(self, x: Tensor) -> dict[str, Tensor]:
+        """Return how near reconstructions are, a number a sample.
+
+        ``psnr`` (dB), ``ssim``; ``features``: relative distance of averaged coefficients before
+        whitening; ``code``: ``|encode(G(w)) - w| / |w|``.
+        """
+        scores: dict[str, list[Tensor]] = {}
+        for start in range(0, len(x), BLOCK):
+            for name, values in self._judged(x[start : start + BLOCK]).items():
+                scores.setdefault(name, []).append(values)
+        return {name: torch.cat(parts) for name, parts in scores.items()}
+
+    def _judged(self, x: Tensor) -> dict[str, Tensor]:
+        real = Samples(x)[:]
+        features = self.embedding_.all_features(Samples(x))
+        w = self.embedding_.whitening(features)
+        made = self.decode(w)
+        again = self.embedding_.all_features(made)
+        return {
+            "psnr": psnr(real, made, self.peak_),
+            "ssim": ssim(real, made, self.peak_),
+            "features": relative_distance(features, again),
+            "code": relative_distance(w, self.embedding_.whitening(again)),
+        }
+
+    def state(self) -> State:
+        """Return everything learnt."""
+        self._learnt()
+        sizes = torch.tensor([*self.shape_, int(self.are_images_)])
+        points = [[p.epoch, p.loss, p.psnr] for p in self.curve_]
+        return {
+            "shape": sizes,
+            "peak": torch.tensor(self.peak_, dtype=torch.float64),
+            "mean": self.mean_,
+            "deviation": self.deviation_,
+            "curve": torch.tensor(points, dtype=torch.float64).reshape(-1, 3),
+            **over("embedding", self.embedding_.state()),
+            **over("network", self.network_.state_dict()),
+        }
+
+    @classmethod
+    def from_state(cls, spec: GeneratorSpec, state: State) -> Self:
+        """Build from what another has learnt."""
+        made = cls(spec)
+        *shape, are_images = map(int, state["shape"])
+        made._build((shape[0], shape[1], shape[2]), bool(are_images), float(state["peak"]))
+        made.mean_, made.deviation_ = state["mean"], state["deviation"]
+        made.embedding_.load(under("embedding", state))
+        made.network_ = made.built()
+        made.network_.load_state_dict(under("network", state))
+        made.curve_ = [Epoch(int(e), loss, score) for e, loss, score in state["curve"].tolist()]
+        return made
+
+    def _learnt(self) -> None:
+        if not hasattr(self, "network_"):
+            raise NotFitted("this generator has learnt nothing yet: call fit")

@@ -1,0 +1,71 @@
+"""The best linear generator: ridge regression of images on codes.
+
+    x ~ mean + R^T w ,   R = (W^T W + alpha n I)^-1 W^T (x - mean) .
+
+It is what any other generator has to beat, and the part of the sparse inversion that is linear.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wavemill.generation.training import Pairs
+
+ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+BLOCK = 512
+
+
+class LinearGenerator(nn.Module):
+    """``G(w) = mean + w R`` in standard units.
+
+    Parameters
+    ----------
+    dimension
+        m.
+    shape
+        ``(component, y, x)`` of the images.
+    """
+
+    matrix: Tensor
+    mean: Tensor
+
+    def __init__(self, dimension: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.image_shape = shape
+        size = shape[0] * shape[1] * shape[2]
+        self.register_buffer("matrix", torch.zeros(dimension, size))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("alpha", torch.zeros(()))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Return images ``(n, component, y, x)``."""
+        return torch.addmm(self.mean, w, self.matrix).unflatten(1, self.image_shape)
+
+    @torch.no_grad()
+    def fit(self, train: Pairs, held: Pairs) -> LinearGenerator:
+        """Learn R from ``train`` in closed form, alpha by the squared error on ``held``."""
+        gram, product = self._sums(train)
+        values, vectors = torch.linalg.eigh(gram)
+        rotated = (vectors.T @ product).float()
+        codes = (held.w.double() @ vectors).float()
+        targets = held.images(torch.arange(len(held))).flatten(1) - self.mean
+        errors = [
+            float((codes @ (rotated / (values + alpha)[:, None].float()) - targets).square().mean())
+            for alpha in ALPHAS
+        ]
+        alpha = ALPHAS[errors.index(min(errors))]
+        self.matrix.copy_(vectors.float() @ (rotated / (values + alpha)[:, None].float()))
+        self.get_buffer("alpha").fill_(alpha)
+        return self
+
+    def _sums(self, train: Pairs) -> tuple[Tensor, Tensor]:
+        """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; note the mean down."""
+        blocks = torch.arange(len(train)).split(BLOCK)
+        total = sum(train.images(rows).flatten(1).double().sum(0) for rows in blocks)
+        self.mean.copy_(torch.as_tensor(total) / len(train))
+        product = torch.zeros_like(self.matrix)
+        for rows in blocks:
+            product.addmm_(train.w[rows].T, train.images(rows).flatten(1) - self.mean)
+        w = train.w.double()
+        return w.T @ w / len(train), (product / len(train)).double()

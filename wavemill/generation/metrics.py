@@ -1,0 +1,68 @@
+"""How near pictures are to others, one number a picture.
+
+    PSNR = 10 log10(peak^2 / mean |x - y|^2)
+    SSIM = mean of (2 m_x m_y + c1)(2 s_xy + c2) / ((m_x^2 + m_y^2 + c1)(s_x^2 + s_y^2 + c2)) ,
+
+with means m and covariances s under an 11 x 11 Gaussian of deviation 1.5, c1 = (0.01 peak)^2 and
+c2 = (0.03 peak)^2, over the points whose window lies within the picture.
+
+Source: Wang, Bovik, Sheikh and Simoncelli, *Image quality assessment: from error visibility to
+structural similarity*, IEEE TIP 13, 600 (2004).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from wavemill.errors import ShapeMismatch
+
+WINDOW, DEVIATION = 11, 1.5
+
+
+def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """Return the signal-to-noise ratio ``(n,)`` in dB of pictures ``(n, component, y, x)``.
+
+    Equal pictures have infinity.
+    """
+    _same(x, y)
+    error = (x - y).double().square().flatten(1).mean(1)
+    return 10 * torch.log10(peak**2 / error)
+
+
+def ssim(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """Return the structural similarity ``(n,)`` of pictures ``(n, component, y, x)``, at most 1."""
+    _same(x, y)
+    if min(x.shape[-2:]) < WINDOW:
+        raise ShapeMismatch(f"SSIM needs {WINDOW} x {WINDOW} points, got {tuple(x.shape)}")
+    x, y = x.double(), y.double()
+    mean_x, mean_y = _windowed(x), _windowed(y)
+    variance_x = _windowed(x * x) - mean_x**2
+    variance_y = _windowed(y * y) - mean_y**2
+    covariance = _windowed(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    alike = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    most = (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    return (alike / most).flatten(1).mean(1)
+
+
+def relative_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return ``|x - y| / |x|`` of vectors ``(n, ...)``, one number a row."""
+    _same(x, y)
+    x, y = x.double().flatten(1), y.double().flatten(1)
+    return (x - y).norm(dim=1) / x.norm(dim=1)
+
+
+def _windowed(x: Tensor) -> Tensor:
+    """Return means under the window, which is separable, where it fits."""
+    place = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    kernel = torch.exp(-(place**2) / (2 * DEVIATION**2))
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, WINDOW)
+    rows = conv2d(x, kernel, groups=x.shape[1])
+    return conv2d(rows, kernel.mT, groups=x.shape[1])
+
+
+def _same(x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape:
+        raise ShapeMismatch(f"cannot compare {tuple(x.shape)} with {tuple(y.shape)}")

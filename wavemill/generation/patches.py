@@ -1,0 +1,64 @@
+"""Least squares of patches that overlap: what codes on a grid say of the pixels about its points.
+
+An image is the sum over points of the grid, s pixels apart, of patches of 2s x 2s about them, each
+a sum of atoms weighted by a code z(k, point). A pixel lies in the patches of the 2 x 2 points about
+it, at a place in each that depends on its place between the points alone. So all pixels of one
+half of the steps along y, and one along x, have the same 4 K unknowns each, and the same normal
+equations, which hold for every point of every image.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+PENALTY = 1e-4  # relative to the mean energy of atoms
+
+
+class System:
+    """Normal equations of one half of the steps along y, and one along x.
+
+    Pixels of the half h after point a lie in the patches of points a + h - 1 + i, i = 0, 1: in
+    their second halves for i = 0.
+    """
+
+    def __init__(self, atoms: int, *place: int) -> None:
+        self.place, self.atoms = place, atoms
+        self.gram = torch.zeros(4 * atoms, 4 * atoms)
+        self.product: Tensor | None = None
+
+    def add(self, z: Tensor, left: Tensor, grid: tuple[int, int]) -> None:
+        """Take the codes of some images and what is left of them into account."""
+        (gy, gx), (h, k), padded = grid, self.place, pad(z, (1, 1, 1, 1))
+        seen = [
+            padded[:, :, h + i : h + i + gy, k + j : k + j + gx] for i, j in product((0, 1), (0, 1))
+        ]
+        design = torch.cat(seen, 1).permute(0, 2, 3, 1).flatten(0, 2)
+        halves = left.unflatten(-1, (gx, 2, -1)).unflatten(-4, (gy, 2, -1))
+        target = halves[:, :, :, h, :, :, k].permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1)
+        if self.product is None:
+            self.gram = self.gram.to(target)
+            self.product = target.new_zeros(len(self.gram), target.shape[1])
+        self.gram.addmm_(design.T, design)
+        self.product.addmm_(design.T, target)
+
+    def write(self, patches: Tensor, step: int) -> None:
+        """Solve, and write the part of patches ``(K, component, 2 step, 2 step)`` found."""
+        half = step // 2
+        found = self._solution().unflatten(-1, (-1, half, half))  # (2, 2, K, component, y, x)
+        for i, j in product((0, 1), (0, 1)):
+            y, x = (
+                (1 - n) * step + (1 - h) * half for n, h in zip((i, j), self.place, strict=True)
+            )
+            patches[:, :, y : y + half, x : x + half] = found[i, j]
+
+    def _solution(self) -> Tensor:
+        """Return ``(2, 2, K, component y x)``, with a slight penalty for atoms hardly used."""
+        assert self.product is not None  # there are images
+        gram = self.gram.double()
+        gram.diagonal().add_(PENALTY * gram.diagonal().mean().clamp(min=1e-12))
+        found = torch.linalg.solve(gram, self.product.double()).float()
+        return found.unflatten(0, (2, 2, self.atoms))

@@ -1,0 +1,207 @@
+"""Sparse inversion: an image from its code through a coupled dictionary.
+
+    w ~ B z ,   x ~ E z ,   B = L D ,   E = U^-1 D ,
+
+for a dictionary D of U x: z is found from w alone by iterated soft thresholding on B, and gives the
+image by E. What z leaves of w is inverted by the linear generator R,
+
+    G(w) = E z + R (w - B z) = R w + (E - R B) z = R w + C z ,
+
+so that nothing of w is lost, and no atom means R alone. B (columns of one length) and C are learnt
+end to end on the loss of images; C is the parameter, E = C + R B follows.
+
+**Steps.** Atoms that overlap are coherent, and |B|^2 is far above 2, where unit steps diverge.
+Columns of B have therefore one length below 1, which is learnt: coding by ``s B`` takes steps s^2.
+
+**Shared atoms.** L U moves with the image, by multiples of 2^J. So does D: an atom is a vector of
+averaged coefficients at one point of the grid, which the whitening makes a column of B, and a patch
+of an image about that point; it is the same at all points. A code is z(k, point).
+
+**Coarse to fine.** B is learnt end to end on images averaged over a few points, which is cheap;
+then C of whole images follows from least squares, given B (:mod:`wavemill.generation.patches`), and both
+are learnt on, end to end.
+
+**Tied rows.** L takes some of w from samples of x * phi_J, which are linear in x. For a dictionary
+of U x these rows of B follow from E: with S the samples of the low pass, ``S E = S R B``, that is
+``S C = 0``. C z is therefore projected on to the images without low pass: coarse scales are
+inverted linearly, which is exact, and atoms carry the details.
+
+Source: Mallat, *Mathematical mysteries of deep neural networks* (lecture, 2019), for the inverse
+problem; Zarka, Thiry, Angles and Mallat, *Deep network classification by scattering and homotopy
+dictionary learning*, ICLR 2020, for the iteration; Yang, Wright, Huang and Ma, *Image
+super-resolution via sparse representation*, IEEE TIP 19, 2861 (2010), for coupled dictionaries.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, fold, normalize
+
+from wavemill.generation.embedding import Embedding
+from wavemill.generation.linear import LinearGenerator
+from wavemill.generation.patches import System
+from wavemill.generation.rectified import RectifiedWavelets
+from wavemill.generation.samples import BLOCK
+from wavemill.generation.training import Pairs
+
+FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
+LAST, STEP = 0.5, 0.1  # threshold and square of the atoms' length to begin with
+REACH = 2  # sides of a patch, in steps of the grid
+
+
+class SparseInversion(nn.Module):
+    """``G(w) = R w + C z(w)`` with z by iterated soft thresholding on B.
+
+    Parameters
+    ----------
+    linear
+        R, fitted; it stays as it is.
+    embedding
+        L U, fitted: it gives the grid, and B from D.
+    atoms
+        K, atoms at each point of the grid.
+    iterations
+        Of the thresholding; thresholds fall geometrically from `FIRST` to a last one, which is
+        learnt.
+    signed
+        Two-sided soft thresholding, or else its non-negative half.
+    seed
+        Of the first atoms.
+    """
+
+    features: Tensor
+    low: Tensor | None
+    back: Tensor | None
+
+    def __init__(
+        self,
+        linear: LinearGenerator,
+        embedding: Embedding,
+        atoms: int = 128,
+        iterations: int = 3,
+        signed: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.linear, self.iterations, self.signed = linear, iterations, signed
+        self.embedding = (embedding,)  # not a part: it has learnt already
+        self.grid = embedding.grid
+        self.step = linear.image_shape[1] // self.grid[0]  # points of the image
+        points = self.grid[0] * self.grid[1]
+        features = embedding.whitening.projection.unflatten(0, (-1, points))  # (feature, point, m)
+        generator = torch.Generator().manual_seed(seed)
+        side = REACH * self.step
+        spread = embedding.whitening.deviations.unflatten(0, features.shape[:2])
+        scale = spread.square().mean(1).sqrt()  # of each channel: atoms begin as likely features
+        first = torch.randn(len(scale), atoms, generator=generator)
+        features = (features * scale[:, None, None]).permute(2, 1, 0).contiguous()
+        self.register_buffer("features", features, False)
+        self.directions = nn.Parameter(normalize(first, dim=0))
+        self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
+        self.log_threshold = nn.Parameter(torch.tensor(LAST).log())
+        self.log_step = nn.Parameter(torch.tensor(STEP).log())
+        whole = linear.image_shape[1:] == embedding.shape
+        low, back = _low_pass(embedding.rectified if whole else None)
+        self.register_buffer("low", low, False)
+        self.register_buffer("back", back, False)
+
+    @property
+    def atoms(self) -> Tensor:
+        """B ``(m, K points)``: each atom at each point, whitened, of length exp(log_step / 2)."""
+        moved = (self.features @ self.directions).mT  # (m, K, points)
+        return (self.log_step / 2).exp() * normalize(moved.flatten(1), dim=0)
+
+    @property
+    def thresholds(self) -> Tensor:
+        """``lambda_1 .. lambda_N``, in units of the atoms' length.
+
+        They fall geometrically from `FIRST` to the last, which is learnt.
+        """
+        n = torch.arange(1, self.iterations + 1, device=self.log_threshold.device)
+        ratio = self.log_threshold.exp() / FIRST
+        return (self.log_step / 2).exp() * FIRST * ratio ** (n / self.iterations)
+
+    def codes(self, w: Tensor) -> Tensor:
+        """Return z ``(n, K, y, x)`` on the grid."""
+        z = istc(w, self.atoms, self.thresholds, positive=not self.signed)
+        return z.unflatten(1, (-1, *self.grid))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Return images ``(n, component, y, x)`` in standard units."""
+        details = self.laid(self.codes(w))
+        coarse: Tensor = self.linear(w)
+        return coarse + self.without_low_pass(details)
+
+    def laid(self, z: Tensor) -> Tensor:
+        """Return the sum of patches about points of the grid, weighted by z ``(n, K, y, x)``."""
+        patches = torch.einsum("nkp,kd->ndp", z.flatten(2), self.patches.flatten(1))
+        side, margin = REACH * self.step, (REACH - 1) * self.step // 2
+        return fold(patches, self.linear.image_shape[1:], side, padding=margin, stride=self.step)
+
+    @torch.no_grad()
+    def solve(self, train: Pairs) -> Self:
+        """Set C to the least squares of what R leaves of images, given B."""
+        systems = [System(len(self.patches), y, x) for y in (0, 1) for x in (0, 1)]
+        for rows in torch.arange(len(train)).split(BLOCK):
+            w = train.w[rows]
+            z, left = self.codes(w), train.images(rows) - self.linear(w)
+            for system in systems:
+                system.add(z, left, self.grid)
+        for system in systems:
+            system.write(self.patches, self.step)
+        return self
+
+    def pooled(self, side: int, seed: int = 0) -> SparseInversion:
+        """Return one that has learnt nothing, of images averaged over squares of this side."""
+        shape = self.linear.image_shape
+        small = LinearGenerator(
+            len(self.linear.matrix), (shape[0], shape[1] // side, shape[2] // side)
+        )
+        for name in ("matrix", "mean"):
+            whole = self.linear.get_buffer(name).unflatten(-1, shape)
+            rows = whole if whole.ndim == 4 else whole[None]
+            pooled = avg_pool2d(rows, side).flatten(1)
+            small.get_buffer(name).copy_(pooled if whole.ndim == 4 else pooled[0])
+        atoms = self.directions.shape[1]
+        return SparseInversion(small, self.embedding[0], atoms, self.iterations, self.signed, seed)
+
+    @torch.no_grad()
+    def take_atoms(self, other: SparseInversion) -> Self:
+        """Take B and the thresholds of another, of images of any size."""
+        for name in ("directions", "log_threshold", "log_step"):
+            self.get_parameter(name).copy_(other.get_parameter(name))
+        return self
+
+    def without_low_pass(self, images: Tensor) -> Tensor:
+        """Return images less the smallest ones that have the same samples of x * phi_J."""
+        if self.low is None or self.back is None:
+            return images
+        fields = images.flatten(-2)
+        return (fields - (fields @ self.low.T) @ self.back.T).unflatten(-1, images.shape[-2:])
+
+
+def _low_pass(rectified: RectifiedWavelets | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return S ``(samples, y x)`` and its pseudo-inverse: the filter is its own mirror image."""
+    if rectified is None:
+        return None, None
+    points = torch.zeros(rectified.shape, dtype=torch.float64)
+    rectified.sample(points).fill_(1)
+    places = points.flatten().nonzero()[:, 0]
+    deltas = torch.zeros(len(places), points.numel(), dtype=rectified.dtype)
+    deltas[torch.arange(len(places)), places] = 1
+    low = rectified.W.low_pass(deltas.unflatten(1, rectified.shape)).flatten(1)
+    return low, torch.linalg.pinv(low.double()).to(low.dtype)
+
+
+def istc(w: Tensor, D: Tensor, thresholds: Tensor, *, positive: bool) -> Tensor:
+    """Return codes ``(n, K)`` after ``z <- T(z + D^T (w - D z), lambda_n)`` from z = 0."""
+    z = torch.zeros(len(w), D.shape[1], dtype=w.dtype)
+    for threshold in thresholds:
+        moved = z + (w - z @ D.T) @ D
+        z = torch.relu(moved - threshold)
+        if not positive:
+            z = z - torch.relu(-moved - threshold)
+    return z

@@ -1,0 +1,180 @@
+"""Whitened principal components, learnt from a stream, and how white and Gaussian they are.
+
+    w = Sigma_m^(-1/2) V_m^T (y - mean) ,
+
+V_m the m leading eigenvectors of the covariance of y and Sigma_m their eigenvalues, so that w has
+mean 0 and covariance I on the samples learnt from. On n others, even for exactly white w, the
+sample covariance has eigenvalues spread over ``((1 - sqrt(m / n))_+^2, (1 + sqrt(m / n))^2)``.
+
+Source: Marchenko and Pastur, *Distribution of eigenvalues for some sets of random matrices*,
+Mathematics of the USSR-Sbornik 1, 457 (1967); Angles and Mallat, *Generative networks as inverse
+problems with scattering transforms*, ICLR 2018, for the embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+
+LARGEST = 12_000  # features whose covariance is held: 1.2 GB
+FLAT = 1e-9  # eigenvalues below this part of the first are rounding
+
+
+class Whitening:
+    """Whitened PCA of ``(n, feature)``: batches by :meth:`update`, then :meth:`solve`.
+
+    Parameters
+    ----------
+    dimension
+        m, components kept.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        if dimension < 1:
+            raise InvalidParameter(f"whitening keeps 1 component or more, got {dimension}")
+        self.dimension = dimension
+        self._count = 0
+
+    def update(self, y: Tensor) -> Self:
+        """Take a batch into account; sums are in float64, about the first batch's mean."""
+        y = y.double()
+        if not self._count:
+            self._begin(y)
+        y = y - self._origin
+        self._count += len(y)
+        self._sum += y.sum(0)
+        self._gram.addmm_(y.T, y)
+        return self
+
+    def _begin(self, y: Tensor) -> None:
+        size = y.shape[1]
+        if size > LARGEST:
+            raise InvalidParameter(
+                f"{size} features make too large a covariance (at most {LARGEST}): take fewer "
+                "angles or scales, or max_order=1"
+            )
+        self._origin = y.mean(0)
+        self._sum, self._gram = y.new_zeros(size), y.new_zeros(size, size)
+
+    def solve(self) -> Self:
+        """Find mean and components of all that was seen.
+
+        Raises
+        ------
+        InvalidParameter
+            If the samples or features seen vary in fewer than m directions.
+        """
+        offset = self._sum / max(self._count, 1)
+        covariance = self._gram / max(self._count, 1) - torch.outer(offset, offset)
+        size, m = len(covariance), self.dimension
+        if m > size or m >= self._count:
+            raise InvalidParameter(
+                f"{self._count} samples of {size} features have no {m} components: lower dimension"
+            )
+        values, vectors = scipy.linalg.eigh(
+            covariance.cpu().numpy(), subset_by_index=(size - m, size - 1)
+        )
+        if values[0] < FLAT * values[-1]:
+            rank = int((values > FLAT * values[-1]).sum())
+            raise InvalidParameter(
+                f"the features vary in {rank} directions, fewer than dimension={m}: lower it"
+            )
+        self.variances_ = torch.from_numpy(values[::-1].copy())
+        self.components_ = torch.from_numpy(vectors[:, ::-1].copy())
+        self.mean_ = (self._origin + offset).cpu()
+        self.explained_ = float(self.variances_.sum() / covariance.diagonal().sum())
+        del self._origin, self._sum, self._gram
+        return self._prepared()
+
+    def _prepared(self) -> Self:
+        self.projection = (self.components_ / self.variances_.sqrt()).float()
+        return self
+
+    @property
+    def deviations(self) -> Tensor:
+        """Deviation of each feature ``(feature,)`` within the components kept, float32."""
+        return (self.components_.square() @ self.variances_).sqrt().float()
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """Return w ``(n, m)`` of y ``(n, feature)``, float32."""
+        self._learnt()
+        if y.shape[-1] != len(self.mean_):
+            raise ShapeMismatch(f"learnt from {len(self.mean_)} features, got {y.shape[-1]}")
+        centred = (y.double() - self.mean_.to(y.device)).float()
+        return centred @ self.projection.to(y.device)
+
+    def inverse(self, w: Tensor) -> Tensor:
+        """Return the features y ``(n, feature)`` of least variance that have these components."""
+        self._learnt()
+        back = (self.components_ * self.variances_.sqrt()).T.float().to(w.device)
+        return w @ back + self.mean_.float().to(w.device)
+
+    def _learnt(self) -> None:
+        if not hasattr(self, "components_"):
+            raise NotFitted("whitening knows no components yet: update with batches, then solve")
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything learnt."""
+        self._learnt()
+        return {
+            "mean": self.mean_,
+            "variances": self.variances_,
+            "components": self.components_,
+            "explained": torch.tensor(self.explained_, dtype=torch.float64),
+        }
+
+    def load(self, state: dict[str, Tensor]) -> Self:
+        """Take what another has learnt."""
+        self.mean_, self.variances_ = state["mean"], state["variances"]
+        self.components_, self.explained_ = state["components"], float(state["explained"])
+        return self._prepared()
+
+
+def marchenko_pastur(m: int, n: int) -> tuple[float, float]:
+    """Return the edges of the eigenvalues of a sample covariance of n white vectors of size m."""
+    ratio = math.sqrt(m / n)
+    return max(0.0, 1 - ratio) ** 2, (1 + ratio) ** 2
+
+
+def whiteness(w: Tensor) -> dict[str, float]:
+    """Say how near w ``(n, m)`` is to Gaussian white noise of variance 1.
+
+    Returns
+    -------
+    dict
+        ``mean`` and ``covariance``: largest departures from 0 and I. ``smallest``, ``largest``:
+        eigenvalues of the sample covariance, ``edge_low``, ``edge_high`` those that white noise has
+        at these m and n, ``outside``: the part of eigenvalues beyond them. ``skewness``,
+        ``excess_kurtosis``: root mean square and mean over coordinates (0 for a Gaussian).
+        ``radius``: mean of ``|w|^2 / m`` (1), ``radius_spread``: its deviation in units of a
+        Gaussian's, sqrt(2 / m) (1).
+    """
+    n, m = w.shape
+    w = w.double()
+    centred = w - w.mean(0)
+    covariance = centred.T @ centred / n
+    values = torch.linalg.eigvalsh(covariance)
+    if n <= m:
+        values = values[m - n + 1 :]  # the others are 0 for any n samples
+    low, high = marchenko_pastur(m, n)
+    unit = centred / covariance.diagonal().sqrt()
+    radius = w.square().mean(1)
+    return {
+        "mean": float(w.mean(0).abs().max()),
+        "covariance": float((covariance - torch.eye(m, dtype=w.dtype)).abs().max()),
+        "smallest": float(values[0]),
+        "largest": float(values[-1]),
+        "edge_low": low,
+        "edge_high": high,
+        "outside": float(((values < low) | (values > high)).double().mean()),
+        "skewness": float(unit.pow(3).mean(0).square().mean().sqrt()),
+        "excess_kurtosis": float(unit.pow(4).mean() - 3),
+        "radius": float(radius.mean()),
+        "radius_spread": float(radius.std() / math.sqrt(2 / m)),
+    }

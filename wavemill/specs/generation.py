@@ -1,0 +1,95 @@
+"""Generators of images and fields."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wavemill.specs.base import Spec, check
+
+
+@dataclass(frozen=True)
+class GeneratorSpec(Spec):
+    """An embedding into Gaussian white codes and its inverse: see :mod:`wavemill.generation`.
+
+    Parameters
+    ----------
+    model
+        The inverse: ``"sparse"``, ``"convolutional"`` or ``"linear"``.
+    dimension
+        m, the size of a code.
+    transform
+        ``"wavelets"``: rectified Parseval wavelets, averaged; or ``"scattering"``.
+    J, L, A, max_order
+        Scales, angles in a half turn, phases of the rectifier, and order of the scattering.
+    loss
+        ``"l1"`` or ``"l2"``, of images in standard units.
+    width
+        Channels of the convolutional generator's first layer.
+    atoms, iterations, signed
+        Of the sparse inversion: atoms at each point of the grid, iterations of the thresholding,
+        and whether coefficients may be negative.
+    coarse
+        Learn the sparse inversion's atoms on images averaged over so many points a side first,
+        fewer where the grid is too fine; 1 for whole images at once.
+    rate, batch
+        Step of Adam, None for 5e-3 (sparse) or 1e-3 (convolutional), and samples of a step.
+    epochs
+        Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3.
+    validation
+        Part of the samples that say so, and choose the ridge's penalty.
+    crop
+        Cut samples into squares of this side; 0 for whole ones.
+    test
+        Part of the samples held out, by a hash of their ids, where no selection leaves others.
+    """
+
+    kind: ClassVar[str] = "generator"
+
+    model: typing.Literal["sparse", "convolutional", "linear"] = "sparse"
+    dimension: int = 512
+    transform: typing.Literal["wavelets", "scattering"] = "wavelets"
+    J: int = 4
+    L: int = 4
+    A: int = 4
+    max_order: int = 1
+    loss: typing.Literal["l1", "l2"] = "l2"
+    width: int = 128
+    atoms: int = 128
+    iterations: int = 3
+    signed: bool = False
+    coarse: int = 4
+    rate: float | None = None
+    batch: int = 128
+    epochs: int = 30
+    validation: float = 0.05
+    crop: int = 0
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be learnt."""
+        names = ("dimension", "J", "L", "width", "atoms", "iterations", "coarse", "batch", "epochs")
+        for name in names:
+            value = getattr(self, name)
+            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
+        even = self.A >= 4 and self.A % 2 == 0
+        check(even, f"{self.kind}: A={self.A} must be even and at least 4, to be inverted")
+        check(self.max_order in (1, 2), f"{self.kind}: max_order={self.max_order} is not 1 or 2")
+        check(self.step > 0, f"{self.kind}: rate={self.rate} must be above 0")
+        check(self.crop >= 0, f"{self.kind}: crop={self.crop} must not be below 0")
+        for name in ("validation", "test"):
+            value = getattr(self, name)
+            check(0 < value < 1, f"{self.kind}: {name}={value} must lie between 0 and 1")
+
+    @property
+    def pooling(self) -> int:
+        """Points a side that coarse images are averages over: a half of 2^J at most."""
+        return min(self.coarse, 2**self.J // 2)
+
+    @property
+    def step(self) -> float:
+        """Step of Adam in use."""
+        if self.rate is None:
+            return 5e-3 if self.model == "sparse" else 1e-3
+        return self.rate
