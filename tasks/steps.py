@@ -13,9 +13,9 @@ from storage import ViewVersion, open_store
 from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
+from tasks import classifier, regression, show
 from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
-from tasks import regression, show
 from tasks.comparison import comparison_report, joint_pictures, joint_table
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores, evaluate
 from tasks.features import FeatureOutcome
@@ -113,8 +113,8 @@ def publish_view(
 def fit_model(url: str, dataset: str, request: FitRequest) -> FitOutcome:
     """Fit a model and show it."""
     store = open_store(url)
-    learn = regression.fit if request.kind == "regression" else fit
-    outcome = learn(store, dataset, request)
+    learn = {regression.KIND: regression.fit, classifier.KIND: classifier.fit}
+    outcome = learn.get(request.kind, fit)(store, dataset, request)
     show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics)
     get_run_logger().info("model %s", _described(outcome))
     return outcome

@@ -12,6 +12,10 @@ from wavemill.specs.fields import (
     SimulationSpec,
     SpectrumSpec,
 )
+from wavemill.specs.images import (
+    ClassifierSpec,
+    DictionarySpec,
+)
 from wavemill.specs.models import (
     EnergySpec,
     EvaluationSpec,
@@ -26,6 +30,8 @@ from wavemill.specs.molecules import (
 
 __all__ = [
     "AtomicHarmonicsSpec",
+    "ClassifierSpec",
+    "DictionarySpec",
     "EnergySpec",
     "EvaluationSpec",
     "GaussianSpec",
