@@ -12,7 +12,7 @@ it by W, which is the iteration as written in :mod:`wavemill.dictionary`. Backwa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +112,8 @@ class Tables:
     def of(cls, D: Tensor, W: Tensor, gram: bool) -> Tables:
         """Lay out; ``gram``: with ``M`` in slices of columns, which narrow supports need."""
         M = torch.eye(D.shape[1], dtype=D.dtype) - D.T @ W if gram else D[:0]
-        slices = tuple(part.contiguous() for part in M.split(_COLUMNS, dim=1)) if gram else ()
-        return cls(D, W, D.T.contiguous(), W.T.contiguous(), slices)
+        slices = tuple(part.contiguous() for part in torch.split(M, _COLUMNS, dim=1))
+        return cls(D, W, D.T.contiguous(), W.T.contiguous(), slices if gram else ())
 
 
 def _preactivations(beta: Tensor, analysed: Tensor, codes: Codes, tables: Tables) -> Tensor:
@@ -133,7 +133,7 @@ class _Coded(torch.autograd.Function):
     """ISTC of one block of positions."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         beta: Tensor,
         D: Tensor,
@@ -154,7 +154,7 @@ class _Coded(torch.autograd.Function):
         return codes.dense(D.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         beta, path, tables = ctx.beta, ctx.path, ctx.tables
         count = gradient.shape[1]
         d_beta, steps = torch.zeros_like(beta), []
@@ -185,4 +185,5 @@ def coded_by_supports(
     with torch.no_grad():
         positions = sum(len(block) for block in blocks)
         tables = Tables.of(D.detach(), W.detach(), gram=positions >= D.shape[1] // 4)
-    return [_Coded.apply(block, D, W, thresholds, positive, tables) for block in blocks]
+    coded: Callable[..., Tensor] = _Coded.apply
+    return [coded(block, D, W, thresholds, positive, tables) for block in blocks]

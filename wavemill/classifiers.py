@@ -83,7 +83,8 @@ class Standardisation:
         values, vectors = torch.linalg.eigh(covariance / torch.outer(deviation, deviation))
         order = torch.arange(len(values) - 1, len(values) - 1 - self.components, -1)
         spread = (values[order] + _LEAST * values.mean()).sqrt()
-        return (vectors[:, order] / spread).float()
+        axes: Tensor = (vectors[:, order] / spread).float()
+        return axes
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:

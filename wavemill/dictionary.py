@@ -129,7 +129,7 @@ def istc(
     signals, thresholds = beta.reshape(-1, len(D)), thresholds.to(beta)
     if beta.device.type != "cpu":
         return _istc(signals, D, W, thresholds, positive).reshape(*beta.shape[:-1], D.shape[1])
-    blocks = signals.split(max(1, _BLOCK // D.shape[1]))
+    blocks = torch.split(signals, max(1, _BLOCK // D.shape[1]))
     z = torch.cat(coded_by_supports(blocks, D, W, thresholds, positive))
     return z.reshape(*beta.shape[:-1], D.shape[1])
 
@@ -257,7 +257,7 @@ class DictionaryLearning:
         self.errors_: list[float] = []
         for epoch in range(self.epochs):
             error = 0.0
-            for rows in torch.randperm(len(x), generator=generator).split(self.batch):
+            for rows in torch.split(torch.randperm(len(x), generator=generator), self.batch):
                 beta = x[rows]
                 z = self.transform(beta)
                 error += float((beta - z @ self.atoms_.T).square().sum())

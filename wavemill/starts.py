@@ -24,7 +24,7 @@ def learn_atoms(
     coding = network.coding
     if coding is None or not spec.learnt:
         return
-    signals = torch.cat([coding.signals(part).flatten(0, 2) for part in x.split(256)])
+    signals = torch.cat([coding.signals(part).flatten(0, 2) for part in torch.split(x, 256)])
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(signals), generator=generator)[:SIGNALS]
     model = DictionaryLearning(
@@ -63,7 +63,7 @@ def close(
     network.eval()
     for x, y in learnt():
         ridge.update(network.features(x), y)
-    features = torch.cat([network.features(part) for part in held[0].split(256)])
+    features = torch.cat([network.features(part) for part in torch.split(held[0], 256)])
     if alpha is None:
         ridge.choose(features, held[1])
     else:
