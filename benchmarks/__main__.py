@@ -6,6 +6,7 @@ import argparse
 import importlib
 
 NAMES = {
+    "dictionary": "sparse codes by supports against dense products",
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
     "molecules": "learning curves of atomisation energies, in pieces",

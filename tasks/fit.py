@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -143,6 +144,13 @@ def _fit(
             }
         )
     return FitOutcome(request.kind, str(manifest["key"]), written, metrics)
+
+
+def by_hash(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return rows in the order of a hash of seed and id: whatever the order of the source."""
+    marks = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in rows["sample_id"]]
+    rows = rows.assign(__mark=marks).sort_values("__mark").drop(columns="__mark")
+    return rows.reset_index(drop=True)
 
 
 def on_device(fields: Array, device: str) -> torch.Tensor:

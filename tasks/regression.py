@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import molecule_figures as figures
-from tasks.fit import FitOutcome, FitRequest
+from tasks.fit import FitOutcome, FitRequest, by_hash
 from tasks.molecules import MoleculeOptions, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
@@ -101,10 +100,7 @@ def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: Regres
         raise InvalidRequest(
             f"no column {target!r} of numbers in {source.name}; there are {numbers}"
         )
-    rows = rows[rows[target].notna()]
-    marks = [hashlib.sha256(f"{request.seed}:{i}".encode()).hexdigest() for i in rows["sample_id"]]
-    rows = rows.assign(__mark=marks).sort_values("__mark").drop(columns="__mark")
-    rows = rows.reset_index(drop=True)
+    rows = by_hash(rows[rows[target].notna()], request.seed)
     held = round(spec.test * len(rows)) if spec.test < 1 else int(spec.test)
     learnt = min(spec.train or len(rows), len(rows) - held)
     if learnt < 8 or held < 2:

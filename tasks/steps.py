@@ -29,7 +29,11 @@ from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report
 from tasks.views import operator, view_spec
 
-FITS = {"regression": regression.fit, "generator": generation.fit}  # those of their own kind
+FITS = {  # those of their own kind
+    "classifier": classifier.fit,
+    "generator": generation.fit,
+    "regression": regression.fit,
+}
 
 
 @task(name="plan ingestion")

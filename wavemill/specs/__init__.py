@@ -13,6 +13,10 @@ from wavemill.specs.fields import (
     SpectrumSpec,
 )
 from wavemill.specs.generation import GeneratorSpec
+from wavemill.specs.images import (
+    ClassifierSpec,
+    DictionarySpec,
+)
 from wavemill.specs.models import (
     EnergySpec,
     EvaluationSpec,
@@ -27,6 +31,8 @@ from wavemill.specs.molecules import (
 
 __all__ = [
     "AtomicHarmonicsSpec",
+    "ClassifierSpec",
+    "DictionarySpec",
     "EnergySpec",
     "EvaluationSpec",
     "GaussianSpec",

@@ -1,0 +1,408 @@
+"""Classifiers: features and a label become an artifact, in epochs that survive being killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from storage import Artifact, FeatureFrame, InvalidRequest, NotFound, Store
+from storage.keys import canonical, derivation_key, digest
+from tasks import classifier_figures as figures
+from tasks.checkpoints import Checkpoint, Checkpoints, Row
+from tasks.classifier_report import card, code_pictures, per_class
+from tasks.feature_batches import Samples
+from tasks.fit import FitOutcome, FitRequest, by_hash
+from tasks.progress import Reporter
+from wavemill import starts
+from wavemill.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.specs import ClassifierSpec
+from wavemill.training import Training, confusion, topk
+
+KIND = "classifier"
+STANDARD, BEST = "standardisation.", "best."
+STARTED = 8192  # samples that atoms are learnt from before training
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from and what is held out: rows in the order of the store.
+
+    Attributes
+    ----------
+    frame, mirror
+        The features, and those of the mirrored images if there are any.
+    learnt, held
+        Rows of the sample table.
+    classes
+        Labels, sorted: a class's number is its place.
+    target
+        The column of labels.
+    """
+
+    frame: FeatureFrame
+    mirror: FeatureFrame | None
+    learnt: pd.DataFrame
+    held: pd.DataFrame
+    classes: tuple[str, ...]
+    target: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels and grid of the features; a view without maps is one position."""
+        channels, *grid = self.frame.version.row_shape
+        height, width = grid or (1, 1)
+        return channels, height, width
+
+    def numbers(self, rows: pd.DataFrame) -> Tensor:
+        """Return the class of each row."""
+        place = {label: index for index, label in enumerate(self.classes)}
+        return torch.tensor([place[str(label)] for label in rows[self.target]], dtype=torch.int64)
+
+    def samples(
+        self, rows: pd.DataFrame, standardisation: Standardisation, mirrored: bool = False
+    ) -> Samples:
+        """Return the features and classes of rows, to be read in batches."""
+        read = partial(self._read, rows)
+        return Samples(read, self.numbers(rows), standardisation, mirrored)
+
+    def _read(self, rows: pd.DataFrame, numbers: Array) -> Array:
+        found = np.empty((len(numbers), *self.shape), dtype=self.frame.version.dtype)
+        flipped = numbers >= len(rows)
+        for frame, some in ((self.frame, ~flipped), (self.mirror, flipped)):
+            if frame is not None and some.any():
+                read = frame.read(self._placed(frame, rows.iloc[numbers[some] % len(rows)]))
+                found[some] = read.reshape(-1, *self.shape)
+        return found
+
+    def _placed(self, frame: FeatureFrame, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.assign(feature_part=rows["part"].map(frame.version.parts))
+
+
+def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
+    """Fit a classifier unless the same fit is stored; one that was killed goes on.
+
+    Raises
+    ------
+    InvalidRequest
+        If the view or the target is missing, or too few samples are selected.
+    """
+    if request.view is None or request.target is None:
+        raise InvalidRequest("a classifier needs --view and --target: see `wavemill show DATASET`")
+    spec = ClassifierSpec.from_parameters(request.parameters)
+    frame = store.get_historical_features(dataset, request.view, request.selection)
+    mirror = spec.mirror and store.get_historical_features(dataset, spec.mirror, request.selection)
+    data = split(frame, mirror or None, request, spec)
+    rows = pd.concat([data.learnt, data.held])
+    places = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
+    views = [found.version.spec for found in (frame, mirror) if found]
+    labels = [list(data.classes), data.numbers(rows).tolist()]
+    inputs = [dataset, digest(canonical(places)), digest(canonical(labels)), views, data.target]
+    key = derivation_key(spec.to_dict(), [*inputs, request.seed])
+    try:
+        artifact = store.artifact_at(KIND, key)
+        return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
+    except NotFound:
+        return _Fit(store, dataset, data, spec, request, key).run()
+
+
+def split(
+    frame: FeatureFrame, mirror: FeatureFrame | None, request: FitRequest, spec: ClassifierSpec
+) -> Data:
+    """Hold out samples by a hash of seed and id; those without a label are left out.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no such column, or there are fewer than two classes or too few samples.
+    """
+    target, rows = request.target or "", frame.samples
+    if target not in rows:
+        raise InvalidRequest(
+            f"no column {target!r} in {frame.dataset}; there are {', '.join(map(str, rows))}"
+        )
+    if mirror is not None:
+        rows = rows[rows["part"].isin(list(mirror.version.parts))]
+    rows = by_hash(rows[rows[target].notna()], request.seed)
+    held = round(spec.validation * len(rows)) if spec.validation < 1 else int(spec.validation)
+    if held < 1 or len(rows) - held < 2:
+        raise InvalidRequest(
+            f"{len(rows)} labelled samples make {len(rows) - held} to learn from and {held} to "
+            "judge by: select more, or set validation"
+        )
+    groups = [rows.iloc[: len(rows) - held], rows.iloc[len(rows) - held :]]
+    learnt, judged = (group.sort_values(["part", "row"], ignore_index=True) for group in groups)
+    classes = tuple(sorted(set(map(str, learnt[target]))))
+    if len(classes) < 2:
+        raise InvalidRequest(f"{target!r} has one value only among the samples: {classes}")
+    known = judged[judged[target].map(str).isin(classes)].reset_index(drop=True)
+    return Data(frame, mirror, learnt, known, classes, target)
+
+
+class _Fit:
+    """One fit: what it needs at every epoch, and what it publishes in the end."""
+
+    def __init__(
+        self,
+        store: Store,
+        dataset: str,
+        data: Data,
+        spec: ClassifierSpec,
+        request: FitRequest,
+        key: str,
+    ) -> None:
+        self.store, self.dataset, self.data, self.spec = store, dataset, data, spec
+        self.request, self.key = request, key
+        self.checkpoints = Checkpoints(store.backend, KIND, key)
+        self.standardisation = Standardisation(spec.components)
+
+    def run(self) -> FitOutcome:
+        """Go on from the last checkpoint, if there is one, to the published artifact."""
+        found = self.checkpoints.latest()
+        if found is not None:
+            self.standardisation.load(below(STANDARD, found.state))
+        else:
+            self._standardise()
+        data, standard = self.data, self.standardisation
+        self.learnt = data.samples(data.learnt, standard, data.mirror is not None)
+        self.held = data.samples(data.held, standard)
+        self.held.keep()
+        if self.spec.model == "ridge":
+            return self._ridge()
+        return self._trained(found)
+
+    def _standardise(self) -> None:
+        report = Reporter(f"standardise {self.dataset}")
+        raw = self.data.samples(self.data.learnt, self.standardisation)
+        for start in range(0, len(raw), 512):
+            rows = np.arange(start, min(start + 512, len(raw)))
+            self.standardisation.update(torch.from_numpy(raw.read(rows)))
+            report(int(rows[-1]) + 1, len(raw))
+        self.standardisation.solve()
+
+    def _ridge(self) -> FitOutcome:
+        model = RidgeClassifier(len(self.data.classes))
+        report, done = Reporter("fit ridge"), 0
+        for x, y in self.learnt.ordered():
+            model.update(x.flatten(1), y)
+            report(done := done + len(y), len(self.learnt))
+        held = torch.cat([x.flatten(1) for x, _ in self.held.ordered()])
+        if self.spec.alpha is None:
+            model.choose(held, self.held.labels)
+        else:
+            model.solve(self.spec.alpha)
+        state = {"weights": model.weights_, "bias": model.bias_}
+        return self._publish(state, model(held), [])
+
+    def _trained(self, found: Checkpoint | None) -> FitOutcome:
+        spec, seed = self.spec, self.request.seed
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            network = Network(reduced(self.data.shape, spec), len(self.data.classes), spec)
+        training = Training(network, spec, self.learnt.steps(spec.batch), seed, self.request.device)
+        if found is None:
+            self._start(network)
+            found = self._checkpoint(training, [], {})
+        training.load(found.state)
+        best = below(BEST, found.state)
+        history = found.history
+        while training.epoch < spec.epochs and not self._stopped(history):
+            history = [*history, self._epoch(training)]
+            if spec.patience and history[-1]["held_loss"] == min(_losses(history)):
+                best = network_state(training)
+            self._checkpoint(training, history, best)
+        if best:
+            network.load_state_dict(best)
+        scores = training.scores(x for x, _ in self.held.ordered())
+        return self._publish(network_state(training), scores, history, network)
+
+    def _start(self, network: Network) -> None:
+        """Learn atoms and the last linear form before training, where the spec says so."""
+        spec, seed = self.spec, self.request.seed
+        if spec.learnt:
+            generator = np.random.default_rng(seed)
+            rows = np.sort(generator.permutation(len(self.learnt))[:STARTED])
+            report = Reporter("learn atoms").values
+            starts.learn_atoms(network, self.learnt.features(rows), spec, seed, report)
+        if spec.closed:
+            held = next(self.held.ordered(2048))
+            starts.close(network, self.learnt.ordered, held, len(self.data.classes), spec.alpha)
+
+    def _stopped(self, history: list[Row]) -> bool:
+        losses, patience = _losses(history), self.spec.patience
+        return bool(patience and losses and len(losses) - 1 - losses.index(min(losses)) >= patience)
+
+    def _epoch(self, training: Training) -> Row:
+        epoch = training.epoch
+        report = Reporter(f"epoch {epoch + 1} of {self.spec.epochs}").values
+        batches = self.learnt.shuffled(self.spec.batch, self.request.seed, epoch)
+        passed = training.advance(batches, report)
+        scores = training.scores(x for x, _ in self.held.ordered())
+        return {
+            "epoch": float(epoch + 1),
+            "train_loss": passed["loss"],
+            "train_top1": passed["right"],
+            "held_loss": float(torch.nn.functional.cross_entropy(scores, self.held.labels)),
+            "held_top1": topk(scores, self.held.labels, 1),
+            "held_top5": topk(scores, self.held.labels, 5),
+        }
+
+    def _checkpoint(
+        self, training: Training, history: list[Row], best: dict[str, Tensor]
+    ) -> Checkpoint:
+        state = {
+            **training.state(),
+            **above(STANDARD, self.standardisation.state()),
+            **above(BEST, best),
+        }
+        made = Checkpoint(state, history)
+        self.checkpoints.save(made)
+        return made
+
+    def _publish(
+        self,
+        state: dict[str, Tensor],
+        scores: Tensor,
+        history: list[Row],
+        network: Network | None = None,
+    ) -> FitOutcome:
+        data, request = self.data, self.request
+        counts = confusion(scores, self.held.labels).numpy()
+        metrics = self._metrics(scores, history)
+        standard = above(STANDARD, self.standardisation.state())
+        with self.store.attempt_artifact(KIND, self.key) as attempt:
+            attempt.write("weights.safetensors", save_tensors({**state, **standard}))
+            attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
+            attempt.write("samples.json", json.dumps(list(data.learnt["sample_id"])).encode())
+            attempt.write("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+            attempt.write("classes.csv", per_class(counts, data.classes).to_csv().encode())
+            table = pd.DataFrame(counts, data.classes, data.classes)
+            attempt.write("confusion.csv", table.to_csv().encode())
+            attempt.write("card.md", card(data, self.spec, request, metrics).encode())
+            attempt.write("figures/confusion.png", figures.confusion(counts, data.classes))
+            if history:
+                attempt.write("figures/curves.png", figures.curves(history))
+            for name, picture in code_pictures(network, self.held, data, self.standardisation):
+                attempt.write(f"figures/{name}.png", picture)
+            manifest, written = attempt.publish(self._manifest())
+        self.checkpoints.clear()
+        return FitOutcome(KIND, str(manifest["key"]), written, metrics)
+
+    def _metrics(self, scores: Tensor, history: list[Row]) -> dict[str, float]:
+        y = self.held.labels
+        metrics = {
+            "top1": topk(scores, y, 1),
+            "top5": topk(scores, y, 5),
+            "learnt_from": float(len(self.learnt)),
+            "held_out": float(len(y)),
+            "epochs": float(len(history)),
+        }
+        if history:
+            metrics["train_top1"] = history[-1]["train_top1"]
+            metrics["loss"] = float(torch.nn.functional.cross_entropy(scores, y))
+        return metrics
+
+    def _manifest(self) -> dict[str, Any]:
+        data, request = self.data, self.request
+        return {
+            "key": self.key,
+            "kind": KIND,
+            "spec": self.spec.to_dict(),
+            "dataset": self.dataset,
+            "dataset_version": self.store.dataset(self.dataset).version.version,
+            "view": request.view,
+            "view_spec": data.frame.version.spec,
+            "target": request.target,
+            "classes": list(data.classes),
+            "shape": list(data.shape),
+            "samples": len(data.learnt),
+            "selection": request.selection,
+            "seed": request.seed,
+            "schema": self.store.dataset(self.dataset).schema.to_json(),
+            "provenance": {"device": request.device, "threads": torch.get_num_threads()},
+        }
+
+
+def _losses(history: list[Row]) -> list[float]:
+    return [row["held_loss"] for row in history]
+
+
+def network_state(training: Training) -> dict[str, Tensor]:
+    """Return the weights and statistics of the network alone."""
+    return below("network.", training.state())
+
+
+def above(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under names that begin with ``prefix``."""
+    return {prefix + name: value.contiguous() for name, value in state.items()}
+
+
+def below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+class Predictor:
+    """A fitted classifier, from features to scores."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        manifest = artifact.manifest
+        self.spec = ClassifierSpec.from_parameters(manifest["spec"]["parameters"])
+        if self.spec.to_dict() != manifest["spec"]:
+            raise InvalidRequest(
+                f"{KIND}/{artifact.key[:12]} is of another algorithm: fit it again"
+            )
+        self.classes = tuple(map(str, manifest["classes"]))
+        channels, height, width = manifest["shape"]
+        self.shape = (channels, height, width)
+        state = load_tensors(artifact.read("weights.safetensors"))
+        self.standardisation = Standardisation().load(below(STANDARD, state))
+        self._ridge: RidgeClassifier | None = None
+        if self.spec.model == "ridge":
+            self._ridge = RidgeClassifier(len(self.classes))
+            self._ridge.weights_, self._ridge.bias_ = state["weights"], state["bias"]
+            return
+        weights = {k: v for k, v in state.items() if not k.startswith(STANDARD)}
+        self._network = Network(reduced(self.shape, self.spec), len(self.classes), self.spec)
+        self._network.load_state_dict(weights)
+        self._network.eval()
+
+    @torch.no_grad()
+    def scores(self, features: Array) -> Tensor:
+        """Return scores ``(n, class)`` of features as the view stores them."""
+        x = torch.from_numpy(features).reshape(-1, *self.shape)
+        standard = self.standardisation(x)
+        if self._ridge is not None:
+            return self._ridge(standard.flatten(1))
+        found: Tensor = self._network(standard)
+        return found
+
+    def table(self, ids: Iterable[str], scores: Tensor) -> pd.DataFrame:
+        """Return a row a sample: the class, how sure, and the five likeliest."""
+        likely = scores.softmax(1) if self._ridge is None else scores
+        best = likely.topk(min(5, likely.shape[1]), dim=1)
+        names = [[self.classes[i] for i in row] for row in best.indices.tolist()]
+        return pd.DataFrame(
+            {
+                "sample_id": list(ids),
+                "predicted": [row[0] for row in names],
+                "score": best.values[:, 0].tolist(),
+                "likeliest": [" ".join(row) for row in names],
+            }
+        )
+
+
+def reduced(shape: tuple[int, int, int], spec: ClassifierSpec) -> tuple[int, int, int]:
+    """Return the shape of features once they are standardised."""
+    channels, height, width = shape
+    return spec.components or channels, height, width

@@ -1,0 +1,107 @@
+"""What an artifact of a classifier says of itself: tables, pictures of its codes, its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tasks import classifier_figures as figures
+from tasks.feature_batches import Samples
+from tasks.fit import FitRequest
+from wavemill.classifiers import Network, Standardisation
+from wavemill.specs import ClassifierSpec
+
+if TYPE_CHECKING:
+    from tasks.classifier import Data
+
+Array = np.ndarray[Any, Any]
+LOOKED_AT = 256
+SHOWN = 4
+
+
+def per_class(counts: Array, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return of each class how many there were, and precision and recall."""
+    total, taken, right = counts.sum(1), counts.sum(0), counts.diagonal()
+    return pd.DataFrame(
+        {
+            "samples": total,
+            "recall": right / np.maximum(total, 1),
+            "precision": right / np.maximum(taken, 1),
+        },
+        pd.Index(classes, name="class"),
+    )
+
+
+@torch.no_grad()
+def code_pictures(
+    network: Network | None, held: Samples, data: Data, standardisation: Standardisation
+) -> Iterator[tuple[str, bytes]]:
+    """Yield pictures of atoms, codes and supports of a network that has a dictionary."""
+    if network is None or network.coding is None:
+        return
+    coding = network.coding.cpu()
+    rows = np.linspace(0, len(held) - 1, min(LOOKED_AT, len(held))).astype(int)
+    x = held.features(np.unique(rows))
+    thresholds = coding.get_buffer("thresholds").numpy()
+    sizes = [float((coding(x, n + 1) != 0).sum(1).double().mean()) for n in range(len(thresholds))]
+    active = coding(x) != 0
+    uses = active.double().mean((0, 2, 3)).numpy()
+    yield "supports", figures.supports(thresholds, np.array(sizes), uses)
+    yield "atoms", figures.atoms(_maps(network, data, standardisation), uses)
+    z = coding(x[:SHOWN])
+    titles = [str(held_id) for held_id in data.held["sample_id"].iloc[np.unique(rows)[:SHOWN]]]
+    energy = x[:SHOWN].square().mean(1).numpy()
+    pictures = {
+        title.rsplit("/", 1)[-1]: image for title, image in zip(titles, energy, strict=True)
+    }
+    counts = (z != 0).sum(1).numpy()
+    yield "codes", figures.codes(pictures, counts, z.mean((2, 3)).numpy())
+
+
+def _maps(network: Network, data: Data, standardisation: Standardisation) -> Array:
+    """Return what each atom is in the first order, ``(atom, scale, angle)``.
+
+    An atom lives among the projected components: it is taken back by the transposes of projection
+    and standardisation, and averaged over phases and colours.
+    """
+    assert network.coding is not None
+    kernel = network.coding.project.weight.detach().cpu().sum((2, 3))
+    atoms = network.coding.dictionary.D().detach().cpu()
+    channels = kernel.T @ atoms
+    if standardisation.components:
+        channels = standardisation.axes_ @ channels
+    table = data.frame.coefficients.reset_index(drop=True)
+    if not {"order", "j1", "l1"} <= set(table) or not (table["order"] == 1).any():
+        return atoms.T[:, None, :].numpy()
+    first = table[table["order"] == 1]
+    scales, angles = sorted(set(first["j1"])), sorted(set(first["l1"]))
+    maps = np.zeros((atoms.shape[1], len(scales), len(angles)))
+    for (j, l), group in first.groupby(["j1", "l1"]):  # noqa: E741  (the field's names)
+        found = channels[torch.tensor(group.index.to_numpy())].mean(0)
+        maps[:, scales.index(j), angles.index(l)] = found.numpy()
+    return maps
+
+
+def card(data: Data, spec: ClassifierSpec, request: FitRequest, metrics: dict[str, float]) -> str:
+    """Return the model card: what it is for, what it learnt from, how often it is wrong."""
+    lines = [
+        f"# {spec.model} classifier of {request.target}",
+        "",
+        f"Tells {len(data.classes)} classes of `{data.frame.dataset}` apart by the view "
+        f"`{request.view}`.",
+        "",
+        f"- Learnt from {len(data.learnt):,} samples ({request.selection or 'all'}), seed "
+        f"{request.seed}; {int(metrics['epochs'])} epochs.",
+        f"- Judged by {len(data.held):,} others, held out by a hash of ids: top-1 "
+        f"{metrics['top1']:.4f}, top-5 {metrics['top5']:.4f}. Where several models or epochs were "
+        "compared by these, they are no independent estimate.",
+        "- It answers with one of its classes whatever it is shown.",
+        f"- Spec: `{json.dumps(spec.to_dict(), sort_keys=True)}`.",
+        "",
+    ]
+    return "\n".join(lines)

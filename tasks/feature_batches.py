@@ -1,0 +1,117 @@
+"""Standardised features in batches: kept in memory if they fit, else read group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavemill.classifiers import Standardisation
+from wavemill.training import generator_seed
+
+BUDGET = 4 * 2**30  # bytes of standardised features held at once
+BLOCK = 128  # rows that stay together when a group is chosen: neighbours lie in one chunk
+READ = 512
+Read = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+
+@dataclass
+class Samples:
+    """Features and classes of some samples.
+
+    Attributes
+    ----------
+    read
+        Returns the features of rows by number; those from ``len(labels)`` on are the mirrored
+        ones, in the same order.
+    labels
+        A class for each row.
+    standardisation
+        Applied to what is read.
+    mirrored
+        Whether there are mirrored features.
+    budget
+        Bytes that may be held.
+    """
+
+    read: Read
+    labels: Tensor
+    standardisation: Standardisation
+    mirrored: bool = False
+    budget: int = BUDGET
+    _kept: Tensor | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def features(self, rows: np.ndarray[Any, Any]) -> Tensor:
+        """Return standardised features ``(n, channel, y, x)`` of rows."""
+        if self._kept is not None:
+            return self._kept[torch.from_numpy(rows)]
+        parts = [self._read(rows[start : start + READ]) for start in range(0, len(rows), READ)]
+        return torch.cat(parts)
+
+    def _read(self, rows: np.ndarray[Any, Any]) -> Tensor:
+        return self.standardisation(torch.from_numpy(self.read(rows)))
+
+    def keep(self) -> bool:
+        """Hold everything, if it fits; say whether it does."""
+        if self._kept is None and len(self):
+            one = self._read(np.arange(1))
+            rows = len(self) * (2 if self.mirrored else 1)
+            if one.numel() * one.element_size() * rows <= self.budget:
+                kept = one.new_empty((rows, *one.shape[1:]))
+                for start in range(0, rows, READ):
+                    some = np.arange(start, min(start + READ, rows))
+                    kept[start : start + len(some)] = self._read(some)
+                self._kept = kept
+        return self._kept is not None
+
+    def ordered(self, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all samples in their order."""
+        for start in range(0, len(self), batch):
+            rows = np.arange(start, min(start + batch, len(self)))
+            yield self.features(rows), self.labels[rows]
+
+    def shuffled(self, batch: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all samples once, in an order of this epoch's own, mirrored by chance.
+
+        The last batch is left out if it is of one sample, which no batch norm could take.
+        """
+        generator = np.random.default_rng(generator_seed(seed, epoch))
+        for group in self._groups(generator):
+            rows = group
+            if self.mirrored:
+                rows = rows + len(self) * generator.integers(0, 2, len(rows))
+            held = None if self._kept is not None else self.features(rows)
+            for start in range(0, len(rows), batch):
+                stop = min(start + batch, len(rows))
+                if stop - start == 1:
+                    continue
+                x = self.features(rows[start:stop]) if held is None else held[start:stop]
+                yield x, self.labels[group[start:stop]]
+
+    def _groups(self, generator: np.random.Generator) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield rows in random order: all at once if held, else blocks that fit, shuffled."""
+        if self.keep():
+            yield generator.permutation(len(self))
+            return
+        size = max(BLOCK, self.budget // self._bytes() // BLOCK * BLOCK)
+        blocks = generator.permutation(-(-len(self) // BLOCK))
+        together = size // BLOCK
+        for start in range(0, len(blocks), together):
+            chosen = np.sort(blocks[start : start + together])
+            rows = (chosen[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+            yield generator.permutation(rows[rows < len(self)])
+
+    def _bytes(self) -> int:
+        one = self._read(np.arange(1))
+        return int(one.numel() * one.element_size())
+
+    def steps(self, batch: int) -> int:
+        """Return at most how many batches an epoch has."""
+        return -(-len(self) // batch)

@@ -1,0 +1,189 @@
+"""Classifiers: what they learn from features, what survives a kill, what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load
+
+from flows import features, fit, ingest
+from storage import InvalidRequest, open_store
+from tasks import classifier
+from tasks.checkpoints import Checkpoint, Checkpoints
+from tasks.fields import IngestOptions
+from tasks.fit import FitRequest
+from tests.flows.classifier_driver import request
+
+DRIVER = Path(__file__).with_name("classifier_driver.py")
+SMALL: dict[str, Any] = {
+    "model": "istc-mlp", "channels": 8, "kernel": 1, "components": 6, "atoms": 16, "last": 0.2,
+    "iterations": 4, "free": True, "learnt": 1, "hidden": "12", "epochs": 6, "batch": 8,
+    "validation": 0.25,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with 64 noisy fields of stripes, lying or standing, and their scattering: its URL."""
+    folder = tmp_path_factory.mktemp("stripes")
+    generator, labels = np.random.default_rng(0), {}
+    for index in range(64):
+        wave = np.sin(0.9 * np.arange(16) + generator.uniform(0, 6))
+        field = np.broadcast_to(wave, (16, 16)) + 0.7 * generator.standard_normal((16, 16))
+        labels[f"s{index:02d}"] = "standing" if index % 2 else "lying"
+        np.save(folder / f"s{index:02d}.npy", (field if index % 2 else field.T).astype("float32"))
+    url = str(folder / "store")
+    ingest("stripes", [str(folder)], url, IngestOptions(), "threads")
+    features("stripes", "scattering", url, None, {"J": 2, "L": 4}, "threads")
+    store = open_store(url)
+    ids = store.dataset("stripes").samples()["sample_id"]
+    names = [labels[Path(i).stem] for i in ids]
+    store.dataset("stripes").relabel(pd.DataFrame({"sample_id": ids, "label": names}))
+    return url
+
+
+def learn(url: str, **parameters: Any) -> classifier.FitOutcome:
+    """Fit without Prefect."""
+    return classifier.fit(open_store(url), "stripes", request({**SMALL, **parameters}))
+
+
+def weights(url: str, key: str) -> bytes:
+    return open_store(url).artifact_at("classifier", key).read("weights.safetensors")
+
+
+@pytest.mark.parametrize("model", ["ridge", "linear", "mlp", "istc", "istc-mlp"])
+def test_every_model_tells_stripes_apart(stripes: str, model: str) -> None:
+    """Sixteen held-out fields; the stripes are plain to see."""
+    made = learn(stripes, model=model, rate=0.05, closed=model == "istc")
+    assert made.metrics["top1"] >= 0.9
+    assert made.metrics["top5"] == 1.0
+    artifact = open_store(stripes).artifact_at("classifier", made.key)
+    assert artifact.manifest["classes"] == ["lying", "standing"]
+    assert {"card.md", "classes.csv", "confusion.csv", "figures/confusion.png"} <= set(
+        artifact.files()
+    )
+    counts = pd.read_csv(io.BytesIO(artifact.read("confusion.csv")), index_col=0)
+    assert counts.to_numpy().sum() == 16
+    assert counts.to_numpy().trace() / 16 == made.metrics["top1"]
+    drawn = {"figures/atoms.png", "figures/codes.png", "figures/supports.png"}
+    assert (drawn <= set(artifact.files())) == model.startswith("istc")
+
+
+def test_the_flow_fits_shows_and_then_keeps(stripes: str) -> None:
+    arguments = (SMALL, None, None, 0, "cpu", "scattering", "label")
+    first = fit("classifier", "stripes", stripes, *arguments)
+    again = fit("classifier", "stripes", stripes, *arguments)
+    assert (again.key, again.written, again.metrics) == (first.key, False, first.metrics)
+
+
+def test_an_artifact_predicts_what_its_fit_measured(stripes: str) -> None:
+    made = learn(stripes, model="istc", epochs=3)
+    store = open_store(stripes)
+    artifact = store.artifact_at("classifier", made.key)
+    frame = store.get_historical_features("stripes", "scattering")
+    predictor = classifier.Predictor(artifact)
+    found = predictor.table(frame.samples["sample_id"], predictor.scores(frame.read(frame.samples)))
+    held = ~found["sample_id"].isin(pd.read_json(io.BytesIO(artifact.read("samples.json")))[0])
+    right = found["predicted"] == frame.samples["label"]
+    assert right[held].mean() == pytest.approx(made.metrics["top1"])
+
+
+@pytest.mark.slow
+def test_a_fit_killed_at_any_instant_ends_with_the_same_bits(
+    stripes: str, one_thread: None
+) -> None:
+    """kill -9 somewhere in the epoch after the start, after the third and after the seventh."""
+    parameters = {**SMALL, "epochs": 12, "closed": True, "patience": 20}
+    chance, store = random.Random(3), open_store(stripes)
+    key = learn(stripes, **parameters).key
+    expected = weights(stripes, key)
+    made = [entry.path for entry in store.backend.walk(f"artifacts/classifier/{key}")]
+    store.backend.delete(made)
+    checkpoints = Checkpoints(store.backend, "classifier", key)
+    for epochs in (0, 3, 7):
+        process = start(stripes, parameters)
+        while process.poll() is None and reached(checkpoints) < epochs:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.03))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert epochs <= reached(checkpoints) < 12  # it was killed before its end
+    assert start(stripes, parameters).wait() == 0
+    assert weights(stripes, key) == expected
+    assert reached(checkpoints) == -1
+
+
+def reached(checkpoints: Checkpoints) -> int:
+    """Return how many epochs the newest checkpoint has, -1 if there is none."""
+    found = checkpoints.latest()
+    return -1 if found is None else len(found.history)
+
+
+def start(url: str, parameters: dict[str, Any]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(DRIVER.parents[2])
+    command = [sys.executable, str(DRIVER), url, json.dumps(parameters)]
+    return subprocess.Popen(command, env=environment)
+
+
+def test_a_fit_that_stops_early_keeps_its_best_epoch(stripes: str) -> None:
+    """A rate that throws the weights about: the loss rises, and the lowest one is published."""
+    made = learn(stripes, model="linear", rate=30.0, epochs=40, patience=2)
+    artifact = open_store(stripes).artifact_at("classifier", made.key)
+    history = pd.read_csv(io.BytesIO(artifact.read("history.csv")))
+    assert len(history) < 40
+    assert made.metrics["loss"] == pytest.approx(history["held_loss"].min(), rel=1e-6)
+    assert history["held_loss"].iloc[-1] > history["held_loss"].min()
+
+
+def test_checkpoints_come_back_whole_and_old_ones_go(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), writable=True)
+    folder = Checkpoints(store.backend, "classifier", "0" * 64)
+    assert folder.latest() is None
+    for epoch in range(4):
+        history = [{"epoch": float(i), "loss": 0.1} for i in range(epoch)]
+        folder.save(Checkpoint({"w": torch.full((2, 3), epoch / 7)}, history))
+    found = folder.latest()
+    assert found is not None
+    assert len(found.history) == 3
+    assert torch.equal(found.state["w"], torch.full((2, 3), 3 / 7))
+    assert len(list(store.backend.walk("artifacts"))) == 2
+    folder.clear()
+    assert list(store.backend.walk("artifacts")) == []
+
+
+def test_unlabelled_samples_are_left_out_and_one_class_is_refused(stripes: str) -> None:
+    with pytest.raises(InvalidRequest, match="one value only"):
+        classifier.fit(
+            open_store(stripes),
+            "stripes",
+            FitRequest("classifier", {}, "label = 'lying'", view="scattering", target="label"),
+        )
+    with pytest.raises(InvalidRequest, match="no column 'colour'"):
+        classifier.fit(
+            open_store(stripes),
+            "stripes",
+            FitRequest("classifier", {}, view="scattering", target="colour"),
+        )
+    with pytest.raises(InvalidRequest, match="needs --view and --target"):
+        classifier.fit(open_store(stripes), "stripes", FitRequest("classifier"))
+
+
+def test_weights_are_tensors_by_name(stripes: str) -> None:
+    made = learn(stripes, model="istc", epochs=1)
+    state = load(weights(stripes, made.key))
+    assert state["coding.dictionary.V"].shape == (8, 16)
+    assert state["standardisation.axes"].shape[1] == 6

@@ -1,0 +1,194 @@
+"""Standardisation, ridge, networks, training: streamed is whole, resumed is uninterrupted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from wavemill import starts
+from wavemill.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.specs import ClassifierSpec
+from wavemill.training import Training, confusion, topk
+
+
+def maps(count: int = 40, channels: int = 6, side: int = 3, seed: int = 0) -> Tensor:
+    """Correlated feature maps with means far from 0, ``(count, channels, side, side)``."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(channels, channels, generator=generator)
+    x = torch.randn(count, side, side, channels, generator=generator) @ mix + 5
+    return x.movedim(-1, 1).contiguous()
+
+
+def learnable(count: int = 120) -> tuple[Tensor, Tensor]:
+    """Features, and three classes that a linear form of them tells apart."""
+    x = maps(count) - 5
+    y = x.mean((2, 3))[:, :3].argmax(1)
+    return x, y
+
+
+def spec(**parameters: object) -> ClassifierSpec:
+    values = {"model": "istc-mlp", "channels": 5, "kernel": 3, "atoms": 12, "iterations": 4,
+              "last": 0.2, "hidden": (8,), "epochs": 4, "batch": 16, "rate": 0.05}  # fmt: skip
+    return ClassifierSpec.from_parameters({**values, **parameters})
+
+
+def batches(x: Tensor, y: Tensor, size: int = 16) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(x.split(size), y.split(size), strict=True))
+
+
+def test_streamed_statistics_are_those_of_the_whole() -> None:
+    """Float32 batches summed in float64: six decimals of variances of the order of 5."""
+    x = maps()
+    streamed = Standardisation()
+    for part in x.split(7):
+        streamed.update(part)
+    streamed.solve()
+    rows = x.movedim(1, -1).reshape(-1, 6).double()
+    torch.testing.assert_close(streamed.mean_.double(), rows.mean(0), rtol=1e-6, atol=1e-6)
+    expected = rows.std(0, correction=0)
+    torch.testing.assert_close(streamed.deviation_.double(), expected, rtol=1e-5, atol=0)
+    standard = streamed(x)
+    torch.testing.assert_close(standard.mean((0, 2, 3)), torch.zeros(6), rtol=0, atol=1e-5)
+
+
+def test_principal_components_span_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the term that regularises, components are its whitened ones up to sign."""
+    monkeypatch.setattr("wavemill.classifiers._LEAST", 0.0)
+    x = maps(60)
+    ours = Standardisation(3).update(x[:25]).update(x[25:]).solve()(x)
+    rows = Standardisation().update(x).solve()(x).movedim(1, -1).reshape(-1, 6).numpy()
+    theirs = PCA(3, whiten=True).fit_transform(rows.astype("float64"))
+    found = ours.movedim(1, -1).reshape(-1, 3).numpy()
+    correlation = np.abs((found * theirs).mean(0))
+    np.testing.assert_allclose(correlation, 1, atol=5e-3)
+
+
+def test_ridge_in_closed_form_is_scikit_learns() -> None:
+    x, y = learnable()
+    rows = x.flatten(1)
+    ours = RidgeClassifier(3)
+    for part, classes in batches(rows, y, 50):
+        ours.update(part, classes)
+    scores = ours.solve(0.1)(rows)
+    variance = float(rows.double().var(0, correction=0).mean())
+    peer = Ridge(0.1 * variance * len(rows))
+    peer.fit(rows.numpy().astype("float64"), np.eye(3)[y.numpy()])
+    np.testing.assert_allclose(scores.numpy(), peer.predict(rows.numpy()), rtol=0, atol=1e-4)
+
+
+def test_the_penalty_is_chosen_by_what_was_held_out() -> None:
+    x, y = learnable()
+    rows = x.flatten(1)
+    model = RidgeClassifier(3).update(rows[:60], y[:60])
+    chosen = model.choose(rows[60:], y[60:])
+    right = {
+        alpha: float((model.solve(alpha)(rows[60:]).argmax(1) == y[60:]).double().mean())
+        for alpha in (1e-3, 1e-2, 1e-1, 1.0)
+    }
+    assert right[chosen] == max(right.values())
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp", "istc", "istc-mlp"])
+@pytest.mark.parametrize("free", [False, True])
+def test_training_lowers_the_loss_and_learns_every_parameter(model: str, free: bool) -> None:
+    x, y = learnable()
+    torch.manual_seed(0)
+    network = Network((6, 3, 3), 3, spec(model=model, free=free))
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    training = Training(network, spec(model=model, free=free, epochs=8), 8, seed=0)
+    losses = [training.advance(batches(x, y))["loss"] for _ in range(8)]
+    assert losses[-1] < 0.7 * losses[0]
+    for name, value in network.named_parameters():
+        assert not torch.equal(value, before[name]), name
+
+
+def test_resumed_training_ends_with_the_same_bits(one_thread: None) -> None:
+    x, y = learnable()
+    torch.manual_seed(0)
+    whole = Training(Network((6, 3, 3), 3, spec(free=True)), spec(free=True), 8, seed=5)
+    for _ in range(2):
+        whole.advance(batches(x, y))
+    state = whole.state()
+    torch.manual_seed(99)  # another process, other weights to begin with
+    resumed = Training(Network((6, 3, 3), 3, spec(free=True)), spec(free=True), 8, seed=5)
+    resumed.load(state)
+    torch.rand(7)  # whatever was drawn meanwhile
+    for training in (whole, resumed):
+        training.advance(batches(x, y))
+    for (name, one), other in zip(whole.state().items(), resumed.state().values(), strict=True):
+        assert torch.equal(one, other), name
+    assert not torch.equal(state["network.last.weight"], whole.state()["network.last.weight"])
+
+
+def test_rates_fall_by_steps_or_as_a_cosine() -> None:
+    network = Network((6, 3, 3), 3, spec(model="linear"))
+    steps = Training(network, spec(model="linear", rate=0.1, every=2, epochs=5), 10, 0)
+    cosine = Training(network, spec(model="linear", rate=0.1, schedule="cosine", epochs=4), 10, 0)
+    found = []
+    for epoch in range(5):
+        steps.epoch = cosine.epoch = epoch
+        found.append((steps.rate(9), cosine.rate(0)))
+    expected = [0.1 * (0.5 + 0.5 * np.cos(np.pi * epoch / 4)) for epoch in range(5)]
+    np.testing.assert_allclose([rate for rate, _ in found], [0.1, 0.1, 0.01, 0.01, 0.001])
+    np.testing.assert_allclose([rate for _, rate in found], expected, atol=1e-12)
+
+
+def test_closed_form_gives_the_ridge_classifier_of_the_codes() -> None:
+    x, y = learnable()
+    torch.manual_seed(0)
+    network = Network((6, 3, 3), 3, spec(model="istc"))
+    starts.close(network, lambda: batches(x[:90], y[:90]), (x[90:], y[90:]), 3, alpha=0.01)
+    network.eval()
+    with torch.no_grad():
+        features, scores = network.features(x), network(x)
+    ridge = RidgeClassifier(3).update(features[:90], y[:90]).solve(0.01)
+    scale = scores / ridge(features)
+    torch.testing.assert_close(
+        scale, torch.full_like(scale, float(scale.median())), rtol=1e-2, atol=0
+    )
+    assert float((scores.argmax(1) == y).double().mean()) > 0.8
+
+
+def test_atoms_learnt_beforehand_code_the_signals_better_than_noise() -> None:
+    x, _ = learnable()
+    torch.manual_seed(0)
+    network = Network((6, 3, 3), 3, spec(model="istc", channels=6, free=True))
+    coding = network.coding
+    assert coding is not None
+
+    def error() -> float:
+        with torch.no_grad():
+            beta, D = coding.signals(x), coding.dictionary.D()
+            return float((beta - coding(x).movedim(1, -1) @ D.T).square().mean())
+
+    before = error()
+    starts.learn_atoms(network, x, spec(model="istc", channels=6, learnt=5), seed=1)
+    assert error() < 0.7 * before
+    torch.testing.assert_close(coding.dictionary.W(coding.dictionary.D()), coding.dictionary.D())
+
+
+def test_counts_of_right_answers() -> None:
+    scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [2, 1, 3], [3, 2, 1]])
+    y = torch.tensor([0, 2, 2, 2])
+    assert topk(scores, y, 1) == 0.5
+    assert topk(scores, y, 2) == 0.75
+    assert topk(scores, y, 5) == 1.0
+    assert confusion(scores, y).tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 1]]
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="thresholds fall"):
+        spec(first=0.1, last=0.2)
+    with pytest.raises(InvalidParameter, match="kernel=2 must be odd"):
+        spec(kernel=2)
+    with pytest.raises(ShapeMismatch, match="pool=4"):
+        Network((6, 3, 3), 3, spec(pool=4))
+    with pytest.raises(InvalidParameter, match="9 components of 6"):
+        Standardisation(9).update(maps()).solve()
+    with pytest.raises(NotFitted):
+        Standardisation()(maps())

@@ -1,0 +1,289 @@
+"""Sparse codes in a dictionary: Lasso by ISTA and FISTA, homotopy by ISTC, and learning of D.
+
+A signal beta of C channels is coded by z of K atoms, beta ~ D z, D having unit columns:
+
+    Lasso   min over z of  |beta - D z|^2 / 2 + penalty |z|_1
+    ISTA    z <- T(z + step D^T (beta - D z), step penalty)          step < 2 / |D|^2
+    ISTC    z <- T(z + W^T (beta - D z), lambda_n),   n = 1 .. N,    lambda_n falling to lambda_N
+
+``T`` is soft thresholding, of both signs or keeping positive codes only. W is D, or free with
+``diag(W^T D) = 1``. ISTC is not Lasso: it follows thresholds downwards by steps of length 1, for
+which ISTA with a redundant D would diverge.
+
+Signals are ``(..., C)``, codes ``(..., K)``, dictionaries ``(C, K)``.
+
+Source: Daubechies, Defrise and De Mol, Comm. Pure Appl. Math. 57, 1413 (2004); Beck and Teboulle,
+SIAM J. Imaging Sci. 2, 183 (2009); Zarka, Thiry, Angles and Mallat, ICLR 2020 (ISTC, theorem 3.1);
+Mairal, Bach, Ponce and Sapiro, ICML 2009 (learning).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from wavemill.active_sets import coded_by_supports
+from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+
+Progress = Callable[[int, int, dict[str, float]], None]
+_BLOCK = 1 << 19  # codes computed at a time on a CPU: they stay in its caches
+_DEAD = 1e-6  # an atom used less than this, relative to the mean, is drawn anew
+
+
+def soft_threshold(v: Tensor, threshold: Tensor | float, positive: bool = False) -> Tensor:
+    """Return ``sign(v) max(|v| - threshold, 0)``; of positive codes ``max(v - threshold, 0)``."""
+    if positive:
+        return torch.relu(v - threshold)
+    return v.sign() * torch.relu(v.abs() - threshold)
+
+
+def homotopy(first: float, last: float, iterations: int) -> Tensor:
+    """Return ``lambda_n = first (last / first)^(n / N)``, n = 1 .. N, in float64.
+
+    Raises
+    ------
+    InvalidParameter
+        Unless ``first >= last > 0`` and there is an iteration.
+    """
+    if not first >= last > 0 or iterations < 1:
+        raise InvalidParameter(f"thresholds fall from {first=} to {last=} > 0 in {iterations=} > 0")
+    n = torch.arange(1, iterations + 1, dtype=torch.float64)
+    thresholds: Tensor = first * (last / first) ** (n / iterations)
+    return thresholds
+
+
+def ista(
+    beta: Tensor,
+    D: Tensor,
+    penalty: float,
+    iterations: int = 100,
+    *,
+    positive: bool = False,
+    step: float | None = None,
+) -> Tensor:
+    """Return the Lasso's code after so many iterations; the step is ``1 / |D|^2`` unless given."""
+    step = _step(beta, D, step)
+    z = beta.new_zeros(*beta.shape[:-1], D.shape[1])
+    for _ in range(iterations):
+        z = soft_threshold(z + step * (beta - z @ D.T) @ D, step * penalty, positive)
+    return z
+
+
+def fista(
+    beta: Tensor,
+    D: Tensor,
+    penalty: float,
+    iterations: int = 100,
+    *,
+    positive: bool = False,
+    step: float | None = None,
+) -> Tensor:
+    """Return the same with Nesterov's momentum: the error falls as 1 / iterations^2."""
+    step, t = _step(beta, D, step), 1.0
+    z = ahead = beta.new_zeros(*beta.shape[:-1], D.shape[1])
+    for _ in range(iterations):
+        following = soft_threshold(
+            ahead + step * (beta - ahead @ D.T) @ D, step * penalty, positive
+        )
+        t, before = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
+        ahead = following + (before - 1) / t * (following - z)
+        z = following
+    return z
+
+
+def _step(beta: Tensor, D: Tensor, step: float | None) -> float:
+    _check(beta, D, D)
+    return 1 / float(torch.linalg.matrix_norm(D.detach(), 2)) ** 2 if step is None else step
+
+
+def istc(
+    beta: Tensor, D: Tensor, thresholds: Tensor, W: Tensor | None = None, *, positive: bool = True
+) -> Tensor:
+    """Return the code after ISTC from z = 0, one iteration a threshold.
+
+    On a CPU the work is proportional to the supports (:mod:`wavemill.active_sets`), elsewhere to
+    the dictionary. Both differentiate in beta, D, W and the thresholds.
+
+    Parameters
+    ----------
+    beta
+        Signals ``(..., C)``.
+    D, W
+        Synthesis and analysis ``(C, K)``; W is D unless given.
+    thresholds
+        ``lambda_1 .. lambda_N``, as from :func:`homotopy`.
+    positive
+        Whether codes are kept above 0.
+
+    Raises
+    ------
+    ShapeMismatch
+        If signals and dictionary do not fit together.
+    """
+    W = D if W is None else W
+    _check(beta, D, W)
+    signals, thresholds = beta.reshape(-1, len(D)), thresholds.to(beta)
+    if beta.device.type != "cpu":
+        return _istc(signals, D, W, thresholds, positive).reshape(*beta.shape[:-1], D.shape[1])
+    blocks = torch.split(signals, max(1, _BLOCK // D.shape[1]))
+    z = torch.cat(coded_by_supports(blocks, D, W, thresholds, positive))
+    return z.reshape(*beta.shape[:-1], D.shape[1])
+
+
+def _istc(beta: Tensor, D: Tensor, W: Tensor, thresholds: Tensor, positive: bool) -> Tensor:
+    z = soft_threshold(beta @ W, thresholds[0], positive)
+    for threshold in thresholds[1:]:
+        z = soft_threshold(z + (beta - z @ D.T) @ W, threshold, positive)
+    return z
+
+
+def _check(beta: Tensor, D: Tensor, W: Tensor) -> None:
+    if D.ndim != 2 or D.shape != W.shape or beta.shape[-1:] != D.shape[:1]:
+        raise ShapeMismatch(
+            f"signals {tuple(beta.shape)}, D {tuple(D.shape)}, W {tuple(W.shape)}: give (..., C) "
+            "and twice (C, K)"
+        )
+
+
+def coherence(D: Tensor, W: Tensor | None = None) -> float:
+    """Return ``mu``, the largest off-diagonal ``|W^T D|``."""
+    gram = (D if W is None else W).T @ D
+    return float((gram - torch.diag(gram.diagonal())).abs().max())
+
+
+def lasso_violation(
+    beta: Tensor, D: Tensor, z: Tensor, penalty: float, positive: bool = False
+) -> Tensor:
+    """Return how far each code ``(...)`` is from the Lasso's conditions (Karush, Kuhn, Tucker).
+
+    With ``c = D^T (beta - D z)``: on the support ``c = penalty sign(z)``, elsewhere
+    ``|c| <= penalty``, or ``c <= penalty`` for positive codes.
+    """
+    correlation = (beta - z @ D.T) @ D
+    on = (correlation - penalty * z.sign()).abs()
+    off = torch.relu((correlation if positive else correlation.abs()) - penalty)
+    wrong = torch.relu(-z) if positive else torch.zeros_like(z)
+    return torch.maximum(torch.where(z != 0, on, off), wrong).amax(-1)
+
+
+class Dictionary(nn.Module):
+    """D with unit columns and W with ``diag(W^T D) = 1``, whatever the parameters V and U are.
+
+        D = V / |V|,      W = U + D (1 - <U, D>)      column by column
+
+    Parameters
+    ----------
+    channels, atoms
+        C and K.
+    free
+        Whether W is a parameter of its own; it begins as D.
+    start
+        D to begin from, ``(C, K)``; independent normal values unless given.
+    """
+
+    def __init__(
+        self, channels: int, atoms: int, free: bool = False, start: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        start = torch.randn(channels, atoms) if start is None else start.detach()
+        if start.shape != (channels, atoms):
+            raise ShapeMismatch(f"D is {tuple(start.shape)}, not {(channels, atoms)}")
+        self.V = nn.Parameter(nn.functional.normalize(start, dim=0))
+        self.U = nn.Parameter(self.V.detach().clone()) if free else None
+
+    def D(self) -> Tensor:  # noqa: N802  (the field's name)
+        """Return the synthesis ``(C, K)``."""
+        return nn.functional.normalize(self.V, dim=0)
+
+    def W(self, D: Tensor) -> Tensor:  # noqa: N802
+        """Return the analysis ``(C, K)`` that belongs to ``D = self.D()``."""
+        return D if self.U is None else self.U + D * (1 - (self.U * D).sum(0))
+
+    def forward(self, beta: Tensor, thresholds: Tensor, positive: bool = True) -> Tensor:
+        """Return ISTC codes ``(..., K)`` of signals ``(..., C)``."""
+        D = self.D()
+        return istc(beta, D, thresholds, self.W(D), positive=positive)
+
+
+class DictionaryLearning:
+    """D learnt by reconstruction: codes by ISTC, then atoms one after another in closed form.
+
+    With ``A = sum z z^T`` and ``B = sum beta z^T`` over the batches so far, older ones forgotten
+    at a rate, atom k becomes ``B_k - (D A)_k + D_k A_kk`` of unit length: the best while the
+    others stay (Mairal et al., algorithm 2).
+
+    Parameters
+    ----------
+    atoms
+        K.
+    first, last, iterations
+        The thresholds, as in :func:`homotopy`.
+    positive
+        Whether codes are kept above 0.
+    epochs, batch
+        Passes over the signals, and signals coded between two updates.
+    forget
+        What older sums count for after a batch.
+    seed
+        Of the signals that atoms begin as, and of the order.
+    """
+
+    def __init__(
+        self,
+        atoms: int,
+        first: float = 1.0,
+        last: float = 0.1,
+        iterations: int = 12,
+        *,
+        positive: bool = True,
+        epochs: int = 5,
+        batch: int = 4096,
+        forget: float = 0.9,
+        seed: int = 0,
+    ) -> None:
+        self.thresholds = homotopy(first, last, iterations)
+        self.atoms, self.positive, self.seed = atoms, positive, seed
+        self.epochs, self.batch, self.forget = epochs, batch, forget
+
+    def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
+        """Learn from signals ``(sample, C)``; ``errors_`` is the mean squared error by epoch."""
+        generator = torch.Generator().manual_seed(self.seed)
+        self.atoms_: Tensor = self._drawn(x, self.atoms, generator)
+        A, B = x.new_zeros(self.atoms, self.atoms), torch.zeros_like(self.atoms_)
+        self.errors_: list[float] = []
+        for epoch in range(self.epochs):
+            error = 0.0
+            for rows in torch.split(torch.randperm(len(x), generator=generator), self.batch):
+                beta = x[rows]
+                z = self.transform(beta)
+                error += float((beta - z @ self.atoms_.T).square().sum())
+                A, B = self.forget * A + z.T @ z, self.forget * B + beta.T @ z
+                self._update(A, B, x, generator)
+            self.errors_.append(error / x.numel())
+            if progress is not None:
+                progress(epoch + 1, self.epochs, {"error": self.errors_[-1]})
+        return self
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Return the ISTC codes ``(..., K)`` of signals ``(..., C)``."""
+        if not hasattr(self, "atoms_"):
+            raise NotFitted("DictionaryLearning has learnt nothing yet: call fit first")
+        return istc(x, self.atoms_, self.thresholds, positive=self.positive)
+
+    def _drawn(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(x), (count,), generator=generator)
+        noise = torch.randn(count, x.shape[1], generator=generator, dtype=x.dtype)
+        scale = 1e-3 * float(x.square().mean().sqrt())  # two atoms are never the same signal
+        return nn.functional.normalize((x[rows] + scale * noise).T, dim=0)
+
+    def _update(self, A: Tensor, B: Tensor, x: Tensor, generator: torch.Generator) -> None:
+        used = A.diagonal() > _DEAD * A.diagonal().mean()
+        D = self.atoms_
+        for k in used.nonzero()[:, 0].tolist():
+            atom = B[:, k] - D @ A[:, k] + D[:, k] * A[k, k]
+            D[:, k] = atom / atom.norm().clamp(min=1e-12)
+        D[:, ~used] = self._drawn(x, int((~used).sum()), generator)

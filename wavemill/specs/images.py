@@ -1,0 +1,144 @@
+"""Sparse dictionaries of features, and classifiers of images."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wavemill.specs.base import Spec, check
+
+
+@dataclass(frozen=True)
+class DictionarySpec(Spec):
+    """A dictionary learnt by reconstruction: see :class:`wavemill.dictionary.DictionaryLearning`.
+
+    Parameters
+    ----------
+    atoms
+        K.
+    components
+        Principal components of the channels, whitened, that are coded; 0: all channels, each in
+        units of its standard deviation.
+    first, last, iterations
+        Thresholds of ISTC, for signals of norm 1.
+    epochs
+        Passes over the positions.
+    positions
+        Most positions learnt from.
+    """
+
+    kind: ClassVar[str] = "dictionary"
+
+    atoms: int = 256
+    components: int = 64
+    first: float = 1.0
+    last: float = 0.1
+    iterations: int = 12
+    epochs: int = 5
+    positions: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be learnt."""
+        for name in ("atoms", "iterations", "epochs", "positions"):
+            value = getattr(self, name)
+            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
+        check(self.components >= 0, f"{self.kind}: components={self.components} is below 0")
+        check_thresholds(self.kind, self.first, self.last)
+
+
+@dataclass(frozen=True)
+class ClassifierSpec(Spec):
+    """A classifier of features: see :mod:`wavemill.classifiers` and :mod:`wavemill.training`.
+
+    Features are standardised; ``ridge`` (in closed form) and ``linear`` (by descent) see all of
+    them; ``mlp`` has layers before; ``istc`` and ``istc-mlp`` are SparseScatNet's: projection,
+    unit norm at each position, sparse code, batch norm, averages, then a linear form or layers.
+
+    Parameters
+    ----------
+    model
+        One of these.
+    components
+        Principal components of the channels, whitened, that stand for them; 0: all channels.
+    channels, kernel
+        Of the projection: its outputs, and the positions a side that it sees.
+    atoms, free, first, last, iterations
+        The dictionary, whether W is free of D, and the thresholds.
+    learnt
+        Passes by which the dictionary is learnt from reconstruction to begin with; 0: from noise.
+    pool
+        Positions a side averaged.
+    hidden, dropout
+        Units of the layers, and the part of them left out at random.
+    epochs, batch, rate, momentum, decay
+        Of stochastic descent; the decay is of the squared weights.
+    schedule, every, factor
+        The rate falls by ``factor`` after ``every`` epochs (``steps``) or as half a ``cosine``.
+    alpha
+        Penalty of ridge, relative to the mean variance; None to choose it on the held-out samples.
+    closed
+        Whether the last linear form begins as ridge regression on what it sees.
+    mirror
+        Name of a view of the mirrored images, of which training takes each half of the time.
+    precision
+        ``mixed``: bfloat16 where it suffices, on a GPU.
+    validation
+        Part of the samples held out, by a hash of their ids, or their number if above 1.
+    patience
+        Stop after so many epochs without a better loss on them; 0: never. The best is kept then.
+    """
+
+    kind: ClassVar[str] = "classifier"
+
+    model: typing.Literal["ridge", "linear", "mlp", "istc", "istc-mlp"] = "linear"
+    components: int = 0
+    channels: int = 256
+    kernel: int = 3
+    atoms: int = 2048
+    free: bool = False
+    first: float = 1.0
+    last: float = 0.05
+    iterations: int = 12
+    learnt: int = 0
+    pool: int = 1
+    hidden: tuple[int, ...] = (4096, 4096)
+    dropout: float = 0.3
+    epochs: int = 160
+    batch: int = 128
+    rate: float = 0.01
+    momentum: float = 0.9
+    decay: float = 1e-4
+    schedule: typing.Literal["steps", "cosine"] = "steps"
+    every: int = 60
+    factor: float = 0.1
+    alpha: float | None = None
+    closed: bool = False
+    mirror: str | None = None
+    precision: typing.Literal["float32", "mixed"] = "float32"
+    validation: float = 0.1
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built or trained."""
+        for name in ("channels", "kernel", "atoms", "iterations", "pool", "batch", "every"):
+            value = getattr(self, name)
+            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
+        for name in ("components", "learnt", "epochs", "decay", "patience", "momentum"):
+            value = getattr(self, name)
+            check(value >= 0, f"{self.kind}: {name}={value} must not be below 0")
+        check(self.kernel % 2 == 1, f"{self.kind}: kernel={self.kernel} must be odd")
+        check(0 <= self.dropout < 1, f"{self.kind}: dropout={self.dropout} must be in [0, 1)")
+        check(self.rate > 0, f"{self.kind}: rate={self.rate} must be above 0")
+        check(0 < self.factor <= 1, f"{self.kind}: factor={self.factor} must be in (0, 1]")
+        check(self.validation > 0, f"{self.kind}: validation={self.validation} is not above 0")
+        check(
+            self.alpha is None or self.alpha > 0, f"{self.kind}: alpha={self.alpha} is not above 0"
+        )
+        check(all(units >= 1 for units in self.hidden), f"{self.kind}: hidden={self.hidden}")
+        check_thresholds(self.kind, self.first, self.last)
+
+
+def check_thresholds(kind: str, first: float, last: float) -> None:
+    """Refuse thresholds that do not fall."""
+    check(first >= last > 0, f"{kind}: thresholds fall from first={first} to last={last} above 0")

@@ -1,0 +1,88 @@
+"""Where a network begins: atoms learnt by reconstruction, the last linear form in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from wavemill.classifiers import Network, RidgeClassifier
+from wavemill.dictionary import DictionaryLearning
+from wavemill.specs.images import ClassifierSpec
+
+SIGNALS = 60_000  # positions that a dictionary is learnt from
+SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@torch.no_grad()
+def learn_atoms(
+    network: Network, x: Tensor, spec: ClassifierSpec, seed: int, progress: Progress | None = None
+) -> None:
+    """Learn D by reconstruction of the network's own signals, of features x; W begins as D."""
+    coding = network.coding
+    if coding is None or not spec.learnt:
+        return
+    signals = torch.cat([coding.signals(part).flatten(0, 2) for part in torch.split(x, 256)])
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(signals), generator=generator)[:SIGNALS]
+    model = DictionaryLearning(
+        spec.atoms, spec.first, spec.last, spec.iterations, epochs=spec.learnt, seed=seed
+    ).fit(signals[chosen], progress)
+    coding.dictionary.V.copy_(model.atoms_)
+    if coding.dictionary.U is not None:
+        coding.dictionary.U.copy_(model.atoms_)
+
+
+@torch.no_grad()
+def close(
+    network: Network,
+    learnt: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    held: tuple[Tensor, Tensor],
+    classes: int,
+    alpha: float | None = None,
+) -> None:
+    """Set the last linear form to ridge regression on what it sees, scaled to be likely.
+
+    Parameters
+    ----------
+    network
+        On the CPU; its batch norm takes the statistics of the codes.
+    learnt
+        Makes the batches ``(x, class)`` to learn from, twice.
+    held
+        Others, on which penalty and scale are chosen.
+    classes
+        Their number.
+    alpha
+        The penalty; None to choose it.
+    """
+    _take_statistics(network, (x for x, _ in learnt()))
+    ridge = RidgeClassifier(classes)
+    network.eval()
+    for x, y in learnt():
+        ridge.update(network.features(x), y)
+    features = torch.cat([network.features(part) for part in torch.split(held[0], 256)])
+    if alpha is None:
+        ridge.choose(features, held[1])
+    else:
+        ridge.solve(alpha)
+    scores = ridge(features)
+    losses = [float(nn.functional.cross_entropy(s * scores, held[1])) for s in SCALES]
+    scale = SCALES[losses.index(min(losses))]
+    network.last.weight.copy_(scale * ridge.weights_)
+    network.last.bias.copy_(scale * ridge.bias_)
+
+
+def _take_statistics(network: Network, batches: Iterable[Tensor]) -> None:
+    """Give the norm the mean and variance of the codes of all batches, equally weighted."""
+    norm = network.norm
+    if not isinstance(norm, nn.BatchNorm2d) or network.coding is None:
+        return
+    kept, norm.momentum = norm.momentum, None
+    norm.reset_running_stats()
+    norm.train()
+    for x in batches:
+        norm(network.coding(x))
+    norm.momentum = kept
