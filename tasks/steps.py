@@ -14,7 +14,7 @@ from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
 from tasks import features as feature_tasks
-from tasks import generation, regression, show
+from tasks import classifier, generation, regression, show
 from tasks import ingest as ingest_tasks
 from tasks.comparison import comparison_report, joint_pictures, joint_table
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores, evaluate

@@ -121,10 +121,10 @@ class _Fold(torch.autograd.Function):
     def forward(spectrum: Tensor, values: Tensor, located: Tensor, blocks: Blocks) -> Tensor:
         shape = (*spectrum.shape[:-2], blocks.count, blocks.rows, blocks.columns)
         if not torch.compiler.is_compiling() and kernels.usable(spectrum, values):
-            total = spectrum.new_empty(shape)
+            folded = spectrum.new_empty(shape)
             layout = blocks.layout(math.prod(shape[:-3]))
-            kernels.fold(spectrum, values, located, layout, total)
-            return total
+            kernels.fold(spectrum, values, located, layout, folded)
+            return folded
         total: Tensor | None = None
         for (y, x, first, last), psi in zip(blocks.places, blocks.filters(values), strict=True):
             block = _block(spectrum, y, x, blocks).contiguous().unsqueeze(-3)
