@@ -13,8 +13,8 @@ from storage import ViewVersion, open_store
 from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
-from tasks import features as feature_tasks
 from tasks import classifier, generation, regression, show
+from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
 from tasks.comparison import comparison_report, joint_pictures, joint_table
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores, evaluate
