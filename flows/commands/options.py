@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import signal
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +98,8 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[None]:
-    """Show bars for the steps of the flows run meanwhile."""
+    """Show bars for the steps of the flows run meanwhile, which a signal stops as it does us."""
+    _keep_our_handler()
     if quiet or not sys.stderr.isatty():
         yield
         return
@@ -123,3 +125,13 @@ def progress(quiet: bool) -> Iterator[None]:
 
         with listening(listen):
             yield
+
+
+def _keep_our_handler() -> None:
+    """Have Prefect's flow engine, which puts its own handler on SIGTERM, put the command's there.
+
+    Its own would ask a temporary server for minutes that the same signal may have ended.
+    """
+    ours, engine = signal.getsignal(signal.SIGTERM), sys.modules.get("prefect.utilities.engine")
+    if engine is not None and callable(ours):
+        engine._prefect_sigterm_handler = ours  # type: ignore[attr-defined]

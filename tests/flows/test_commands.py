@@ -291,8 +291,14 @@ def test_settings_come_from_a_file_and_from_the_line(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
-def test_a_stopped_command_leaves_no_lease_and_no_process(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "whole"),
+    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
+    ids=["ctrl-c", "terminated", "terminated-alone"],
+)
+def test_a_stopped_command_leaves_no_lease_and_no_process(
+    tmp_path: Path, number: int, whole: bool
+) -> None:
     """While workers simulate: exit 130, and the collector may run at once."""
     store = tmp_path / "store"
     command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=256"]
@@ -309,7 +315,7 @@ def test_a_stopped_command_leaves_no_lease_and_no_process(tmp_path: Path, number
         while time.monotonic() < deadline and not list(store.glob("parts/*/*/*")):
             time.sleep(0.1)
         family = psutil.Process(process.pid).children(recursive=True)
-        if number == signal.SIGINT:  # a terminal tells the whole family
+        if whole:  # as terminals do, and some service managers
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
