@@ -10,6 +10,7 @@ NAMES = {
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
     "molecules": "learning curves of atomisation energies, in pieces",
+    "images": "ingestion of photographs, against a bare pool of processes",
     "generation": "generators of Tiny ImageNet, in pieces",
     "pipeline": "features through the whole pipeline, against the bare transform",
     "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
 from storage import index
 from storage.datasets import Dataset, sample_coordinates
-from storage.errors import InvalidRequest, NotFound
-from storage.parts import FEATURES, lazy_rows, read_rows
+from storage.errors import NotFound
+from storage.parts import FEATURES, gather, lazy_rows, shards
 from storage.records import ViewVersion
 from storage.tables import read_table, select
+from storage.training import TorchSamples
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -90,14 +93,13 @@ class FeatureFrame:
     def read(self, samples: pd.DataFrame) -> np.ndarray[Any, Any]:
         """Read the features of some samples, in their order."""
         shape = (len(self.coefficients), *self.version.row_shape[1:])
-        features = np.empty((len(samples), *shape), dtype=self.version.dtype)
-        positions = np.arange(len(samples))
-        for key, group in samples.assign(__at=positions).groupby("feature_part", sort=False):
-            rows = group["row"].to_numpy()
-            order = np.argsort(rows, kind="stable")
-            read = read_rows(self.url, str(key), FEATURES, rows[order].tolist(), self._columns)
-            features[group["__at"].to_numpy()[order]] = read
-        return features
+        places = (samples["feature_part"], samples["row"])
+        return gather(self.url, FEATURES, *places, shape, self.version.dtype, self._columns)
+
+    def shards(self) -> list[npt.NDArray[np.intp]]:
+        """Return the positions of the samples that lie in one shard, for every shard."""
+        row_bytes = np.dtype(self.version.dtype).itemsize * math.prod(self.version.row_shape)
+        return shards(self.samples["feature_part"], self.samples["row"], row_bytes)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row a sample: its metadata, then one column a coefficient.
@@ -119,7 +121,7 @@ class FeatureFrame:
         values = pd.DataFrame(means, index=metadata.index, columns=columns)
         return pd.concat([metadata, values], axis=1).reset_index(drop=True)
 
-    def to_torch(self, target: str | None = None) -> TorchFeatures:
+    def to_torch(self, target: str | None = None) -> TorchSamples:
         """Return a map-style torch data set with batched reads, opened in each worker.
 
         Parameters
@@ -127,36 +129,7 @@ class FeatureFrame:
         target
             A numeric column of the sample table to yield beside the features.
         """
-        if target is not None and target not in self.samples:
-            raise InvalidRequest(
-                f"no column {target!r}; columns: {', '.join(map(str, self.samples))}"
-            )
-        return TorchFeatures(self, target)
-
-
-class TorchFeatures:
-    """A data set for ``torch.utils.data.DataLoader``; ``__getitems__`` reads a whole batch."""
-
-    def __init__(self, frame: FeatureFrame, target: str | None) -> None:
-        self.frame = frame
-        self.target = target
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Return the items of a batch, read together."""
-        import torch  # a second to import, which most queries need not wait for
-
-        samples = self.frame.samples.iloc[list(indices)]
-        features = torch.from_numpy(self.frame.read(samples))
-        if self.target is None:
-            return list(features)
-        targets = torch.as_tensor(samples[self.target].to_numpy(dtype=float).copy())
-        return list(zip(features, targets, strict=True))
+        return TorchSamples(self, target)
 
 
 def historical_features(

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import dask.array as da
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from dask.delayed import delayed
 
 from storage.arrays import layout, open_array
@@ -47,6 +49,32 @@ def read_rows(
         ordered, inverse = np.unique(wanted, return_inverse=True)
         data = cast("np.ndarray[Any, Any]", array.oindex[ordered])[inverse]
     return data if columns is None else data[:, list(columns)]
+
+
+def gather(
+    url: str,
+    name: str,
+    keys: pd.Series,
+    rows: pd.Series,
+    row_shape: Sequence[int],
+    dtype: str,
+    columns: Sequence[int] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Read rows of any parts in the order asked, of each part all at once."""
+    values = np.empty((len(keys), *row_shape), dtype=dtype)
+    frame = pd.DataFrame({"key": keys.to_numpy(), "row": rows.to_numpy()})
+    for key, group in frame.groupby("key", sort=False):
+        ordered = group.sort_values("row", kind="stable")
+        found = read_rows(url, str(key), name, ordered["row"].tolist(), columns)
+        values[ordered.index.to_numpy()] = found
+    return values
+
+
+def shards(keys: pd.Series, rows: pd.Series, row_bytes: int) -> list[npt.NDArray[np.intp]]:
+    """Return the positions of the rows that lie in one shard, for every shard."""
+    shard = rows.to_numpy() // layout(2**62, row_bytes)[1]
+    frame = pd.DataFrame({"key": keys.to_numpy(), "shard": shard})
+    return [np.asarray(at) for at in frame.groupby(["key", "shard"], sort=False).indices.values()]
 
 
 def read_whole(url: str, key: str, name: str) -> np.ndarray[Any, Any]:

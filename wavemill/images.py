@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,28 @@ def as_float(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What was drawn for each of n images.
+
+    Attributes
+    ----------
+    shifts
+        ``(2, n)`` along y and x.
+    mirrored
+        ``(n,)``.
+    """
+
+    shifts: Tensor
+    mirrored: Tensor
+
+    @classmethod
+    def joined(cls, changes: Sequence[Changes]) -> Changes:
+        """Return the changes of all images, one after another."""
+        shifts = torch.cat([each.shifts for each in changes], dim=1)
+        return cls(shifts, torch.cat([each.mirrored for each in changes]))
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """Random mirror images and shifts, each image its own.
 
@@ -50,25 +73,31 @@ class Augmentation:
             raise InvalidParameter(f"shift={self.shift} must not be below 0")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return changed images ``(n, y, x, 3)``.
+        """Return changed images ``(n, y, x, 3)``; the generator is on the CPU."""
+        return self.apply(images, self.draw(len(images), generator))
 
-        Parameters
-        ----------
-        images
-            ``(n, y, x, 3)``.
-        generator
-            What is random; on the CPU.
+    def draw(self, count: int, generator: torch.Generator) -> Changes:
+        """Return random changes of so many images."""
+        shifts = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < (0.5 if self.flip else 0.0)
+        return Changes(shifts, mirrored)
+
+    def apply(self, images: Tensor, changes: Changes) -> Tensor:
+        """Return images ``(n, y, x, 3)`` shifted, then mirrored.
+
+        Raises
+        ------
+        InvalidParameter
+            If shifts are as large as the images.
         """
         count, *shape = images.shape[:3]
         if self.shift >= min(shape):
             raise InvalidParameter(f"shift={self.shift} must be below the sides {tuple(shape)}")
-        moved = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator)
-        mirrored = torch.rand(count, generator=generator) < (0.5 if self.flip else 0.0)
         rows, columns = (
             _reflected(torch.arange(size) + by[:, None], size)
-            for size, by in zip(shape, moved, strict=True)
+            for size, by in zip(shape, changes.shifts, strict=True)
         )
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        columns = torch.where(changes.mirrored[:, None], columns.flip(1), columns)
         which = torch.arange(count)[:, None, None]
         return images[which, rows[:, :, None], columns[:, None, :]]
 

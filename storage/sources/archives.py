@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import stat
 import tarfile
 import zipfile
@@ -12,11 +13,12 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from storage.errors import BadInput
 from storage.sources.filesystem import Entry, fold, open_binary
+from storage.sources.rows import list_rows
 
 MEMBER_LIMIT = 4 * 2**30  # bytes; a field of 23,000 x 23,000 in float64
 DECOMPRESSORS: dict[str, Callable[..., Any]] = {
@@ -36,6 +38,7 @@ _DAMAGE = (
     RuntimeError,  # an encrypted member
     ValueError,
 )
+_ABSOLUTE = re.compile(r"/|\\\\|[A-Za-z]:")  # for either kind of system
 _BLOCK = 512  # bytes; a tar consists of these
 Refusal = tuple[str, BadInput]
 
@@ -66,7 +69,7 @@ def list_members(url: str) -> tuple[list[Entry], list[Refusal]]:
     refusals: list[Refusal] = []
     try:
         with damage_as_bad_input(url):
-            for found in _zip_listing(url) if kind(url) == "zip" else _tar_listing(url):
+            for found in _listing(url):
                 if isinstance(found, Entry):
                     entries[found.path] = found  # the last of one name counts, as for tar
                 else:
@@ -76,6 +79,16 @@ def list_members(url: str) -> tuple[list[Entry], list[Refusal]]:
         if error.reason != "truncated":
             entries.clear()
     return fold(entries.values()), refusals
+
+
+def _listing(url: str) -> Iterator[Entry | Refusal]:
+    match kind(url):
+        case "zip":
+            return _zip_listing(url)
+        case None:
+            return list_rows(url)
+        case _:
+            return _tar_listing(url)
 
 
 @contextmanager
@@ -197,9 +210,9 @@ def _zip_listing(url: str) -> Iterator[Entry | Refusal]:
 
 
 def _checked(name: str, size: int, problem: str, place: tarfile.TarInfo | None) -> Entry | Refusal:
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive:
+    if _ABSOLUTE.match(name):
         problem = "has an absolute path"
-    elif ".." in PureWindowsPath(name).parts:  # splits at both kinds of slash
+    elif ".." in name and ".." in re.split(r"[\\/]", name):
         problem = "would leave its folder"
     elif size > MEMBER_LIMIT:
         problem = f"declares {size} bytes, more than {MEMBER_LIMIT}"
@@ -211,4 +224,5 @@ def _checked(name: str, size: int, problem: str, place: tarfile.TarInfo | None) 
 
 
 def _normal(name: str) -> str:
-    return PurePosixPath(name).as_posix()
+    plain = not name.startswith("./") and not name.endswith("/") and "//" not in name
+    return name if plain and "/." not in name else PurePosixPath(name).as_posix()

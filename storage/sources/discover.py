@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from storage.sources import rows
 from storage.sources.archives import kind, list_members
 from storage.sources.files import SourceFile, Unit
 from storage.sources.filesystem import Entry, Listing, expand
@@ -120,12 +121,17 @@ def _files_of(
 ) -> Iterator[SourceFile]:
     for entry in listing.entries:
         url = f"{listing.folder}/{entry.path}"
-        if entry.folder or kind(entry.path) is None:
+        if entry.folder or not _is_container(entry.path, known):
             yield SourceFile(
                 url, None, entry.path, entry.size, entry.mtime, entry.etag, folder=entry.folder
             )
         else:
             yield from _members_of(url, entry, listing.named, known, refused)
+
+
+def _is_container(path: str, known: tuple[str, ...]) -> bool:
+    """Say whether a file holds others; of rows only where such files are asked for."""
+    return kind(path) is not None or (rows.kind(path) is not None and path.lower().endswith(known))
 
 
 def _members_of(

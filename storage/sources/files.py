@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import PurePosixPath
 
 from storage.errors import BadInput
+from storage.sources import rows
 from storage.sources.archives import damage_as_bad_input, index_zip, kind, walk_tar
 from storage.sources.embedded import EMBEDDED, read_embedded
 from storage.sources.filesystem import is_remote, open_binary, pack, read_bytes, read_folder
@@ -119,6 +120,8 @@ def read_many(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, bytes |
                 yield from _read_stream(url, list(group))
             case "embedded":
                 yield from ((file, read_embedded(url, file.member or "")) for file in group)
+            case "parquet" | "lmdb":
+                yield from _read_rows(url, list(group))
             case "ahead":
                 yield from _read_ahead(group)
             case _:
@@ -151,7 +154,7 @@ def _joined(unit: Unit, contents: dict[SourceFile, bytes | BadInput]) -> list[by
 def _container(file: SourceFile) -> tuple[str, str | None]:
     if file.url.startswith(EMBEDDED):
         return file.url, "embedded"
-    form = kind(file.url) if file.member is not None else None
+    form = (kind(file.url) or rows.kind(file.url)) if file.member is not None else None
     if is_remote(file.url) and form in (None, "tar") and not file.folder and file.size < SMALL:
         return "", "ahead"
     if form == "tar" and file.folder:
@@ -215,6 +218,19 @@ def _read_zip_member(
         return error
 
 
+def _read_rows(url: str, files: list[SourceFile]) -> Iterator[tuple[SourceFile, bytes | BadInput]]:
+    ordered = sorted(files, key=lambda file: (file.offset or 0, file.member or ""))
+    done = 0
+    try:
+        with damage_as_bad_input(url):
+            wanted = [(file.member or "", file.offset) for file in ordered]
+            for file, content in zip(ordered, rows.read_rows(url, wanted), strict=True):
+                yield file, content
+                done += 1
+    except BadInput as error:
+        yield from ((file, error) for file in ordered[done:])
+
+
 def _read_stream(
     url: str, files: list[SourceFile]
 ) -> Iterator[tuple[SourceFile, bytes | BadInput]]:
@@ -229,7 +245,8 @@ def _read_stream(
                     content = _content(archive, info)
                     del single[info.offset_data]
                     yield file, content
-                _gather(archive, info, folders)
+                if folders:
+                    _gather(archive, info, folders)
                 if not single and not folders:
                     return
     except BadInput as error:

@@ -233,10 +233,12 @@ def _remote(url: str) -> tuple[Any, str]:
 
 
 def _hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(path).parts)
+    return path.startswith(".") or "/." in path
 
 
 def _folder_format(path: str) -> str | None:
+    if not any(f"{suffix}/" in path for suffix in FOLDER_FORMATS):
+        return None
     parts = PurePosixPath(path).parts
     for depth, part in enumerate(parts[:-1], start=1):
         if part.endswith(FOLDER_FORMATS):

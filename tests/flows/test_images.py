@@ -19,7 +19,8 @@ from storage import InvalidRequest, open_store
 from storage.readers.images import Framing
 from storage.verify import verify
 from tasks.images import ImageOptions
-from wavemill import Scattering2D, as_float
+from tasks.live import LiveFeatures
+from wavemill import Augmentation, Scattering2D, as_float
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "images.toml").read_text())["case"]
 
@@ -238,3 +239,53 @@ def test_features_are_the_scattering_of_each_colour(
     # float32: another batch, another order of sums; float16: half a unit in the last place
     assert torch.allclose(found.float(), expected, rtol=1e-3 if stored == "float16" else 1e-5,
                           atol=1e-6)  # fmt: skip
+
+
+@pytest.fixture
+def trained_from(tree: Path, store_url: str) -> Any:
+    """A store with twelve images in four parts and their features in half precision."""
+    run(store_url, tree, size=(16, 16), part_size=3000)
+    features("set", "scattering", store_url, None, {"J": 1, "L": 2, "stored": "float16"}, "threads")
+    return open_store(store_url)
+
+
+def test_features_while_training_are_the_numbers_that_are_stored(trained_from: Any) -> None:
+    frame = trained_from.get_historical_features("set", "scattering", "split = 'train'")
+    stored = frame.to_torch(target="label_index")
+    dataset = trained_from.dataset("set")
+    live = LiveFeatures(dataset, frame.version.spec, "split = 'train'", "label_index")
+    for one, other in zip(
+        stored.__getitems__([3, 0, 5]), live.__getitems__([3, 0, 5]), strict=True
+    ):
+        assert one[1] == other[1]
+        # another batch is another order of sums: half a unit in the last place of float16
+        assert torch.allclose(one[0].float(), other[0].float(), rtol=1e-3, atol=1e-6)
+
+
+def test_random_changes_depend_on_seed_epoch_and_sample_alone(trained_from: Any) -> None:
+    spec = trained_from.view("set", "scattering").spec
+    change = Augmentation(shift=3)
+    data = LiveFeatures(trained_from.dataset("set"), spec, augmentation=change, seed=7)
+    whole = data.__getitems__(range(12))
+    assert all(torch.equal(data[i], whole[i]) for i in range(12))
+    data.epoch = 1
+    assert not all(torch.equal(data[i], whole[i]) for i in range(12))
+
+
+def test_shuffled_batches_hold_every_sample_once_in_an_order_of_the_seed(trained_from: Any) -> None:
+    frame = trained_from.get_historical_features("set", "scattering")
+    data = frame.to_torch(target="label_index")
+    assert len(data.source.shards()) == 4
+    batches = list(data.shuffled(5, seed=1, window=2))
+    assert [len(values) for values, _ in batches] == [5, 5, 2]
+    found = torch.cat([values for values, _ in batches])
+    labels = torch.cat([targets for _, targets in batches])
+    every = data.read(range(12))
+    places = [int((every == one).flatten(1).all(1).nonzero()[0]) for one in found]
+    assert sorted(places) == list(range(12)) != places
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, data.targets(places))
+    again = torch.cat([values for values, _ in data.shuffled(5, seed=1, window=2)])
+    assert torch.equal(found, again)
+    later = torch.cat([values for values, _ in data.shuffled(5, seed=1, epoch=1, window=2)])
+    assert not torch.equal(found, later)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from storage import BadInput
-from storage.readers.images import Framing, decode, discover_images
+from storage.readers.images import Framing, decode, discover_images, read_images
 from storage.readers.images.annotations import read_annotations, read_classes
 from storage.readers.images.decoding import PIXELS, read_size
 from storage.readers.images.framing import covering
@@ -296,3 +300,74 @@ def test_lists_of_classes_keep_their_order() -> None:
         "n00000001": "goldfish",
     }
     assert list(read_classes("a.txt", b"hot dog\ncat\n")) == ["hot dog", "cat"]
+
+
+def parquet(path: Path, images: list[bytes], names: list[str] | None = None) -> Path:
+    """Rows as Hugging Face writes them: a struct of bytes and path, a number, names apart."""
+    about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    table = pa.table(
+        {
+            "image": [{"bytes": data, "path": f"{i}.png"} for i, data in enumerate(images)],
+            "label": [i % 2 for i in range(len(images))],
+        }
+    ).replace_schema_metadata({"huggingface": json.dumps(about)} if names else None)
+    pq.write_table(table, path, row_group_size=3)
+    return path
+
+
+@pytest.mark.parametrize("names", [None, ["cat", "dog"]])
+def test_rows_of_parquet_are_images_with_their_labels(
+    names: list[str] | None, tmp_path: Path
+) -> None:
+    images = [encoded(picture(seed=i)) for i in range(8)]
+    place = parquet(tmp_path / "train-00000-of-00001.parquet", images, names)
+    found = discover_images([str(place)])
+    assert [unit.name for unit in found] == [f"{i:08d}" for i in range(8)]
+    chosen = [found[i] for i in (7, 1, 4)]  # across groups, in any order
+    for unit, payload in read_units(chosen):
+        row = int(unit.name)
+        (image,) = read_images(unit, payload, Framing((24, 32)))
+        assert image.encoded == images[row]
+        expected = names[row % 2] if names else str(row % 2)
+        said = {name: image.columns[name] for name in ("label", "class_index", "split")}
+        assert said == {"label": expected, "class_index": row % 2, "split": "train"}
+
+
+def test_a_table_without_images_and_a_cut_one_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "numbers.parquet")
+    whole = parquet(tmp_path / "images.parquet", [encoded(picture())]).read_bytes()
+    (tmp_path / "images.parquet").write_bytes(whole[:-20])
+    found = discover_images([str(tmp_path)])
+    assert {bad.name: bad.reason for bad in found.refused} == {
+        "numbers.parquet": "columns",
+        "images.parquet": "archive",
+    }
+
+
+def database(folder: Path, values: dict[str, bytes]) -> Path:
+    """A database as LSUN's: keys of hexadecimal digits, values encoded images."""
+    with lmdb.open(str(folder), map_size=2**24) as environment, environment.begin(write=True) as t:
+        for key, value in values.items():
+            t.put(key.encode(), value)
+    return folder
+
+
+def test_values_of_an_lmdb_are_images_of_the_class_that_its_folder_names(tmp_path: Path) -> None:
+    images = {f"{i:040x}": encoded(picture(seed=i), "WEBP") for i in (3, 1, 2)}
+    folder = database(tmp_path / "bedroom_val_lmdb", images)
+    for source in (folder, tmp_path):
+        found = discover_images([str(source)])
+        assert [unit.name.rpartition("/")[2] for unit in found] == sorted(images)
+        for unit, payload in read_units(found):
+            assert payload == [images[unit.name.rpartition("/")[2]]]
+            assert class_and_split(unit.files[0]) == ("bedroom", "validation")
+
+
+def test_a_database_that_lacks_pages_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    folder = database(tmp_path / "a_train_lmdb", {"00": bytes(2**16), "01": bytes(2**16)})
+    whole = (folder / "data.mdb").read_bytes()
+    (folder / "data.mdb").write_bytes(whole[: len(whole) // 2])
+    found = discover_images([str(folder)])
+    assert [bad.reason for bad in found.refused] == ["truncated"]
+    (folder / "data.mdb").write_bytes(b"nothing of the kind" * 1000)
+    assert [bad.reason for bad in discover_images([str(folder)]).refused] == ["archive"]

@@ -25,7 +25,7 @@ Rows = list[list[str]]
 
 def is_table(name: str) -> bool:
     """Say whether a file is called like one of the known tables."""
-    return TABLES.fullmatch(PurePosixPath(name).name) is not None
+    return TABLES.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def read_annotations(name: str, data: bytes) -> pd.DataFrame:

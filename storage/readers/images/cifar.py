@@ -26,7 +26,7 @@ NAMES = re.compile(r"(data_batch_\d+|test_batch|train|test)\.bin")
 
 def is_batch(name: str) -> bool:
     """Say whether a file is called like a binary batch."""
-    return NAMES.fullmatch(PurePosixPath(name).name) is not None
+    return name.endswith(".bin") and NAMES.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def record_bytes(name: str) -> int:

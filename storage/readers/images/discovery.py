@@ -8,16 +8,23 @@ from pathlib import PurePosixPath
 
 from storage.readers.images import cifar
 from storage.readers.images.annotations import is_table
-from storage.sources import Discovery, Refused, SourceFile, Unit
+from storage.sources import Discovery, Refused, SourceFile, Unit, rows
 from storage.sources.discover import find_files, stem_of, unique_units
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm",
-    ".pbm", ".pnm",
+    ".pbm", ".pnm", rows.IMAGE,
 )  # fmt: skip
 SIDECARS = (".cls", ".json", ".txt")
 ENCODED_LIMIT = 2**28  # bytes of one encoded image
-_OTHERS = (".bin", ".csv", "_batch", *(f"batch_{number}" for number in range(1, 6)))
+_OTHERS = (
+    ".parquet",
+    "data.mdb",
+    ".bin",
+    ".csv",
+    "_batch",
+    *(f"batch_{number}" for number in range(1, 6)),
+)
 _PICKLE = re.compile(r"cifar-100?-(batches-py|python)/[^/.]+")
 
 
@@ -56,9 +63,9 @@ def discover_images(sources: Sequence[str]) -> Discovery:
 
 def _place(file: SourceFile) -> tuple[str, str, str]:
     """Return the container, the name without its extension, and the extension."""
-    path = PurePosixPath(file.name)
+    stem, dot, suffix = file.name.rpartition(".")
     container = file.url if file.member is not None else ""
-    return container, path.with_suffix("").as_posix(), path.suffix.lower()
+    return container, stem or suffix, f"{dot}{suffix}".lower()
 
 
 def _problem(file: SourceFile) -> Refused | None:

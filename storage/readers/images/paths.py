@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 
-from storage.sources import SourceFile
+from storage.sources import SourceFile, rows
 from storage.sources.archives import kind
 
 SPLITS = {
@@ -15,7 +14,8 @@ SPLITS = {
 }  # fmt: skip
 NO_CLASS = {"images", "image", "imgs", "img", "jpegimages", "img_align_celeba", "."}
 _WNID = re.compile(r"(n\d{8})_")
-_NUMBERED = re.compile(r"(?:ILSVRC2012_)?(train|val|test)_\d+", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?:ILSVRC2012_)?(train|val|test)_\d+\.\w+$", re.IGNORECASE)
+_LSUN = re.compile(r"([^/]+)_(train|val|test)_lmdb/data\.mdb$")
 _WORDS = re.compile(r"[a-z]+")
 
 
@@ -27,46 +27,42 @@ def class_and_split(file: SourceFile) -> tuple[str | None, str | None]:
     split is named by a folder (``val``), an archive (``ILSVRC2012_img_train.tar``), the folder that
     was ingested, or the file (``val_17.JPEG``).
     """
+    if lsun := _LSUN.search(file.url):
+        return lsun[1], SPLITS[lsun[2]]
     outer, inner = _folders(file)
+    name = file.name.rpartition("/")[2]
     split, below = _split(file, outer, inner)
-    wnid = _WNID.match(PurePosixPath(file.name).name)
-    if wnid:
+    if wnid := _WNID.match(name):
         return wnid[1], split
-    classes = [name for name in below if name.lower() not in NO_CLASS]
+    classes = [folder for folder in below if folder.lower() not in NO_CLASS]
     return (classes[-1] if classes else None), split
 
 
 def _folders(file: SourceFile) -> tuple[list[str], list[str]]:
     """Return the folders above the file: outside of its archive, and within it."""
     if file.member is None:
-        return list(PurePosixPath(file.name).parts[:-1]), []
-    inner = list(PurePosixPath(file.member).parts[:-1])
-    outer = PurePosixPath(file.name.removesuffix(file.member)).parts
-    return list(outer) or [PurePosixPath(file.url).name], inner
+        return file.name.split("/")[:-1], []
+    outer = [part for part in file.name.removesuffix(file.member).split("/") if part]
+    return outer or [file.url.rpartition("/")[2]], file.member.split("/")[:-1]
 
 
 def _split(file: SourceFile, outer: list[str], inner: list[str]) -> tuple[str | None, list[str]]:
     """Return the split, and the folders below the one that names it."""
-    containers = [name for name in outer if _is_container(name)]
-    plain = [name for name in outer if not _is_container(name)]
-    below = [*plain, *(_without_suffix(name) for name in inner)]
+    below = [name for name in outer if not _holds_others(name)]
+    below += [name.removesuffix(".tar") for name in inner]
     for depth, name in enumerate(below):
         if name.lower() in SPLITS:
             return SPLITS[name.lower()], below[depth + 1 :]
-    for name in containers:
-        for word in _WORDS.findall(name.lower()):
-            if word in SPLITS:
-                return SPLITS[word], below
-    root = PurePosixPath(file.url.removesuffix(file.name).rstrip("/")).name.lower()
+    for name in outer:
+        words = _WORDS.findall(name.lower()) if _holds_others(name) else []
+        if found := [SPLITS[word] for word in words if word in SPLITS]:
+            return found[0], below
+    root = file.url.removesuffix(file.name).rstrip("/").rpartition("/")[2].lower()
     if file.member is None and root in SPLITS:
         return SPLITS[root], below
-    numbered = _NUMBERED.fullmatch(PurePosixPath(file.name).stem)
+    numbered = _NUMBERED.match(file.name.rpartition("/")[2])
     return (SPLITS[numbered[1].lower()] if numbered else None), below
 
 
-def _is_container(name: str) -> bool:
-    return kind(name) is not None
-
-
-def _without_suffix(name: str) -> str:
-    return PurePosixPath(name).stem if kind(name) else name
+def _holds_others(name: str) -> bool:
+    return kind(name) is not None or rows.kind(name) is not None

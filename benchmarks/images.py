@@ -1,0 +1,137 @@
+"""Ingestion of photographs, against decoding and resizing them in a pool of processes.
+
+The pipeline finds nothing out: its inputs are listed before. Timed is what workers do, from the
+first submission to the last manifest: read, hash, decode, resize, compress, checksum and write, one
+Dask task a part, on warm worker processes of one thread. Bare: as many processes that read the same
+files, decode and resize them by the same functions of the same library, and drop the results. The
+two take turns. The photographs are windows of 375 x 500 at random places of the two that come with
+scikit-learn, encoded as JPEG of quality 92; the result is 224 x 224.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import statistics
+import tarfile
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from benchmarks import tables
+from flows.runtime import open_cluster
+from storage import open_store
+from storage.readers.images import Framing, decode
+from tasks.images import ImageOptions
+from tasks.ingest import PartOutcome, ingest_part
+from tasks.mapping import map_parts
+from tasks.planning import batches, choose_schema, find_inputs, plan
+
+WORKERS = 2
+ROUNDS = 3
+CLASSES, OF_A_CLASS = 40, 75
+SIZE = (224, 224)
+
+
+def main() -> None:
+    """Measure and write the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = photographs(Path(folder))
+        rows = [
+            measure("folder of a class each", Path(folder) / "train", files),
+            measure("tar of tars", archive(Path(folder)), files),
+        ]
+    using = tables.versions("pillow", "dask", "distributed", "zarr", "numpy")
+    text = " ".join((__doc__ or "").split("\n\n")[1].split())
+    tables.write("images", "Ingestion of images", text, rows, using)
+
+
+def photographs(folder: Path) -> list[Path]:
+    """Write the photographs and return their paths."""
+    generator = np.random.default_rng(0)
+    scenes = load_sample_images().images
+    made = []
+    for number in range(CLASSES * OF_A_CLASS):
+        scene = scenes[number % len(scenes)]
+        top, left = (int(generator.integers(0, n)) for n in (427 - 375, 640 - 500))
+        path = folder / "train" / f"n{number % CLASSES:08d}" / f"{number:06d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene[top : top + 375, left : left + 500]).save(path, "JPEG", quality=92)
+        made.append(path)
+    return made
+
+
+def archive(folder: Path) -> Path:
+    """Return the same photographs as a tar of tars, as ILSVRC2012 comes."""
+    place = folder / "ILSVRC2012_img_train.tar"
+    with tarfile.open(place, "w") as outer:
+        for wnid in sorted((folder / "train").iterdir()):
+            content = io.BytesIO()
+            with tarfile.open(fileobj=content, mode="w") as inner:
+                for file in sorted(wnid.iterdir()):
+                    inner.add(file, file.name)
+            info = tarfile.TarInfo(f"{wnid.name}.tar")
+            info.size = content.tell()
+            content.seek(0)
+            outer.addfile(info, content)
+    return place
+
+
+def measure(what: str, source: Path, files: list[Path]) -> dict[str, Any]:
+    """Return the throughputs for one source, in images a second."""
+    bare, whole = [], []
+    for _ in range(ROUNDS):
+        bare.append(len(files) / bare_seconds(files))
+        whole.append(len(files) / pipeline_seconds(source, len(files)))
+    ratio = statistics.median(w / b for w, b in zip(whole, bare, strict=True))
+    size = sum(file.stat().st_size for file in files) / len(files)
+    return {
+        "source": what,
+        "images": f"{len(files)} of {size / 1e3:.0f} kB",
+        "bare (images/s)": f"{statistics.median(bare):.0f}",
+        "pipeline (images/s)": f"{statistics.median(whole):.0f}",
+        "ratio": f"{100 * ratio:.0f} %",
+    }
+
+
+def bare_seconds(files: list[Path]) -> float:
+    """Return the time of a pool that has its modules loaded."""
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
+        pool.map(decoded, files[: 8 * WORKERS], chunksize=1)
+        start = time.perf_counter()
+        for _ in pool.imap_unordered(decoded, files, chunksize=32):
+            pass
+        return time.perf_counter() - start
+
+
+def decoded(file: Path) -> int:
+    """Read, decode and resize one photograph."""
+    image, _ = decode(file.read_bytes())
+    return int(Framing(SIZE)(image)[0, 0, 0])
+
+
+def pipeline_seconds(source: Path, count: int) -> float:
+    """Return the time from the first submission to the last manifest, with warm workers."""
+    options = ImageOptions(size=SIZE)
+    with tempfile.TemporaryDirectory() as url, open_cluster(f"local:{WORKERS}") as address:
+        store = open_store(url)
+        inputs, _ = find_inputs([str(source)], options)
+        schema = choose_schema(store, "photographs", inputs, options)
+        groups = batches(plan(store, "photographs", schema, inputs, options), options)
+        work = partial(ingest_part, url, schema, options, {})
+        map_parts(work, [group[:8] for group in groups[: 4 * WORKERS]], address=address)
+        start = time.perf_counter()
+        made: list[PartOutcome] = map_parts(work, groups, address=address)
+        spent = time.perf_counter() - start
+    assert sum(len(outcome.rows) for outcome in made) == count
+    return spent
+
+
+if __name__ == "__main__":
+    main()

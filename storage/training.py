@@ -1,0 +1,136 @@
+"""Stored samples as torch data sets: by index, or in a random order that reads each shard once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from storage.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WINDOW = 8
+Array = np.ndarray[Any, Any]
+Positions = npt.NDArray[np.intp]
+
+
+class Samples(Protocol):
+    """What is read from: a table of samples, and their arrays."""
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """One row a sample."""
+        ...
+
+    def read(self, samples: pd.DataFrame) -> Array:
+        """Read some samples, in their order."""
+        ...
+
+    def shards(self) -> list[Positions]:
+        """Return the positions of the samples that lie in one shard, for every shard."""
+        ...
+
+
+class TorchSamples:
+    """A data set for ``torch.utils.data.DataLoader``; ``__getitems__`` reads a whole batch.
+
+    Random access decompresses a chunk for nearly every sample. :meth:`shuffled` is for training: it
+    reads every shard once an epoch, some of them ahead, and mixes their samples.
+    """
+
+    def __init__(self, source: Samples, target: str | None = None) -> None:
+        if target is not None and target not in source.samples:
+            columns = ", ".join(map(str, source.samples))
+            raise InvalidRequest(f"no column {target!r}; columns: {columns}")
+        self.source = source
+        self.target = target
+
+    def __len__(self) -> int:
+        return len(self.source.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Return the items of a batch, read together."""
+        return self.items(self.read(indices), indices)
+
+    def read(self, indices: Sequence[int] | Positions) -> Tensor:
+        """Read samples by their positions."""
+        import torch  # a second to import, which most queries need not wait for
+
+        return torch.from_numpy(self.source.read(self.source.samples.iloc[list(indices)]))
+
+    def items(self, values: Tensor, indices: Sequence[int]) -> list[Any]:
+        """Return each value, with its target where there is one."""
+        targets = self.targets(indices)
+        return list(values) if targets is None else list(zip(values, targets, strict=True))
+
+    def targets(self, indices: Sequence[int] | Positions) -> Tensor | None:
+        """Return the targets of samples: int64 where they are whole numbers, else float64."""
+        import torch
+
+        if self.target is None:
+            return None
+        column = self.source.samples[self.target].iloc[list(indices)]
+        whole = pd.api.types.is_integer_dtype(column) or pd.api.types.is_bool_dtype(column)
+        return torch.from_numpy(column.to_numpy(dtype=np.int64 if whole else np.float64).copy())
+
+    def shuffled(self, size: int, seed: int, epoch: int = 0, window: int = WINDOW) -> Iterator[Any]:
+        """Yield batches of all samples in random order: values, with targets where there are any.
+
+        Parameters
+        ----------
+        size
+            Samples in a batch; the last may have fewer.
+        seed, epoch
+            What the order depends on, and nothing else.
+        window
+            Shards whose samples are mixed; twice as many are held in memory, 16 MiB each.
+        """
+        for indices, values in self.mixed(size, seed, epoch, window):
+            targets = self.targets(indices)
+            yield values if targets is None else (values, targets)
+
+    def mixed(
+        self, size: int, seed: int, epoch: int = 0, window: int = WINDOW
+    ) -> Iterator[tuple[Positions, Tensor]]:
+        """Yield the positions and values of :meth:`shuffled`."""
+        import torch
+
+        generator = np.random.default_rng([seed, epoch])
+        shards = self.source.shards()
+        order = generator.permutation(len(shards))
+        groups = [order[start : start + window] for start in range(0, len(order), window)]
+        windows = [np.concatenate([shards[shard] for shard in group]) for group in groups]
+        indices, values = np.zeros(0, np.intp), torch.zeros(0)
+        for positions, read in self._ahead(windows):
+            mixing = generator.permutation(len(positions))
+            values = torch.cat([values, read[mixing]]) if len(indices) else read[mixing]
+            indices = np.concatenate([indices, positions[mixing]])
+            whole = len(indices) // size * size
+            yield from _batches(indices[:whole], values[:whole], size)
+            indices, values = indices[whole:], values[whole:]
+        if len(indices):
+            yield indices, values
+
+    def _ahead(self, windows: Sequence[Positions]) -> Iterator[tuple[Positions, Tensor]]:
+        """Read each window while the one before is used."""
+        with ThreadPoolExecutor(1) as reader:
+            asked = [reader.submit(self.read, windows[0])] if windows else []
+            for place, positions in enumerate(windows):
+                read = asked.pop().result()
+                if place + 1 < len(windows):
+                    asked.append(reader.submit(self.read, windows[place + 1]))
+                yield positions, read
+
+
+def _batches(indices: Positions, values: Tensor, size: int) -> Iterator[tuple[Positions, Tensor]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size], values[start : start + size]
