@@ -20,7 +20,7 @@ from storage.keys import canonical, derivation_key, digest
 from tasks import classifier_figures as figures
 from tasks.checkpoints import Checkpoint, Checkpoints, Row
 from tasks.classifier_report import card, code_pictures, per_class
-from tasks.feature_batches import Samples
+from tasks.feature_batches import READ, Samples, above, below
 from tasks.fit import FitOutcome, FitRequest, by_hash
 from tasks.progress import Reporter
 from wavemill import starts
@@ -184,8 +184,8 @@ class _Fit:
     def _standardise(self) -> None:
         report = Reporter(f"standardise {self.dataset}")
         raw = self.data.samples(self.data.learnt, self.standardisation)
-        for start in range(0, len(raw), 512):
-            rows = np.arange(start, min(start + 512, len(raw)))
+        for start in range(0, len(raw), READ):
+            rows = np.arange(start, min(start + READ, len(raw)))
             self.standardisation.update(torch.from_numpy(raw.read(rows)))
             report(int(rows[-1]) + 1, len(raw))
         self.standardisation.solve()
@@ -340,16 +340,6 @@ def _losses(history: list[Row]) -> list[float]:
 def network_state(training: Training) -> dict[str, Tensor]:
     """Return the weights and statistics of the network alone."""
     return below("network.", training.state())
-
-
-def above(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under names that begin with ``prefix``."""
-    return {prefix + name: value.contiguous() for name, value in state.items()}
-
-
-def below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 class Predictor:

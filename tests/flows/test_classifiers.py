@@ -187,3 +187,18 @@ def test_weights_are_tensors_by_name(stripes: str) -> None:
     state = load(weights(stripes, made.key))
     assert state["coding.dictionary.V"].shape == (8, 16)
     assert state["standardisation.axes"].shape[1] == 6
+
+
+def test_a_dictionary_rebuilds_features_by_few_atoms(stripes: str) -> None:
+    parameters = {"atoms": 24, "components": 6, "penalty": 0.05, "positions": 800}
+    made = fit(
+        "dictionary", "stripes", stripes, parameters, None, None, 0, "cpu", "scattering", None
+    )
+    assert made.metrics["relative_error"] < 0.2
+    assert made.metrics["atoms_a_position"] < 6
+    artifact = open_store(stripes).artifact_at("dictionary", made.key)
+    atoms = load(artifact.read("weights.safetensors"))["atoms"]
+    torch.testing.assert_close(atoms.norm(dim=0), torch.ones(24))
+    assert {"figures/atoms.png", "figures/supports.png"} <= set(artifact.files())
+    with pytest.raises(InvalidRequest, match="a dictionary needs --view"):
+        fit("dictionary", "stripes", stripes, parameters)
