@@ -20,6 +20,7 @@ from tasks import classifier_figures as figures
 from tasks.classifier_report import first_order
 from tasks.feature_batches import READ, above
 from tasks.fit import FitOutcome, FitRequest
+from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill.classifiers import Standardisation
 from wavemill.dictionary import DictionaryLearning, fista
@@ -73,7 +74,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     if request.view is None:
         raise InvalidRequest("a dictionary needs --view: see `wavemill show DATASET`")
     spec = DictionarySpec.from_parameters(request.parameters)
-    frame = store.get_historical_features(dataset, request.view, request.selection)
+    frame = features(store, dataset, request.view, request.selection, request.device)
     if not len(frame):
         raise InvalidRequest(f"no sample of {dataset!r} with {request.view!r} is selected")
     rows = frame.samples

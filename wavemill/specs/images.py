@@ -79,7 +79,7 @@ class ClassifierSpec(Spec):
     closed
         Whether the last linear form begins as ridge regression on what it sees.
     mirror
-        Name of a view of the mirrored images, of which training takes each half of the time.
+        Name of a view of the mirrored images, which training sees half of the time.
     precision
         ``mixed``: bfloat16 where it suffices, on a GPU.
     validation
