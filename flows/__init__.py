@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.features import features
     from flows.fit import fit
     from flows.generation import generation
+    from flows.images import images
     from flows.ingest import ingest
     from flows.molecules import molecules
     from flows.turbulence import turbulence
@@ -27,6 +28,7 @@ __all__ = [
     "features",
     "fit",
     "generation",
+    "images",
     "ingest",
     "molecules",
     "turbulence",

@@ -25,8 +25,10 @@ def fit(
     split: Annotated[str | None, Field(description="COLUMN=VALUE that selects samples.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
-    view: Annotated[str | None, Field(description="Features for a regression.")] = None,
-    target: Annotated[str | None, Field(description="Column that a regression learns.")] = None,
+    view: Annotated[
+        str | None, Field(description="Features to learn from: a view, or KIND:KEY=VALUE,...")
+    ] = None,
+    target: Annotated[str | None, Field(description="Column to learn.")] = None,
 ) -> FitOutcome:
     """Fit unless the same fit is stored; show its figures."""
     request = FitRequest(model, parameters or {}, where, split, seed, device, view, target)

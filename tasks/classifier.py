@@ -20,8 +20,9 @@ from storage.keys import canonical, derivation_key, digest
 from tasks import classifier_figures as figures
 from tasks.checkpoints import Checkpoint, Checkpoints, Row
 from tasks.classifier_report import card, code_pictures, per_class
-from tasks.feature_batches import Samples
+from tasks.feature_batches import READ, Samples, above, below
 from tasks.fit import FitOutcome, FitRequest, by_hash
+from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill import starts
 from wavemill.classifiers import Network, RidgeClassifier, Standardisation
@@ -100,12 +101,15 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     if request.view is None or request.target is None:
         raise InvalidRequest("a classifier needs --view and --target: see `wavemill show DATASET`")
     spec = ClassifierSpec.from_parameters(request.parameters)
-    frame = store.get_historical_features(dataset, request.view, request.selection)
-    mirror = spec.mirror and store.get_historical_features(dataset, spec.mirror, request.selection)
-    data = split(frame, mirror or None, request, spec)
+    frames = [
+        features(store, dataset, view, request.selection, request.device)
+        for view in (request.view, spec.mirror)
+        if view
+    ]
+    data = split(frames[0], frames[1] if spec.mirror else None, request, spec)
     rows = pd.concat([data.learnt, data.held])
     places = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
-    views = [found.version.spec for found in (frame, mirror) if found]
+    views = [found.version.spec for found in frames]
     labels = [list(data.classes), data.numbers(rows).tolist()]
     inputs = [dataset, digest(canonical(places)), digest(canonical(labels)), views, data.target]
     key = derivation_key(spec.to_dict(), [*inputs, request.seed])
@@ -184,8 +188,8 @@ class _Fit:
     def _standardise(self) -> None:
         report = Reporter(f"standardise {self.dataset}")
         raw = self.data.samples(self.data.learnt, self.standardisation)
-        for start in range(0, len(raw), 512):
-            rows = np.arange(start, min(start + 512, len(raw)))
+        for start in range(0, len(raw), READ):
+            rows = np.arange(start, min(start + READ, len(raw)))
             self.standardisation.update(torch.from_numpy(raw.read(rows)))
             report(int(rows[-1]) + 1, len(raw))
         self.standardisation.solve()
@@ -342,16 +346,6 @@ def network_state(training: Training) -> dict[str, Tensor]:
     return below("network.", training.state())
 
 
-def above(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under names that begin with ``prefix``."""
-    return {prefix + name: value.contiguous() for name, value in state.items()}
-
-
-def below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
 class Predictor:
     """A fitted classifier, from features to scores."""
 
@@ -388,7 +382,7 @@ class Predictor:
         return found
 
     def table(self, ids: Iterable[str], scores: Tensor) -> pd.DataFrame:
-        """Return a row a sample: the class, how sure, and the five likeliest."""
+        """Return one row a sample: the class, how sure, and the five likeliest."""
         likely = scores.softmax(1) if self._ridge is None else scores
         best = likely.topk(min(5, likely.shape[1]), dim=1)
         names = [[self.classes[i] for i in row] for row in best.indices.tolist()]

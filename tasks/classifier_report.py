@@ -64,26 +64,33 @@ def code_pictures(
 
 
 def _maps(network: Network, data: Data, standardisation: Standardisation) -> Array:
-    """Return what each atom is in the first order, ``(atom, scale, angle)``.
+    """Return what each atom is in the first order.
 
     An atom lives among the projected components: it is taken back by the transposes of projection
-    and standardisation, and averaged over phases and colours.
+    and standardisation.
     """
     assert network.coding is not None
     kernel = network.coding.project.weight.detach().cpu().sum((2, 3))
-    atoms = network.coding.dictionary.D().detach().cpu()
-    channels = kernel.T @ atoms
+    channels = kernel.T @ network.coding.dictionary.D().detach().cpu()
     if standardisation.components:
         channels = standardisation.axes_ @ channels
-    table = data.frame.coefficients.reset_index(drop=True)
+    return first_order(channels, data.frame.coefficients)
+
+
+def first_order(atoms: torch.Tensor, table: pd.DataFrame) -> Array:
+    """Return ``(atom, scale, angle)`` of atoms ``(channel, atom)``, averaged over all else.
+
+    Of a view without wavelets of the first order: ``(atom, 1, channel)``.
+    """
+    table = table.reset_index(drop=True)
     if not {"order", "j1", "l1"} <= set(table) or not (table["order"] == 1).any():
         return atoms.T[:, None, :].numpy()
     first = table[table["order"] == 1]
     scales, angles = sorted(set(first["j1"])), sorted(set(first["l1"]))
     maps = np.zeros((atoms.shape[1], len(scales), len(angles)))
-    for (j, l), group in first.groupby(["j1", "l1"]):  # noqa: E741  (the field's names)
-        found = channels[torch.tensor(group.index.to_numpy())].mean(0)
-        maps[:, scales.index(j), angles.index(l)] = found.numpy()
+    for (scale, angle), group in first.groupby(["j1", "l1"]):
+        found = atoms[torch.tensor(group.index.to_numpy())].mean(0)
+        maps[:, scales.index(scale), angles.index(angle)] = found.numpy()
     return maps
 
 

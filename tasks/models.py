@@ -39,6 +39,8 @@ MODELS: dict[str, tuple[type[Spec], Any]] = {
     "energy": (EnergySpec, Energy),
 }
 
+OTHERS = ("regression", "dictionary", "classifier", "generator")  # each a module of its own
+
 
 def model_class(kind: str) -> Any:
     """Return the class of a kind of model.
@@ -58,5 +60,6 @@ def model_spec(kind: str, parameters: dict[str, Any]) -> Spec:
 
 def _entry(kind: str) -> tuple[type[Spec], Any]:
     if kind not in MODELS:
-        raise InvalidRequest(f"no model {kind!r}: choose one of {', '.join(MODELS)}")
+        known = ", ".join([*MODELS, *OTHERS])
+        raise InvalidRequest(f"no model {kind!r}: choose one of {known}")
     return MODELS[kind]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from safetensors.torch import save as save_tensors
 
 from storage import Artifact, BadInput, Dataset, FeatureFrame, InvalidRequest, NotFound, Store
 from storage.documents import Document
-from storage.export import replacing
 from storage.keys import canonical, derivation_key, digest
 from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
@@ -293,13 +291,9 @@ def load(store: Store, artifact: Artifact) -> Predictor:
     Raises
     ------
     InvalidRequest
-        If it is no regression, or an earlier algorithm's.
+        If it is of another algorithm.
     """
     manifest = artifact.manifest
-    if artifact.kind != KIND:
-        raise InvalidRequest(
-            f"{artifact.kind}/{artifact.key[:12]} predicts nothing: name a regression"
-        )
     spec = RegressionSpec.from_parameters(manifest["spec"]["parameters"])
     if spec.to_dict() != manifest["spec"]:
         raise InvalidRequest(
@@ -311,21 +305,14 @@ def load(store: Store, artifact: Artifact) -> Predictor:
     return predictor
 
 
-def predict_to(store: Store, reference: str, source: str, target: Path) -> pd.DataFrame:
-    """Predict the molecules of a dataset or of files, and write a table."""
-    artifact = store.artifact(reference)
+def predicted(store: Store, artifact: Artifact, source: str) -> pd.DataFrame:
+    """Return the predictions for the molecules of a dataset or of files."""
     if source in store.datasets():
         dataset = store.dataset(source)
         rows, atoms = dataset.samples()[["sample_id", "formula"]], dataset.atoms()
     else:
         rows, atoms = _from_files(source)
-    made = predict(store, artifact, rows, atoms)
-    with replacing(target) as partial:
-        if target.suffix == ".parquet":
-            made.to_parquet(partial)
-        else:
-            made.to_csv(partial, index=False)
-    return made
+    return predict(store, artifact, rows, atoms)
 
 
 def predict(store: Store, artifact: Artifact, rows: pd.DataFrame, atoms: Atoms) -> pd.DataFrame:

@@ -9,11 +9,11 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
-from storage import ViewVersion, open_store
+from storage import Store, ViewVersion, open_store
 from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
-from tasks import classifier, generation, regression, show
+from tasks import classifier, dictionary, generation, regression, show
 from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
 from tasks.comparison import comparison_report, joint_pictures, joint_table
@@ -29,10 +29,11 @@ from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report
 from tasks.views import operator, view_spec
 
-FITS = {  # those of their own kind
-    "classifier": classifier.fit,
-    "generator": generation.fit,
-    "regression": regression.fit,
+FITS: dict[str, Callable[[Store, str, FitRequest], FitOutcome]] = {  # those of their own kind
+    classifier.KIND: classifier.fit,
+    dictionary.KIND: dictionary.fit,
+    generation.KIND: generation.fit,
+    regression.KIND: regression.fit,
 }
 
 

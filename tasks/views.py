@@ -136,6 +136,7 @@ class Operator:
         self.module: Any = view.build(typed, schema).to(self.device).eval()
         self.components = schema.components if schema.layout != "molecules" else ("",)
         self.images = schema.layout == "images"
+        self.mirrored = bool(getattr(typed, "mirrored", False))
 
     @property
     def coefficients(self) -> pd.DataFrame:
@@ -175,7 +176,7 @@ class Operator:
         """
         x = samples.to(self.device)
         x = (as_float(x) if self.images else x).to(getattr(torch, self.computed))
-        y: torch.Tensor = self.module(x)
+        y: torch.Tensor = self.module(x.flip(-1) if self.mirrored else x)
         y = y.flatten(1, 2) if len(self.components) > 1 else y
         if self.dtype == "float16" and y.abs().max() > torch.finfo(torch.float16).max:
             raise InvalidRequest("coefficients exceed what float16 holds: --set stored=float32")

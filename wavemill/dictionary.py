@@ -30,6 +30,7 @@ from wavemill.active_sets import coded_by_supports
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
 Progress = Callable[[int, int, dict[str, float]], None]
+Coder = Callable[[Tensor, Tensor], Tensor]
 _BLOCK = 1 << 19  # codes computed at a time on a CPU: they stay in its caches
 _DEAD = 1e-6  # an atom used less than this, relative to the mean, is drawn anew
 
@@ -210,7 +211,7 @@ class Dictionary(nn.Module):
 
 
 class DictionaryLearning:
-    """D learnt by reconstruction: codes by ISTC, then atoms one after another in closed form.
+    """D learnt by reconstruction: codes, then atoms one after another in closed form.
 
     With ``A = sum z z^T`` and ``B = sum beta z^T`` over the batches so far, older ones forgotten
     at a rate, atom k becomes ``B_k - (D A)_k + D_k A_kk`` of unit length: the best while the
@@ -220,10 +221,9 @@ class DictionaryLearning:
     ----------
     atoms
         K.
-    first, last, iterations
-        The thresholds, as in :func:`homotopy`.
-    positive
-        Whether codes are kept above 0.
+    coder
+        Returns the codes of signals in a dictionary: `fista` or `istc` with their parameters. ISTC
+        costs less, and diverges where atoms are too coherent for its thresholds.
     epochs, batch
         Passes over the signals, and signals coded between two updates.
     forget
@@ -235,18 +235,14 @@ class DictionaryLearning:
     def __init__(
         self,
         atoms: int,
-        first: float = 1.0,
-        last: float = 0.1,
-        iterations: int = 12,
+        coder: Coder,
         *,
-        positive: bool = True,
         epochs: int = 5,
         batch: int = 4096,
         forget: float = 0.9,
         seed: int = 0,
     ) -> None:
-        self.thresholds = homotopy(first, last, iterations)
-        self.atoms, self.positive, self.seed = atoms, positive, seed
+        self.atoms, self.coder, self.seed = atoms, coder, seed
         self.epochs, self.batch, self.forget = epochs, batch, forget
 
     def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
@@ -269,10 +265,10 @@ class DictionaryLearning:
         return self
 
     def transform(self, x: Tensor) -> Tensor:
-        """Return the ISTC codes ``(..., K)`` of signals ``(..., C)``."""
+        """Return the codes ``(..., K)`` of signals ``(..., C)``."""
         if not hasattr(self, "atoms_"):
             raise NotFitted("DictionaryLearning has learnt nothing yet: call fit first")
-        return istc(x, self.atoms_, self.thresholds, positive=self.positive)
+        return self.coder(x, self.atoms_)
 
     def _drawn(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(x), (count,), generator=generator)

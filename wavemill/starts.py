@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from wavemill.classifiers import Network, RidgeClassifier
-from wavemill.dictionary import DictionaryLearning
+from wavemill.dictionary import DictionaryLearning, istc
 from wavemill.specs.images import ClassifierSpec
 
 SIGNALS = 60_000  # positions that a dictionary is learnt from
@@ -27,9 +28,9 @@ def learn_atoms(
     signals = torch.cat([coding.signals(part).flatten(0, 2) for part in torch.split(x, 256)])
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(signals), generator=generator)[:SIGNALS]
-    model = DictionaryLearning(
-        spec.atoms, spec.first, spec.last, spec.iterations, epochs=spec.learnt, seed=seed
-    ).fit(signals[chosen], progress)
+    coder = partial(istc, thresholds=coding.get_buffer("thresholds"))
+    model = DictionaryLearning(spec.atoms, coder, epochs=spec.learnt, seed=seed)
+    model.fit(signals[chosen], progress)
     coding.dictionary.V.copy_(model.atoms_)
     if coding.dictionary.U is not None:
         coding.dictionary.U.copy_(model.atoms_)

@@ -79,8 +79,12 @@ def fit(
         str | None, typer.Option(help="DuckDB expression over sample metadata.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="COLUMN=VALUE that selects samples.")] = None,
-    view: Annotated[str | None, typer.Option(help="Features for a regression.")] = None,
-    target: Annotated[str | None, typer.Option(help="Column that a regression learns.")] = None,
+    view: Annotated[
+        str | None, typer.Option(help="Features to learn from: a view, or KIND:KEY=VALUE,...")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column that a regression or classifier learns.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
@@ -107,7 +111,7 @@ def fit(
     hint = f"wavemill synthesize {reference} -n 4 --to synthesis.png"
     if model == "generator":
         hint = f"wavemill generate {reference} --from reconstruct --to pictures.png"
-    if model == "regression":
+    if model in ("regression", "classifier"):
         hint = f"wavemill predict {reference} {dataset} --to predictions.csv"
     tell(made, lines, as_json, quiet, hint)
 
@@ -146,12 +150,13 @@ def predict(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict of molecules what a regression has learnt; elements it never saw are flagged.
+    """Predict what a regression or a classifier has learnt; what it cannot judge is flagged.
 
-    Example: wavemill predict regression/qm9@latest molecule.xyz --to energies.csv
+    Example: wavemill predict regression/qm9@latest molecule.xyz --to energies.csv, or
+    wavemill predict classifier/cifar10@latest folder/ --to classes.csv
     """
     from storage import open_store
-    from tasks.regression import predict_to
+    from tasks.prediction import predict_to
 
     if to.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"{to}: choose .csv or .parquet", param_hint="--to")
@@ -159,11 +164,11 @@ def predict(
         rows = predict_to(open_store(absolute(store)), artifact, source, to)
     flagged = int((rows["flag"] != "").sum())
     if flagged:
-        warn(f"{flagged} of {len(rows)} molecules are not predicted: see the column flag")
+        warn(f"{flagged} of {len(rows)} samples are not predicted: see the column flag")
     preview = rows.head(5).to_string(index=False)
     tell(
-        {"path": str(to), "molecules": len(rows), "flagged": flagged},
-        [preview, f"wrote {to}: {len(rows)} molecules"],
+        {"path": str(to), "samples": len(rows), "flagged": flagged},
+        [preview, f"wrote {to}: {len(rows)} predictions"],
         as_json,
         quiet,
     )

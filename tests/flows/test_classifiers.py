@@ -17,15 +17,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load
 
-from flows import features, fit, ingest
+from flows import features, fit, images, ingest
 from storage import InvalidRequest, open_store
 from tasks import classifier
 from tasks.checkpoints import Checkpoint, Checkpoints
+from tasks.feature_batches import Samples
 from tasks.fields import IngestOptions
 from tasks.fit import FitRequest
+from tasks.images import ImageOptions
+from tasks.prediction import predict_to
 from tests.flows.classifier_driver import request
+from wavemill.classifiers import Standardisation
 
 DRIVER = Path(__file__).with_name("classifier_driver.py")
 SMALL: dict[str, Any] = {
@@ -187,3 +192,94 @@ def test_weights_are_tensors_by_name(stripes: str) -> None:
     state = load(weights(stripes, made.key))
     assert state["coding.dictionary.V"].shape == (8, 16)
     assert state["standardisation.axes"].shape[1] == 6
+
+
+def test_a_dictionary_rebuilds_features_by_few_atoms(stripes: str) -> None:
+    parameters = {"atoms": 24, "components": 6, "penalty": 0.05, "positions": 800}
+    made = fit(
+        "dictionary", "stripes", stripes, parameters, None, None, 0, "cpu", "scattering", None
+    )
+    assert made.metrics["relative_error"] < 0.2
+    assert made.metrics["atoms_a_position"] < 6
+    artifact = open_store(stripes).artifact_at("dictionary", made.key)
+    atoms = load(artifact.read("weights.safetensors"))["atoms"]
+    torch.testing.assert_close(atoms.norm(dim=0), torch.ones(24))
+    assert {"figures/atoms.png", "figures/supports.png"} <= set(artifact.files())
+    with pytest.raises(InvalidRequest, match="a dictionary needs --view"):
+        fit("dictionary", "stripes", stripes, parameters)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders, a class each, of twenty small pictures: reddish noise and bluish noise."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for index in range(40):
+        label = ("red", "blue")[index % 2]
+        pixels = generator.integers(0, 160, (16, 16, 3), np.uint8)
+        pixels[..., 2 * (index % 2)] += 90
+        (folder / label).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / label / f"{index:02d}.png")
+    return folder
+
+
+def test_the_flow_goes_from_pictures_to_their_classes(pictures: Path, tmp_path: Path) -> None:
+    """Every fourth is held out; then a folder with a file that is no picture is classified."""
+    url, view = str(tmp_path / "store"), {"J": 2, "L": 2, "nonlinearity": "rectifier"}
+    models = {"ridge": {"model": "ridge", "validation": 0.25}}
+    made = images("set", [str(pictures)], url, None, view, models, cluster="threads")
+    assert made["ridge model"].metrics["top1"] == 1.0
+    (tmp_path / "new").mkdir()
+    for name in ("red/00", "blue/01"):
+        source = pictures / f"{name}.png"
+        (tmp_path / "new" / f"{Path(name).name}.png").write_bytes(source.read_bytes())
+    (tmp_path / "new" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    key, store = made["ridge model"].key, open_store(url)
+    rows = predict_to(store, key, str(tmp_path / "new"), tmp_path / "p.csv").set_index("sample_id")
+    assert (rows.loc["00", "predicted"], rows.loc["01", "predicted"]) == ("red", "blue")
+    assert rows.loc["broken", "flag"] != ""
+    whole = predict_to(store, key, "set", tmp_path / "p.parquet").set_index("sample_id")
+    labels = store.dataset("set").samples().set_index("sample_id")["label"]
+    assert (whole["predicted"] == labels[whole.index]).all()
+    alone, among = rows.loc["00", "score"], whole.loc["red/00", "score"]
+    assert alone == pytest.approx(among, abs=1e-6)  # batches of other sizes add in another order
+
+
+def test_features_computed_while_training_give_the_same_model(
+    pictures: Path, tmp_path: Path, one_thread: None
+) -> None:
+    """Stored and live features are the same numbers, so that every weight is."""
+    url, view = str(tmp_path / "store"), {"J": 2, "L": 2}
+    ingest("set", [str(pictures)], url, ImageOptions(), "threads")
+    features("set", "scattering", url, None, view, "threads")
+    features("set", "scattering", url, "mirrored", {**view, "mirrored": True}, "threads")
+    store, parameters = open_store(url), {**SMALL, "epochs": 2, "validation": 8}
+    pairs = [("scattering", "mirrored")]
+    pairs.append(("scattering:J=2,L=2", "scattering:J=2,L=2,mirrored=yes"))
+    stored, live = (
+        classifier.fit(
+            store,
+            "set",
+            FitRequest("classifier", {**parameters, "mirror": mirror}, view=name, target="label"),
+        )
+        for name, mirror in pairs
+    )
+    assert live.key != stored.key  # the spec says where features come from
+    assert weights(url, live.key) == weights(url, stored.key)
+    with pytest.raises(InvalidRequest, match="is not KEY=VALUE"):
+        classifier.fit(store, "set", FitRequest("classifier", view="scattering:J", target="label"))
+
+
+def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:
+    """A budget of 256 rows of 1,000: four groups an epoch, and other orders in other epochs."""
+    x = np.arange(1000, dtype="float32").reshape(1000, 1, 1, 1)
+    standardisation = Standardisation().update(torch.from_numpy(x)).solve()
+    samples = Samples(lambda rows: x[rows], torch.arange(1000), standardisation, budget=4 * 256)
+    orders = []
+    for epoch in (0, 1):
+        read = list(samples.shuffled(32, seed=3, epoch=epoch))
+        orders.append(torch.cat([y for _, y in read]))
+        assert orders[-1].sort().values.tolist() == list(range(1000))
+        together = torch.cat([values for values, _ in read])
+        torch.testing.assert_close(together, standardisation(torch.from_numpy(x[orders[-1]])))
+    assert not torch.equal(*orders)

@@ -20,7 +20,8 @@ from storage import InvalidRequest, open_store
 from storage.verify import verify
 from tasks.fit import FitRequest
 from tasks.molecules import EXCLUDED, MoleculeOptions
-from tasks.regression import predict_to, split
+from tasks.prediction import predict_to
+from tasks.regression import split
 from wavemill.specs import RegressionSpec
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "molecules.toml").read_text())["case"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -240,14 +241,22 @@ def test_codes_keep_the_shape_of_the_signals() -> None:
     assert torch.equal(istc(beta.view(3, 2, 2, 8), D, homotopy(1.0, 0.1, 6)).view(12, 20), flat)
 
 
-def test_a_planted_dictionary_is_learnt_again() -> None:
-    """Positive codes of two of twelve orthonormal atoms; thresholds bias what is found."""
+CODERS = {
+    "istc": partial(istc, thresholds=homotopy(2.0, 0.05, 15)),
+    "fista": partial(fista, penalty=0.05, iterations=40),
+}
+
+
+@pytest.mark.parametrize("coded", CODERS)
+def test_a_planted_dictionary_is_learnt_again(coded: str) -> None:
+    """Positive codes of two of twelve orthonormal atoms; penalties bias what is found."""
     planted = torch.linalg.qr(columns(16, 12, seed=5)).Q
     generator = torch.Generator().manual_seed(6)
     z = torch.zeros(1500, 12, dtype=torch.float64)
     chosen = torch.rand(z.shape, generator=generator).topk(2).indices
     z.scatter_(1, chosen, 0.5 + torch.rand(1500, 2, generator=generator, dtype=torch.float64))
-    model = DictionaryLearning(16, 2.0, 0.05, 15, epochs=12, batch=300, seed=0).fit(z @ planted.T)
+    coder = partial(CODERS[coded], positive=True)
+    model = DictionaryLearning(16, coder, epochs=12, batch=300).fit(z @ planted.T)
     assert model.errors_[-1] < 0.2 * model.errors_[0]
     found = (planted.T @ model.atoms_).amax(1)
     assert int((found > 0.98).sum()) >= 10, found
@@ -255,7 +264,8 @@ def test_a_planted_dictionary_is_learnt_again() -> None:
 
 def test_learning_is_the_same_for_the_same_seed() -> None:
     x = signals(columns(8, 20), 100)
-    one, other = (DictionaryLearning(10, epochs=2, batch=30, seed=4).fit(x) for _ in range(2))
+    learnt = partial(DictionaryLearning, 10, CODERS["fista"], epochs=2, batch=30, seed=4)
+    one, other = (learnt().fit(x) for _ in range(2))
     assert torch.equal(one.atoms_, other.atoms_)
 
 
@@ -266,6 +276,6 @@ def test_what_cannot_be_coded_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="thresholds fall"):
         homotopy(0.1, 1.0, 3)
     with pytest.raises(NotFitted):
-        DictionaryLearning(3).transform(torch.zeros(2, 8))
+        DictionaryLearning(3, CODERS["istc"]).transform(torch.zeros(2, 8))
     with pytest.raises(ShapeMismatch, match="D is"):
         Dictionary(4, 5, start=D)

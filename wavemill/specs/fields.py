@@ -130,6 +130,8 @@ class ScatteringSpec(Spec):
     stored
         Precision of the coefficients as they are kept, that of the computation unless given:
         ``"float16"`` halves a store of features to learn from.
+    mirrored
+        Whether what is transformed is the mirror image, left to right: to learn from both.
     """
 
     kind: ClassVar[str] = "scattering"
@@ -143,6 +145,7 @@ class ScatteringSpec(Spec):
     average: bool = True
     dtype: Precision = "float32"
     stored: typing.Literal["float16", "float32", "float64"] | None = None
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""

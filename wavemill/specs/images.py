@@ -20,8 +20,8 @@ class DictionarySpec(Spec):
     components
         Principal components of the channels, whitened, that are coded; 0: all channels, each in
         units of its standard deviation.
-    first, last, iterations
-        Thresholds of ISTC, for signals of norm 1.
+    penalty, iterations
+        Of the Lasso that codes signals of norm 1 by positive codes, and its steps of FISTA.
     epochs
         Passes over the positions.
     positions
@@ -32,9 +32,8 @@ class DictionarySpec(Spec):
 
     atoms: int = 256
     components: int = 64
-    first: float = 1.0
-    last: float = 0.1
-    iterations: int = 12
+    penalty: float = 0.1
+    iterations: int = 50
     epochs: int = 5
     positions: int = 100_000
 
@@ -44,7 +43,7 @@ class DictionarySpec(Spec):
             value = getattr(self, name)
             check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
         check(self.components >= 0, f"{self.kind}: components={self.components} is below 0")
-        check_thresholds(self.kind, self.first, self.last)
+        check(self.penalty > 0, f"{self.kind}: penalty={self.penalty} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class ClassifierSpec(Spec):
     closed
         Whether the last linear form begins as ridge regression on what it sees.
     mirror
-        Name of a view of the mirrored images, of which training takes each half of the time.
+        Name of a view of the mirrored images, which training sees half of the time.
     precision
         ``mixed``: bfloat16 where it suffices, on a GPU.
     validation
@@ -136,9 +135,5 @@ class ClassifierSpec(Spec):
             self.alpha is None or self.alpha > 0, f"{self.kind}: alpha={self.alpha} is not above 0"
         )
         check(all(units >= 1 for units in self.hidden), f"{self.kind}: hidden={self.hidden}")
-        check_thresholds(self.kind, self.first, self.last)
-
-
-def check_thresholds(kind: str, first: float, last: float) -> None:
-    """Refuse thresholds that do not fall."""
-    check(first >= last > 0, f"{kind}: thresholds fall from first={first} to last={last} above 0")
+        falling = self.first >= self.last > 0
+        check(falling, f"{self.kind}: thresholds fall from {self.first=} to {self.last=} above 0")

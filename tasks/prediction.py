@@ -1,0 +1,119 @@
+"""Predictions of a fitted model, for a dataset or for raw files, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from storage import Artifact, BadInput, InvalidRequest, Schema, Store
+from storage.export import replacing
+from storage.sources import read_units
+from tasks import classifier, live_features, regression
+from tasks.feature_batches import READ
+from tasks.images import ImageOptions
+from tasks.views import operator
+
+Array = np.ndarray[Any, Any]
+IMAGES = 64
+
+
+def predict_to(store: Store, reference: str, source: str, target: Path) -> pd.DataFrame:
+    """Predict the samples of a dataset or of files, and write a table.
+
+    Raises
+    ------
+    InvalidRequest
+        If the artifact predicts nothing, or the source holds nothing.
+    """
+    artifact = store.artifact(reference)
+    known = {regression.KIND: regression.predicted, classifier.KIND: classes}
+    if artifact.kind not in known:
+        raise InvalidRequest(
+            f"{artifact.kind}/{artifact.key[:12]} predicts nothing: name one of {', '.join(known)}"
+        )
+    made = known[artifact.kind](store, artifact, source)
+    with replacing(target) as partial:
+        if target.suffix == ".parquet":
+            made.to_parquet(partial)
+        else:
+            made.to_csv(partial, index=False)
+    return made
+
+
+def classes(store: Store, artifact: Artifact, source: str) -> pd.DataFrame:
+    """Return the classes of images or fields: a row a sample, ``flag`` where it cannot be read."""
+    predictor = classifier.Predictor(artifact)
+    if source in store.datasets():
+        view = stored_view(store, artifact, source)
+        frame = live_features.features(store, source, view)
+        tables = [
+            predictor.table(rows["sample_id"], predictor.scores(x))
+            for rows, x in frame.batches(READ)
+        ]
+        return pd.concat(tables, ignore_index=True).assign(flag="")
+    return _of_files(artifact, predictor, source)
+
+
+def stored_view(store: Store, artifact: Artifact, dataset: str) -> str:
+    """Return the view of a dataset that has the artifact's spec, or how to compute it."""
+    spec = artifact.manifest["view_spec"]
+    for name in store.views(dataset):
+        if store.view(dataset, name).spec == spec:
+            return name
+    pairs = (f"{key}={value}" for key, value in spec["parameters"].items())
+    return f"{spec['kind']}:{','.join(pairs)}"
+
+
+def _of_files(artifact: Artifact, predictor: classifier.Predictor, source: str) -> pd.DataFrame:
+    schema = Schema.from_json(artifact.manifest["schema"])
+    if schema.layout != "images":
+        raise InvalidRequest(
+            f"{source} is no dataset here, and of files only images are classified: ingest it first"
+        )
+    transform = operator(artifact.manifest["view_spec"], schema)
+    names: list[str] = []
+    images: list[Array] = []
+    flags: dict[str, str] = {}
+    scores: list[torch.Tensor] = []
+    for name, found in _images(source, schema):
+        if isinstance(found, BadInput):
+            flags[name] = f"{found.reason}: {found.message}"
+            continue
+        names.append(name)
+        images.append(found)
+        if len(images) == IMAGES:
+            scores.append(predictor.scores(transform(np.stack(images))))
+            images.clear()
+    if images:
+        scores.append(predictor.scores(transform(np.stack(images))))
+    if not names and not flags:
+        raise InvalidRequest(f"{source} is no dataset here and holds no images")
+    bad = pd.DataFrame({"sample_id": list(flags), "flag": list(flags.values())})
+    if not names:
+        return bad.assign(predicted=None, score=np.nan, likeliest=None)
+    made = predictor.table(names, torch.cat(scores)).assign(flag="")
+    return pd.concat([made, bad], ignore_index=True) if len(bad) else made
+
+
+def _images(source: str, schema: Schema) -> Iterator[tuple[str, Array | BadInput]]:
+    """Yield the images of files, framed as those learnt from, or why one cannot be read."""
+    y, x = schema.shape
+    options = ImageOptions(size=(y, x))
+    for unit, payload in read_units(options.find([source])):
+        if isinstance(payload, BadInput):
+            yield unit.name, payload
+            continue
+        try:
+            decoded = options.decode(unit, payload, schema)
+        except BadInput as error:
+            yield unit.name, error
+            continue
+        for label, picture, _ in decoded.good:
+            yield (f"{unit.name}#{label}" if label else unit.name), picture.array
+        for label, reason, message in decoded.refused:
+            yield f"{unit.name}#{label}", BadInput(reason, message)
