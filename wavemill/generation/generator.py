@@ -86,13 +86,17 @@ class Generator:
         self.network_ = self.built(seed)
         resume = resume or {}
         linear = self._linear(self.network_)
-        if linear is not None and "trainer.curve" not in resume:
+        if linear is not None and "linear.matrix" in resume:
+            linear.load_state_dict(under("linear", resume))
+        elif linear is not None:
             linear.fit(train, valid)
         if linear is self.network_:
             self.metrics_["validation_psnr"] = self._validate(linear, valid)
         else:
-            fixed = {f"embedding.{k}": v for k, v in self.embedding_.state().items()}
-            self._learn(train, valid, seed, progress, resume, checkpoint, fixed | {"codes": codes})
+            fixed = over("embedding", self.embedding_.state()) | {"codes": codes}
+            if linear is not None:
+                fixed |= over("linear", linear.state_dict())
+            self._learn(train, valid, seed, progress, resume, checkpoint, fixed)
         return self
 
     def _build(self, shape: tuple[int, int, int], are_images: bool, peak: float) -> None:

@@ -18,8 +18,8 @@ averaged coefficients at one point of the grid, which the whitening makes a colu
 of an image about that point; it is the same at all points. A code is z(k, point).
 
 **Coarse to fine.** B is learnt end to end on images averaged over a few points, which is cheap;
-then C of whole images follows from least squares, given B (:mod:`wavemill.generation.patches`), and both
-are learnt on, end to end.
+then C of whole images follows from least squares, given B (:mod:`wavemill.generation.patches`),
+and both are learnt on, end to end.
 
 **Tied rows.** L takes some of w from samples of x * phi_J, which are linear in x. For a dictionary
 of U x these rows of B follow from E: with S the samples of the low pass, ``S E = S R B``, that is
