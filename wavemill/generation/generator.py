@@ -19,7 +19,7 @@ from wavemill.errors import NotFitted, ShapeMismatch
 from wavemill.generation.convolutional import ConvolutionalGenerator
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
-from wavemill.generation.metrics import psnr, relative_distance, ssim
+from wavemill.generation.metrics import WINDOW, psnr, relative_distance, ssim
 from wavemill.generation.samples import BLOCK, Samples
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import Descent, Epoch, Pairs, Trainer, over, under
@@ -279,9 +279,10 @@ class Generator:
         w = self.embedding_.whitening(features)
         made = self.decode(w)
         again = self.embedding_.all_features(made)
+        large = min(self.shape_[1:]) >= WINDOW  # enough for SSIM to be defined
         return {
             "psnr": psnr(real, made, self.peak_),
-            "ssim": ssim(real, made, self.peak_),
+            **({"ssim": ssim(real, made, self.peak_)} if large else {}),
             "features": relative_distance(features, again),
             "code": relative_distance(w, self.embedding_.whitening(again)),
         }
