@@ -144,6 +144,9 @@ def learn(name: str, ends: float) -> None:
     begun = time.monotonic()
     state = load_file(SCRATCH / "codes.safetensors")
     state["codes"] = state.pop("train")
+    if MODELS[name]["model"] == "sparse":  # which begins as the linear one
+        linear = load_file(SCRATCH / "linear.safetensors")
+        state |= {k.replace("network", "linear"): v for k, v in linear.items() if "network" in k}
     before = load_file(unfinished) if unfinished.exists() else {"seconds": torch.zeros(1)}
     spent = before.pop("seconds")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.image import imsave
 from prefect.client.orchestration import get_client
 from safetensors.torch import save
 
@@ -18,6 +19,7 @@ from storage import InvalidRequest, open_store
 from storage.verify import verify
 from tasks.fit import FitRequest
 from tasks.generation import GenerateRequest, fit, load_generator, make, samples
+from tasks.images import ImageOptions
 from wavemill import Generator
 from wavemill.specs import GeneratorSpec
 
@@ -113,6 +115,36 @@ def test_what_cannot_be_generated_is_refused_with_a_way_out(
     target = str(tmp_path / "x.gif")
     assert run(["generate", "x", "--to", target, "--store", store_with_generators]) == 2
     assert ".png .npy" in capsys.readouterr().err
+
+
+def test_images_become_generators_of_their_split(store_url: str, tmp_path: Path) -> None:
+    """Coloured pictures between 0 and 1, judged by the split that was not learnt from."""
+    for i in range(60):
+        file = tmp_path / "tree" / ("test" if i % 4 == 3 else "train") / "a" / f"{i:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).uniform(0, 1, (4, 4, 3))
+        imsave(file, noise.repeat(4, 0).repeat(4, 1))
+    options = ImageOptions(size=(16, 16))
+    models = {"linear": {**SPEC, "model": "linear", "crop": "0"}}
+    made = flow(
+        "photos", [str(tmp_path / "tree")], store_url, options, models, None, "split=train", 0,
+        "threads",
+    )  # fmt: skip
+    assert made["linear model"].written
+    artifact = open_store(store_url).artifact("generator/photos@latest")
+    judged = json.loads(artifact.read("judged.json"))
+    assert len(judged) == 15
+    assert all("test/" in name for name in judged)
+    target = tmp_path / "made.npy"
+    command = ["generate", "generator/photos@latest", "--from", "reconstruct", "-n", "4"]
+    assert run([*command, "--to", str(target), "--store", store_url]) == 0
+    table = np.load(target)
+    assert table.shape == (2, 4, 3, 16, 16)
+    assert 0 <= table.min() <= table.max() <= 1
+    source = open_store(store_url).dataset("photos").to_xarray(f"sample_id = '{judged[0]}'")
+    np.testing.assert_array_equal(
+        table[0, 0], np.moveaxis(source.values[0], -1, 0) / np.float32(255)
+    )
 
 
 def test_an_interrupted_fit_goes_on_from_its_checkpoint(store_with_generators: str) -> None:

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.generation.rectified import RectifiedWavelets
-from wavemill.generation.samples import Samples
+from wavemill.generation.samples import BLOCK, Samples
 from wavemill.generation.whitening import Whitening
 from wavemill.scattering2d import Scattering2D
 
 Transform = Literal["wavelets", "scattering"]
 Progress = Callable[[int, int, dict[str, float]], None]
-BATCH = 2  # samples transformed at a time on a processor: their bands stay within its caches
+BATCH, LAUNCHED = 2, 64  # samples at a time: bands stay in a processor's caches, or are many
 Batches = Tensor | Samples
 
 
@@ -98,23 +98,37 @@ class Embedding(nn.Module):
 
     @torch.no_grad()
     def all_features(self, x: Batches) -> Tensor:
-        """Return the averages of any number of samples, a batch at a time."""
-        return torch.cat([self.features(batch) for _, batch in _batches(x)])
+        """Return the averages of any number of samples, a few at a time."""
+        few = BATCH if x[:1].device.type == "cpu" else LAUNCHED
+        parts = [self.features(x[start : start + few]) for start in range(0, len(x), few)]
+        return torch.cat(parts)
 
-    @torch.no_grad()
     def fit(self, x: Batches, progress: Progress | None = None) -> Self:
-        """Learn the whitening from samples ``(n, component, y, x)``, a batch at a time."""
-        for start, batch in _batches(x):
-            self.whitening.update(self.features(batch))
-            if progress is not None:
-                progress(min(start + BATCH, len(x)), len(x), {})
+        """Learn the whitening from samples ``(n, component, y, x)``, of which a block is held."""
+        for _ in self._blocks(x, progress):
+            pass
         self.whitening.solve()
         return self
 
-    @torch.no_grad()
+    def fit_transform(self, x: Batches, progress: Progress | None = None) -> Tensor:
+        """Learn the whitening and return w; holds the averages, which take as much as images."""
+        averages = list(self._blocks(x, progress))
+        self.whitening.solve()
+        return torch.cat([self.whitening(y) for y in averages])
+
+    def _blocks(self, x: Batches, progress: Progress | None) -> Iterator[Tensor]:
+        for start in range(0, len(x), BLOCK):
+            y = self.all_features(x[start : start + BLOCK])
+            self.whitening.update(y)
+            if progress is not None:
+                progress(min(start + BLOCK, len(x)), len(x), {})
+            yield y
+
     def forward(self, x: Batches) -> Tensor:
         """Return w ``(n, m)``, float32."""
-        return torch.cat([self.whitening(self.features(batch)) for _, batch in _batches(x)])
+        starts = range(0, len(x), BLOCK)
+        blocks = (self.all_features(x[start : start + BLOCK]) for start in starts)
+        return torch.cat([self.whitening(y) for y in blocks])
 
     def state(self) -> dict[str, Tensor]:
         """Return everything learnt."""
@@ -124,8 +138,3 @@ class Embedding(nn.Module):
         """Take what another has learnt."""
         self.whitening.load(state)
         return self
-
-
-def _batches(x: Batches) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, len(x), BATCH):
-        yield start, x[start : start + BATCH]

@@ -19,7 +19,7 @@ from wavemill.errors import NotFitted, ShapeMismatch
 from wavemill.generation.convolutional import ConvolutionalGenerator
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
-from wavemill.generation.metrics import psnr, relative_distance, ssim
+from wavemill.generation.metrics import WINDOW, psnr, relative_distance, ssim
 from wavemill.generation.samples import BLOCK, Samples
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import Descent, Epoch, Pairs, Trainer, over, under
@@ -75,24 +75,28 @@ class Generator:
         self._build(samples.shape, samples.are_images, samples.range())
         self.mean_, self.deviation_ = samples.moments()
         if resume is None:
-            codes = self.embedding_.fit(samples, progress)(samples)
+            codes = self.embedding_.fit_transform(samples, progress)
         else:
             self.embedding_.load(under("embedding", resume))
-            codes = resume["codes"]
+            codes = resume["codes"].to(samples.held.device)
         self.metrics_ = {f"code_{name}": value for name, value in whiteness(codes).items()}
         order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
         held = max(1, round(self.spec.validation * len(codes)))
         train, valid = (self._pairs(codes, samples, o) for o in (order[held:], order[:held]))
-        self.network_ = self.built(seed)
+        self.network_ = self.built(seed).to(codes.device)
         resume = resume or {}
         linear = self._linear(self.network_)
-        if linear is not None and "trainer.curve" not in resume:
+        if linear is not None and "linear.matrix" in resume:
+            linear.load_state_dict(under("linear", resume))
+        elif linear is not None:
             linear.fit(train, valid)
         if linear is self.network_:
             self.metrics_["validation_psnr"] = self._validate(linear, valid)
         else:
-            fixed = {f"embedding.{k}": v for k, v in self.embedding_.state().items()}
-            self._learn(train, valid, seed, progress, resume, checkpoint, fixed | {"codes": codes})
+            fixed = over("embedding", self.embedding_.state()) | {"codes": codes}
+            if linear is not None:
+                fixed |= over("linear", linear.state_dict())
+            self._learn(train, valid, seed, progress, resume, checkpoint, fixed)
         return self
 
     def _build(self, shape: tuple[int, int, int], are_images: bool, peak: float) -> None:
@@ -171,6 +175,8 @@ class Generator:
         spec, pooling = self.spec, self.spec.pooling
         small, few = train.pooled(pooling), valid.pooled(pooling)
         twins = [network.pooled(pooling, seed) for _ in range(2)]
+        if "coarse.trainer.curve" not in resume:
+            twins[0].solve(small)
         trainer = Trainer(twins[0], small, spec.loss, spec.step, spec.batch, seed=seed)
         descent = Descent(trainer, twins[1], lambda made: self._validate(made, few))
         if "coarse.trainer.curve" in resume:
@@ -183,7 +189,7 @@ class Generator:
 
     def _twin(self, seed: int) -> nn.Module:
         """Return a second network, for averages; a linear part, which stays, is the first's."""
-        twin = self.built(seed)
+        twin = self.built(seed).to(self.mean_.device)
         if isinstance(twin, SparseInversion) and isinstance(self.network_, SparseInversion):
             twin.linear = self.network_.linear
         return twin
@@ -235,7 +241,7 @@ class Generator:
         G((1 - t) w0 + t w1) for t from 0 to 1.
         """
         w = self.encode(x)
-        t = torch.linspace(0, 1, steps)[:, None]
+        t = torch.linspace(0, 1, steps, device=w.device)[:, None]
         mixed = (1 - t) * w[:-1, None] + t * w[1:, None]
         return self.decode(mixed.flatten(0, 1)).unflatten(0, (len(w) - 1, steps))
 
@@ -255,7 +261,8 @@ class Generator:
         return self.decode(mixed.flatten(0, 1)).unflatten(0, (len(w), n))
 
     def _noise(self, n: int, seed: int) -> Tensor:
-        return torch.randn(n, self.spec.dimension, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(n, self.spec.dimension, generator=torch.Generator().manual_seed(seed))
+        return noise.to(self.mean_.device)
 
     def judge(self, x: Tensor) -> dict[str, Tensor]:
         """Return how near reconstructions are, a number a sample.
@@ -275,9 +282,10 @@ class Generator:
         w = self.embedding_.whitening(features)
         made = self.decode(w)
         again = self.embedding_.all_features(made)
+        large = min(self.shape_[1:]) >= WINDOW  # enough for SSIM to be defined
         return {
             "psnr": psnr(real, made, self.peak_),
-            "ssim": ssim(real, made, self.peak_),
+            **({"ssim": ssim(real, made, self.peak_)} if large else {}),
             "features": relative_distance(features, again),
             "code": relative_distance(w, self.embedding_.whitening(again)),
         }

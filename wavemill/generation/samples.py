@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import ShapeMismatch
+from wavemill.images import as_float
 
 BLOCK = 512  # samples made real at a time
 
@@ -65,11 +66,6 @@ class Samples:
         if self.are_images:
             return 1.0
         return float(self.held.max() - self.held.min())
-
-
-def as_float(batch: Tensor) -> Tensor:
-    """Return uint8 ``(n, y, x, rgb)`` as float32 ``(n, rgb, y, x)`` between 0 and 1."""
-    return batch.permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
 def crops(fields: Tensor, side: int) -> Tensor:

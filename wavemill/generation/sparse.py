@@ -18,8 +18,8 @@ averaged coefficients at one point of the grid, which the whitening makes a colu
 of an image about that point; it is the same at all points. A code is z(k, point).
 
 **Coarse to fine.** B is learnt end to end on images averaged over a few points, which is cheap;
-then C of whole images follows from least squares, given B (:mod:`wavemill.generation.patches`), and
-both are learnt on, end to end.
+then C of whole images follows from least squares, given B (:mod:`wavemill.generation.patches`),
+and both are learnt on, end to end.
 
 **Tied rows.** L takes some of w from samples of x * phi_J, which are linear in x. For a dictionary
 of U x these rows of B follow from E: with S the samples of the low pass, ``S E = S R B``, that is
@@ -90,15 +90,9 @@ class SparseInversion(nn.Module):
         self.embedding = (embedding,)  # not a part: it has learnt already
         self.grid = embedding.grid
         self.step = linear.image_shape[1] // self.grid[0]  # points of the image
-        points = self.grid[0] * self.grid[1]
-        features = embedding.whitening.projection.unflatten(0, (-1, points))  # (feature, point, m)
-        generator = torch.Generator().manual_seed(seed)
-        side = REACH * self.step
-        spread = embedding.whitening.deviations.unflatten(0, features.shape[:2])
-        scale = spread.square().mean(1).sqrt()  # of each channel: atoms begin as likely features
-        first = torch.randn(len(scale), atoms, generator=generator)
-        features = (features * scale[:, None, None]).permute(2, 1, 0).contiguous()
-        self.register_buffer("features", features, False)
+        self.register_buffer("features", _at_points(embedding), False)
+        generator, side = torch.Generator().manual_seed(seed), REACH * self.step
+        first = torch.randn(self.features.shape[-1], atoms, generator=generator)
         self.directions = nn.Parameter(normalize(first, dim=0))
         self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
         self.log_threshold = nn.Parameter(torch.tensor(LAST).log())
@@ -166,7 +160,9 @@ class SparseInversion(nn.Module):
             pooled = avg_pool2d(rows, side).flatten(1)
             small.get_buffer(name).copy_(pooled if whole.ndim == 4 else pooled[0])
         atoms = self.directions.shape[1]
-        return SparseInversion(small, self.embedding[0], atoms, self.iterations, self.signed, seed)
+        (embedding,) = self.embedding
+        made = SparseInversion(small, embedding, atoms, self.iterations, self.signed, seed)
+        return made.to(self.patches.device)
 
     @torch.no_grad()
     def take_atoms(self, other: SparseInversion) -> Self:
@@ -181,6 +177,21 @@ class SparseInversion(nn.Module):
             return images
         fields = images.flatten(-2)
         return (fields - (fields @ self.low.T) @ self.back.T).unflatten(-1, images.shape[-2:])
+
+
+def _at_points(embedding: Embedding) -> Tensor:
+    """Return the codes ``(m, point, channel)`` of vectors of channels at each point of the grid.
+
+    Vectors are in units of the root of their covariance, so that random ones, and steps along
+    gradients, look like coefficients of images: in the white metric of codes most others are noise.
+    """
+    whitening, points = embedding.whitening, embedding.grid[0] * embedding.grid[1]
+    spread = whitening.spread.unflatten(0, (-1, points))  # (channel, point, m)
+    covariance = torch.einsum("apm,bpm->ab", spread, spread).double() / points
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    projection = whitening.projection.unflatten(0, (-1, points))
+    return torch.einsum("apm,ab->mpb", projection, root.float()).contiguous()
 
 
 def _low_pass(rectified: RectifiedWavelets | None) -> tuple[Tensor | None, Tensor | None]:
@@ -198,7 +209,7 @@ def _low_pass(rectified: RectifiedWavelets | None) -> tuple[Tensor | None, Tenso
 
 def istc(w: Tensor, D: Tensor, thresholds: Tensor, *, positive: bool) -> Tensor:
     """Return codes ``(n, K)`` after ``z <- T(z + D^T (w - D z), lambda_n)`` from z = 0."""
-    z = torch.zeros(len(w), D.shape[1], dtype=w.dtype)
+    z = torch.zeros(len(w), D.shape[1], dtype=w.dtype, device=w.device)
     for threshold in thresholds:
         moved = z + (w - z @ D.T) @ D
         z = torch.relu(moved - threshold)

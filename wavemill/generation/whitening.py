@@ -97,9 +97,9 @@ class Whitening:
         return self
 
     @property
-    def deviations(self) -> Tensor:
-        """Deviation of each feature ``(feature,)`` within the components kept, float32."""
-        return (self.components_.square() @ self.variances_).sqrt().float()
+    def spread(self) -> Tensor:
+        """Features ``(feature, m)`` of each component at one deviation, float32."""
+        return (self.components_ * self.variances_.sqrt()).float()
 
     def __call__(self, y: Tensor) -> Tensor:
         """Return w ``(n, m)`` of y ``(n, feature)``, float32."""
@@ -112,8 +112,7 @@ class Whitening:
     def inverse(self, w: Tensor) -> Tensor:
         """Return the features y ``(n, feature)`` of least variance that have these components."""
         self._learnt()
-        back = (self.components_ * self.variances_.sqrt()).T.float().to(w.device)
-        return w @ back + self.mean_.float().to(w.device)
+        return w @ self.spread.T.to(w.device) + self.mean_.float().to(w.device)
 
     def _learnt(self) -> None:
         if not hasattr(self, "components_"):

@@ -34,7 +34,7 @@ class GeneratorSpec(Spec):
         Learn the sparse inversion's atoms on images averaged over so many points a side first,
         fewer where the grid is too fine; 1 for whole images at once.
     rate, batch
-        Step of Adam, None for 5e-3 (sparse) or 1e-3 (convolutional), and samples of a step.
+        Step of Adam, None for 1e-2 (sparse) or 1e-3 (convolutional), and samples of a step.
     epochs
         Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3.
     validation
@@ -91,5 +91,5 @@ class GeneratorSpec(Spec):
     def step(self) -> float:
         """Step of Adam in use."""
         if self.rate is None:
-            return 5e-3 if self.model == "sparse" else 1e-3
+            return 1e-2 if self.model == "sparse" else 1e-3
         return self.rate
