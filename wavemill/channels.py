@@ -3,8 +3,8 @@
     z = x * psi ,   [z]^k = r u^k ,   r = |z| ,   u = z / r ;   d[z]^k = u^k (dr + i k r dphase) .
 
 With A the gradient of [z]^k (d(loss) = Re conj(A) d[z]^k), p = conj(A) u^k adds Re p to the
-gradient of r and -k Im p to that of r dphase. A scale gathers sum p and sum k p, whatever its
-harmonics, and turns them into the gradient ``u (a_r + i a_phase)`` of z once.
+gradient a_r of r and -k Im p to a_phase, that of r dphase. A scale gathers a_r + i a_phase,
+whatever its harmonics, and turns it into the gradient ``u (a_r + i a_phase)`` of z once.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ class Response:
         self.spectrum, self.shape, self.low_pass = spectrum, shape, low_pass
         self._gradient: Tensor | None = None  # of z itself
         self._radial: Tensor | None = None  # of r, from moduli
-        self._once: Tensor | None = None  # sum of p
-        self._times_k: Tensor | None = None  # sum of k p
+        self._polar_gradient: Tensor | None = None  # a_r + i a_phase, from harmonics k >= 2
         self._last: tuple[int, slice, Tensor, Tensor] | None = None  # k, angles, u^k, [z]^k
 
     @cached_property
@@ -56,7 +55,7 @@ class Response:
         return self._powers(k, angles)[1] if k else self._polar[0][:, angles]
 
     def pull(self, k: int, angles: slice, conjugate: Tensor) -> None:
-        """Take in the conjugate of a gradient of [z]^k; real for k = 0 and of low passes."""
+        """Take in and keep the conjugate of a gradient of [z]^k; real for k = 0 and low passes."""
         if self.low_pass:
             gradient = conjugate if k else conjugate * self.field.sign()
             self._gradient = self._plus(self._gradient, angles, gradient)
@@ -66,38 +65,54 @@ class Response:
             gradient = conjugate.conj().resolve_conj()
             self._gradient = self._plus(self._gradient, angles, gradient)
         else:
-            p = conjugate * self._powers(k, angles)[0]
-            self._once = self._plus(self._once, angles, p)
-            self._times_k = self._plus(self._times_k, angles, p, k)
+            power = self._powers(k, angles)[0]
+            own = conjugate.is_complex() and not conjugate.is_conj()
+            self._gather(conjugate.mul_(power) if own else conjugate * power, k, angles)
 
     def pulled(self) -> Tensor | None:
         """Return the gradient of the spectrum from all that was taken in; None if nothing was."""
-        radial, angular = self._radial, None
-        if self._once is not None and self._times_k is not None:
-            once, angular = self._once.real, self._times_k.imag.neg()
-            radial = once if radial is None else radial + once
+        radial, polar = self._radial, self._polar_gradient
         if radial is not None:
-            polar = torch.complex(radial, torch.zeros_like(radial) if angular is None else angular)
+            if polar is None:
+                polar = torch.complex(radial, torch.zeros_like(radial))
+            else:
+                polar.real.add_(radial)
+        if polar is not None:
             polar = polar.mul_(self._polar[1])
             self._gradient = polar if self._gradient is None else polar.add_(self._gradient)
         if self._gradient is None:
             return None
         return to_spectrum(self._gradient, (self.spectrum.shape[-2], self.spectrum.shape[-1]))
 
-    def _plus(self, known: Tensor | None, angles: slice, more: Tensor, factor: int = 1) -> Tensor:
-        """Return ``known + factor * more``, of whose angles ``more`` has some."""
+    def _plus(self, known: Tensor | None, angles: slice, more: Tensor) -> Tensor:
+        """Return ``known + more``, of whose angles ``more`` has some; may keep ``more`` itself."""
+        if known is None and more.shape == self.field.shape:
+            return more.resolve_conj()
         if known is None:
             known = torch.zeros(self.field.shape, dtype=more.dtype, device=more.device)
-        known[:, angles].add_(more, alpha=factor)
+        known[:, angles].add_(more)
         return known
+
+    def _gather(self, p: Tensor, k: int, angles: slice) -> None:
+        """Add ``Re p - i k Im p``, one pass over memory with p seen as rows of real numbers."""
+        weights = torch.tensor([1.0, -k], dtype=p.real.dtype, device=p.device).repeat(p.shape[-1])
+        rows = torch.view_as_real(p).flatten(-2)
+        if self._polar_gradient is None and p.shape == self.field.shape:
+            rows.mul_(weights)
+            self._polar_gradient = p
+            return
+        if self._polar_gradient is None:
+            self._polar_gradient = torch.zeros_like(self.field)
+        known = torch.view_as_real(self._polar_gradient[:, angles]).flatten(-2)
+        known.addcmul_(rows, weights)
 
     @cached_property
     def _polar(self) -> tuple[Tensor, Tensor]:
         """The modulus r, and u; both 0 where z is."""
-        real, imaginary = self.field.real.contiguous(), self.field.imag.contiguous()
+        real, imaginary = self.field.real, self.field.imag
         square = (real * real).addcmul_(imaginary, imaginary)
         inverse = square.clamp_min(torch.finfo(square.dtype).tiny).rsqrt_()
-        return square.mul_(inverse), torch.complex(real.mul_(inverse), imaginary.mul_(inverse))
+        return square.mul_(inverse), self.field * inverse
 
     def _powers(self, k: int, angles: slice) -> tuple[Tensor, Tensor]:
         """Return u^k and [z]^k, k >= 1, from those of k // 2, which are often the last ones."""

@@ -60,8 +60,11 @@ class Stack:
         return self._cut[box, conjugate]
 
     def pull_field(self, gradient: Tensor, channels: slice) -> None:
-        """Add to the gradient of some fields."""
+        """Add to the gradient of some fields; may keep ``gradient`` itself."""
         assert self.field is not None
+        if self.field_gradient is None and gradient.shape == self.field.shape:
+            self.field_gradient = gradient
+            return
         if self.field_gradient is None:
             self.field_gradient = torch.zeros_like(self.field)
         self.field_gradient[:, channels].add_(gradient)
@@ -111,7 +114,7 @@ class Pairs:
 
 
 class GramBlock(nn.Module):
-    """Covariances without shift: the products of all of a with all of b.
+    """Covariances without shift: the products of all of a with all of b, or of a few with a few.
 
     Parameters
     ----------
@@ -129,30 +132,41 @@ class GramBlock(nn.Module):
         super().__init__()
         self._scale, self._box, self._mirrored = scale, box, pairs.mirrored
         self._first, self._second = _span(pairs.first), _span(pairs.second)
+        first, second, pair = pairs.distinct()
+        self._aligned = bool(_contiguous(first) and _contiguous(second))
         self._products = [span.stop - span.start for span in (self._first, self._second)]
         flat = (pairs.first - self._first.start) * self._products[1]
         flat = flat + pairs.second - self._second.start
-        keep_buffer(self, "_pick", torch.from_numpy(flat))
+        keep_buffer(self, "_pick", torch.from_numpy(pair if self._aligned else flat))
 
     def evaluate(self, a: Stack, b: Stack) -> Tensor:
         """Return the covariances ``(batch, row)``."""
         left, right = self._sides(a, b)
-        right = right.mT if self._mirrored else right.mH
-        gram = torch.stack([a @ b for a, b in zip(left, right, strict=True)])
-        return as_complex(gram.flatten(1)[:, self._pick] * self._scale)
+        if self._aligned:
+            dot = torch.dot if self._mirrored else torch.vdot  # conj(first) times second
+            pairs = zip(right.flatten(0, 1), left.flatten(0, 1), strict=True)
+            gram = torch.stack([dot(b, a) for b, a in pairs]).view(len(left), -1)
+        else:
+            right = right.mT if self._mirrored else right.mH
+            gram = torch.stack([a @ b for a, b in zip(left, right, strict=True)]).flatten(1)
+        return as_complex(gram[:, self._pick] * self._scale)
 
     def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
         """Add the gradient to those of ``a`` and ``b``."""
         left, right = self._sides(a, b)
         g = g * self._scale if left.is_complex() else g.real * self._scale
-        gram = g.new_zeros(len(g), math.prod(self._products)).index_add_(1, self._pick, g)
-        gram = gram.view(len(gram), *self._products)
+        count = left.shape[1] if self._aligned else math.prod(self._products)
+        gram = g.new_zeros(len(g), count).index_add_(1, self._pick, g)
         if self._mirrored:
-            self._add(a, self._first, gram @ right.conj())
-            self._add(b, self._second, gram.mT @ left.conj())
-        else:
-            self._add(a, self._first, gram @ right)
-            self._add(b, self._second, gram.mH @ left)
+            left, right = left.conj(), right.conj()
+        if self._aligned:
+            gram = gram[..., None]
+            self._add(a, self._first, gram * right)
+            self._add(b, self._second, (gram if self._mirrored else gram.conj()) * left)
+            return
+        gram = gram.view(len(gram), *self._products)
+        self._add(a, self._first, gram @ right)
+        self._add(b, self._second, (gram.mT if self._mirrored else gram.mH) @ left)
 
     def _sides(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
         left, right = self._matrix(a, self._first), self._matrix(b, self._second)

@@ -1,9 +1,8 @@
-"""Groups of channels that are computed together: one scale, one harmonic, some or all angles."""
+"""Groups of channels that are computed together: one scale, one harmonic, all angles in use."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.boxes import box_of, crop
@@ -11,7 +10,7 @@ from wavemill.filters import bump_steerable
 from wavemill.pairs import LOW_PASS, MomentTable, Rows
 
 Scale = tuple[bool, int]  # is a low pass, index j
-Group = tuple[bool, int, int, int]  # and harmonic k >= 0, and the first angle: some channels
+Group = tuple[bool, int, int]  # and harmonic k >= 0: some channels
 
 
 def is_linear(group: Group) -> bool:
@@ -20,23 +19,10 @@ def is_linear(group: Group) -> bool:
 
 
 def groups(rows: Rows, side: str) -> list[Group]:
-    """Return the group of one side of each row; the sign of k2 is the block's business.
-
-    Of harmonics k >= 2 that are shifted each angle is a group by itself: they are numerous, and
-    what is at work at a time then fits into caches. Otherwise all angles of a scale and harmonic,
-    from the first to the last in use, are one group.
-    """
+    """Return the group of one side of each row; the sign of k2 is the block's business."""
     low_pass = rows["l" + side] == LOW_PASS
-    k = np.abs(rows["k" + side])
-    alone = (k >= 2) & ~low_pass & np.isin(k, _shifted_harmonics(rows))
-    angle = np.where(alone, rows["l" + side], LOW_PASS)
-    columns = (low_pass, rows["j" + side], k, angle)
+    columns = (low_pass, rows["j" + side], np.abs(rows["k" + side]))
     return list(zip(*(column.tolist() for column in columns), strict=True))
-
-
-def _shifted_harmonics(rows: Rows) -> NDArray[np.int64]:
-    moved = rows[(rows["shift_y"] != 0) | (rows["shift_x"] != 0)]
-    return np.unique(np.abs(np.concatenate([moved["k1"], moved["k2"]])))
 
 
 def angles_by_group(rows: Rows) -> dict[Group, list[int]]:
@@ -45,8 +31,10 @@ def angles_by_group(rows: Rows) -> dict[Group, list[int]]:
     for side in "12":
         for group, angle in zip(groups(rows, side), rows["l" + side].tolist(), strict=True):
             angles.setdefault(group, set()).add(angle)
-    order = sorted(angles, key=lambda group: (group[:2], group[3], group[2]))
-    return {group: list(range(min(angles[group]), max(angles[group]) + 1)) for group in order}
+    return {
+        group: list(range(min(members), max(members) + 1))
+        for group, members in sorted(angles.items())
+    }
 
 
 def spans(angles: dict[Group, list[int]]) -> dict[Group, slice]:

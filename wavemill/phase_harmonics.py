@@ -104,6 +104,11 @@ class PhaseHarmonicCovariance(nn.Module):
         self.schedule = Schedule(table, form.distinct, self._angles, dtype)
         self._index_results(form, parts)
 
+    @property
+    def channels(self) -> int:
+        """Number of channels, whose statistics normalise."""
+        return sum(map(len, self._angles.values()))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the covariances ``(..., coefficient)`` of real fields ``(..., y, x)``."""
         return self._coefficients(self._evaluate(x, None)).reshape(*x.shape[:-2], -1)

@@ -17,7 +17,9 @@ Indices = NDArray[np.int64]
 class FewShifts(nn.Module):
     """The inverse Fourier transform at few shifts, and its transpose.
 
-        sum over w of F(w) e^{i w tau} = sum_y e^{i w_y tau_y} sum_x F e^{i w_x tau_x}
+        sum over w of F(w) e^{i w tau} = sum_x e^{i w_x tau_x} sum_y e^{i w_y tau_y} F
+
+    Along y, where F is large, products are real: with cosines and sines of each abs(tau_y).
 
     Parameters
     ----------
@@ -38,6 +40,7 @@ class FewShifts(nn.Module):
     """
 
     _rows: Tensor
+    _signs: Tensor
     _columns: Tensor
     _pick: Tensor
 
@@ -58,30 +61,52 @@ class FewShifts(nn.Module):
         self._grid = (count, len(across_y), len(across_x))
         flat = (spectrum * len(across_y) + y.reshape(-1)) * len(across_x) + x.reshape(-1)
         keep_buffer(self, "_pick", torch.from_numpy(flat))
-        rows = _waves(across_y, shape[0], box[0])
+        sizes, y_sizes = np.unique(np.abs(across_y), return_inverse=True)
+        rows = _waves(sizes, shape[0], box[0])
         columns = scale * _waves(across_x, shape[1], box[1]).T
-        keep_buffer(self, "_rows", rows.to(dtype.to_complex()))
+        keep_buffer(self, "_rows", torch.cat([rows.real, rows.imag]).to(dtype))
+        keep_buffer(
+            self,
+            "_signs",
+            _signs(y_sizes.reshape(-1), len(sizes), np.sign(across_y)).to(dtype.to_complex()),
+        )
         keep_buffer(self, "_columns", columns.to(dtype.to_complex()).contiguous())
 
     def sum(self, spectra: Tensor) -> Tensor:
         """Return the sums ``(batch, row)`` over ``(batch, spectrum, y, x)``, real or complex."""
-        if spectra.is_complex():
-            along = self._rows @ spectra
-        else:
-            along = torch.complex(self._rows.real @ spectra, self._rows.imag @ spectra)
-        return (along @ self._columns).flatten(1)[:, self._pick]
+        along = self._rows @ (_as_rows(spectra) if spectra.is_complex() else spectra)
+        narrow = _as_complex(along) if spectra.is_complex() else along.to(self._signs.dtype)
+        return (self._signs @ (narrow @ self._columns)).flatten(1)[:, self._pick]
 
     def spread(self, values: Tensor) -> Tensor:
         """Return ``sum over rows of value e^{i w tau}``, ``(batch, spectrum, y, x)``."""
         grid = values.new_zeros(len(values), math.prod(self._grid))
         grid.index_add_(1, self._pick, values)
-        spread: Tensor = (self._rows.T @ grid.view(len(grid), *self._grid)) @ self._columns.T
-        return spread
+        narrow = (self._signs.T @ grid.view(len(grid), *self._grid)) @ self._columns.T
+        return _as_complex(self._rows.T @ _as_rows(narrow))
 
 
 def keep_buffer(module: nn.Module, name: str, value: Tensor | None) -> None:
     """Register ``value`` to follow the module's device without entering its state."""
     module.register_buffer(name, value, persistent=False)
+
+
+def _as_rows(spectra: Tensor) -> Tensor:
+    """Return complex spectra as real ones of twice the width."""
+    return torch.view_as_real(spectra).flatten(-2)
+
+
+def _as_complex(rows: Tensor) -> Tensor:
+    return torch.view_as_complex(rows.view(*rows.shape[:-1], rows.shape[-1] // 2, 2))
+
+
+def _signs(size: Indices, count: int, sign: Indices) -> Tensor:
+    """Return the matrix that makes e^{i w s} of cos(w abs(s)) and sin(w abs(s)), complex128."""
+    shift = np.arange(len(size))
+    matrix = np.zeros((len(size), 2 * count), dtype=np.complex128)
+    matrix[shift, size] = 1
+    matrix[shift, count + size] = 1j * sign
+    return torch.from_numpy(matrix)
 
 
 def _waves(shifts: Indices, size: int, kept: int) -> Tensor:

@@ -180,7 +180,7 @@ def test_what_cannot_be_modelled_is_refused() -> None:
         Gaussian().sample(1)
     with pytest.raises(InvalidParameter, match="all values are equal"):
         Microcanonical({"J": 2}).fit(torch.ones(32, 32))
-    with pytest.raises(ShapeMismatch, match="one component"):
-        Microcanonical({"J": 2}).fit(torch.zeros(1, 2, 32, 32))
+    with pytest.raises(ShapeMismatch, match="real fields"):
+        Microcanonical({"J": 2}).fit(torch.zeros(1, 1, 2, 32, 32))
     with pytest.raises(InvalidParameter):
         Gaussian().fit(smooth(1)).sample(0)

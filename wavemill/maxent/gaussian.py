@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -114,10 +113,17 @@ class Gaussian:
         return model
 
     @property
+    def deviations(self) -> Tensor:
+        """Standard deviation of all values fitted, of each component."""
+        own = self.spectrum_.diagonal().permute(2, 0, 1)
+        first = torch.fft.irfft2(own, self.shape, norm="backward")[:, 0, 0]
+        deviations: Tensor = first.clamp(min=0).sqrt()
+        return deviations
+
+    @property
     def deviation(self) -> float:
-        """Standard deviation of all values fitted, of one component."""
-        first = torch.fft.irfft2(self.spectrum_[0, 0], self.shape, norm="backward")[0, 0]
-        return math.sqrt(max(float(first), 0.0))
+        """Standard deviation of all values fitted, of the first component."""
+        return float(self.deviations[0])
 
     def _draw(self, root: Tensor, index: int, seed: int) -> Tensor:
         noise = white_noise(index, (len(self.mean_), *self.shape), seed)

@@ -12,25 +12,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.errors import InvalidParameter, NotFitted
 from wavemill.maxent.descent import MEMORY, Descent, descend
+from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
-from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.phase_harmonics import Moments, Statistics
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 
 REMEMBERED = 2**28  # bytes of past steps held at once
 
 
 class Microcanonical:
-    """Fields whose phase-harmonic moments are those of the references.
+    """Fields whose wavelet moments are those of the references.
 
-    A sample is Gaussian noise, moved by L-BFGS down ``|C(x) - C_ref|^2`` (standardised covariances,
-    each distinct one once; see :mod:`wavemill.phase_harmonics`). Means and deviations of the
-    channels are frozen at the references', and moments averaged over them. Each sample descends by
-    itself: it depends on ``seed`` and its index alone. Descent from noise approximates, and does
-    not equal, the uniform law on the set of equal moments (Bruna and Mallat, *Multiscale sparse
-    microcanonical models*, Math. Stat. Learn. 1, 257, 2018).
+    A sample is Gaussian noise, moved by L-BFGS down ``|C(x) - C_ref|^2`` (standardised moments,
+    each distinct one once; see :mod:`wavemill.phase_harmonics` and, for other families,
+    :mod:`wavemill.maxent.families`). Means and deviations of the channels are frozen at the
+    references', and moments averaged over them. Components are standardised one by one. Each
+    sample descends by itself: it depends on ``seed`` and its index alone. Descent from noise
+    approximates, and does not equal, the uniform law on the set of equal moments (Bruna and
+    Mallat, *Multiscale sparse microcanonical models*, Math. Stat. Learn. 1, 257, 2018).
 
     Parameters
     ----------
@@ -59,24 +61,19 @@ class Microcanonical:
         self.spec = as_spec(MicrocanonicalSpec, spec)
 
     def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
-        """Measure the moments of ``x``, real ``(sample, y, x)`` or ``(sample, 1, y, x)``.
+        """Measure the moments of ``x``, real ``(sample, y, x)`` or ``(sample, component, y, x)``.
 
         Raises
         ------
         ShapeMismatch
-            If ``x`` is not an array of real fields, or has several components.
+            If ``x`` is not an array of real fields.
         InvalidParameter
             If all values are equal, or the scales do not fit on the grid.
         """
         fields = as_samples(x)
-        if fields.shape[1] != 1:
-            raise ShapeMismatch(
-                f"phase harmonics model one component, got {fields.shape[1]} in {tuple(x.shape)}: "
-                "choose one, x[:, i]"
-            )
         self.gaussian_ = Gaussian(GaussianSpec(dtype="float64")).fit(x, progress)
         self._prepare()
-        self.moments_ = self.operator.measure((fields[:, 0] - self._mean) / self._std)
+        self.moments_ = self.operator.measure(self._standardised(fields))
         self.metrics_ = describe(fields) | {"moments": float(len(self.moments_.values))}
         return self
 
@@ -118,10 +115,10 @@ class Microcanonical:
             raise NotFitted("the phase-harmonic model has no moments yet: call fit first")
         run = _Synthesis(self, n, seed, progress, checkpoint)
         run.resume(resume or {})
-        fields = run.fields() * self._std + self._mean
+        fields = run.fields().view(n, *self.shape) * self._std + self._mean
         self.losses_ = [np.array(losses) / (losses[0] or 1.0) for losses in run.losses]
-        result = fields.to(self.operator.dtype)
-        return result[:, None] if self.gaussian_.has_components else result
+        result: Tensor = fields.to(self.operator.dtype)
+        return result if self.gaussian_.has_components else result[:, 0]
 
     def state(self) -> dict[str, Tensor]:
         """Return everything learnt, as real tensors."""
@@ -146,21 +143,25 @@ class Microcanonical:
         return model
 
     def _prepare(self) -> None:
-        """Build the operator, and take mean and deviation from the Gaussian model."""
-        self._mean, self._std = float(self.gaussian_.mean_), self.gaussian_.deviation
-        if not self._std > 0:
+        """Build the operator, and take means and deviations from the Gaussian model."""
+        self._mean = self.gaussian_.mean_[:, None, None]
+        self._std = self.gaussian_.deviations[:, None, None]
+        if not (self._std > 0).all():
             raise InvalidParameter("all values are equal: there is nothing to model")
-        spec, dtype = self.spec, getattr(torch, self.spec.dtype)
-        self.operator = PhaseHarmonicCovariance(
-            self.gaussian_.shape, spec.J, spec.L, spec.set, spec.lags, dtype
-        )
+        self.shape = (len(self._mean), *self.gaussian_.shape)
+        self.operator = moments_of(self.spec, self.gaussian_.shape, len(self._mean))
+
+    def _standardised(self, fields: Tensor) -> Tensor:
+        """Return what the operator takes: ``(n, y, x)``, or ``(n, component, y, x)`` of several."""
+        standard = (fields - self._mean) / self._std
+        return standard[:, 0] if len(self._mean) == 1 else standard
 
     def starts(self, numbers: range, seed: int) -> Tensor:
-        """Return the standardised noise of samples ``(n, y, x)``, float64."""
+        """Return the standardised noise of samples, float64, as the operator takes it."""
         if self.spec.start == "spectrum":
-            fields = self.gaussian_.draw(numbers, seed)[:, 0]
-            return (fields - self._mean) / self._std
-        noise = [white_noise(number, self.gaussian_.shape, seed) for number in numbers]
+            return self._standardised(self.gaussian_.draw(numbers, seed))
+        shape = self.shape[1:] if self.shape[0] == 1 else self.shape
+        noise = [white_noise(number, shape, seed) for number in numbers]
         return torch.stack(noise).to(self.moments_.values.device)
 
 
@@ -212,12 +213,12 @@ class _Synthesis:
             self.descents.append(Descent.from_state(inner, **self._tolerances()))
 
     def _state(self) -> dict[str, Tensor]:
-        shape, device = self.model.operator.shape, self.model.moments_.values.device
+        device = self.model.moments_.values.device
         losses = torch.full((len(self.losses), self.model.spec.iterations), torch.nan)
         losses = losses.to(torch.float64)
         for row, values in zip(losses, self.losses, strict=True):
             row[: len(values)] = torch.tensor(values)
-        empty = torch.zeros((0, *shape), dtype=torch.float64, device=device)
+        empty = torch.zeros(0, *self.model.shape[1:], dtype=torch.float64, device=device)
         state = {"losses": losses}
         state["finished"] = torch.stack(self.finished) if self.finished else empty
         for number, descent in enumerate(self.descents):
@@ -228,7 +229,7 @@ class _Synthesis:
     def _begin(self) -> list[Descent]:
         """Return the next descents, at their starts."""
         dtype = self.model.operator.dtype
-        points = math.prod(self.model.operator.shape)
+        points = math.prod(self.model.shape)
         each = 2 * MEMORY * points * torch.finfo(dtype).bits // 8
         first = len(self.finished)
         numbers = range(first, min(self.n, first + max(1, REMEMBERED // each)))

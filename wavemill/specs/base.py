@@ -113,6 +113,19 @@ def check(condition: bool, message: str) -> None:
 
 Precision = typing.Literal["float32", "float64"]
 MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "D", "pywph"]
+ModelSet = typing.Literal[
+    "A0",
+    "A",
+    "B",
+    "C",
+    "C+L",
+    "D",
+    "pywph",
+    "H",
+    "rectifier",
+    "scattering",
+    "scattering-isotropic",
+]
 
 
 def check_bank(kind: str, J: int, L: int, lags: int) -> None:

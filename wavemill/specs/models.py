@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import MomentSet, Precision, Spec, check, check_bank
+from wavemill.specs.base import ModelSet, Precision, Spec, check, check_bank
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class GaussianSpec(Spec):
 
 @dataclass(frozen=True)
 class MicrocanonicalSpec(Spec):
-    """Microcanonical phase-harmonic model: see :class:`wavemill.maxent.Microcanonical`.
+    """Microcanonical model of wavelet moments: see :class:`wavemill.maxent.Microcanonical`.
 
     Parameters
     ----------
     J, L, set, lags
-        The moments held, as in :class:`PhaseHarmonicsSpec`: 995 by default.
+        The moments held, as in :class:`PhaseHarmonicsSpec`: 995 by default. Or ``H``: set A, and
+        skewness and flatness of each octave; ``rectifier``: covariances of rectified coefficients;
+        ``scattering``, ``scattering-isotropic``: scattering spectra. Only sets of phase harmonics
+        have lags.
     iterations
         Most gradients evaluated for one sample.
     start
@@ -54,7 +57,7 @@ class MicrocanonicalSpec(Spec):
 
     J: int = 5
     L: int = 4
-    set: MomentSet = "C"
+    set: ModelSet = "C"
     lags: int = 1
     iterations: int = 200
     start: typing.Literal["spectrum", "white"] = "spectrum"

@@ -1,0 +1,166 @@
+"""Moments of fields of several components: of each by itself, and between them.
+
+    C(c1, c2) = mean over u of a_{c1}(u) conj b_{c2}(u) ,  a, b = [x_c * psi_{j,l}]^k less means,
+    over deviations, both frozen at a reference's.
+
+Source: Regaldo-Saint Blancard, Allys, Auclair, Boulanger, Eickenberg, Levrier, Vacher and Zhang,
+*Generative models of multichannel data from a single example*, ApJ 943, 9 (2023).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavemill.differentiated import Columns, DifferentiatedMoments, MomentOperator
+from wavemill.filters import bump_steerable
+from wavemill.high_orders import check_fits
+from wavemill.phase_harmonics import Moments, Statistics
+from wavemill.shifts import keep_buffer
+
+
+class OfComponent(nn.Module):
+    """A family of moments of one component of fields ``(..., component, y, x)``.
+
+    Parameters
+    ----------
+    operator
+        The family, of fields ``(..., y, x)``.
+    component
+        Which one.
+    """
+
+    def __init__(self, operator: MomentOperator, component: int) -> None:
+        super().__init__()
+        self.operator, self.component = operator, component
+        self.dtype: torch.dtype = operator.dtype
+        self.coefficients: Columns = operator.coefficients
+
+    @property
+    def channels(self) -> int:
+        """Length of the statistics that normalise."""
+        return self.operator.channels
+
+    def measure(self, x: Tensor) -> Moments:
+        """Return the moments of the component, averaged over fields."""
+        return self.operator.measure(x[..., self.component, :, :])
+
+    def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Return the loss ``(...)``, and its gradient of the shape of ``x``."""
+        loss, gradient = self.operator.loss_and_gradient(x[..., self.component, :, :], moments)
+        whole = torch.zeros_like(x)
+        whole[..., self.component, :, :] = gradient
+        return loss, whole
+
+
+class CrossCovariance(DifferentiatedMoments):
+    """Covariances between components, of the same wavelet and, of moduli, with the next scale.
+
+    For each pair of components c1 < c2 and each wavelet in a half turn (k1, k2) = (1, 1), and
+    unless ``linear`` (0, 0), (0, 1), (1, 0); moduli of the same angle at scales j and j + 1, either
+    component the finer; and (1, 1) of phi_J. With P pairs of components, P (2 J L + 1) real numbers
+    if linear, else P (7 J L + 2 (J - 1) L + 1).
+
+    Parameters
+    ----------
+    components
+        How many.
+    shape
+        Grid ``(y, x)``, periodic.
+    J, L
+        Scales, and angles in a half turn, of bump steerable wavelets.
+    linear
+        Second order of the field alone.
+    dtype
+        Real precision computed and returned.
+    """
+
+    _psi: Tensor
+    _phi: Tensor
+    _pairs: Tensor
+
+    def __init__(
+        self,
+        components: int,
+        shape: tuple[int, int],
+        J: int,
+        L: int,
+        linear: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__((components, *shape), dtype)
+        check_fits(shape, J)
+        self.J, self.L, self.linear = J, L, linear
+        bank = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
+        keep_buffer(self, "_psi", torch.cat(bank).to(dtype))
+        low = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
+        low[0, 0] = 0
+        keep_buffer(self, "_phi", low.to(dtype))
+        pairs = list(itertools.combinations(range(components), 2))
+        keep_buffer(self, "_pairs", torch.tensor(pairs).T)
+        kinds = ["X11"] * 2 if linear else ["X11"] * 2 + ["X00"] + ["X01"] * 2 + ["X10"] * 2
+        each = [kind for kind in kinds for _ in range(J * L)]
+        each += ["L11"] if linear else ["Y00"] * (2 * (J - 1) * L) + ["L11"]
+        family = np.array(each * len(pairs))
+        first, second = (np.repeat([pair[side] for pair in pairs], len(each)) for side in (0, 1))
+        self.coefficients = {
+            "order": np.full(len(family), 2),
+            "component1": first,
+            "component2": second,
+            "family": family,
+        }
+
+    @property
+    def channels(self) -> int:
+        """Of each component: moduli of the bands, bands, low pass."""
+        return self.shape[0] * (2 * self.J * self.L + 1)
+
+    def statistics(self, x: Tensor) -> Statistics:
+        """Return means and deviations over all fields."""
+        bands, low = self._responses(x)
+        moduli = bands.abs()
+        mean = moduli.mean((0, -2, -1))
+        spread = (moduli - mean[..., None, None]).square().mean((0, -2, -1)).sqrt()
+        deviation = bands.abs().square().mean((0, -2, -1)).sqrt()
+        rest = low.square().mean((0, -2, -1)).sqrt()[:, None]
+        scale = torch.cat([spread, deviation, rest], dim=1).flatten()
+        means = torch.cat([mean, torch.zeros_like(torch.cat([deviation, rest], 1))], dim=1)
+        scale = torch.where(scale > 0, scale, 1.0)
+        return Statistics(means.flatten().to(self.dtype.to_complex()), scale)
+
+    def values(self, x: Tensor, statistics: Statistics) -> Tensor:
+        """Return the covariances ``(field, coefficient)``."""
+        count, components = self.J * self.L, self.shape[0]
+        mean = statistics.mean.real.view(components, -1)[:, :count, None, None]
+        scale = statistics.scale.view(components, -1)[..., None, None]
+        bands, low = self._responses(x)
+        z, y = bands / scale[:, count : 2 * count], low / scale[:, -1]
+        results = [_parts(self._between(z, z))]
+        if not self.linear:
+            r = (bands.abs() - mean) / scale[:, :count]
+            results += [self._between(r, r)]
+            results += [_parts(self._between(r, z)), _parts(self._between(z, r))]
+            fine, coarse = r[:, :, : -self.L], r[:, :, self.L :]
+            results += [self._between(fine, coarse), self._between(coarse, fine)]
+        results.append(self._between(y[:, :, None], y[:, :, None]))
+        return torch.cat(results, dim=-1).flatten(1)
+
+    def _responses(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``(field, component, band, y, x)``, complex, and the low passes, real."""
+        x_hat = torch.fft.fft2(x)
+        return torch.fft.ifft2(x_hat[:, :, None] * self._psi), torch.fft.ifft2(
+            x_hat * self._phi
+        ).real
+
+    def _between(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return ``mean of a_{c1} conj b_{c2}``, ``(field, pair, band)``."""
+        first, second = self._pairs
+        return (a[:, first] * b[:, second].conj()).mean((-2, -1))
+
+
+def _parts(values: Tensor) -> Tensor:
+    """Return real parts, then imaginary ones, of the last axis."""
+    return torch.cat([values.real, values.imag], dim=-1)

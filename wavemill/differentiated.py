@@ -1,0 +1,166 @@
+"""Moments whose gradient is left to autograd, behind the face of the hand-written ones.
+
+A family of moments says how fields are normalised and what its moments are; what is measured, the
+loss and its gradient are the same for all: see :class:`wavemill.PhaseHarmonicCovariance`. Several
+families add up to one (:class:`Joined`).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wavemill.errors import ShapeMismatch
+from wavemill.phase_harmonics import Moments, Statistics
+
+Columns = Mapping[str, NDArray[np.generic]]
+
+
+class MomentOperator(Protocol):
+    """What a model of moments asks of a family."""
+
+    dtype: torch.dtype
+
+    @property
+    def coefficients(self) -> Columns:
+        """The table of what each coefficient is; ``family`` is one of its columns."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Length of the statistics that normalise."""
+        ...
+
+    def measure(self, x: Tensor) -> Moments:
+        """Return the moments of fields, averaged over them."""
+        ...
+
+    def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Return the squared distance from moments, one a field, and its gradient."""
+        ...
+
+
+class DifferentiatedMoments(nn.Module, abc.ABC):
+    """Base of families of moments of fields ``(..., y, x)``, or ``(..., component, y, x)``.
+
+    Parameters
+    ----------
+    shape
+        Of one field.
+    dtype
+        Real precision computed and returned.
+    """
+
+    coefficients: Columns
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.shape, self.dtype = shape, dtype
+
+    @property
+    @abc.abstractmethod
+    def channels(self) -> int:
+        """Length of the statistics that normalise."""
+
+    @abc.abstractmethod
+    def statistics(self, x: Tensor) -> Statistics:
+        """Return the normalisation that fields ``(field, *shape)`` freeze."""
+
+    @abc.abstractmethod
+    def values(self, x: Tensor, statistics: Statistics) -> Tensor:
+        """Return the moments ``(field, coefficient)`` of fields, differentiable."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the moments ``(..., coefficient)`` of fields, each normalised by itself."""
+        fields = self._checked(x)
+        each = [self.values(field[None], self.statistics(field[None])) for field in fields]
+        return torch.cat(each).reshape(*x.shape[: x.ndim - len(self.shape)], -1)
+
+    def measure(self, x: Tensor, statistics: Statistics | None = None) -> Moments:
+        """Return the moments of ``x``, averaged over its leading axes.
+
+        ``statistics`` is the normalisation to freeze; None: that of ``x``.
+        """
+        fields = self._checked(x)
+        with torch.no_grad():
+            frozen = self.statistics(fields) if statistics is None else statistics
+            each = [self.values(field[None], frozen) for field in fields]
+        return Moments(frozen, torch.cat(each).mean(0))
+
+    def loss(self, x: Tensor, moments: Moments) -> Tensor:
+        """Return ``sum over coefficients of (C(x) - C_ref)^2``, one value a field ``(...)``."""
+        values = self.values(self._checked(x), moments.statistics)
+        loss: Tensor = (values - moments.values).square().sum(-1)
+        return loss.reshape(x.shape[: x.ndim - len(self.shape)])
+
+    def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Return the loss ``(...)`` and its gradient, of the shape and dtype of ``x``."""
+        with torch.enable_grad():
+            field = x.detach().requires_grad_()
+            loss = self.loss(field, moments)
+            (gradient,) = torch.autograd.grad(loss.sum(), field)
+        return loss.detach(), gradient
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """Return ``(field, *shape)`` in the operator's precision, and follow x to its device."""
+        if x.is_complex() or tuple(x.shape[x.ndim - len(self.shape) :]) != self.shape:
+            raise ShapeMismatch(
+                f"moments were built for real fields (..., {', '.join(map(str, self.shape))}), "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        if any(buffer.device != x.device for buffer in self.buffers()):
+            self.to(x.device)
+        return x.to(self.dtype).reshape(-1, *self.shape)
+
+
+class Joined(nn.Module):
+    """Several families of moments of the same fields: their losses add up.
+
+    Parameters
+    ----------
+    operators
+        The families, of one precision.
+    """
+
+    def __init__(self, operators: Sequence[MomentOperator]) -> None:
+        super().__init__()
+        self.operators = operators
+        self.dtype = operators[0].dtype
+        self._held = nn.ModuleList([op for op in operators if isinstance(op, nn.Module)])
+        families = [np.asarray(op.coefficients["family"]) for op in operators]
+        self.coefficients: Columns = {"family": np.concatenate(families)}
+
+    @property
+    def channels(self) -> int:
+        """Length of the statistics that normalise."""
+        return sum(op.channels for op in self.operators)
+
+    def measure(self, x: Tensor) -> Moments:
+        """Return the moments of ``x``, averaged over its leading axes."""
+        parts = [op.measure(x) for op in self.operators]
+        mean = torch.cat([part.statistics.mean for part in parts])
+        scale = torch.cat([part.statistics.scale for part in parts])
+        return Moments(Statistics(mean, scale), torch.cat([part.values for part in parts]))
+
+    def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses and its gradient."""
+        parts = zip(self.operators, self._split(moments), strict=True)
+        losses, gradients = zip(*(op.loss_and_gradient(x, m) for op, m in parts), strict=True)
+        return torch.stack(losses).sum(0), torch.stack(gradients).sum(0)
+
+    def _split(self, moments: Moments) -> list[Moments]:
+        channels = [op.channels for op in self.operators]
+        counts = [len(op.coefficients["family"]) for op in self.operators]
+        means = torch.split(moments.statistics.mean, channels)
+        scales = torch.split(moments.statistics.scale, channels)
+        values = torch.split(moments.values, counts)
+        return [
+            Moments(Statistics(mean, scale), value)
+            for mean, scale, value in zip(means, scales, values, strict=True)
+        ]

@@ -1,0 +1,42 @@
+"""Which families of moments a model holds, by the name of its set."""
+
+from __future__ import annotations
+
+import torch
+
+from wavemill.components import CrossCovariance, OfComponent
+from wavemill.differentiated import Joined, MomentOperator
+from wavemill.high_orders import RectifierCovariance, SkewnessFlatness
+from wavemill.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.scattering_spectra import ScatteringSpectra
+from wavemill.specs import MicrocanonicalSpec
+
+SECOND_ORDER = ("A0", "A")
+
+
+def moments_of(spec: MicrocanonicalSpec, shape: tuple[int, int], components: int) -> MomentOperator:
+    """Return the moments of a spec for fields ``(..., y, x)``, or of several components.
+
+    Of these, the set of each component, and covariances between components
+    (:class:`~wavemill.components.CrossCovariance`): those of second order alone for A0 and A.
+    """
+    each = _of_one(spec, shape)
+    if components == 1:
+        return each
+    linear = spec.set in SECOND_ORDER
+    between = CrossCovariance(components, shape, spec.J, spec.L, linear, each.dtype)
+    return Joined([*(OfComponent(each, number) for number in range(components)), between])
+
+
+def _of_one(spec: MicrocanonicalSpec, shape: tuple[int, int]) -> MomentOperator:
+    J, L, dtype = spec.J, spec.L, getattr(torch, spec.dtype)
+    match spec.set:
+        case "scattering" | "scattering-isotropic":
+            return ScatteringSpectra(shape, J, L, spec.set == "scattering-isotropic", dtype)
+        case "rectifier":
+            return RectifierCovariance(shape, J, L, dtype=dtype)
+        case "H":
+            gaussian = PhaseHarmonicCovariance(shape, J, L, "A", spec.lags, dtype)
+            return Joined([gaussian, SkewnessFlatness(shape, J, L, dtype)])
+        case name:
+            return PhaseHarmonicCovariance(shape, J, L, name, spec.lags, dtype)

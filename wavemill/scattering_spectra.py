@@ -1,0 +1,218 @@
+"""Scattering spectra: second moments of a field and of the wavelet transforms of its moduli.
+
+    P00 = < |x*psi_1|^2 > ,   S1 = < |x*psi_1| > ,
+    C01 = < (x*psi_2) (|x*psi_1|*psi_2)^* > ,
+    C11 = < (|x*psi_1|*psi_3) (|x*psi_2|*psi_3)^* > ,   j1 <= j2 <= j3 ,
+
+C01 and C11 divided by ``s_1 s_2``, where s^2 is P00, frozen at a reference's; of P00 and S1 the
+logarithm. C01 holds one factor psi_2 in frequency, not two, as the authors compute it:
+``<x (|x*psi_1|*psi_2)^*>``. Means over positions are sums over frequencies, of which scale j keeps
+``-d .. d - 1`` an axis, ``d = max(8, N / 2^j)`` at most N / 2. Morlet wavelets, transforms of sign
+``-i w u``.
+
+Source: Cheng, Morel, Allys, Menard and Mallat, *Scattering spectra models for physics*, PNAS Nexus
+3, pgae103 (2024), and the code of its authors, which the tests compare with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavemill.differentiated import DifferentiatedMoments
+from wavemill.errors import InvalidParameter
+from wavemill.filters import morlet
+from wavemill.phase_harmonics import Statistics
+from wavemill.shifts import keep_buffer
+
+SMALLEST = 8  # frequencies kept on each side of 0, whatever the scale
+NAMES = ("j1", "l1", "j2", "l2", "j3", "l3")
+
+Entry = tuple[str, tuple[int, ...], str]  # family, NAMES (-1 where there is none), re or im
+
+
+class ScatteringSpectra(DifferentiatedMoments):
+    """The vector of scattering spectra of real fields ``(..., y, x)``, each number once.
+
+    Mean and deviation in units of the reference's deviation, ln P00, ln S1, C01, C11. Where
+    j1 = j2, C11 holds l1 <= l2 only, since exchanging the two conjugates it.
+
+    Parameters
+    ----------
+    shape
+        Grid ``(y, x)``, periodic.
+    J, L
+        Scales, and angles in a half turn.
+    isotropic
+        Average over a common turn of all angles, and keep real parts: C01 by l2 - l1, C11 by
+        l2 - l1 and l3 - l1, P00 and S1 averaged before the logarithm.
+    dtype
+        Real precision computed and returned.
+
+    Raises
+    ------
+    InvalidParameter
+        If the coarsest wavelet does not fit on the grid.
+    """
+
+    _index: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        J: int = 5,
+        L: int = 4,
+        isotropic: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(shape, dtype)
+        if J < 1 or L < 2 or min(shape) < 2**J:
+            raise InvalidParameter(f"J={J}, L={L} do not fit on a grid of {shape}: lower J")
+        self.J, self.L, self.isotropic, self._points = J, L, isotropic, math.prod(shape)
+        bank = morlet.wavelets(shape, J, L)
+        self._reach = [tuple(_reach(size, j) for size in shape) for j in range(J)]
+        for j in range(J):
+            keep_buffer(self, f"_psi_{j}", bank[j].to(dtype))
+            keep_buffer(self, f"_narrow_{j}", self._cut(bank[j], j).flatten(1).to(dtype))
+        self._index_parts()
+
+    @property
+    def channels(self) -> int:
+        """Bands, and the field itself."""
+        return self.J * self.L + 1
+
+    def statistics(self, x: Tensor) -> Statistics:
+        """Return the root of P00 ``(band)``, and mean and deviation of x, over all fields."""
+        bands = [modulus.square().mean((0, -2, -1)) for modulus in self._moduli(torch.fft.fft2(x))]
+        scale = torch.cat([torch.cat(bands).sqrt(), x.std(correction=0).reshape(1)])
+        mean = torch.zeros_like(scale)
+        mean[-1] = x.mean()
+        scale = torch.where(scale > 0, scale, 1.0)
+        return Statistics(mean.to(self.dtype.to_complex()), scale)
+
+    def values(self, x: Tensor, statistics: Statistics) -> Tensor:
+        """Return the spectra ``(field, coefficient)``."""
+        scale = statistics.scale.view(-1)
+        x_hat = torch.fft.fft2(x)
+        moduli = self._moduli(x_hat)
+        centred = x - statistics.mean[-1].real
+        power = [centred.mean((-2, -1))[:, None], centred.std((-2, -1), correction=0)[:, None]]
+        logarithms = [self._logarithms(moduli, order) for order in (2, 1)]
+        bands = scale[:-1].view(self.J, self.L, 1, 1)
+        spectra = [
+            torch.fft.fft2(modulus, norm="forward") / band
+            for modulus, band in zip(moduli, bands, strict=True)
+        ]
+        products = self._products(x_hat / self._points, spectra, bands)
+        parts = torch.cat([product.flatten(1) for product in products], dim=1)
+        real = torch.view_as_real(parts).flatten(1)
+        averages = real[:, self._index].mean(-1)
+        return torch.cat([torch.cat(power, dim=1) / scale[-1], *logarithms, averages], dim=1)
+
+    def _moduli(self, x_hat: Tensor) -> list[Tensor]:
+        """Return |x*psi| ``(field, angle, y, x)`` of each scale."""
+        return [torch.fft.ifft2(x_hat[:, None] * self._psi(j)).abs() for j in range(self.J)]
+
+    def _logarithms(self, moduli: list[Tensor], order: int) -> Tensor:
+        means = torch.stack([modulus.pow(order).mean((-2, -1)) for modulus in moduli], dim=1)
+        means = means.mean(-1) if self.isotropic else means.flatten(1)
+        return means.clamp_min(torch.finfo(self.dtype).tiny).log()
+
+    def _products(self, x_hat: Tensor, spectra: list[Tensor], bands: Tensor) -> Iterator[Tensor]:
+        """Yield C01 ``(field, l2, channel 1)`` of each j2, C11 ``(field, l3, 1, 2)`` of each j3."""
+        for j in range(self.J):
+            psi = self._narrow(j)
+            moduli = torch.cat([self._cut(spectrum, j) for spectrum in spectra[: j + 1]], 1)
+            moduli = moduli.flatten(2)
+            field = self._cut(x_hat, j).flatten(1)[:, None] * (psi / bands[j, :, :, 0])
+            yield field @ moduli.mH
+            filtered = moduli[:, None] * psi[:, None]
+            yield filtered @ filtered.mH
+
+    def _index_parts(self) -> None:
+        """Tell what each coefficient is, and of which numbers it is the mean."""
+        places = {entry: place for place, entry in enumerate(self._computed())}
+        turns = range(self.L if self.isotropic else 1)
+        entries = list(self._kept())
+        index = [
+            [places[family, _turned(labels, turn, self.L), part] for turn in turns]
+            for family, labels, part in entries
+        ]
+        keep_buffer(self, "_index", torch.tensor(index))
+        every = [*self._first_entries(), *entries]
+        columns = np.array([labels for _, labels, _ in every])
+        self.coefficients = {
+            "order": np.full(len(every), 2),
+            **dict(zip(NAMES, columns.T, strict=True)),
+            "part": np.array([part for _, _, part in every]),
+            "family": np.array([family for family, _, _ in every]),
+        }
+
+    def _first_entries(self) -> Iterator[Entry]:
+        yield from (("mean", (-1,) * 6, "re"), ("std", (-1,) * 6, "re"))
+        angles = [-1] if self.isotropic else range(self.L)
+        for family in ("ln P00", "ln S1"):
+            for j in range(self.J):
+                yield from ((family, (j, l1, -1, -1, -1, -1), "re") for l1 in angles)
+
+    def _computed(self) -> Iterator[Entry]:
+        """Yield what the numbers of :meth:`_products` are, in order."""
+        for j in range(self.J):
+            channels = [(j1, l1) for j1 in range(j + 1) for l1 in range(self.L)]
+            for angle in range(self.L):
+                for one in channels:
+                    yield from (("C01", (*one, j, angle, -1, -1), part) for part in ("re", "im"))
+            for angle in range(self.L):
+                for one in channels:
+                    for two in channels:
+                        labels = (*one, *two, j, angle)
+                        yield from (("C11", labels, part) for part in ("re", "im"))
+
+    def _kept(self) -> Iterator[Entry]:
+        """Yield the distinct ones among them, of isotropic ones the first of each turn."""
+        for family, labels, part in self._computed():
+            j1, l1, j2, l2, _, l3 = labels
+            if family == "C11" and (j1 > j2 or (j1 == j2 and l1 == l2 and part == "im")):
+                continue
+            if self.isotropic:
+                if l1 or part == "im" or (family == "C11" and j1 == j2 and self._repeats(l2, l3)):
+                    continue
+            elif family == "C11" and j1 == j2 and l1 > l2:
+                continue
+            yield family, labels, part
+
+    def _repeats(self, l2: int, l3: int) -> bool:
+        """Tell whether exchanging channels 1 and 2 of one scale gives an earlier mean."""
+        return (-l2 % self.L, (l3 - l2) % self.L) < (l2, l3)
+
+    def _cut(self, spectrum: Tensor, j: int) -> Tensor:
+        """Return the frequencies that scale j keeps."""
+        for axis, reach in zip((-2, -1), self._reach[j], strict=True):
+            size = spectrum.shape[axis]
+            if 2 * reach < size - 1:  # of an odd axis all
+                low = spectrum.narrow(axis, 0, reach)
+                spectrum = torch.cat([low, spectrum.narrow(axis, size - reach, reach)], axis)
+        return spectrum
+
+    def _psi(self, j: int) -> Tensor:
+        psi: Tensor = getattr(self, f"_psi_{j}")
+        return psi
+
+    def _narrow(self, j: int) -> Tensor:
+        psi: Tensor = getattr(self, f"_narrow_{j}")
+        return psi
+
+
+def _reach(size: int, j: int) -> int:
+    return max(SMALLEST, min(-(-size // (1 << j)), size // 2))
+
+
+def _turned(labels: tuple[int, ...], turn: int, L: int) -> tuple[int, ...]:
+    """Return the labels with every angle turned."""
+    j1, l1, j2, l2, j3, l3 = labels
+    last = l3 if l3 < 0 else (l3 + turn) % L
+    return j1, (l1 + turn) % L, j2, (l2 + turn) % L, j3, last
