@@ -50,7 +50,7 @@ class AtomicProducts(AtomicRegression):
         Of the search for principal components.
     """
 
-    ALPHAS = tuple(10.0**power for power in range(-13, -6))
+    ALPHAS = tuple(10.0**power for power in range(-11, -5))
     NAMES = ("means", "axes", "kinds", "factors", "strengths", "weights")
 
     def __init__(

@@ -74,7 +74,7 @@ def wavelet_of_atom(sigma: float | None, width: float, degree: int) -> float:
     wavelet's norm; without a wavelet the integral is 1.
     """
     if sigma is None:
-        return math.sqrt(4 * math.pi) / ((2 * math.pi) ** 1.5 * width**3)
+        return math.sqrt(4 * math.pi) / (math.sqrt(2 * math.pi) * width) ** 3
     moment: float = 2 ** ((degree + 1) / 2) * math.gamma((degree + 3) / 2)
     norm = 1 / (math.sqrt(4 * math.pi * (2 * degree + 1)) * moment)
     return float(norm * sigma**degree / width ** (2 * degree + 3))
