@@ -167,7 +167,7 @@ class _Fit:
     ) -> None:
         self.store, self.dataset, self.data, self.spec = store, dataset, data, spec
         self.request, self.key = request, key
-        self.checkpoints = Checkpoints(store.backend, KIND, key)
+        self.checkpoints = Checkpoints(store, KIND, key)
         self.standardisation = Standardisation(spec.components)
 
     def run(self) -> FitOutcome:

@@ -53,3 +53,13 @@ def errors_by(groups: Mapping[str, pd.Series], unit: str) -> bytes:
         axes.set(xlabel=name, ylabel=f"MAE ({unit})")
         axes.tick_params(axis="x", labelsize=7)
     return png(figure)
+
+
+def learning(curve: pd.DataFrame, unit: str) -> bytes:
+    """Draw the mean absolute error against the number of molecules learnt from."""
+    figure = Figure(figsize=(3.8, 3.0), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog(curve["molecules"], curve["mae"], "o-", color="tab:blue")
+    axes.set(xlabel="molecules learnt from", ylabel=f"MAE ({unit})", title="held-out molecules")
+    axes.grid(which="both", alpha=0.3)
+    return png(figure)

@@ -18,17 +18,20 @@ from storage.keys import canonical, derivation_key, digest
 from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
-from tasks import molecule_figures as figures
+from tasks import regression_report as report
 from tasks.fit import FitOutcome, FitRequest, by_hash
 from tasks.molecules import MoleculeOptions, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
 from wavemill.atomic_kernel import AtomicKernel
+from wavemill.atomic_products import AtomicProducts
 from wavemill.regression import Composition, Multilinear, Ridge
 from wavemill.specs import RegressionSpec
 
 KIND = "regression"
+ATOMIC = ("kernel", "products")  # of molecules themselves, not of their stored features
 TO_KCAL = {"hartree": 627.5095, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 4.184}
+FEWEST = 16  # molecules that a point of the learning curve learns from
 Array = np.ndarray[Any, Any]
 
 
@@ -115,9 +118,16 @@ def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: Regres
 class Predictor:
     """A regression and the transform that it needs, from molecules to numbers."""
 
-    def __init__(self, spec: RegressionSpec, view: Document, source: Dataset, seed: int) -> None:
-        self.transform = operator(view, source.schema)
-        self.whole = spec.model == "kernel"
+    def __init__(
+        self,
+        spec: RegressionSpec,
+        view: Document,
+        source: Dataset,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        self.transform = operator(view, source.schema, device)
+        self.whole = spec.model in ATOMIC
         counts = len(self.transform.module.elements)
         self.model: Any
         match spec.model:
@@ -130,6 +140,9 @@ class Predictor:
             case "kernel":
                 module = self.transform.module
                 self.model = AtomicKernel(module, spec.landmarks, spec.zeta, spec.alpha, seed)
+            case "products":
+                module = self.transform.module
+                self.model = AtomicProducts(module, spec.products, spec.order, spec.alpha, seed)
 
     def predict(self, atoms: Atoms) -> Array:
         """Return one number a molecule."""
@@ -140,7 +153,7 @@ class Predictor:
                 some = atoms.take(np.arange(start, min(start + size, len(atoms))))
                 molecules = as_molecules(some)
                 x = molecules if self.whole else self.transform.module(molecules)
-                found.append(self.model.predict(x).numpy())
+                found.append(self.model.predict(x).cpu().numpy())
         return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -153,24 +166,30 @@ def _fit(
     spec: RegressionSpec,
     key: str,
 ) -> FitOutcome:
-    predictor = Predictor(spec, frame.version.spec, source, request.seed)
-    report = Reporter(f"fit {spec.model}").values
-    target = torch.from_numpy(data.target)
-    x = _inputs(source, frame, data.rows, predictor.whole)
-    predictor.model.fit(x[data.train], target[data.train], report)
-    test = _table(source, frame, data, predictor.model.predict(x[data.test]).numpy())
-    baseline = _baseline(source, frame, data)
-    metrics = _metrics(test, baseline)
-    card = _card(data, request, spec, metrics, source)
+    target = torch.from_numpy(data.target).to(request.device)
+    whole = spec.model in ATOMIC
+    x = _inputs(source, frame, data.rows, whole, request.device)
+    curve = []
+    for count in sizes(data.train.stop, spec.halvings):  # ascending: the last learns from all
+        model = Predictor(spec, frame.version.spec, source, request.seed, request.device).model
+        model.fit(x[:count], target[:count], Reporter(f"fit {spec.model} to {count:,}").values)
+        predicted = model.predict(x[data.test]).cpu().numpy()
+        curve.append((count, float(np.abs(predicted - data.target[data.test]).mean())))
+    test = _table(data, predicted)
+    learning = pd.DataFrame(curve, columns=["molecules", "mae"])
+    metrics = report.metrics_of(test, _baseline(frame, data))
+    learnt = data.rows[data.train]
+    card = report.card(learnt, len(test), data.unit, request, spec, metrics, source)
+    drawn = report.pictures(test, learning, request.target or "", data.unit)
     with store.attempt_artifact(KIND, key) as attempt:
-        state = {name: value.contiguous() for name, value in predictor.model.state().items()}
+        state = {name: value.cpu().contiguous() for name, value in model.state().items()}
         attempt.write("weights.safetensors", save_tensors(state))
         attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
-        learnt = list(data.rows["sample_id"][data.train])
-        attempt.write("samples.json", json.dumps(learnt).encode())
+        attempt.write("samples.json", json.dumps(list(learnt["sample_id"])).encode())
+        attempt.write("learning.csv", learning.to_csv(index=False).encode())
         attempt.write("predictions.csv", test.to_csv(index=False).encode())
         attempt.write("card.md", card.encode())
-        for name, picture in _pictures(test, request.target or "", data.unit).items():
+        for name, picture in drawn.items():
             attempt.write(f"figures/{name}.png", picture)
         manifest, written = attempt.publish(
             {
@@ -183,28 +202,36 @@ def _fit(
                 "view_spec": frame.version.spec,
                 "target": request.target,
                 "unit": data.unit,
-                "elements": list(elements_of(data.rows["formula"][data.train])),
+                "elements": list(elements_of(learnt["formula"])),
                 "samples": len(learnt),
                 "selection": request.selection,
                 "seed": request.seed,
                 "schema": source.schema.to_json(),
-                "provenance": {"device": "cpu", "threads": torch.get_num_threads()},
+                "provenance": {"device": request.device, "threads": torch.get_num_threads()},
             }
         )
     return FitOutcome(KIND, str(manifest["key"]), written, metrics)
 
 
-def _inputs(source: Dataset, frame: FeatureFrame, rows: pd.DataFrame, whole: bool) -> Any:
+def sizes(most: int, halvings: int) -> list[int]:
+    """Return how many molecules the points of the learning curve learn from, ascending."""
+    found = [most >> times for times in range(halvings, 0, -1)]
+    return [count for count in found if count >= FEWEST] + [most]
+
+
+def _inputs(
+    source: Dataset, frame: FeatureFrame, rows: pd.DataFrame, whole: bool, device: str
+) -> Any:
     """Return the molecules themselves for a kernel, else their stored features."""
     if whole:
         ids = rows["sample_id"]
         held = source.samples()
         place = pd.Series(np.arange(len(held)), index=held["sample_id"])
         return as_molecules(source.atoms().take(place[ids].to_numpy()))
-    return torch.from_numpy(frame.read(rows))
+    return torch.from_numpy(frame.read(rows)).to(device)
 
 
-def _baseline(source: Dataset, frame: FeatureFrame, data: Data) -> float:
+def _baseline(frame: FeatureFrame, data: Data) -> float:
     """Return the mean absolute error of the composition alone."""
     counts = frame.coefficients["order"].eq(0).sum()
     narrow = FeatureFrame(
@@ -215,74 +242,10 @@ def _baseline(source: Dataset, frame: FeatureFrame, data: Data) -> float:
     return float((model.predict(x[data.test]) - y[data.test]).abs().mean())
 
 
-def _table(source: Dataset, frame: FeatureFrame, data: Data, predicted: Array) -> pd.DataFrame:
+def _table(data: Data, predicted: Array) -> pd.DataFrame:
     columns = ["sample_id", "formula", "n_atoms", "n_heavy"]
     rows = data.rows[data.test][columns].reset_index(drop=True)
     return rows.assign(truth=data.target[data.test], predicted=predicted)
-
-
-def _metrics(test: pd.DataFrame, baseline: float) -> dict[str, float]:
-    error = (test["predicted"] - test["truth"]).to_numpy()
-    metrics = {
-        "mae": float(np.abs(error).mean()),
-        "rmse": float(np.sqrt(np.square(error).mean())),
-        "median_error": float(np.median(np.abs(error))),
-        "largest_error": float(np.abs(error).max()),
-        "composition_mae": baseline,
-    }
-    for name, group in _groups(test).items():
-        metrics |= {f"mae {name} {label}": float(value) for label, value in group.items()}
-    return metrics
-
-
-def _groups(test: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return mean absolute errors by number of heavy atoms and by the elements present."""
-    error = (test["predicted"] - test["truth"]).abs()
-    kinds = test["formula"].str.replace(r"\d+", "", regex=True)
-    common = kinds.map(kinds.value_counts()) >= max(2, len(test) // 200)
-    return {
-        "heavy atoms": error.groupby(test["n_heavy"]).mean(),
-        "elements": error[common].groupby(kinds[common]).mean(),
-    }
-
-
-def _pictures(test: pd.DataFrame, target: str, unit: str) -> dict[str, bytes]:
-    truth, predicted = test["truth"].to_numpy(), test["predicted"].to_numpy()
-    return {
-        "parity": figures.parity(truth, predicted, target, unit),
-        "errors": figures.errors_by(_groups(test), unit),
-    }
-
-
-def _card(
-    data: Data,
-    request: FitRequest,
-    spec: RegressionSpec,
-    metrics: dict[str, float],
-    source: Dataset,
-) -> str:
-    """Return the model card: what it is for, what it learnt from, how wrong it is."""
-    elements = ", ".join(map(str, elements_of(data.rows["formula"][data.train])))
-    sizes = data.rows["n_atoms"][data.train]
-    lines = [
-        f"# {spec.model} regression of {request.target}",
-        "",
-        f"Predicts `{request.target}` ({data.unit or 'unit unknown'}) of a molecule from its "
-        f"geometry, through the view `{request.view}`.",
-        "",
-        f"- Learnt from {len(sizes):,} molecules of `{source.name}` version "
-        f"{source.version.version} ({request.selection or 'all'}), seed {request.seed}, of "
-        f"{sizes.min()} to {sizes.max()} atoms with nuclear charges {elements}.",
-        f"- Judged by {data.test.stop - data.test.start:,} others, held out by a hash of ids: mean "
-        f"absolute error {metrics['mae']:.3g}, root mean square {metrics['rmse']:.3g}, largest "
-        f"{metrics['largest_error']:.3g} {data.unit}; the composition alone has "
-        f"{metrics['composition_mae']:.3g}.",
-        "- Geometries are expected as those learnt from: relaxed by the same method. Molecules "
-        "with other elements are flagged and not predicted; much larger ones are extrapolation.",
-        f"- Spec: `{json.dumps(spec.to_dict(), sort_keys=True)}`.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def load(store: Store, artifact: Artifact) -> Predictor:

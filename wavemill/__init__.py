@@ -2,6 +2,7 @@
 
 from wavemill.atomic_harmonics import AtomicHarmonics
 from wavemill.atomic_kernel import AtomicKernel
+from wavemill.atomic_products import AtomicProducts
 from wavemill.errors import (
     DivergentModel,
     InvalidParameter,
@@ -77,6 +78,7 @@ __all__ = [
     "AtomicHarmonics",
     "AtomicHarmonicsSpec",
     "AtomicKernel",
+    "AtomicProducts",
     "Augmentation",
     "Composition",
     "ConvolutionalGenerator",

@@ -3,10 +3,15 @@
 The neighbours of atom i that are of element e are seen through solid harmonic wavelets about i,
 
     A[i, e, j, l, m] = sum over k != i, Z_k = e of  w(r_ik) g_jl(r_ik) Y_lm(r_ik / |r_ik|),
-    g_jl(r) = n_l sigma_j^(-3/2) (r / sigma_j)^l exp(-r^2 / 2 sigma_j^2),  sigma_j = sigma 2^(j/2),
-    w(r) = 1 / (1 + (r / reach)^4),
+    g_jl(r) = n_l sigma_j^(-3/2) (r / sigma_j)^l exp(-r^2 / 2 sigma_j^2),
+    w(r) = 1 / (1 + (r / reach)^4),  sigma_j = sigma 2^(octave j),
 
-with n_l such that the integral of g^2 r^2 is 1. The weight w makes near neighbours count: chemistry
+with n_l such that the integral of g^2 r^2 is 1; or, with ``radial="shell"``, through shells
+
+    g_j(r) = exp(-(log r - log sigma_j)^2 / 2 s^2),  s = octave log 2,
+
+which tell bonds of 1.3 and 1.5 Angstrom apart where the widest solid harmonics are all alike. That
+pays from some thousand molecules on. The weight w makes near neighbours count: chemistry
 is local, and what is learnt from few molecules depends on it more than on anything else. Sums
 over m of products are invariant to rotations and reflections,
 
@@ -20,7 +25,7 @@ the positions.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +35,7 @@ from torch import Tensor, nn
 from wavemill.errors import InvalidParameter
 from wavemill.molecules import Molecules, real_solid_harmonics
 
+Radial = Literal["solid", "shell"]
 FIRST = 3.0  # weight of sums of the wavelets themselves in kernels, by validation
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F", 16: "S", 17: "Cl"}
 
@@ -42,15 +48,19 @@ class AtomicHarmonics(nn.Module):
     elements
         Nuclear charges that may occur, in ascending order.
     sigma
-        Width of the narrowest wavelet, Angstrom.
+        Width of the narrowest wavelet, or radius of the innermost shell, Angstrom.
     J
-        Number of widths, half an octave apart: 0.6 to 3.4 Angstrom by default.
+        Number of widths: 0.6 to 3.4 Angstrom by default.
     L
         Highest degree l.
     across
         Products are taken of widths at most so many steps apart.
     reach
         Distance, Angstrom, at which a neighbour counts half; infinity for equal weights.
+    radial
+        ``solid``, the wavelets, or ``shell``.
+    octave
+        Octaves from one width to the next.
     dtype
         Precision computed and returned.
 
@@ -72,22 +82,26 @@ class AtomicHarmonics(nn.Module):
         L: int = 3,
         across: int = 1,
         reach: float = 2.0,
+        radial: Radial = "solid",
+        octave: float = 0.5,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         ascending = list(elements) == sorted(set(elements)) and len(elements) > 0
-        if not ascending or min(J, L + 1, across + 1) < 1 or not min(sigma, reach) > 0:
+        if not ascending or min(J, L + 1, across + 1) < 1 or not min(sigma, reach, octave) > 0:
             raise InvalidParameter(
-                f"atomic harmonics: elements {elements} must ascend, sigma={sigma} and "
-                f"reach={reach} be above 0, J={J} at least 1, L={L} and across={across} at least 0"
+                f"atomic harmonics: elements {elements} must ascend, {sigma=}, {reach=} and "
+                f"{octave=} be above 0, J={J} at least 1, L={L} and across={across} at least 0"
             )
         self.elements, self.L, self.reach, self.dtype = elements, L, reach, dtype
-        self.widths = sigma * 2 ** (np.arange(J) / 2)
+        self.radial, self.octave = radial, octave
+        self.widths: NDArray[np.float64] = sigma * np.exp2(octave * np.arange(J))
         one, other = _products(len(elements), J, across)
         self.pairs = (one, other)
         place = torch.from_numpy(one * len(elements) * J + other)
         self.register_buffer("_place", place, False)
         norms = np.stack([_norms(self.widths, degree) for degree in range(L + 1)])
+        norms = np.ones_like(norms) if radial == "shell" else norms
         self.register_buffer("_norms", torch.from_numpy(norms).to(dtype), False)
         self.register_buffer("_charges", torch.tensor(elements), False)
 
@@ -95,6 +109,11 @@ class AtomicHarmonics(nn.Module):
     def local_size(self) -> int:
         """Number of invariants of one atom."""
         return len(self.elements) * len(self.widths) + (self.L + 1) * len(self._place)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._norms.device
 
     def kinds(self, charges: Tensor) -> Tensor:
         """Return the place of each charge in ``elements``.
@@ -121,7 +140,13 @@ class AtomicHarmonics(nn.Module):
         kind = self.kinds(molecules.charges)
         square = vectors.square().sum(1, keepdim=True)
         widths = torch.from_numpy(self.widths).to(vectors)
-        decay = torch.exp(-square / (2 * widths**2)) / (1 + (square / self.reach**2) ** 2)
+        if self.radial == "shell":
+            vectors = vectors / square.sqrt()
+            steps = torch.log(square / widths**2) / (2 * self.octave * math.log(2))
+            decay = torch.exp(-steps.square() / 2)
+        else:
+            decay = torch.exp(-square / (2 * widths**2))
+        decay = decay / (1 + (square / self.reach**2) ** 2)
         angular = real_solid_harmonics(vectors, self.L)
         place = centre * len(self.elements) + kind[neighbour]
         atoms, E, J = len(kind), len(self.elements), len(self.widths)

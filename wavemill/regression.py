@@ -187,7 +187,7 @@ class Multilinear:
         self.mean_, self.scale_ = x.double().mean(0).float(), root_mean_square(x).float()
         self.spread_ = rest.std().clamp(min=1e-12)
         generator = torch.Generator().manual_seed(self.seed)
-        self._begin(x.shape[1], generator)
+        self._begin(x.shape[1], generator, x.device)
         parameters = [value.requires_grad_() for value in self._parameters()]
         optimizer = torch.optim.Adam(parameters, self.rate)
         steps = self.epochs * max(1, (len(x) - held) // self.batch)
@@ -214,12 +214,12 @@ class Multilinear:
         self.factors_, self.offsets_, self.outer_ = (v.detach() for v in learnt_values)
         return self
 
-    def _begin(self, features: int, generator: torch.Generator) -> None:
+    def _begin(self, features: int, generator: torch.Generator, device: torch.device) -> None:
         shape = (self.order, self.terms)
         draw = torch.randn(*shape, features, generator=generator)
-        self.factors_ = draw / math.sqrt(features)
-        self.offsets_ = torch.randn(shape, generator=generator)
-        self.outer_ = torch.randn(self.terms, generator=generator) / self.terms
+        self.factors_ = (draw / math.sqrt(features)).to(device)
+        self.offsets_ = torch.randn(shape, generator=generator).to(device)
+        self.outer_ = (torch.randn(self.terms, generator=generator) / self.terms).to(device)
 
     def _parameters(self) -> list[Tensor]:
         return [self.factors_, self.offsets_, self.outer_]

@@ -18,16 +18,17 @@ for j2 > j1
 samples, quarter turns and reflections to rounding, and to others as well as the grid resolves.
 
 Fourier transforms have the sign ``exp(-i k u)``. Every density lies in a periodic box of its own.
-A field whose spectrum ends at ``band / width`` is computed on a grid that just holds it, and with
-real harmonics it is real: 2 l + 1 real transforms. Full grids (``band=None``) keep the frequency
--pi, of which there is no +pi, as it is, and fields complex: that is Kymatio's transform.
+A field whose spectrum ends at ``band / width`` is computed on a grid that just holds it. Fields of
+the first order are sums of Gaussians times polynomials: they are written down in closed form
+(:mod:`wavemill.solid_gaussians`). Those of the second are transformed, and with real harmonics they
+are real: 2 l + 1 real transforms. Full grids (``band=None``) transform at both orders, keep the
+frequency -pi, of which there is no +pi, as it is, and fields complex: that is Kymatio's transform.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -35,12 +36,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
-from wavemill.molecules import Molecules, real_solid_harmonics
+from wavemill.molecules import Molecules
+from wavemill.solid_filters import cropped, fast, filters, frequencies
+from wavemill.solid_gaussians import Shape, gaussian_square, wavelet_of_atom
 
-Shape = tuple[int, int, int]
+First = Callable[[float | None, int, Shape], Tensor]
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
 ALIASES = (-2 * math.pi, 0.0, 2 * math.pi)  # the next are below 1e-19 for a width of 1 sample
 NOISE = 0.5  # rounding units of the largest value, below which a field is noise
+WIDER = 1.2  # what is cut off a spectrum of the second order rings over empty space
 BATCH = 2**22  # samples of the grids of a batch
 
 
@@ -161,8 +165,8 @@ class SolidHarmonicScattering(nn.Module):
         weights = torch.stack([CHANNELS[name](molecules.charges) for name in self.channels])
         found: list[tuple[list[int], Tensor]] = []
         for shape, rows in self._boxes(molecules):
-            spectra = [self.density(*self._placed(molecules, weights, row), shape) for row in rows]
-            found.append((rows, self.integrals(torch.stack(spectra), shape).flatten(1)))
+            placed = [self._placed(molecules, weights, row) for row in rows]
+            found.append((rows, self.integrals(placed, shape).flatten(1)))
         order = torch.tensor([row for rows, _ in found for row in rows])
         return torch.cat([values for _, values in found])[torch.argsort(order)]
 
@@ -190,7 +194,7 @@ class SolidHarmonicScattering(nn.Module):
     def box(self, extent: list[float]) -> Shape:
         """Return the sides of the periodic box of a molecule that extends so many samples."""
         margin = self.margin * math.hypot(self.width, self.sigmas[-1])
-        z, y, x = (_fast(math.ceil(length + margin)) for length in extent)
+        z, y, x = (fast(math.ceil(length + margin)) for length in extent)
         return z, y, x
 
     def grid(self, shape: Shape, sigma: float) -> Shape:
@@ -198,11 +202,11 @@ class SolidHarmonicScattering(nn.Module):
         if self.band is None:
             return shape
         share = self.band / (math.pi * sigma)
-        z, y, x = (min(side, _fast(math.ceil(side * share))) for side in shape)
+        z, y, x = (min(side, fast(math.ceil(side * share))) for side in shape)
         return z, y, x
 
     def density(self, positions: Tensor, weights: Tensor, shape: Shape) -> Tensor:
-        """Return the Fourier transform of the density ``(channel, z, y, x / 2 + 1)``.
+        """Return the Fourier transform of the density ``(channel, z, y, x)`` on full grids.
 
         It is known in closed form, ``sum of w exp(-i k r - width^2 k^2 / 2)`` over the aliases of k
         that sampling brings, a product over axes: one matrix product.
@@ -214,17 +218,16 @@ class SolidHarmonicScattering(nn.Module):
         weights
             ``(channel, atom)``.
         shape
-            Sides of the box; the transform is on the grid of scale 0.
+            Sides of the box.
         """
-        coarse = self.grid(shape, math.hypot(self.width, 0.0))
         axes: list[Tensor] = []
-        for axis, (side, kept) in enumerate(zip(shape, coarse, strict=True)):
-            waves = _frequencies(side, kept, self.real and axis == 2).to(positions)
+        for axis, side in enumerate(shape):
+            waves = frequencies(side, side, False).to(positions)
             aliases = [self._sampled(positions[:, axis, None], waves + shift) for shift in ALIASES]
             axes.append(torch.stack(aliases).sum(0))
         plane = (axes[1][:, :, None] * axes[2][:, None, :]).flatten(1)
         line = weights.to(positions)[:, None, :] * axes[0].T
-        found: Tensor = (line @ plane).reshape(len(weights), coarse[0], coarse[1], -1)
+        found: Tensor = (line @ plane).reshape(len(weights), *shape)
         return found
 
     def _sampled(self, places: Tensor, waves: Tensor) -> Tensor:
@@ -233,36 +236,76 @@ class SolidHarmonicScattering(nn.Module):
         decay = torch.exp(-((self.width * waves) ** 2) / 2)
         return torch.polar(decay.expand_as(phase).contiguous(), phase)
 
-    def integrals(self, spectra: Tensor, shape: Shape) -> Tensor:
-        """Return ``(molecule, channel, coefficient)`` of ``(molecule, channel, z, y, x)``."""
-        points, fine = math.prod(shape), self.grid(shape, self.width)
-        rho = self._inverse(spectra, fine) * (math.prod(fine) / points)
+    def integrals(self, placed: list[tuple[Tensor, Tensor]], shape: Shape) -> Tensor:
+        """Return ``(molecule, channel, coefficient)`` of molecules in boxes of one shape.
+
+        Parameters
+        ----------
+        placed
+            Of each molecule, positions ``(atom, 3)`` in samples and weights ``(channel, atom)``.
+        shape
+            Sides of the box.
+        """
+        first = (self._in_closed_form if self.real else self._on_full_grids)(placed, shape)
+        points, noise = math.prod(shape), 0.0 if self.real else NOISE
         found: dict[tuple[int, ...], list[Tensor]] = {}
-        found[()] = [self._sums(_squared(rho), points)]
+        found[()] = [self._sums(first(None, 0, self.grid(shape, self.width)), points, noise)]
         for j, sigma in enumerate(self.sigmas):
-            grid = self.grid(shape, math.hypot(self.width, sigma))
+            blurred = math.hypot(self.width, sigma)
+            grid = self.grid(shape, blurred)
             for degree in range(self.L + 1):
-                square = self._square(spectra, fine, grid, shape, sigma, degree)
-                found.setdefault((j,), []).append(self._sums(square, points))
+                square = first(sigma, degree, grid)
+                found.setdefault((j,), []).append(self._sums(square, points, noise))
                 spectrum = self._transform(_root(square)) if j < self.J else square
                 for k in range(j + 1, self.J + 1):
-                    coarse = _smaller(self.grid(shape, self.sigmas[k]), grid)
+                    # a modulus has about the spectrum of the field's square, narrower by sqrt(2)
+                    narrow = math.hypot(self.sigmas[k], blurred / math.sqrt(2))
+                    coarse = _smaller(self.grid(shape, narrow / WIDER), grid)
                     second = self._square(spectrum, grid, coarse, shape, self.sigmas[k], degree)
                     second = second * (points / math.prod(grid)) ** 2
                     found.setdefault((j, k), []).append(self._sums(second, points))
         return torch.cat([torch.cat(found[path], -1) for path in self.paths], -1)
 
+    def _in_closed_form(self, placed: list[tuple[Tensor, Tensor]], shape: Shape) -> First:
+        """Return ``sum over m of |rho * psi_jlm|^2`` as a function of sigma, l and grid."""
+
+        def square(sigma: float | None, degree: int, grid: Shape) -> Tensor:
+            width = math.hypot(self.width, sigma or 0.0)
+            factor = wavelet_of_atom(sigma, width, degree)
+            molecules = [
+                torch.stack(
+                    [gaussian_square(places, row, shape, grid, width, degree) for row in weights]
+                )
+                for places, weights in placed
+            ]
+            return torch.stack(molecules) * factor**2
+
+        return square
+
+    def _on_full_grids(self, placed: list[tuple[Tensor, Tensor]], shape: Shape) -> First:
+        """Return the same from the transform of the density."""
+        spectra = torch.stack([self.density(*molecule, shape) for molecule in placed])
+
+        def square(sigma: float | None, degree: int, grid: Shape) -> Tensor:
+            if sigma is None:
+                return _squared(self._inverse(spectra, grid))
+            return self._square(spectra, shape, grid, shape, sigma, degree)
+
+        return square
+
     def _square(
         self, spectra: Tensor, held: Shape, grid: Shape, shape: Shape, sigma: float, degree: int
     ) -> Tensor:
         """Return ``sum over m of |field * psi_jlm|^2`` on a grid, of a field's spectrum."""
-        cut = _cropped(spectra, held, grid)
+        cut = cropped(spectra, held, grid)
         if degree % 2:
             cut = torch.complex(-cut.imag, cut.real)  # of odd degree the transform is imaginary
+        parts = torch.view_as_real(cut)
         total = torch.zeros((*cut.shape[:-3], *grid), dtype=self.dtype, device=cut.device)
-        bank = _filters(shape, grid, sigma, self.L, self.real, self.dtype, str(cut.device))
+        bank = filters(shape, grid, sigma, self.L, self.real, self.dtype, str(cut.device))
         for m in range(2 * degree + 1):
-            total = total + _squared(self._inverse(cut * bank[degree**2 + m], grid))
+            field = self._inverse(torch.view_as_complex(parts * bank[degree**2 + m]), grid)
+            total = total.addcmul(field, field) if self.real else total + _squared(field)
         return total * (math.prod(grid) / math.prod(shape)) ** 2
 
     @property
@@ -281,20 +324,34 @@ class SolidHarmonicScattering(nn.Module):
         spectrum: Tensor = transform(field, dim=(-3, -2, -1))
         return spectrum
 
-    def _sums(self, square: Tensor, points: int) -> Tensor:
+    def _sums(self, square: Tensor, points: int, rounding: float = NOISE) -> Tensor:
         """Return the integrals of powers of the root, ``(..., power)``, summed in float64.
 
-        What is below the rounding of the transforms is 0: its root would add up over empty space.
+        What is below ``rounding`` units of the largest value is 0: that of a transform is noise
+        there, and its root would add up over empty space.
         """
         cells, small = points / math.prod(square.shape[-3:]), torch.finfo(square.dtype)
-        floor = (NOISE * small.eps) ** 2 * square.detach().amax((-3, -2, -1), keepdim=True)
-        kept = torch.where(square > floor, square, torch.zeros_like(square))
-        safe = kept.clamp(min=small.tiny)
-        sums = [
-            torch.where(kept > 0, safe ** (q / 2), 0).sum((-3, -2, -1), dtype=torch.float64)
-            for q in self.powers
-        ]
+        if rounding:
+            floor = (rounding * small.eps) ** 2 * square.detach().amax((-3, -2, -1), keepdim=True)
+            square = square * (square > floor)
+        modulus = _root(square)
+        lines = [_power(modulus, square, q).sum(-1) for q in self.powers]  # of some 100 samples
+        sums = [line.sum((-2, -1), dtype=torch.float64) for line in lines]
         return (torch.stack(sums, -1) * cells).to(self.dtype)
+
+
+def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
+    """Return the power of a modulus of which the square is known; ``pow`` is slow."""
+    match q:
+        case 0.5:
+            return modulus.sqrt()
+        case 1.0:
+            return modulus
+        case 2.0:
+            return square
+        case 3.0:
+            return modulus * square
+    return torch.pow(modulus, q)
 
 
 def _squared(field: Tensor) -> Tensor:
@@ -310,56 +367,3 @@ def _smaller(one: Shape, other: Shape) -> Shape:
 def _root(square: Tensor) -> Tensor:
     """Return the root; its gradient at 0 is 0."""
     return square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
-
-
-def _fast(side: int) -> int:
-    """Return the next even number without prime factors above 5."""
-    side += side % 2
-    while True:
-        rest = side
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return side
-        side += 2
-
-
-def _frequencies(side: int, kept: int, half: bool) -> Tensor:
-    """Return the ``kept`` lowest angular frequencies of ``side`` samples, in the FFT's order."""
-    index = torch.arange(kept // 2 + 1) if half else torch.fft.fftfreq(kept, 1 / kept)
-    return 2 * math.pi / side * index.double()
-
-
-def _cropped(spectra: Tensor, held: Shape, grid: Shape) -> Tensor:
-    """Return the lowest frequencies of half spectra held on a finer grid."""
-    if held == grid:
-        return spectra
-    for axis, side, kept in ((-3, held[0], grid[0]), (-2, held[1], grid[1])):
-        if kept < side:
-            high = spectra.narrow(axis, side - kept // 2, kept // 2)
-            spectra = torch.cat([spectra.narrow(axis, 0, kept - kept // 2), high], axis)
-    return spectra.narrow(-1, 0, grid[2] // 2 + 1)
-
-
-@lru_cache(maxsize=16)
-def _filters(
-    shape: Shape, grid: Shape, sigma: float, L: int, real: bool, dtype: torch.dtype, device: str
-) -> Tensor:
-    """Return the transforms of psi_jlm but for ``(-i)^l``: ``((L + 1)^2, z, y, x)``, real.
-
-    That of ``r^l exp(-r^2 / 2) Y_lm`` is ``(2 pi)^(3/2) (-i)^l k^l exp(-k^2 / 2) Y_lm``; the norm
-    is ``n_l = 1 / (sqrt(4 pi (2 l + 1)) 2^((l + 1) / 2) Gamma((l + 3) / 2))``.
-    """
-    sides = enumerate(zip(shape, grid, strict=True))
-    axes = [_frequencies(side, kept, real and axis == 2) for axis, (side, kept) in sides]
-    waves = sigma * torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    decay = torch.exp(-waves.square().sum(-1) / 2)
-    bank = real_solid_harmonics(waves, L).movedim(-1, 0) * decay
-    for degree in range(L + 1):
-        moment = 2 ** ((degree + 1) / 2) * math.gamma((degree + 3) / 2)
-        norm = (2 * math.pi) ** 1.5 / (math.sqrt(4 * math.pi * (2 * degree + 1)) * moment)
-        bank[degree**2 : (degree + 1) ** 2] *= norm
-    if real:  # of an even number of samples -pi has no partner, by which fields would be lopsided
-        bank[:, grid[0] // 2], bank[:, :, grid[1] // 2], bank[..., grid[2] // 2] = 0, 0, 0
-    return bank.to(device, dtype).contiguous()

@@ -117,7 +117,7 @@ def test_a_fit_killed_at_any_instant_ends_with_the_same_bits(
     expected = weights(stripes, key)
     made = [entry.path for entry in store.backend.walk(f"artifacts/classifier/{key}")]
     store.backend.delete(made)
-    checkpoints = Checkpoints(store.backend, "classifier", key)
+    checkpoints = Checkpoints(store, "classifier", key)
     for epochs in (0, 3, 7):
         process = start(stripes, parameters)
         while process.poll() is None and reached(checkpoints) < epochs:
@@ -154,9 +154,9 @@ def test_a_fit_that_stops_early_keeps_its_best_epoch(stripes: str) -> None:
     assert history["held_loss"].iloc[-1] > history["held_loss"].min()
 
 
-def test_checkpoints_come_back_whole_and_old_ones_go(tmp_path: Path) -> None:
+def test_a_checkpoint_comes_back_whole_and_replaces_the_last(tmp_path: Path) -> None:
     store = open_store(str(tmp_path), writable=True)
-    folder = Checkpoints(store.backend, "classifier", "0" * 64)
+    folder = Checkpoints(store, "classifier", "0" * 64)
     assert folder.latest() is None
     for epoch in range(4):
         history = [{"epoch": float(i), "loss": 0.1} for i in range(epoch)]
@@ -165,7 +165,7 @@ def test_checkpoints_come_back_whole_and_old_ones_go(tmp_path: Path) -> None:
     assert found is not None
     assert len(found.history) == 3
     assert torch.equal(found.state["w"], torch.full((2, 3), 3 / 7))
-    assert len(list(store.backend.walk("artifacts"))) == 2
+    assert len(list(store.backend.walk("artifacts"))) == 1
     folder.clear()
     assert list(store.backend.walk("artifacts")) == []
 

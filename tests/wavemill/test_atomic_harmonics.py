@@ -71,8 +71,9 @@ def test_a_degree_grows_as_its_power_of_the_distance() -> None:
 
 @pytest.mark.parametrize("determinant", [1.0, -1.0], ids=["rotation", "reflection"])
 @pytest.mark.parametrize("L", [0, 3, 5])
-def test_rigid_motions_change_nothing(determinant: float, L: int) -> None:
-    op, molecules = operator(L=L), batch()
+@pytest.mark.parametrize("radial", ["solid", "shell"])
+def test_rigid_motions_change_nothing(radial: str, determinant: float, L: int) -> None:
+    op, molecules = operator(L=L, radial=radial), batch()
     for seed in range(3):
         assert apart(op(molecules), op(moved(molecules, rotation(seed, determinant)))) < ROUNDING
 
@@ -135,8 +136,24 @@ def test_one_neighbour_is_seen_as_the_formula_says() -> None:
     assert features[torch.from_numpy(mine)].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradients_are_those_of_finite_differences_and_never_nan() -> None:
-    op = operator(J=3, L=2)
+def test_a_shell_is_a_bump_of_the_logarithm_of_the_distance() -> None:
+    distance, sigma, reach = 1.1, 0.9, 2.0
+    places = torch.tensor([[0.0, 0, 0], [0, distance, 0]], dtype=torch.float64)
+    op = operator(J=2, L=1, sigma=sigma, reach=reach, radial="shell", octave=1 / 3)
+    sums = op.harmonics(Molecules.of([(places, torch.tensor([1, 6]))]))
+    steps = 3 * np.log2(distance / (sigma * 2 ** (np.arange(2) / 3)))
+    weight = np.exp(-(steps**2) / 2) / (1 + (distance / reach) ** 4)
+    carbon = slice(2, 4)  # of the elements 1, 6, 8
+    for degree, found in enumerate(sums):
+        power = found[0, carbon].square().sum(1).sqrt()
+        assert power.tolist() == pytest.approx(
+            weight * math.sqrt((2 * degree + 1) / (4 * math.pi)), rel=1e-12
+        )
+
+
+@pytest.mark.parametrize("radial", ["solid", "shell"])
+def test_gradients_are_those_of_finite_differences_and_never_nan(radial: str) -> None:
+    op = operator(J=3, L=2, radial=radial)
     molecules = Molecules.of([molecule(4, 2), molecule(1, 5)])
 
     def features(positions: torch.Tensor) -> torch.Tensor:
@@ -171,7 +188,9 @@ def test_an_element_it_was_not_built_for_is_refused() -> None:
         operator()(Molecules.of([(positions, torch.tensor([1, 16]))]))
 
 
-@pytest.mark.parametrize("options", [{"J": 0}, {"L": -1}, {"sigma": 0.0}, {"reach": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"J": 0}, {"L": -1}, {"sigma": 0.0}, {"reach": -1.0}, {"octave": 0.0}]
+)
 def test_impossible_parameters_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InvalidParameter, match="atomic harmonics"):
         operator(**options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from tests.wavemill.test_atomic_harmonics import ELEMENTS, ROUNDING, molecule, m
 from wavemill import (
     AtomicHarmonics,
     AtomicKernel,
+    AtomicProducts,
     Composition,
     InvalidParameter,
     Molecules,
@@ -19,7 +21,8 @@ from wavemill import (
     Ridge,
     ShapeMismatch,
 )
-from wavemill.atomic_kernel import Sums
+from wavemill.atomic_products import monomials, principal
+from wavemill.atomic_regression import AtomicRegression, Normal
 
 COUNTS = 3
 
@@ -114,14 +117,25 @@ def energies(some: Molecules) -> torch.Tensor:
     return total.index_add(0, some.owner[centre], pairs)
 
 
+def transform() -> AtomicHarmonics:
+    return AtomicHarmonics(ELEMENTS, J=4, L=2, across=4, dtype=torch.float64)
+
+
 def kernel(**options: Any) -> AtomicKernel:
-    transform = AtomicHarmonics(ELEMENTS, J=4, L=2, across=4, dtype=torch.float64)
-    return AtomicKernel(transform, **{"landmarks": 150, **options})
+    return AtomicKernel(transform(), **{"landmarks": 150, **options})
 
 
-def test_the_kernel_learns_a_potential_far_better_than_the_composition() -> None:
+def products(**options: Any) -> AtomicProducts:
+    return AtomicProducts(transform(), **{"products": 150, **options})
+
+
+ATOMIC = pytest.mark.parametrize("make", [kernel, products], ids=["kernel", "products"])
+
+
+@ATOMIC
+def test_sums_over_atoms_learn_a_potential_far_better_than_the_composition(make: Any) -> None:
     train, test = molecules(120), molecules(30, 500)
-    model = kernel().fit(train, energies(train))
+    model = make().fit(train, energies(train))
     composition = model.composition_.predict(model.counts(test))
     error, baseline = (
         float((found - energies(test)).abs().mean()) for found in (model.predict(test), composition)
@@ -129,9 +143,10 @@ def test_the_kernel_learns_a_potential_far_better_than_the_composition() -> None
     assert error < 0.3 * baseline
 
 
-def test_the_kernel_is_invariant_and_extensive() -> None:
+@ATOMIC
+def test_what_is_predicted_is_invariant_and_extensive(make: Any) -> None:
     train, test = molecules(40), molecules(6, 500)
-    model = kernel().fit(train, energies(train))
+    model = make().fit(train, energies(train))
     found = model.predict(test)
     scale = float(found.abs().max())
     assert float((model.predict(moved(test, rotation(1, -1.0))) - found).abs().max()) < 1e-8 * scale
@@ -140,33 +155,89 @@ def test_the_kernel_is_invariant_and_extensive() -> None:
     assert float((model.predict(together) - found.sum()).abs()) < 1e-8 * scale
 
 
-def test_the_kernel_minimises_what_it_says() -> None:
+@ATOMIC
+def test_a_prediction_does_not_depend_on_what_is_predicted_beside_it(make: Any) -> None:
+    """In single precision: only the order of sums within matrix products may differ."""
+    train, test = molecules(60), molecules(40, 500)
+    model = make()
+    model.transform = AtomicHarmonics(ELEMENTS, J=4, L=2, across=4)
+    whole = model.fit(train, energies(train)).predict(test)
+    alone = torch.cat([model.predict(test[i : i + 1]) for i in range(len(test))])
+    assert float((whole - alone).abs().max()) < 1e-5 * float(whole.abs().max())
+
+
+@ATOMIC
+def test_sums_over_atoms_minimise_what_they_say(make: Any) -> None:
     train = molecules(30)
-    model = kernel(landmarks=12, alpha=1e-3).fit(train, energies(train))
-    kernels, among = model.kernel(train), model.among()
+    model: AtomicRegression = make(alpha=1e-3).fit(train, energies(train))
+    rows, penalty = model.sums(train).double(), model.penalty()
+    whole = penalty if penalty.ndim == 2 else torch.diag(penalty)
     rest = energies(train) - model.composition_.predict(model.counts(train))
-    gradient = kernels.T @ (kernels @ model.weights_ - rest) + 1e-3 * 30 * among @ model.weights_
-    assert float(gradient.abs().max()) < 1e-8 * float((kernels.T @ rest).abs().max())
+    gradient = rows.T @ (rows @ model.weights_ - rest) + 1e-3 * 30 * whole @ model.weights_
+    assert float(gradient.abs().max()) < 1e-8 * float((rows.T @ rest).abs().max())
 
 
 def test_an_atom_is_like_itself_and_like_no_other_element() -> None:
     model = kernel()
     model.choose(molecules(20))
-    among = model.among()
+    among = model.penalty()
     assert torch.allclose(among.diagonal(), torch.ones(model.size, dtype=torch.float64))
     other = model.kinds_[:, None] != model.kinds_[None, :]
     assert not among[other].any()
     assert float(torch.linalg.eigvalsh(among).min()) > -1e-10
 
 
-def test_sums_are_those_of_all_molecules_at_once() -> None:
+def test_products_are_a_polynomial_kernel() -> None:
+    """With all monomials kept, the scalar product of features is ``(1 + <x, y> / spread)^3 - 1``.
+
+    The constant is left to the composition.
+    """
+    train = molecules(12)
+    model = products(products=10**6, degree=3)
+    model.choose(train)
+    carbon = model.kinds(train) == 1
+    axes = model.axes_[1]
+    x = ((model.normalised(train)[carbon] - model.means_[1]) @ axes)[:, :4]
+    model.axes_[1, :, 4:] = 0  # few components, or there are too many monomials
+    names, multiple, _ = monomials(np.ones(4), 3, 10**6)
+    values = model._products(x, torch.from_numpy(names)) * torch.from_numpy(np.sqrt(multiple))
+    assert torch.allclose(values @ values.T, (1 + x @ x.T) ** 3 - 1, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_monomials_of_greatest_expected_square_are_kept() -> None:
+    variances = np.array([0.5, 0.1, 0.02])
+    every = monomials(variances, 2, 100)
+    assert len(every[0]) == 3 + 6
+    assert every[1].sum() == 4**2 - 1  # of (1 + a + b + c)^2 at a = b = c = 1
+    names = [tuple(row) for row in every[0].tolist()]
+    assert every[2][names.index((1, 2))] == pytest.approx(2 * 0.5 * 0.1)
+    assert every[2][names.index((2, 2))] == pytest.approx(0.1**2)
+    few = monomials(variances, 2, 2)
+    assert few[0].tolist() == [[1, 0], [2, 0], [1, 1], [1, 2]]
+
+
+def test_principal_components_are_those_of_the_covariance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scales = 2.0 ** -torch.arange(12.0, dtype=torch.float64)
+    rows = torch.randn(200, 12, generator=generator, dtype=torch.float64) * scales
+    rows = rows - rows.mean(0)
+    axes, variances = principal(rows, 5, generator)
+    exact = torch.linalg.eigvalsh(rows.T @ rows / 200).flip(0)
+    assert torch.allclose(variances, exact[:5], rtol=1e-10)
+    assert torch.allclose(axes.T @ axes, torch.eye(5, dtype=torch.float64), atol=ROUNDING)
+
+
+def test_normal_equations_are_those_of_all_molecules_at_once() -> None:
     rows = torch.randn(20, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    y, whole, parts = rows[:, 0] ** 2, Sums(5), Sums(5)
+    y, whole, parts = rows[:, 0] ** 2, Normal(5), Normal(5)
     whole.add(rows, y)
     for start in range(0, 20, 7):
         parts.add(rows[start : start + 7], y[start : start + 7])
-    eye = torch.eye(5, dtype=torch.float64)
-    assert torch.allclose(whole.weights(eye, 0.1), parts.weights(eye, 0.1), rtol=ROUNDING)
+    unit = torch.ones(5, dtype=torch.float64)
+    exact = torch.linalg.solve(rows.T @ rows + 2 * torch.eye(5).double(), rows.T @ y)
+    for sums in (whole, parts):
+        assert torch.allclose(sums.weights(unit, 0.1), exact, rtol=1e-10)
+        assert torch.allclose(sums.weights(torch.diag(unit), 0.1), exact, rtol=1e-10)
 
 
 def test_what_is_learnt_can_be_stored_and_loaded() -> None:
@@ -180,8 +251,9 @@ def test_what_is_learnt_can_be_stored_and_loaded() -> None:
         model = make().fit(x, y)
         assert torch.equal(make().load(model.state()).predict(x), model.predict(x))
     train = molecules(20)
-    model = kernel().fit(train, energies(train))
-    assert torch.equal(kernel().load(model.state()).predict(train), model.predict(train))
+    for begin in (kernel, products):
+        atomic = begin().fit(train, energies(train))
+        assert torch.equal(begin().load(atomic.state()).predict(train), atomic.predict(train))
 
 
 def test_nothing_is_predicted_before_it_is_learnt() -> None:
@@ -197,3 +269,5 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         Multilinear(COUNTS, order=4)
     with pytest.raises(InvalidParameter, match="landmarks=0"):
         kernel(landmarks=0)
+    with pytest.raises(InvalidParameter, match="degree=0"):
+        products(degree=0)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from wavemill import InvalidParameter, Molecules, SolidHarmonicScattering
+from wavemill import (
+    InvalidParameter,
+    Molecules,
+    SolidHarmonicScattering,
+    real_solid_harmonics,
+)
+from wavemill.solid_filters import filters
+from wavemill.solid_gaussians import polynomials
 from wavemill.solid_harmonics import valence
 
 SIDE = (64, 64, 64)
@@ -38,7 +45,7 @@ def measured(op: SolidHarmonicScattering, reference: Any, weights: str, row: int
     atoms = reference["charges"][row] > 0
     positions = torch.from_numpy(reference["positions_px"][row][atoms]).to(op.dtype)
     values = torch.from_numpy(reference[weights][row][atoms])
-    return op.integrals(op.density(positions, values[None], SIDE)[None], SIDE)[0, 0].double()
+    return op.integrals([(positions, values[None])], SIDE)[0, 0].double()
 
 
 @pytest.mark.parametrize(("weights", "name", "row"), [("valence_charges", "valence", 1)])
@@ -71,9 +78,7 @@ def test_single_precision_is_nearer_to_the_truth_than_the_references_own(referen
 
 
 def test_filters_are_the_references(reference: Any) -> None:
-    from wavemill.solid_harmonics import _filters
-
-    bank = _filters(SIDE, SIDE, 2.4, 3, False, torch.float64, "cpu")
+    bank = filters(SIDE, SIDE, 2.4, 3, False, torch.float64, "cpu")[..., 0]
     for degree in range(4):
         theirs = torch.from_numpy(reference[f"filter_l{degree}_j1_stride4"]).abs().square().sum(0)
         ours = bank[degree**2 : (degree + 1) ** 2, ::4, ::4, ::4].square().sum(0)
@@ -112,6 +117,38 @@ def test_quarter_turns_reflections_shifts_and_order_change_nothing() -> None:
         assert apart(base, op(Molecules.of([(changed, order)]))) < 1e-6
 
 
+@pytest.mark.parametrize(("band", "least"), [(None, 5e-4), (6.0, 2e-3)])
+def test_molecules_far_apart_add_up_for_every_power(band: float | None, least: float) -> None:
+    """Moduli of the first order have cusps, whose spectra no grid holds: seen at q = 1/2."""
+    positions, charges = water()
+    smooth = {"width": 2.5, "margin": 12}
+    op = operator(powers=(0.5, 1.0, 2.0, 3.0), channels=("full",), band=band, L=1, **smooth)
+    away = torch.tensor([0.0, 0.0, 36.0], dtype=torch.float64)  # whole samples
+    both = Molecules.of([(torch.cat([positions, positions + away]), charges.repeat(2))])
+    assert apart(2 * op(Molecules.of([(positions, charges)])), op(both)) < least
+
+
+def test_closed_form_fields_are_those_of_transforms() -> None:
+    """The closed form is the field itself; on full grids the density is sampled first, 2e-8."""
+    op = operator(J=1, L=3, width=2.0, band=None)
+    positions, charges = water()
+    shape, placed = (40, 36, 36), [(2 * positions, charges[None].double())]
+    closed, transformed = op._in_closed_form(placed, shape), op._on_full_grids(placed, shape)
+    for sigma, degree in ((None, 0), (1.0, 0), (1.0, 3), (2.0, 2)):
+        one = closed(sigma, degree, shape)
+        assert apart(transformed(sigma, degree, shape) + 1e-6, one + 1e-6) < 1e-6
+
+
+@pytest.mark.parametrize("degree", range(6))
+def test_polynomials_are_the_solid_harmonics(degree: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x, y, z = points = torch.randn(3, 20, generator=generator, dtype=torch.float64)
+    expected = real_solid_harmonics(points.T, degree)[:, degree**2 :]
+    for m, terms in enumerate(polynomials(degree)):
+        found = sum(factor * x**a * y**b * z ** (degree - a - b) for a, b, factor in terms)
+        assert torch.allclose(found, expected[:, m], rtol=1e-10, atol=1e-10)
+
+
 def test_a_batch_is_its_molecules() -> None:
     alone = (torch.zeros(1, 3, dtype=torch.float64), torch.tensor([6]))
     op = operator()
@@ -132,9 +169,10 @@ def test_valence_electrons_are_those_outside_closed_shells() -> None:
     assert valence(charges).tolist() == [1, 2, 1, 4, 6, 8, 1, 6, 8]
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
+@pytest.mark.parametrize("powers", [(1.0, 2.0), (0.5,)])
+def test_gradients_are_those_of_finite_differences(powers: tuple[float, ...]) -> None:
     positions, charges = water()
-    op = operator(powers=(1.0, 2.0), channels=("full",), margin=4)
+    op = operator(powers=powers, channels=("full",), margin=4)
 
     def summed(places: torch.Tensor) -> torch.Tensor:
         return op(Molecules(places, charges, torch.tensor([0, 3]))).log().sum()
@@ -147,6 +185,17 @@ def test_gradients_are_those_of_finite_differences() -> None:
         slope = (summed(positions + step) - summed(positions - step)) / 2e-5
     assert bool(gradient.isfinite().all())
     assert float(gradient[0, 0]) == pytest.approx(float(slope), rel=1e-5)
+
+
+@pytest.mark.parametrize("band", [None, 6.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_exist_where_moduli_vanish(dtype: torch.dtype, band: float | None) -> None:
+    """Symmetric molecules on grid points: moduli of odd degree are 0 there, roots have cusps."""
+    line = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=dtype).requires_grad_()
+    op = operator(powers=(0.5, 1.0), dtype=dtype, band=band)
+    op(Molecules(line, torch.tensor([8, 6, 8]), torch.tensor([0, 3]))).sum().backward()
+    assert line.grad is not None
+    assert bool(line.grad.isfinite().all())
 
 
 def test_coincident_atoms_and_unknown_channels_are_refused() -> None:

@@ -19,11 +19,13 @@ class AtomicHarmonicsSpec(Spec):
     elements
         Nuclear charges that may occur, ascending; a view takes those of its dataset.
     sigma, J, L
-        Narrowest width in Angstrom, number of widths half an octave apart, highest degree.
+        Narrowest width in Angstrom, number of widths, highest degree.
     across
         Products are taken of widths at most so many steps apart.
     reach
         Distance in Angstrom at which a neighbour counts half.
+    radial, octave
+        ``solid`` wavelets or ``shell``, and octaves from one width to the next.
     dtype
         Precision of the computation and of the coefficients.
     """
@@ -36,6 +38,8 @@ class AtomicHarmonicsSpec(Spec):
     L: int = 3
     across: int = 1
     reach: float = 2.0
+    radial: typing.Literal["solid", "shell"] = "solid"
+    octave: float = 0.5
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -43,7 +47,8 @@ class AtomicHarmonicsSpec(Spec):
         ascending = bool(self.elements) and list(self.elements) == sorted(set(self.elements))
         check(ascending and self.elements[0] > 0, f"{self.kind}: {self.elements=} must ascend")
         check(self.sigma > 0, f"{self.kind}: sigma={self.sigma} must be above 0")
-        check(self.reach > 0, f"{self.kind}: reach={self.reach} must be above 0")
+        for name in ("reach", "octave"):
+            check(getattr(self, name) > 0, f"{self.kind}: {name} must be above 0")
         check(self.J >= 1, f"{self.kind}: J={self.J} must be 1 or more")
         check(self.L >= 0, f"{self.kind}: L={self.L} must not be below 0")
         check(self.across >= 0, f"{self.kind}: across={self.across} must not be below 0")
@@ -70,6 +75,7 @@ class SolidHarmonicsSpec(Spec):
     """
 
     kind: ClassVar[str] = "solid-harmonics"
+    algorithm: ClassVar[int] = 2  # the first order in closed form, grids a little coarser
 
     J: int = 2
     L: int = 3
@@ -95,37 +101,46 @@ class SolidHarmonicsSpec(Spec):
 
 @dataclass(frozen=True)
 class RegressionSpec(Spec):
-    """A number predicted of molecules: see :mod:`wavemill.regression` and `.atomic_kernel`.
+    """A number predicted of molecules: see :mod:`wavemill.regression`, `.atomic_regression`.
 
     Parameters
     ----------
     model
-        ``composition``, ``ridge``, ``multilinear``, or ``kernel`` (of the view's invariants of
-        single atoms). ``kind`` is another name of this parameter.
+        ``composition``, ``ridge``, ``multilinear``, or of the view's invariants of single atoms
+        ``kernel`` or ``products``. ``kind`` is another name of this parameter.
     alpha
-        Penalty of ridge and kernel; None to choose it by validation.
-    order, terms, epochs
-        Factors of a product (1, 2 or 3), products, and passes over the samples: multilinear.
+        Penalty of all but the first and third; None to choose it by validation.
+    order
+        Factors of a product (1, 2 or 3): multilinear; most factors of one: products.
+    terms, epochs
+        Products, and passes over the samples: multilinear.
     landmarks, zeta
         Atoms that others are compared with, and the power of the kernel.
+    products
+        Products of the invariants of atoms that are kept.
     train
         Learn from so many samples; 0 for all that are not held out.
     test
         Part of the samples held out, by a hash of their ids, or their number if above 1.
+    halvings
+        The learning curve's points below the last: so often half as many molecules.
     """
 
     kind: ClassVar[str] = "regression"
+    algorithm: ClassVar[int] = 2  # the kernel in double precision
     aliases: ClassVar[Mapping[str, str]] = {"kind": "model"}
 
-    model: typing.Literal["composition", "ridge", "multilinear", "kernel"] = "ridge"
+    model: typing.Literal["composition", "ridge", "multilinear", "kernel", "products"] = "ridge"
     alpha: float | None = None
     order: int = 2
     terms: int = 64
     epochs: int = 60
     landmarks: int = 4000
     zeta: float = 2.0
+    products: int = 6000
     train: int = 0
     test: float = 0.1
+    halvings: int = 2
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
@@ -133,8 +148,10 @@ class RegressionSpec(Spec):
             self.alpha is None or self.alpha > 0, f"{self.kind}: alpha={self.alpha} is not above 0"
         )
         check(self.order in (1, 2, 3), f"{self.kind}: order={self.order} is not 1, 2 or 3")
-        for name in ("terms", "epochs", "landmarks", "zeta"):
+        for name in ("terms", "epochs", "landmarks", "zeta", "products"):
             value = getattr(self, name)
             check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
-        check(self.train >= 0, f"{self.kind}: train={self.train} must not be below 0")
+        for name in ("train", "halvings"):
+            value = getattr(self, name)
+            check(value >= 0, f"{self.kind}: {name}={value} must not be below 0")
         check(self.test > 0, f"{self.kind}: test={self.test} must be above 0")

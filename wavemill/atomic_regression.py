@@ -1,0 +1,177 @@
+"""Regression of an extensive number of molecules on the surroundings of their atoms.
+
+What is learnt is a sum over atoms, hence extensive,
+
+    f(molecule) = sum over e of beta_e n_e + sum over atoms a of  <w, phi(a)>,
+
+of features phi of an atom's invariants: likenesses to landmarks (:mod:`wavemill.atomic_kernel`) or
+products (:mod:`wavemill.atomic_products`). With F the sums of phi over the atoms of a molecule, w
+minimises ``|y - F w|^2 + alpha n w^T P w``. Only ``F^T F`` is held, never F: memory grows with
+features and not with molecules.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from wavemill.atomic_harmonics import AtomicHarmonics
+from wavemill.molecules import Molecules
+from wavemill.regression import Composition, Progress, learnt, penalised
+
+TOGETHER = 128  # molecules whose atoms are seen at a time
+BLOCK = 1024  # molecules whose sums are added at a time
+COLUMNS = 1024  # of F^T F, added at a time: only those below the diagonal are
+
+
+class AtomicRegression(abc.ABC):
+    """What regressions on sums over atoms share.
+
+    Parameters
+    ----------
+    transform
+        Gives the invariants of each atom, on its device.
+    alpha
+        The penalty; None to choose among `ALPHAS` by a tenth of the molecules.
+    seed
+        Of what is drawn.
+    """
+
+    ALPHAS: ClassVar[tuple[float, ...]]
+    NAMES: ClassVar[tuple[str, ...]]
+    """What is learnt, beside the composition; `weights` are among it."""
+
+    def __init__(self, transform: AtomicHarmonics, alpha: float | None, seed: int) -> None:
+        self.transform, self.alpha, self.seed = transform, alpha, seed
+
+    @abc.abstractmethod
+    def choose(self, molecules: Molecules) -> None:
+        """Fix the features by molecules to learn from."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of features."""
+
+    @abc.abstractmethod
+    def sums(self, molecules: Molecules) -> Tensor:
+        """Return F, the sums over atoms of their features, ``(molecule, size)``."""
+
+    @abc.abstractmethod
+    def penalty(self) -> Tensor:
+        """Return P, ``(size, size)`` in float64, or its diagonal."""
+
+    def fit(self, molecules: Molecules, y: Tensor, progress: Progress | None = None) -> Self:
+        """Learn from molecules in random order and y ``(molecule,)``."""
+        self.choose(molecules)
+        counts = self.counts(molecules)
+        self.composition_ = Composition(counts.shape[1]).fit(counts, y)
+        rest = y.to(counts) - self.composition_.predict(counts)
+        learning, count = Normal(self.size), len(molecules) - max(1, len(molecules) // 10)
+        for rows, part in self.blocks(molecules[:count]):
+            learning.add(part, rest[rows])
+            if progress is not None:
+                progress(rows.stop, len(molecules), {})
+        validating = torch.cat([part for _, part in self.blocks(molecules[count:])])
+        self.solve(learning, validating, rest[count:])
+        return self
+
+    def solve(self, learning: Normal, validating: Tensor, rest: Tensor) -> None:
+        """Choose the penalty by molecules that ``learning`` lacks, then learn from them, too."""
+        penalty, exact = self.penalty(), validating.double()
+        alphas = self.ALPHAS if self.alpha is None else (self.alpha,)
+        self.errors_ = [
+            float((exact @ learning.weights(penalty, alpha) - rest).abs().mean())
+            for alpha in (alphas if len(alphas) > 1 else ())
+        ]
+        best = self.errors_.index(min(self.errors_)) if self.errors_ else 0
+        self.alpha_ = alphas[best]
+        learning.add(validating, rest)
+        self.weights_ = learning.weights(penalty, self.alpha_)
+
+    def blocks(self, molecules: Molecules) -> Iterator[tuple[slice, Tensor]]:
+        """Yield F of up to `BLOCK` molecules at a time."""
+        for start in range(0, len(molecules), BLOCK):
+            rows = slice(start, min(start + BLOCK, len(molecules)))
+            bounds = range(rows.start, rows.stop, TOGETHER)
+            parts = [molecules[at : min(at + TOGETHER, rows.stop)] for at in bounds]
+            yield rows, torch.cat([self.sums(part) for part in parts])
+
+    def predict(self, molecules: Molecules) -> Tensor:
+        """Return ``(molecule,)`` in float64."""
+        learnt(self, "weights_")
+        found = self.composition_.predict(self.counts(molecules))
+        for rows, part in self.blocks(molecules):
+            found[rows] += part.double() @ self.weights_
+        return found
+
+    def kinds(self, molecules: Molecules) -> Tensor:
+        """Return the place of each atom's element, on the transform's device."""
+        return self.transform.kinds(molecules.charges.to(self.transform.device))
+
+    def counts(self, molecules: Molecules) -> Tensor:
+        """Return how many atoms of each element there are, ``(molecule, element)``."""
+        E, kinds = len(self.transform.elements), self.kinds(molecules)
+        place = molecules.owner.to(kinds.device) * E + kinds
+        return torch.bincount(place, minlength=len(molecules) * E).view(-1, E).double()
+
+    def normalised(self, molecules: Molecules) -> Tensor:
+        """Return the invariants of each atom in units of their norm, ``(atom, local_size)``."""
+        local = self.transform.local(molecules) * self.transform.metric
+        return torch.nn.functional.normalize(local, dim=1)
+
+    def seen(self, molecules: Molecules, atoms: Tensor) -> Tensor:
+        """Return the normalised invariants of some atoms, computing those of their molecules."""
+        owners, place = torch.unique(molecules.owner[atoms], return_inverse=True)
+        found = self.transform.metric.new_empty(len(atoms), self.transform.local_size)
+        for start in range(0, len(owners), TOGETHER):
+            some = owners[start : start + TOGETHER].tolist()
+            part = Molecules.of([molecules[i : i + 1].alone() for i in some])
+            wanted = ((place >= start) & (place < start + TOGETHER)).nonzero()[:, 0]
+            within = atoms[wanted] - molecules.offsets[owners[place[wanted]]]
+            rows = part.offsets[place[wanted] - start] + within
+            found[wanted.to(found.device)] = self.normalised(part)[rows.to(found.device)]
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything learnt."""
+        learnt_values = {name: getattr(self, f"{name}_").cpu() for name in self.NAMES}
+        return {**learnt_values, "composition": self.composition_.weights_}
+
+    def load(self, state: dict[str, Tensor]) -> Self:
+        """Take what another has learnt."""
+        for name in self.NAMES:
+            setattr(self, f"{name}_", state[name].to(self.transform.device))
+        E = len(self.transform.elements)
+        self.composition_ = Composition(E).load({"weights": state["composition"]})
+        return self
+
+
+class Normal:
+    """The normal equations of the molecules seen so far: ``F^T F`` and ``F^T y``, in float64."""
+
+    def __init__(self, size: int) -> None:
+        self.gram = torch.zeros(size, size, dtype=torch.float64)  # below the diagonal alone
+        self.product = torch.zeros(size, dtype=torch.float64)
+        self.count = 0
+
+    def add(self, features: Tensor, rest: Tensor) -> None:
+        """Take more molecules, ``(molecule, size)`` and ``(molecule,)``."""
+        rows = features.double()
+        self.gram, self.product = self.gram.to(rows.device), self.product.to(rows.device)
+        for start in range(0, rows.shape[1], COLUMNS):
+            stop = start + COLUMNS
+            self.gram[start:stop, :stop].addmm_(rows[:, start:stop].T, rows[:, :stop])
+        self.product += rows.T @ rest
+        self.count += len(rows)
+
+    def weights(self, penalty: Tensor, alpha: float) -> Tensor:
+        """Return the minimum of ``|y - F w|^2 + alpha n w^T P w``, n the molecules seen."""
+        whole = self.gram.tril() + self.gram.tril(-1).T
+        part = whole if penalty.ndim == 2 else whole.diagonal()
+        part.add_(penalty.to(whole), alpha=alpha * self.count)
+        return penalised(whole, self.product, 0.0)
