@@ -63,7 +63,7 @@ def features(
         f"view {name or view} version {made.version} on {dataset} version {made.dataset_version}: "
         f"{shape} features a sample in {len(made.parts)} parts"
     ]
-    hint = f"wavemill query {dataset} --view {name or view}, or wavemill fit gaussian {dataset}"
+    hint = f"wavemill query {dataset} --view {name or view}, or wavemill fit --help"
     tell(made, lines, as_json, quiet, hint)
 
 
