@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,10 +25,9 @@ from torch import Tensor, nn
 
 from wavemill import kernels
 
-Place = tuple[int, int, int, int]  # a block's row and column; the first filter and the one past
-
-
-Span = tuple[int, int]
+# A block's row and column, the first filter that reaches it and the one past the last, and where
+# among the terms of all sums theirs begin.
+Place = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Blocks:
 
     count: int
     places: tuple[Place, ...]
-    spans: tuple[Span, ...]  # where the filters of each place begin among all terms, and end
+    terms: int
     rows: int
     columns: int  # of reals, two a frequency
     factor: int
@@ -46,20 +46,38 @@ class Blocks:
         """Rows of a spectrum, and reals a row."""
         return self.rows * self.factor, self.columns * self.factor
 
+    @cached_property
+    def located(self) -> Tensor:
+        """The places as the compiled loops take them."""
+        return torch.tensor(self.places).reshape(-1, 5)
+
+    def among(self, start: int, stop: int) -> Blocks:
+        """Return the blocks that the filters ``start .. stop - 1`` reach."""
+        places = []
+        for y, x, first, last, term in self.places:
+            lowest, highest = max(first, start), min(last, stop)
+            if lowest < highest:
+                places.append((y, x, lowest - start, highest - start, term + lowest - first))
+        return replace(self, count=stop - start, places=tuple(places))
+
     def filters(self, values: Tensor) -> list[Tensor]:
         """Return the filters of each place, ``(last - first, rows, columns)``."""
-        return [values[:, start:stop].transpose(0, 1) for start, stop in self.spans]
+        return [
+            values[:, term : term + last - first].transpose(0, 1)
+            for *_, first, last, term in self.places
+        ]
 
     def layout(self, fields: int) -> kernels.Layout:
         """Return the sizes as the compiled loops take them."""
-        sizes = (self.count, len(self.places), self.spans[-1][1], self.rows, self.columns)
-        return kernels.Layout(fields, *sizes, *self.grid)
+        sizes = (fields, self.count, len(self.places), self.terms, self.rows, self.columns)
+        return kernels.Layout(*sizes, *self.grid)
 
 
 class FoldedBank(nn.Module):
     """Filters of one grid whose responses are wanted every ``factor`` points.
 
-    ``bank(x_hat)`` maps spectra ``(..., y, x)`` to the responses' ``(..., l, y / f, x / f)``.
+    ``bank(x_hat)`` maps spectra ``(..., y, x)`` to the responses' ``(..., l, y / f, x / f)``;
+    ``bank(x_hat, start, stop)`` to those of the filters ``start .. stop - 1``.
 
     Parameters
     ----------
@@ -77,21 +95,25 @@ class FoldedBank(nn.Module):
         largest = torch.maximum(aliased.amax((-2, -1)), -aliased.amin((-2, -1)))
         places = _places(largest > torch.finfo(dtype).eps)
         rows, columns = aliased.shape[-2:]
-        ends = list(itertools.accumulate(last - first for *_, first, last in places))
-        spans = tuple(itertools.pairwise([0, *ends]))
-        self.blocks = Blocks(len(psi), places, spans, rows, 2 * columns, factor)
-        reached = [aliased[first:last, y, x] for y, x, first, last in places]
-        values = (torch.cat(reached) / factor**2).to(dtype).repeat_interleave(2, -1)
+        reached = torch.cat([aliased[first:last, y, x] for y, x, first, last, _ in places])
+        values = (reached / factor**2).to(dtype).repeat_interleave(2, -1)
         self.register_buffer("_values", values.transpose(0, 1).contiguous(), False)
-        located = [(*place, start) for place, (start, _) in zip(places, spans, strict=True)]
-        self.register_buffer("_located", torch.tensor(located), False)
+        self.blocks = Blocks(len(psi), places, len(reached), rows, 2 * columns, factor)
+        self._among: dict[tuple[int, int], Blocks] = {(0, len(psi)): self.blocks}
 
-    def forward(self, x_hat: Tensor) -> Tensor:
+    @property
+    def points(self) -> int:
+        """Frequencies of one response."""
+        return self.blocks.rows * self.blocks.columns // 2
+
+    def forward(self, x_hat: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the spectra of the sampled responses, ``(..., l, y / f, x / f)``."""
+        chosen = (start, self.blocks.count if stop is None else stop)
+        if chosen not in self._among:
+            self._among[chosen] = self.blocks.among(*chosen)
         pairs = torch.view_as_real(x_hat).flatten(-2)
         fold = _Fold.forward if torch.compiler.is_compiling() else _Fold.apply
-        values, located = self.get_buffer("_values"), self.get_buffer("_located")
-        folded: Tensor = fold(pairs, values, located, self.blocks)
+        folded: Tensor = fold(pairs, self.get_buffer("_values"), self._among[chosen])
         return torch.view_as_complex(folded.reshape(*folded.shape[:-1], -1, 2))
 
 
@@ -118,34 +140,33 @@ class _Fold(torch.autograd.Function):
     """Sum over blocks of spectrum times filter: ``(..., y, x)`` to ``(..., l, rows, columns)``."""
 
     @staticmethod
-    def forward(spectrum: Tensor, values: Tensor, located: Tensor, blocks: Blocks) -> Tensor:
+    def forward(spectrum: Tensor, values: Tensor, blocks: Blocks) -> Tensor:
         shape = (*spectrum.shape[:-2], blocks.count, blocks.rows, blocks.columns)
         if not torch.compiler.is_compiling() and kernels.usable(spectrum, values):
             folded = spectrum.new_empty(shape)
             layout = blocks.layout(math.prod(shape[:-3]))
-            kernels.fold(spectrum, values, located, layout, folded)
+            kernels.fold(spectrum, values, blocks.located, layout, folded)
             return folded
         total: Tensor | None = None
-        for (y, x, first, last), psi in zip(blocks.places, blocks.filters(values), strict=True):
+        for (y, x, first, last, _), psi in zip(blocks.places, blocks.filters(values), strict=True):
             block = _block(spectrum, y, x, blocks).contiguous().unsqueeze(-3)
             if total is None and last - first == blocks.count:
                 total = block * psi
                 continue
             total = spectrum.new_zeros(shape) if total is None else total
             total.narrow(-3, first, last - first).addcmul_(block, psi)
-        assert total is not None
-        return total
+        return spectrum.new_zeros(shape) if total is None else total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, values, located, ctx.blocks = inputs
-        ctx.save_for_backward(values, located)
-        ctx.save_for_forward(values, located)
+        _, values, ctx.blocks = inputs
+        ctx.save_for_backward(values)
+        ctx.save_for_forward(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         unfolded = _Unfold.apply(gradients[0], *ctx.saved_tensors, ctx.blocks)  # type: ignore[no-untyped-call]
-        return unfolded, None, None, None
+        return unfolded, None, None
 
     @staticmethod
     def vmap(
@@ -163,13 +184,13 @@ class _Unfold(torch.autograd.Function):
     """The transpose of :class:`_Fold`."""
 
     @staticmethod
-    def forward(folded: Tensor, values: Tensor, located: Tensor, blocks: Blocks) -> Tensor:
+    def forward(folded: Tensor, values: Tensor, blocks: Blocks) -> Tensor:
         total = folded.new_zeros((*folded.shape[:-3], *blocks.grid))
         if kernels.usable(folded, values):
             layout = blocks.layout(math.prod(folded.shape[:-3]))
-            kernels.unfold(folded, values, located, layout, total)
+            kernels.unfold(folded, values, blocks.located, layout, total)
             return total
-        for (y, x, first, _), psi in zip(blocks.places, blocks.filters(values), strict=True):
+        for (y, x, first, *_), psi in zip(blocks.places, blocks.filters(values), strict=True):
             part = folded.select(-3, first) * psi[0]
             for angle, filtered in enumerate(psi[1:], first + 1):
                 part.addcmul_(folded.select(-3, angle), filtered)
@@ -178,14 +199,14 @@ class _Unfold(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, values, located, ctx.blocks = inputs
-        ctx.save_for_backward(values, located)
-        ctx.save_for_forward(values, located)
+        _, values, ctx.blocks = inputs
+        ctx.save_for_backward(values)
+        ctx.save_for_forward(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         folded = _Fold.apply(gradients[0], *ctx.saved_tensors, ctx.blocks)  # type: ignore[no-untyped-call]
-        return folded, None, None, None
+        return folded, None, None
 
     @staticmethod
     def vmap(_: Any, in_dims: tuple[Any, ...], folded: Tensor, *others: Any) -> tuple[Tensor, int]:
@@ -248,4 +269,6 @@ def _places(reached: Tensor) -> tuple[Place, ...]:
     for y, x in reached.any(0).nonzero().tolist():
         angles = reached[:, y, x].nonzero().flatten().tolist()
         places.append((y, x, angles[0], angles[-1] + 1))
-    return tuple(sorted(places, key=lambda place: place[2] - place[3]))
+    places.sort(key=lambda place: place[2] - place[3])
+    ends = itertools.accumulate((last - first for *_, first, last in places), initial=0)
+    return tuple((*place, term) for place, term in zip(places, ends, strict=False))

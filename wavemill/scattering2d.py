@@ -174,9 +174,9 @@ class Scattering2D(FieldOperator):
         if self.max_order:
             spectra = _spectrum(padded)
             for j1 in range(self.J):
-                bands = self._bank(0, j1)(spectra)
-                for part in torch.split(bands, self._most(bands[:, 0].numel()), dim=1):
-                    first, second = self._first_order(part, j1)
+                bank = self._bank(0, j1)
+                for angles in self._angles(len(padded) * bank.points):
+                    first, second = self._first_order(bank(spectra, *angles), j1)
                     orders[1].append(first)
                     orders[2].extend(second)
         return torch.cat([block for blocks in orders for block in blocks], dim=1)
@@ -198,14 +198,16 @@ class Scattering2D(FieldOperator):
         layers = fields.flatten(0, -3)
         parts = []
         for part in self._parts(layers, self.L * math.prod(layers.shape[-2:]) // 4):
-            spectra = _spectrum(part)
-            scales = [self._scale(spectra, j1, j2) for j2 in range(j1 + 1, self.J)]
+            spectra, scales = _spectrum(part), []
+            for j2 in range(j1 + 1, self.J):
+                for angles in self._angles(len(part) * self._bank(j1, j2).points):
+                    scales.append(self._scale(spectra, j1, j2, angles))
             parts.append(torch.cat(scales, dim=1))
         second = torch.cat(parts)
         return second.reshape(len(fields), -1, *second.shape[-2:])
 
-    def _scale(self, spectra: Tensor, j1: int, j2: int) -> Tensor:
-        waves = torch.fft.ifft2(self._bank(j1, j2)(spectra))
+    def _scale(self, spectra: Tensor, j1: int, j2: int, angles: tuple[int, int]) -> Tensor:
+        waves = torch.fft.ifft2(self._bank(j1, j2)(spectra, *angles))
         return self._pooled(_nonlinear(waves, self.phases[1]), j2).flatten(1, -3)
 
     def _pooled(self, fields: Tensor, level: int) -> Tensor:
@@ -224,6 +226,14 @@ class Scattering2D(FieldOperator):
         """Split a batch evenly, so that ``points`` complex numbers for each stay in the caches."""
         parts = max(1, math.ceil(len(fields) / self._most(points)))
         return torch.split(fields, max(1, math.ceil(len(fields) / parts)))
+
+    def _angles(self, points: int) -> list[tuple[int, int]]:
+        """Return ranges of angles whose waves, of so many numbers each, stay in the caches.
+
+        With gradients all at once: their sum over ranges would cost more than it saves.
+        """
+        step = self.L if torch.is_grad_enabled() else min(self.L, self._most(points))
+        return [(start, min(start + step, self.L)) for start in range(0, self.L, step)]
 
     def _most(self, points: int) -> int:
         budget = _CACHED if self.device.type == "cpu" else _LAUNCHED
