@@ -25,8 +25,9 @@ from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
 
 COMMANDS = [
-    *(["ingest", "turbulence"], ["ingest", "molecules"], ["features"], ["fit"]),
-    *(["synthesize"], ["predict"], ["evaluate"], ["compare"], ["demo"]),
+    *(["ingest", "turbulence"], ["ingest", "molecules"], ["ingest", "images"]),
+    *(["features"], ["fit"], ["synthesize"], ["predict"], ["generate"]),
+    *(["evaluate"], ["compare"], ["demo"]),
     *(["query"], ["ls"], ["show"], ["verify"], ["gc"], ["up"]),
 ]
 FILE_FORMATS = ["parquet", "csv", "nc", "zarr", "npz"]
