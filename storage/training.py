@@ -15,7 +15,7 @@ from storage.errors import InvalidRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
-WINDOW = 8
+WINDOW = 32
 Array = np.ndarray[Any, Any]
 Positions = npt.NDArray[np.intp]
 

@@ -12,6 +12,7 @@ import zarr
 
 from storage import BadInput, InvalidRequest, Schema
 from storage.images import write_images
+from storage.keys import digest
 from storage.readers.images import (
     Fit,
     Framing,
@@ -58,6 +59,9 @@ class ImageOptions:
     label_order
         Which order numbers of ILSVRC2012's validation images are in: ``sorted`` (from 0, wnids
         ascending) or ``devkit`` (from 1, that of its ``meta.mat``).
+    mix
+        Order samples by a hash of their names instead of by the names, so that every shard is a
+        random choice of all: for training on more than fits into memory.
     part_size
         Bytes of arrays in a part.
     strict, mirror, rehash
@@ -74,6 +78,7 @@ class ImageOptions:
     annotations: tuple[str, ...] = ()
     classes: str | None = None
     label_order: LabelOrder | None = None
+    mix: bool = False
     part_size: int = 64 * 2**20
     strict: bool = False
     mirror: bool = False
@@ -96,7 +101,10 @@ class ImageOptions:
         files = [place for place in places if not place.startswith(EMBEDDED)]
         found = discover_images(files) if files else Discovery()
         units = [unit for p in places if p.startswith(EMBEDDED) for unit in _embedded_units(p)]
-        return Discovery([*found, *units], found.refused, found.ignored, found.tables)
+        units = [*found, *units]
+        if self.mix:
+            units.sort(key=lambda unit: digest(unit.name.encode()))
+        return Discovery(units, found.refused, found.ignored, found.tables)
 
     def informed(self, found: Discovery) -> Self:
         """Return the options with the tables that were found."""

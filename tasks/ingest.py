@@ -101,6 +101,7 @@ def _read(
     position = {item: i for i, item in enumerate(outcome.inputs)}
     found: dict[int, Decoded] = {}
     units = [item for item in outcome.inputs if isinstance(item, Unit)]
+    units.sort(key=lambda unit: (unit.files[0].url, unit.files[0].offset or 0))  # one way through
     for unit, payload in read_units(units):
         index = position[unit]
         if isinstance(payload, BadInput):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from flows import features, ingest
 from storage import InvalidRequest, open_store
+from storage.keys import digest
 from storage.readers.images import Framing
 from storage.verify import verify
 from tasks.images import ImageOptions
@@ -124,6 +125,19 @@ def test_a_second_run_reads_nothing_and_a_new_class_moves_the_indices_but_no_arr
     assert dict(zip(samples["label"], samples["label_index"], strict=True)) == {
         "a": 0, "aa": 1, "b": 2, "c": 3,
     }  # fmt: skip
+
+
+def test_mixed_samples_are_the_same_in_an_order_of_their_names_hashes(
+    tree: Path, store_url: str
+) -> None:
+    run(store_url, tree, part_size=5000)
+    options = ImageOptions(mix=True, part_size=5000)
+    ingest("mixed", [str(tree)], store_url, options, "threads")
+    plain, mixed = (open_store(store_url).dataset(name) for name in ("set", "mixed"))
+    ids = list(mixed.samples()["sample_id"])
+    assert ids == sorted(ids, key=lambda name: digest(name.encode())) != sorted(ids)
+    order = [ids.index(name) for name in plain.samples()["sample_id"]]
+    np.testing.assert_array_equal(mixed.to_xarray().values[order], plain.to_xarray().values)
 
 
 def test_bad_images_are_quarantined_with_their_reasons(tree: Path, store_url: str) -> None:
