@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import pandas as pd
 import zarr
@@ -31,6 +31,7 @@ from tasks.labels import LabelOrder, numbered, with_index
 HEADERS = 64
 USUAL = (224, 224)
 COLOURS = ("red", "green", "blue")
+SCHEMA = Schema("image", COLOURS, USUAL, (None,) * 3, "uint8", periodic=False, layout="images")
 SPLITS = ("train", "validation", "test")
 
 
@@ -45,9 +46,10 @@ class ImageOptions:
         they agree, else 224 x 224.
     fit
         How images are brought to it: ``crop``, ``stretch`` or ``exact``; see
-        :class:`storage.readers.images.Framing`.
+        :class:`storage.readers.images.Framing`. Left out, as the existing dataset's, else cropped.
     cover
-        The frame that is covered before the centre is cut, such as ``(256, 256)``.
+        The frame that is covered before the centre is cut, such as ``(256, 256)``; left out, the
+        existing dataset's, else ``size``.
     keep_encoded
         Keep the bytes that images were decoded from beside them.
     split
@@ -71,7 +73,7 @@ class ImageOptions:
     """
 
     size: tuple[int, int] | None = None
-    fit: Fit = "crop"
+    fit: Fit | None = None
     cover: tuple[int, int] | None = None
     keep_encoded: bool = False
     split: Literal["train", "validation", "test"] | None = None
@@ -86,7 +88,7 @@ class ImageOptions:
     tables: tuple[SourceFile, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.fit not in ("crop", "stretch", "exact"):
+        if self.fit not in (None, "crop", "stretch", "exact"):
             raise InvalidRequest(f"fit {self.fit!r}: crop, stretch or exact")
         if self.split not in (None, *SPLITS):
             raise InvalidRequest(f"split {self.split!r}: {', '.join(SPLITS)}")
@@ -121,20 +123,25 @@ class ImageOptions:
         units = [item for item in inputs if not isinstance(item, Simulated)]
         if existing is None and not units:
             raise InvalidRequest("the sources hold no images: nothing was published")
-        of_images = existing is not None and existing.layout == "images"
-        shape = self.size or (existing.shape if existing and of_images else _own_size(units))
-        if self.cover and any(c < s for c, s in zip(self.cover, shape, strict=True)):
-            raise InvalidRequest(f"a frame of {self.cover} cannot hold {shape}: raise --resize")
-        units_of = (None,) * len(COLOURS)
-        return Schema("image", COLOURS, shape, units_of, "uint8", periodic=False, layout="images")
+        held = existing if existing is not None and existing.layout == "images" else None
+        shape = self.size or (held.shape if held else _own_size(units))
+        fit, cover = self.fit or (held.fit if held else "crop"), self.cover
+        if cover is None:
+            cover = held.cover if held and fit == "crop" else ()
+        if cover and (fit != "crop" or any(c < s for c, s in zip(cover, shape, strict=True))):
+            raise InvalidRequest(
+                f"--resize {cover} is for crops of at most that; not {fit} {shape}"
+            )
+        cover = () if cover == shape else cover
+        return replace(SCHEMA, shape=shape, fit=fit, cover=cover)
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: what decides their arrays, and nothing else."""
         parameters: dict[str, Any] = {"size": list(schema.shape)}
-        if self.fit != "crop":
-            parameters["fit"] = self.fit
-        elif self.cover and self.cover != schema.shape:
-            parameters["cover"] = list(self.cover)
+        if schema.fit != "crop":
+            parameters["fit"] = schema.fit
+        if schema.cover:
+            parameters["cover"] = list(schema.cover)
         if self.keep_encoded:
             parameters["encoded"] = True
         return {"kind": "images", "parameters": parameters, "algorithm": 1}
@@ -153,8 +160,9 @@ class ImageOptions:
         BadInput
             If nothing in it is good.
         """
-        y, x = schema.shape
-        found = read_images(unit, payload, Framing((y, x), self.fit, self.cover))
+        found = read_images(unit, payload, framing(schema))
+        for item in found if not self.keep_encoded else ():
+            item.encoded = b""  # a part of them would be held until it is written
         refused = [(label, bad.reason, bad.message) for label, bad in found.refused]
         return Decoded([(item.index, item, self._columns(item.columns)) for item in found], refused)
 
@@ -196,6 +204,13 @@ class ImageOptions:
     def _table_contents(self) -> Iterator[tuple[str, bytes]]:
         yield from ((file.name, file.read()) for file in self.tables)
         yield from ((place, read_bytes(absolute(place))) for place in self.annotations)
+
+
+def framing(schema: Schema) -> Framing:
+    """Return how images become samples of a dataset."""
+    (y, x), cover = schema.shape, schema.cover
+    frame = (cover[0], cover[1]) if cover else None
+    return Framing((y, x), cast(Fit, schema.fit), frame)
 
 
 def _embedded_units(source: str) -> list[Unit]:

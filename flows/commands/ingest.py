@@ -175,8 +175,8 @@ def images(
         typer.Option(help="YxX or one side; the images' own where they agree, else 224."),
     ] = None,
     fit: Annotated[
-        str, typer.Option(help="crop the centre after resizing, stretch, or exact.")
-    ] = "crop",
+        str | None, typer.Option(help="crop the centre after resizing, stretch, or exact.")
+    ] = None,
     resize: Annotated[
         str | None, typer.Option(help="YxX to cover before the crop; --size unless given.")
     ] = None,

@@ -140,6 +140,19 @@ def test_mixed_samples_are_the_same_in_an_order_of_their_names_hashes(
     np.testing.assert_array_equal(mixed.to_xarray().values[order], plain.to_xarray().values)
 
 
+def test_later_images_are_framed_as_the_first_ones(tree: Path, store_url: str) -> None:
+    run(store_url, tree / "train", size=(12, 12), cover=(16, 16))
+    run(store_url, tree / "val")
+    array = open_store(store_url).dataset("set").to_xarray()
+    expected = Framing((12, 12), cover=(16, 16))
+    for image, source in zip(array.values, array["source"].values, strict=True):
+        np.testing.assert_array_equal(image, expected(Image.open(source)))
+    with pytest.raises(InvalidRequest, match="the flags ask for"):
+        run(store_url, tree / "val", fit="stretch")
+    with pytest.raises(InvalidRequest, match="the flags ask for"):
+        run(store_url, tree / "val", cover=(14, 14))
+
+
 def test_bad_images_are_quarantined_with_their_reasons(tree: Path, store_url: str) -> None:
     whole = png(1)
     bad = {
