@@ -125,9 +125,10 @@ class ImageOptions:
             raise InvalidRequest("the sources hold no images: nothing was published")
         held = existing if existing is not None and existing.layout == "images" else None
         shape = self.size or (held.shape if held else _own_size(units))
-        fit, cover = self.fit or (held.fit if held else "crop"), self.cover
-        if cover is None:
-            cover = held.cover if held and fit == "crop" else ()
+        fit = self.fit or (held.fit if held else "crop")
+        cover: tuple[int, ...] = self.cover or ()
+        if self.cover is None and held and fit == "crop":
+            cover = held.cover
         if cover and (fit != "crop" or any(c < s for c, s in zip(cover, shape, strict=True))):
             raise InvalidRequest(
                 f"--resize {cover} is for crops of at most that; not {fit} {shape}"
