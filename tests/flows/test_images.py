@@ -20,7 +20,7 @@ from storage.keys import digest
 from storage.readers.images import Framing
 from storage.verify import verify
 from tasks.images import ImageOptions
-from tasks.live import LiveFeatures
+from tasks.live_features import live
 from wavemill import Augmentation, Scattering2D, as_float
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "images.toml").read_text())["case"]
@@ -276,27 +276,36 @@ def trained_from(tree: Path, store_url: str) -> Any:
     return open_store(store_url)
 
 
+LIVE = "scattering:J=1,L=2,stored=float16"
+
+
 def test_features_while_training_are_the_numbers_that_are_stored(trained_from: Any) -> None:
-    frame = trained_from.get_historical_features("set", "scattering", "split = 'train'")
+    where = "split = 'train'"
+    frame = trained_from.get_historical_features("set", "scattering", where)
     stored = frame.to_torch(target="label_index")
-    dataset = trained_from.dataset("set")
-    live = LiveFeatures(dataset, frame.version.spec, "split = 'train'", "label_index")
-    for one, other in zip(
-        stored.__getitems__([3, 0, 5]), live.__getitems__([3, 0, 5]), strict=True
-    ):
+    now = live(trained_from, "set", LIVE, where).to_torch(target="label_index")
+    assert now.frame.version.spec == frame.version.spec
+    for one, other in zip(stored.__getitems__([3, 0, 5]), now.__getitems__([3, 0, 5]), strict=True):
         assert one[1] == other[1]
-        # another batch is another order of sums: half a unit in the last place of float16
-        assert torch.allclose(one[0].float(), other[0].float(), rtol=1e-3, atol=1e-6)
+        assert alike(one[0], other[0])
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal to half a unit in the last place of float16: another batch, another order of sums."""
+    return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-6)
 
 
 def test_random_changes_depend_on_seed_epoch_and_sample_alone(trained_from: Any) -> None:
-    spec = trained_from.view("set", "scattering").spec
     change = Augmentation(shift=3)
-    data = LiveFeatures(trained_from.dataset("set"), spec, augmentation=change, seed=7)
-    whole = data.__getitems__(range(12))
-    assert all(torch.equal(data[i], whole[i]) for i in range(12))
-    data.epoch = 1
-    assert not all(torch.equal(data[i], whole[i]) for i in range(12))
+    data = live(trained_from, "set", LIVE, augmentation=change, seed=7).to_torch()
+    whole = data.read(range(12))
+    assert all(alike(data[i], whole[i]) for i in range(12))
+    order, batches = zip(*data.mixed(5, seed=1, epoch=0), strict=True)
+    assert alike(torch.cat(batches), whole[np.concatenate(order)])
+    order, batches = zip(*data.mixed(5, seed=1, epoch=1), strict=True)
+    assert not alike(torch.cat(batches), whole[np.concatenate(order)])
+    other = live(trained_from, "set", LIVE, augmentation=change, seed=8).to_torch()
+    assert not alike(other.read(range(12)), whole)
 
 
 def test_shuffled_batches_hold_every_sample_once_in_an_order_of_the_seed(trained_from: Any) -> None:
