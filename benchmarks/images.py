@@ -124,10 +124,10 @@ def pipeline_seconds(source: Path, count: int) -> float:
         inputs, _ = find_inputs([str(source)], options)
         schema = choose_schema(store, "photographs", inputs, options)
         groups = batches(plan(store, "photographs", schema, inputs, options), options)
-        work = partial(ingest_part, url, schema, options, {})
-        map_parts(work, [group[:8] for group in groups[: 4 * WORKERS]], address=address)
+        work = partial(ingest_part, url, schema, options)
+        map_parts(work, [(group[:8], {}) for group in groups[: 4 * WORKERS]], address=address)
         start = time.perf_counter()
-        made: list[PartOutcome] = map_parts(work, groups, address=address)
+        made: list[PartOutcome] = map_parts(work, [(g, {}) for g in groups], address=address)
         spent = time.perf_counter() - start
     assert sum(len(outcome.rows) for outcome in made) == count
     return spent

@@ -11,12 +11,12 @@ import xarray as xr
 
 from storage.documents import Document
 from storage.errors import InvalidRequest
-from storage.images import StoredImages, read_encoded
+from storage.images import read_encoded
 from storage.molecules import Atoms, read_atoms
 from storage.parts import lazy_rows
 from storage.records import DatasetVersion, PartRef, Schema
 from storage.tables import read_table, select, write_table
-from storage.training import TorchSamples
+from storage.training import StoredSamples, TorchSamples
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -120,16 +120,16 @@ class Dataset:
         return read_encoded(self.store.url, frame["part"], frame["row"])
 
     def to_torch(self, where: str | None = None, target: str | None = None) -> TorchSamples:
-        """Return the selected images, uint8 ``(y, x, rgb)``, as a torch data set.
+        """Return the selected fields, or images uint8 ``(y, x, rgb)``, as a torch data set.
 
         Raises
         ------
         InvalidRequest
-            If the dataset holds something else.
+            If the dataset holds molecules.
         """
-        if self.schema.layout != "images":
-            raise InvalidRequest(f"{self.name} holds {self.schema.layout}: use .to_xarray(where)")
-        return TorchSamples(StoredImages(self.store.url, self.samples(where), self.schema), target)
+        if self.schema.layout == "molecules":
+            raise InvalidRequest(f"{self.name} holds molecules: use .atoms(where)")
+        return TorchSamples(StoredSamples(self.store.url, self.samples(where), self.schema), target)
 
     def relabel(self, labels: pd.DataFrame, note: str = "relabelled") -> Dataset:
         """Publish a version whose samples carry the columns of ``labels``, copying no array.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import zarr
 
 from storage.arrays import create_array
 from storage.errors import InvalidRequest
-from storage.parts import IMAGES, gather, read_rows, shards
+from storage.parts import IMAGES, read_rows
 from storage.records import Schema
 
 ENCODED = "encoded"
@@ -57,31 +54,6 @@ def _write_bytes(group: zarr.Group, contents: list[bytes]) -> None:
     for name, (values, axis) in arrays.items():
         layout = (len(values), (), str(values.dtype), (axis,))
         create_array(group, name, *layout, compressed=False)[:] = values
-
-
-@dataclass(frozen=True)
-class StoredImages:
-    """Images of a dataset, not yet read.
-
-    Attributes
-    ----------
-    samples
-        One row a sample: id, metadata, part and row.
-    """
-
-    url: str
-    samples: pd.DataFrame
-    schema: Schema
-
-    def read(self, samples: pd.DataFrame) -> npt.NDArray[np.uint8]:
-        """Read some images ``(sample, y, x, rgb)``, in their order."""
-        places = (samples["part"], samples["row"])
-        return gather(self.url, IMAGES, *places, self.schema.row_shape, self.schema.dtype)
-
-    def shards(self) -> list[npt.NDArray[np.intp]]:
-        """Return the positions of the samples that lie in one shard, for every shard."""
-        row_bytes = math.prod(self.schema.row_shape)
-        return shards(self.samples["part"], self.samples["row"], row_bytes)
 
 
 def read_encoded(url: str, keys: Iterable[str], rows: Iterable[int]) -> Iterator[bytes]:

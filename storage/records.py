@@ -66,6 +66,8 @@ class Schema:
         with the offsets where molecules begin.
     properties
         Columns of the sample table that are quantities, each with its unit or None.
+    fit, cover
+        How images were brought to their shape: :class:`storage.readers.images.Framing`.
     """
 
     variable: str
@@ -77,6 +79,8 @@ class Schema:
     periodic: bool = True
     layout: str = "fields"
     properties: tuple[tuple[str, str | None], ...] = ()
+    fit: str = "crop"
+    cover: tuple[int, ...] = ()
 
     @property
     def size(self) -> str:
@@ -116,6 +120,8 @@ class Schema:
             "periodic": self.periodic,
             **({"layout": self.layout} if self.layout != "fields" else {}),
             **({"properties": [list(p) for p in self.properties]} if self.properties else {}),
+            **({"fit": self.fit} if self.fit != "crop" else {}),
+            **({"cover": list(self.cover)} if self.cover else {}),
         }
 
     @classmethod
@@ -131,6 +137,8 @@ class Schema:
             value["periodic"],
             value.get("layout", "fields"),
             tuple((name, unit) for name, unit in value.get("properties", ())),
+            value.get("fit", "crop"),
+            tuple(value.get("cover", ())),
         )
 
 

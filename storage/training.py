@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,11 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from storage.errors import InvalidRequest
+from storage.parts import gather, shards
+from storage.records import Schema
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WINDOW = 8
+WINDOW = 32
 Array = np.ndarray[Any, Any]
 Positions = npt.NDArray[np.intp]
 
@@ -35,6 +39,31 @@ class Samples(Protocol):
     def shards(self) -> list[Positions]:
         """Return the positions of the samples that lie in one shard, for every shard."""
         ...
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """Fields or images of a dataset, not yet read.
+
+    Attributes
+    ----------
+    samples
+        One row a sample: id, metadata, part and row.
+    """
+
+    url: str
+    samples: pd.DataFrame
+    schema: Schema
+
+    def read(self, samples: pd.DataFrame) -> Array:
+        """Read some samples, in their order."""
+        schema, places = self.schema, (samples["part"], samples["row"])
+        return gather(self.url, schema.array, *places, schema.row_shape, schema.dtype)
+
+    def shards(self) -> list[Positions]:
+        """Return the positions of the samples that lie in one shard, for every shard."""
+        row_bytes = np.dtype(self.schema.dtype).itemsize * math.prod(self.schema.row_shape)
+        return shards(self.samples["part"], self.samples["row"], row_bytes)
 
 
 class TorchSamples:

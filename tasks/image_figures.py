@@ -35,7 +35,8 @@ def contact_sheet(dataset: Dataset) -> bytes:
 
 
 def _image(dataset: Dataset, sample: pd.Series) -> Array:
-    return read_rows(dataset.store.url, str(sample["part"]), IMAGES, [int(sample["row"])])[0]
+    found = read_rows(dataset.store.url, str(sample["part"]), IMAGES, [int(sample["row"])])
+    return np.asarray(found[0])
 
 
 def _caption(sample: pd.Series) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import pandas as pd
 import zarr
 
 from storage import BadInput, InvalidRequest, Schema
 from storage.images import write_images
+from storage.keys import digest
 from storage.readers.images import (
     Fit,
     Framing,
@@ -30,6 +31,7 @@ from tasks.labels import LabelOrder, numbered, with_index
 HEADERS = 64
 USUAL = (224, 224)
 COLOURS = ("red", "green", "blue")
+SCHEMA = Schema("image", COLOURS, USUAL, (None,) * 3, "uint8", periodic=False, layout="images")
 SPLITS = ("train", "validation", "test")
 
 
@@ -44,9 +46,10 @@ class ImageOptions:
         they agree, else 224 x 224.
     fit
         How images are brought to it: ``crop``, ``stretch`` or ``exact``; see
-        :class:`storage.readers.images.Framing`.
+        :class:`storage.readers.images.Framing`. Left out, as the existing dataset's, else cropped.
     cover
-        The frame that is covered before the centre is cut, such as ``(256, 256)``.
+        The frame that is covered before the centre is cut, such as ``(256, 256)``; left out, the
+        existing dataset's, else ``size``.
     keep_encoded
         Keep the bytes that images were decoded from beside them.
     split
@@ -58,6 +61,9 @@ class ImageOptions:
     label_order
         Which order numbers of ILSVRC2012's validation images are in: ``sorted`` (from 0, wnids
         ascending) or ``devkit`` (from 1, that of its ``meta.mat``).
+    mix
+        Order samples by a hash of their names instead of by the names, so that every shard is a
+        random choice of all: for training on more than fits into memory.
     part_size
         Bytes of arrays in a part.
     strict, mirror, rehash
@@ -67,13 +73,14 @@ class ImageOptions:
     """
 
     size: tuple[int, int] | None = None
-    fit: Fit = "crop"
+    fit: Fit | None = None
     cover: tuple[int, int] | None = None
     keep_encoded: bool = False
     split: Literal["train", "validation", "test"] | None = None
     annotations: tuple[str, ...] = ()
     classes: str | None = None
     label_order: LabelOrder | None = None
+    mix: bool = False
     part_size: int = 64 * 2**20
     strict: bool = False
     mirror: bool = False
@@ -81,7 +88,7 @@ class ImageOptions:
     tables: tuple[SourceFile, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.fit not in ("crop", "stretch", "exact"):
+        if self.fit not in (None, "crop", "stretch", "exact"):
             raise InvalidRequest(f"fit {self.fit!r}: crop, stretch or exact")
         if self.split not in (None, *SPLITS):
             raise InvalidRequest(f"split {self.split!r}: {', '.join(SPLITS)}")
@@ -96,7 +103,10 @@ class ImageOptions:
         files = [place for place in places if not place.startswith(EMBEDDED)]
         found = discover_images(files) if files else Discovery()
         units = [unit for p in places if p.startswith(EMBEDDED) for unit in _embedded_units(p)]
-        return Discovery([*found, *units], found.refused, found.ignored, found.tables)
+        units = [*found, *units]
+        if self.mix:
+            units.sort(key=lambda unit: digest(unit.name.encode()))
+        return Discovery(units, found.refused, found.ignored, found.tables)
 
     def informed(self, found: Discovery) -> Self:
         """Return the options with the tables that were found."""
@@ -113,20 +123,26 @@ class ImageOptions:
         units = [item for item in inputs if not isinstance(item, Simulated)]
         if existing is None and not units:
             raise InvalidRequest("the sources hold no images: nothing was published")
-        of_images = existing is not None and existing.layout == "images"
-        shape = self.size or (existing.shape if existing and of_images else _own_size(units))
-        if self.cover and any(c < s for c, s in zip(self.cover, shape, strict=True)):
-            raise InvalidRequest(f"a frame of {self.cover} cannot hold {shape}: raise --resize")
-        units_of = (None,) * len(COLOURS)
-        return Schema("image", COLOURS, shape, units_of, "uint8", periodic=False, layout="images")
+        held = existing if existing is not None and existing.layout == "images" else None
+        shape = self.size or (held.shape if held else _own_size(units))
+        fit = self.fit or (held.fit if held else "crop")
+        cover: tuple[int, ...] = self.cover or ()
+        if self.cover is None and held and fit == "crop":
+            cover = held.cover
+        if cover and (fit != "crop" or any(c < s for c, s in zip(cover, shape, strict=True))):
+            raise InvalidRequest(
+                f"--resize {cover} is for crops of at most that; not {fit} {shape}"
+            )
+        cover = () if cover == shape else cover
+        return replace(SCHEMA, shape=shape, fit=fit, cover=cover)
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: what decides their arrays, and nothing else."""
         parameters: dict[str, Any] = {"size": list(schema.shape)}
-        if self.fit != "crop":
-            parameters["fit"] = self.fit
-        elif self.cover and self.cover != schema.shape:
-            parameters["cover"] = list(self.cover)
+        if schema.fit != "crop":
+            parameters["fit"] = schema.fit
+        if schema.cover:
+            parameters["cover"] = list(schema.cover)
         if self.keep_encoded:
             parameters["encoded"] = True
         return {"kind": "images", "parameters": parameters, "algorithm": 1}
@@ -145,8 +161,9 @@ class ImageOptions:
         BadInput
             If nothing in it is good.
         """
-        y, x = schema.shape
-        found = read_images(unit, payload, Framing((y, x), self.fit, self.cover))
+        found = read_images(unit, payload, framing(schema))
+        for item in found if not self.keep_encoded else ():
+            item.encoded = b""  # a part of them would be held until it is written
         refused = [(label, bad.reason, bad.message) for label, bad in found.refused]
         return Decoded([(item.index, item, self._columns(item.columns)) for item in found], refused)
 
@@ -188,6 +205,13 @@ class ImageOptions:
     def _table_contents(self) -> Iterator[tuple[str, bytes]]:
         yield from ((file.name, file.read()) for file in self.tables)
         yield from ((place, read_bytes(absolute(place))) for place in self.annotations)
+
+
+def framing(schema: Schema) -> Framing:
+    """Return how images become samples of a dataset."""
+    (y, x), cover = schema.shape, schema.cover
+    frame = (cover[0], cover[1]) if cover else None
+    return Framing((y, x), cast(Fit, schema.fit), frame)
 
 
 def _embedded_units(source: str) -> list[Unit]:

@@ -14,7 +14,7 @@ import zarr
 from storage import BadInput, Schema, Store, open_store
 from storage.sources import Unit, fingerprint, read_units
 from tasks.inputs import Decoded, Input, Simulated, identity
-from tasks.planning import Options
+from tasks.planning import Options, Work
 from wavemill.simulate import simulate
 
 SIMULATED_TOGETHER = 16
@@ -50,13 +50,13 @@ def ingest_part(
     url: str,
     schema: Schema,
     options: Options,
-    known: dict[str, str],
-    batch: tuple[Input, ...],
+    work: Work,
 ) -> PartOutcome:
     """Read a batch of inputs and write it as one part (runs on a worker).
 
     An input whose content is what the dataset holds already is left out.
     """
+    batch, known = work
     store = open_store(url)
     outcome = PartOutcome(batch)
     if isinstance(batch[0], Simulated):
@@ -101,6 +101,7 @@ def _read(
     position = {item: i for i, item in enumerate(outcome.inputs)}
     found: dict[int, Decoded] = {}
     units = [item for item in outcome.inputs if isinstance(item, Unit)]
+    units.sort(key=lambda unit: (unit.files[0].url, unit.files[0].offset or 0))  # one way through
     for unit, payload in read_units(units):
         index = position[unit]
         if isinstance(payload, BadInput):

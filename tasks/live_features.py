@@ -6,17 +6,21 @@ the name of a stored one; the numbers are those that would be stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from storage import Dataset, FeatureFrame, InvalidRequest, Store, ViewVersion
 from storage.documents import Document
-from storage.parts import FIELDS, IMAGES, read_rows
+from storage.keys import canonical, digest
+from storage.training import WINDOW, Positions, StoredSamples, TorchSamples
 from tasks.views import Operator, operator, view_spec
+from wavemill.images import Augmentation, Changes
 
 BATCH = 256 * 2**20  # bytes that a batch may take on its way
 Array = np.ndarray[Any, Any]
@@ -24,35 +28,75 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class LiveFrame(FeatureFrame):
-    """Samples by coefficients, computed from the samples whenever they are read."""
+    """Samples by coefficients, computed from the samples whenever they are read.
+
+    Attributes
+    ----------
+    augmentation
+        Random changes of images before they are transformed, or None. A change depends on the
+        seed, the epoch and the sample alone, not on batches or workers.
+    """
 
     source: Dataset | None = None
     device: str = "cpu"
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    epoch: int = 0
 
     @cached_property
     def _operator(self) -> Operator:
+        return operator(self.version.spec, self.stored.schema, self.device)
+
+    @cached_property
+    def stored(self) -> StoredSamples:
+        """What the features are computed from."""
         assert self.source is not None
-        return operator(self.version.spec, self.source.schema, self.device)
+        return StoredSamples(self.url, self.samples, self.source.schema)
 
     def read(self, samples: pd.DataFrame) -> Array:
         """Compute the features of some samples, in their order."""
         size = self._operator.batch(BATCH)
-        parts = [
-            self._operator(self._samples(samples.iloc[start : start + size]))
-            for start in range(0, len(samples), size)
-        ]
+        pieces = [samples.iloc[start : start + size] for start in range(0, len(samples), size)]
+        parts = [self.computed(self.stored.read(piece), piece) for piece in pieces]
         empty = np.empty((0, *self.version.row_shape), self.version.dtype)
         return np.concatenate(parts) if parts else empty
 
-    def _samples(self, samples: pd.DataFrame) -> Array:
-        assert self.source is not None
-        schema = self.source.schema
-        name = IMAGES if schema.layout == "images" else FIELDS
-        found = np.empty((len(samples), *schema.row_shape), dtype=schema.dtype)
-        for key, group in samples.assign(__at=np.arange(len(samples))).groupby("part", sort=False):
-            rows = group["row"].to_numpy()
-            found[group["__at"].to_numpy()] = read_rows(self.url, str(key), name, rows.tolist())
-        return found
+    def computed(self, values: Array, samples: pd.DataFrame) -> Array:
+        """Return the features of samples that are read already."""
+        if self.augmentation is not None:
+            changed = self.augmentation.apply(torch.from_numpy(values), self._changes(samples))
+            values = changed.numpy()
+        return self._operator(values)
+
+    def _changes(self, samples: pd.DataFrame) -> Changes:
+        assert self.augmentation is not None
+        generator, drawn = torch.Generator(), []
+        for sample in samples["sample_id"]:
+            words = canonical([self.seed, self.epoch, str(sample)])
+            generator.manual_seed(int(digest(words)[:15], 16))
+            drawn.append(self.augmentation.draw(1, generator))
+        return Changes.joined(drawn)
+
+    def to_torch(self, target: str | None = None) -> LiveSamples:
+        """Return a torch data set that computes a batch when it is asked for."""
+        return LiveSamples(self, target)
+
+
+class LiveSamples(TorchSamples):
+    """A data set of features computed while training: of stored samples, mixed before."""
+
+    def __init__(self, frame: LiveFrame, target: str | None = None) -> None:
+        super().__init__(frame, target)
+        self.frame = frame
+
+    def mixed(
+        self, size: int, seed: int, epoch: int = 0, window: int = WINDOW
+    ) -> Iterator[tuple[Positions, torch.Tensor]]:
+        """Yield the positions and features of :meth:`shuffled`, changed anew in each epoch."""
+        frame = replace(self.frame, epoch=epoch)
+        for at, values in TorchSamples(frame.stored).mixed(size, seed, epoch, window):
+            samples = frame.samples.iloc[at]
+            yield at, torch.from_numpy(frame.computed(values.numpy(), samples))
 
 
 def features(
@@ -61,7 +105,28 @@ def features(
     """Return the features of selected samples: of a stored view, or computed as they are read."""
     if ":" not in view:
         return store.get_historical_features(dataset, view, where)
+    return live(store, dataset, view, where, device)
+
+
+def live(
+    store: Store,
+    dataset: str,
+    view: str,
+    where: str | None = None,
+    device: str = "cpu",
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> LiveFrame:
+    """Return features that are computed whenever they are read, of images changed if asked.
+
+    Raises
+    ------
+    InvalidRequest
+        If the view cannot be read, or what is to be changed are no images.
+    """
     source = store.dataset(dataset)
+    if augmentation is not None and source.schema.layout != "images":
+        raise InvalidRequest(f"{dataset} holds {source.schema.layout}: only images are changed")
     spec = spec_of(view, source)
     made = operator(spec, source.schema, device)
     samples = source.samples(where)
@@ -78,6 +143,8 @@ def features(
         table.assign(position=range(len(table))),
         source=source,
         device=device,
+        augmentation=augmentation,
+        seed=seed,
     )
 
 

@@ -26,6 +26,9 @@ from tasks.inputs import (
 __all__ = ["IngestOptions", "Input", "Options", "Plan", "identity", "place", "plan", "stamp"]
 
 
+Work = tuple[tuple[Input, ...], dict[str, str]]
+
+
 class Options(Protocol):
     """How sources become samples: what differs between kinds of data."""
 
@@ -115,6 +118,11 @@ class Plan:
     missing: tuple[str, ...]
     known: dict[str, str]
 
+    def known_of(self, batch: tuple[Input, ...]) -> Work:
+        """Return a batch with what is known of it alone: all of a million would go to each task."""
+        names = (identity(item) for item in batch)
+        return batch, {name: self.known[name] for name in names if name in self.known}
+
 
 def plan(
     store: Store, dataset: str, schema: Schema, inputs: Sequence[Input], options: Options
@@ -174,6 +182,9 @@ def choose_schema(store: Store, dataset: str, inputs: Sequence[Input], options: 
 
 
 def _described(schema: Schema) -> str:
+    if schema.layout == "images":
+        covering = "x".join(map(str, schema.cover or schema.shape))
+        return f"images ({schema.size}, --fit {schema.fit} --resize {covering})"
     if schema.layout != "fields":
         return f"{schema.layout} ({schema.size})"
     grid = "periodic" if schema.periodic else "not periodic"

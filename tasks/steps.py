@@ -52,8 +52,8 @@ def plan_ingest(
 def ingest_parts(url: str, address: str, planned: Plan, options: Options) -> list[PartOutcome]:
     """Read the fresh inputs on the workers, one Dask task a part."""
     groups = batches(planned, options)
-    work = partial(ingest_tasks.ingest_part, url, planned.schema, options, planned.known)
-    return _mapped(work, groups, address, "ingest parts")
+    work = partial(ingest_tasks.ingest_part, url, planned.schema, options)
+    return _mapped(work, [planned.known_of(group) for group in groups], address, "ingest parts")
 
 
 @task(name="publish dataset")

@@ -175,8 +175,8 @@ def images(
         typer.Option(help="YxX or one side; the images' own where they agree, else 224."),
     ] = None,
     fit: Annotated[
-        str, typer.Option(help="crop the centre after resizing, stretch, or exact.")
-    ] = "crop",
+        str | None, typer.Option(help="crop the centre after resizing, stretch, or exact.")
+    ] = None,
     resize: Annotated[
         str | None, typer.Option(help="YxX to cover before the crop; --size unless given.")
     ] = None,
@@ -195,6 +195,9 @@ def images(
     label_order: Annotated[
         str | None, typer.Option(help="Of ILSVRC2012's validation labels: sorted or devkit.")
     ] = None,
+    mix: Annotated[
+        bool, typer.Option("--mix", help="Order by a hash of names: every shard a random choice.")
+    ] = False,
     part_size: Annotated[str, typer.Option(help="Arrays in a part, such as 64MiB.")] = "64MiB",
     strict: Strict = False,
     mirror: Mirror = False,
@@ -218,6 +221,7 @@ def images(
         annotations=tuple(_absolute(annotations)),
         classes=classes and _absolute([classes])[0],
         label_order=label_order,  # type: ignore[arg-type]
+        mix=mix,
         part_size=_bytes(part_size),
         strict=strict,
         mirror=mirror,

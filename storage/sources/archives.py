@@ -177,7 +177,7 @@ def _nested_listing(
     assert content is not None
     try:
         with damage_as_bad_input(f"{url}/{holder.name}"):
-            for _, info in _walk(content):
+            for _, info in _walk(cast(BinaryIO, content)):
                 whole = info.offset_data + info.size <= holder.size  # else it is beyond a cut
                 if whole and not info.isdir():
                     yield _within(holder, _tar_member(info))

@@ -16,10 +16,11 @@ from PIL import Image
 
 from flows import features, ingest
 from storage import InvalidRequest, open_store
+from storage.keys import digest
 from storage.readers.images import Framing
 from storage.verify import verify
 from tasks.images import ImageOptions
-from tasks.live import LiveFeatures
+from tasks.live_features import live
 from wavemill import Augmentation, Scattering2D, as_float
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "images.toml").read_text())["case"]
@@ -124,6 +125,32 @@ def test_a_second_run_reads_nothing_and_a_new_class_moves_the_indices_but_no_arr
     assert dict(zip(samples["label"], samples["label_index"], strict=True)) == {
         "a": 0, "aa": 1, "b": 2, "c": 3,
     }  # fmt: skip
+
+
+def test_mixed_samples_are_the_same_in_an_order_of_their_names_hashes(
+    tree: Path, store_url: str
+) -> None:
+    run(store_url, tree, part_size=5000)
+    options = ImageOptions(mix=True, part_size=5000)
+    ingest("mixed", [str(tree)], store_url, options, "threads")
+    plain, mixed = (open_store(store_url).dataset(name) for name in ("set", "mixed"))
+    ids = list(mixed.samples()["sample_id"])
+    assert ids == sorted(ids, key=lambda name: digest(name.encode())) != sorted(ids)
+    order = [ids.index(name) for name in plain.samples()["sample_id"]]
+    np.testing.assert_array_equal(mixed.to_xarray().values[order], plain.to_xarray().values)
+
+
+def test_later_images_are_framed_as_the_first_ones(tree: Path, store_url: str) -> None:
+    run(store_url, tree / "train", size=(12, 12), cover=(16, 16))
+    run(store_url, tree / "val")
+    array = open_store(store_url).dataset("set").to_xarray()
+    expected = Framing((12, 12), cover=(16, 16))
+    for image, source in zip(array.values, array["source"].values, strict=True):
+        np.testing.assert_array_equal(image, expected(Image.open(source)))
+    with pytest.raises(InvalidRequest, match="the flags ask for"):
+        run(store_url, tree / "val", fit="stretch")
+    with pytest.raises(InvalidRequest, match="the flags ask for"):
+        run(store_url, tree / "val", cover=(14, 14))
 
 
 def test_bad_images_are_quarantined_with_their_reasons(tree: Path, store_url: str) -> None:
@@ -249,27 +276,36 @@ def trained_from(tree: Path, store_url: str) -> Any:
     return open_store(store_url)
 
 
+LIVE = "scattering:J=1,L=2,stored=float16"
+
+
 def test_features_while_training_are_the_numbers_that_are_stored(trained_from: Any) -> None:
-    frame = trained_from.get_historical_features("set", "scattering", "split = 'train'")
+    where = "split = 'train'"
+    frame = trained_from.get_historical_features("set", "scattering", where)
     stored = frame.to_torch(target="label_index")
-    dataset = trained_from.dataset("set")
-    live = LiveFeatures(dataset, frame.version.spec, "split = 'train'", "label_index")
-    for one, other in zip(
-        stored.__getitems__([3, 0, 5]), live.__getitems__([3, 0, 5]), strict=True
-    ):
+    now = live(trained_from, "set", LIVE, where).to_torch(target="label_index")
+    assert now.frame.version.spec == frame.version.spec
+    for one, other in zip(stored.__getitems__([3, 0, 5]), now.__getitems__([3, 0, 5]), strict=True):
         assert one[1] == other[1]
-        # another batch is another order of sums: half a unit in the last place of float16
-        assert torch.allclose(one[0].float(), other[0].float(), rtol=1e-3, atol=1e-6)
+        assert alike(one[0], other[0])
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal to half a unit in the last place of float16: another batch, another order of sums."""
+    return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-6)
 
 
 def test_random_changes_depend_on_seed_epoch_and_sample_alone(trained_from: Any) -> None:
-    spec = trained_from.view("set", "scattering").spec
     change = Augmentation(shift=3)
-    data = LiveFeatures(trained_from.dataset("set"), spec, augmentation=change, seed=7)
-    whole = data.__getitems__(range(12))
-    assert all(torch.equal(data[i], whole[i]) for i in range(12))
-    data.epoch = 1
-    assert not all(torch.equal(data[i], whole[i]) for i in range(12))
+    data = live(trained_from, "set", LIVE, augmentation=change, seed=7).to_torch()
+    whole = data.read(range(12))
+    assert all(alike(data[i], whole[i]) for i in range(12))
+    order, batches = zip(*data.mixed(5, seed=1, epoch=0), strict=True)
+    assert alike(torch.cat(batches), whole[np.concatenate(order)])
+    order, batches = zip(*data.mixed(5, seed=1, epoch=1), strict=True)
+    assert not alike(torch.cat(batches), whole[np.concatenate(order)])
+    other = live(trained_from, "set", LIVE, augmentation=change, seed=8).to_torch()
+    assert not alike(other.read(range(12)), whole)
 
 
 def test_shuffled_batches_hold_every_sample_once_in_an_order_of_the_seed(trained_from: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 from storage import open_store
 from storage.arrays import create_array
@@ -67,3 +69,24 @@ def test_a_worker_grows_within_the_projection(parts: tuple[str, str], spec: dict
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["grown"] < 1.5 * found["projected"]
     assert found["projected"] < BATCH_BUDGET + 3 * 2**27  # whatever the part: it is streamed
+
+
+@pytest.mark.slow
+def test_ingestion_of_images_holds_a_part_and_two_shards(tmp_path: Path) -> None:
+    """However large the images are as found: they are decoded one at a time."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (3000, 3000)).save(buffer, "JPEG")  # 27 MB decoded, 140 kB encoded
+    for number in range(28):
+        (tmp_path / f"{number:03d}.jpg").write_bytes(buffer.getvalue())
+    probe = Path(__file__).with_name("image_memory_probe.py")
+    done = subprocess.run(
+        [sys.executable, str(probe), str(tmp_path), str(tmp_path / "store"), "[4, 24]"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin", "PYTHONPATH": str(PROBE.parents[2])},
+    )
+    grown = json.loads(done.stdout.splitlines()[-1])[1]
+    row, image = 3 * 224**2, 3 * 3000**2
+    # decoded: the image, once more while Pillow resizes it; rows: held, stacked, and as written
+    assert grown < 2 * image + 3 * 24 * row + 2**24

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,8 @@ def read_classes(name: str, data: bytes) -> dict[str, str]:
 def _devkit_classes(data: bytes) -> dict[str, str]:
     from scipy.io import loadmat
 
-    synsets = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
+    content: Any = io.BytesIO(data)
+    synsets = loadmat(content, squeeze_me=True)["synsets"]
     leaves = [row for row in synsets if int(row["num_children"]) == 0]
     leaves.sort(key=lambda row: int(row["ILSVRC2012_ID"]))
     return {str(row["WNID"]): str(row["words"]) for row in leaves}
