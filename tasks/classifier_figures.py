@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tasks.figures import MAPS, png
 
 Array = np.ndarray[Any, Any]
+COLUMNS, ROWS = 16, 8  # of atoms drawn
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> bytes:
@@ -50,18 +51,22 @@ def confusion(counts: Array, classes: Sequence[str]) -> bytes:
 
 def atoms(maps: Array, uses: Array) -> bytes:
     """Draw atoms as maps ``(atom, scale, angle)``, the most used first, each in its own scale."""
-    order = np.argsort(-uses)[: min(48, len(maps))]
-    columns = 12
-    rows = -(-len(order) // columns)
-    figure = Figure(figsize=(0.75 * columns, 0.62 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, atom in zip(panels, order, strict=False):
+    order = np.argsort(-uses)[: COLUMNS * ROWS]
+    rows = -(-len(order) // COLUMNS)
+    height, width = maps.shape[1:]
+    mosaic = np.full((rows * (height + 1), min(COLUMNS, len(order)) * (width + 1)), np.nan)
+    for place, atom in enumerate(order):
+        row, column = divmod(place, COLUMNS)
+        top, left = row * (height + 1), column * (width + 1)
         reach = max(float(np.abs(maps[atom]).max()), 1e-12)
-        axes.imshow(maps[atom], cmap=MAPS, vmin=-reach, vmax=reach, aspect="auto")
-        axes.set_title(f"{100 * uses[atom]:.1f} %", fontsize=6, pad=2)
-    figure.suptitle("atoms: scale down, angle across; how often each is active", fontsize=9)
+        mosaic[top : top + height, left : left + width] = maps[atom] / reach
+    figure = Figure(figsize=(7.2, max(1.6, 7.0 * mosaic.shape[0] / mosaic.shape[1] + 0.5)))
+    axes = figure.add_subplot()
+    axes.imshow(mosaic, cmap=MAPS, vmin=-1, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    least, most = 100 * uses[order[-1]], 100 * uses[order[0]]
+    title = f"{len(order)} atoms active at {most:.1f} to {least:.1f} % of positions"
+    axes.set_title(f"{title}: scale down, angle across", fontsize=9)
     return png(figure)
 
 
