@@ -291,7 +291,10 @@ class _Fit:
             attempt.write("figures/confusion.png", figures.confusion(counts, data.classes))
             if history:
                 attempt.write("figures/curves.png", figures.curves(history))
-            for name, picture in code_pictures(network, self.held, data, self.standardisation):
+            source = self.store.dataset(self.dataset)
+            for name, picture in code_pictures(
+                network, self.held, data, self.standardisation, source
+            ):
                 attempt.write(f"figures/{name}.png", picture)
             manifest, written = attempt.publish(self._manifest())
         self.checkpoints.clear()

@@ -42,6 +42,8 @@ def confusion(counts: Array, classes: Sequence[str]) -> bytes:
         axes.set_yticks(range(len(classes)), classes, fontsize=7)
     if len(classes) <= 12:
         for (row, column), value in np.ndenumerate(share):
+            if not value:
+                continue
             colour = "white" if value > 0.5 else "black"
             axes.text(column, row, f"{value:.2f}"[1:] if value < 1 else "1", ha="center",
                       va="center", fontsize=6, color=colour)  # fmt: skip
@@ -60,9 +62,9 @@ def atoms(maps: Array, uses: Array) -> bytes:
         top, left = row * (height + 1), column * (width + 1)
         reach = max(float(np.abs(maps[atom]).max()), 1e-12)
         mosaic[top : top + height, left : left + width] = maps[atom] / reach
-    figure = Figure(figsize=(7.2, max(1.6, 7.0 * mosaic.shape[0] / mosaic.shape[1] + 0.5)))
+    figure = Figure(figsize=(7.2, 0.5 + 0.42 * rows), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(mosaic, cmap=MAPS, vmin=-1, vmax=1, interpolation="nearest")
+    axes.imshow(mosaic, cmap=MAPS, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     least, most = 100 * uses[order[-1]], 100 * uses[order[0]]
     title = f"{len(order)} atoms active at {most:.1f} to {least:.1f} % of positions"
@@ -108,6 +110,9 @@ def supports(thresholds: Array, sizes: Array, uses: Array) -> bytes:
     left, right = figure.subplots(1, 2)
     left.plot(thresholds, sizes, "o-", ms=3)
     left.set(xscale="log", xlabel="threshold", ylabel="atoms a position", title="support")
+    shown = thresholds[:: max(1, len(thresholds) // 4)]
+    left.set_xticks(shown, [f"{value:.2g}" for value in shown], minor=False)
+    left.set_xticks([], minor=True)
     left.invert_xaxis()
     right.plot(np.sort(uses)[::-1])
     right.set(xlabel="atom, most used first", ylabel="part of positions", title="use of atoms")
