@@ -52,15 +52,16 @@ def code_pictures(
         return
     coding = network.coding.cpu()
     rows = np.linspace(0, len(held) - 1, min(LOOKED_AT, len(held))).astype(int)
-    x = held.features(np.unique(rows))
+    x = held.features(rows)
     thresholds = coding.get_buffer("thresholds").numpy()
     sizes = [float((coding(x, n + 1) != 0).sum(1).double().mean()) for n in range(len(thresholds))]
     active = coding(x) != 0
     uses = active.double().mean((0, 2, 3)).numpy()
     yield "supports", figures.supports(thresholds, np.array(sizes), uses)
     yield "atoms", figures.atoms(_maps(network, data, standardisation), uses)
-    z = coding(x[:SHOWN])
-    pictures = _shown(source, data.held.iloc[np.unique(rows)[:SHOWN]])
+    few = np.arange(min(SHOWN, len(rows))) * len(rows) // min(SHOWN, len(rows))
+    z = coding(x[torch.from_numpy(few)])
+    pictures = _shown(source, data.held.iloc[rows[few]])
     counts = (z != 0).sum(1).numpy()
     yield "codes", figures.codes(pictures, counts, z.mean((2, 3)).numpy())
 

@@ -218,7 +218,8 @@ def coded_by_supports(
     """
     with torch.no_grad():
         enough = sum(len(block) for block in blocks) >= D.shape[1] // 4
-        compiled = enough and kernels.usable(*(block.detach() for block in blocks))
+        known = D.dtype in (torch.float32, torch.float64)
+        compiled = enough and known and kernels.usable(*(block.detach() for block in blocks))
         columns = D.shape[1] if compiled else _COLUMNS if enough else 0
         tables = Tables.of(D.detach(), W.detach(), columns)
     coded: Callable[..., Tensor] = _Compiled.apply if compiled else _Coded.apply

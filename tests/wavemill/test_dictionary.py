@@ -188,9 +188,9 @@ def test_gradients_are_those_of_finite_differences(
     laid_out: str, positive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lay_out(laid_out, monkeypatch)
-    D = columns(8, 20)
-    W, beta = free(D), signals(D, 9)
-    thresholds = homotopy(0.9, 0.2, 4)
+    D = columns(6, 14)
+    W, beta = free(D), signals(D, 5)
+    thresholds = homotopy(0.9, 0.2, 3)
     inputs = [value.clone().requires_grad_() for value in (beta, D, W, thresholds)]
 
     def coded(beta: Tensor, D: Tensor, W: Tensor, thresholds: Tensor) -> Tensor:
