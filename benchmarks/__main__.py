@@ -6,6 +6,7 @@ import argparse
 import importlib
 
 NAMES = {
+    "cifar10": "classifiers of CIFAR-10 by scattering and sparse codes, in pieces",
     "dictionary": "sparse codes by supports against dense products",
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
@@ -18,6 +19,7 @@ NAMES = {
     "stability": "deformations of a field, and how far its representations move: a picture",
 }
 IN_PIECES = (
+    "cifar10",
     "generation",
     "molecules",
     "quality",

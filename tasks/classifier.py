@@ -31,7 +31,6 @@ from wavemill.training import Training, confusion, topk
 
 KIND = "classifier"
 STANDARD, BEST = "standardisation.", "best."
-STARTED = 8192  # samples that atoms are learnt from before training
 Array = np.ndarray[Any, Any]
 
 
@@ -188,10 +187,12 @@ class _Fit:
     def _standardise(self) -> None:
         report = Reporter(f"standardise {self.dataset}")
         raw = self.data.samples(self.data.learnt, self.standardisation)
-        for start in range(0, len(raw), READ):
-            rows = np.arange(start, min(start + READ, len(raw)))
+        count = min(self.spec.statistics or len(raw), len(raw))
+        chosen = np.arange(count) * len(raw) // count
+        for start in range(0, count, READ):
+            rows = chosen[start : start + READ]
             self.standardisation.update(torch.from_numpy(raw.read(rows)))
-            report(int(rows[-1]) + 1, len(raw))
+            report(start + len(rows), count)
         self.standardisation.solve()
 
     def _ridge(self) -> FitOutcome:
@@ -231,16 +232,10 @@ class _Fit:
         return self._publish(network_state(training), scores, history, network)
 
     def _start(self, network: Network) -> None:
-        """Learn atoms and the last linear form before training, where the spec says so."""
-        spec, seed = self.spec, self.request.seed
-        if spec.learnt:
-            generator = np.random.default_rng(seed)
-            rows = np.sort(generator.permutation(len(self.learnt))[:STARTED])
-            report = Reporter("learn atoms").values
-            starts.learn_atoms(network, self.learnt.features(rows), spec, seed, report)
-        if spec.closed:
-            held = next(self.held.ordered(2048))
-            starts.close(network, self.learnt.ordered, held, len(self.data.classes), spec.alpha)
+        """Set the last linear form in closed form, where the spec says so."""
+        if self.spec.closed:
+            held, classes = next(self.held.ordered(2048)), len(self.data.classes)
+            starts.close(network, self.learnt.ordered, held, classes, self.spec.alpha)
 
     def _stopped(self, history: list[Row]) -> bool:
         losses, patience = _losses(history), self.spec.patience
@@ -296,7 +291,10 @@ class _Fit:
             attempt.write("figures/confusion.png", figures.confusion(counts, data.classes))
             if history:
                 attempt.write("figures/curves.png", figures.curves(history))
-            for name, picture in code_pictures(network, self.held, data, self.standardisation):
+            source = self.store.dataset(self.dataset)
+            for name, picture in code_pictures(
+                network, self.held, data, self.standardisation, source
+            ):
                 attempt.write(f"figures/{name}.png", picture)
             manifest, written = attempt.publish(self._manifest())
         self.checkpoints.clear()

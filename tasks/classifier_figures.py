@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tasks.figures import MAPS, png
 
 Array = np.ndarray[Any, Any]
+COLUMNS, ROWS = 16, 8  # of atoms drawn
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> bytes:
@@ -41,6 +42,8 @@ def confusion(counts: Array, classes: Sequence[str]) -> bytes:
         axes.set_yticks(range(len(classes)), classes, fontsize=7)
     if len(classes) <= 12:
         for (row, column), value in np.ndenumerate(share):
+            if not value:
+                continue
             colour = "white" if value > 0.5 else "black"
             axes.text(column, row, f"{value:.2f}"[1:] if value < 1 else "1", ha="center",
                       va="center", fontsize=6, color=colour)  # fmt: skip
@@ -50,18 +53,22 @@ def confusion(counts: Array, classes: Sequence[str]) -> bytes:
 
 def atoms(maps: Array, uses: Array) -> bytes:
     """Draw atoms as maps ``(atom, scale, angle)``, the most used first, each in its own scale."""
-    order = np.argsort(-uses)[: min(48, len(maps))]
-    columns = 12
-    rows = -(-len(order) // columns)
-    figure = Figure(figsize=(0.75 * columns, 0.62 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, atom in zip(panels, order, strict=False):
+    order = np.argsort(-uses)[: COLUMNS * ROWS]
+    rows = -(-len(order) // COLUMNS)
+    height, width = maps.shape[1:]
+    mosaic = np.full((rows * (height + 1), min(COLUMNS, len(order)) * (width + 1)), np.nan)
+    for place, atom in enumerate(order):
+        row, column = divmod(place, COLUMNS)
+        top, left = row * (height + 1), column * (width + 1)
         reach = max(float(np.abs(maps[atom]).max()), 1e-12)
-        axes.imshow(maps[atom], cmap=MAPS, vmin=-reach, vmax=reach, aspect="auto")
-        axes.set_title(f"{100 * uses[atom]:.1f} %", fontsize=6, pad=2)
-    figure.suptitle("atoms: scale down, angle across; how often each is active", fontsize=9)
+        mosaic[top : top + height, left : left + width] = maps[atom] / reach
+    figure = Figure(figsize=(7.2, 0.5 + 0.42 * rows), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(mosaic, cmap=MAPS, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    least, most = 100 * uses[order[-1]], 100 * uses[order[0]]
+    title = f"{len(order)} atoms active at {most:.1f} to {least:.1f} % of positions"
+    axes.set_title(f"{title}: scale down, angle across", fontsize=9)
     return png(figure)
 
 
@@ -103,6 +110,9 @@ def supports(thresholds: Array, sizes: Array, uses: Array) -> bytes:
     left, right = figure.subplots(1, 2)
     left.plot(thresholds, sizes, "o-", ms=3)
     left.set(xscale="log", xlabel="threshold", ylabel="atoms a position", title="support")
+    shown = thresholds[:: max(1, len(thresholds) // 4)]
+    left.set_xticks(shown, [f"{value:.2g}" for value in shown], minor=False)
+    left.set_xticks([], minor=True)
     left.invert_xaxis()
     right.plot(np.sort(uses)[::-1])
     right.set(xlabel="atom, most used first", ylabel="part of positions", title="use of atoms")

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from storage import Dataset
+from storage.parts import FIELDS, IMAGES, read_rows
 from tasks import classifier_figures as figures
 from tasks.feature_batches import Samples
 from tasks.fit import FitRequest
@@ -39,28 +41,41 @@ def per_class(counts: Array, classes: tuple[str, ...]) -> pd.DataFrame:
 
 @torch.no_grad()
 def code_pictures(
-    network: Network | None, held: Samples, data: Data, standardisation: Standardisation
+    network: Network | None,
+    held: Samples,
+    data: Data,
+    standardisation: Standardisation,
+    source: Dataset,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield pictures of atoms, codes and supports of a network that has a dictionary."""
     if network is None or network.coding is None:
         return
     coding = network.coding.cpu()
     rows = np.linspace(0, len(held) - 1, min(LOOKED_AT, len(held))).astype(int)
-    x = held.features(np.unique(rows))
+    x = held.features(rows)
     thresholds = coding.get_buffer("thresholds").numpy()
     sizes = [float((coding(x, n + 1) != 0).sum(1).double().mean()) for n in range(len(thresholds))]
     active = coding(x) != 0
     uses = active.double().mean((0, 2, 3)).numpy()
     yield "supports", figures.supports(thresholds, np.array(sizes), uses)
     yield "atoms", figures.atoms(_maps(network, data, standardisation), uses)
-    z = coding(x[:SHOWN])
-    titles = [str(held_id) for held_id in data.held["sample_id"].iloc[np.unique(rows)[:SHOWN]]]
-    energy = x[:SHOWN].square().mean(1).numpy()
-    pictures = {
-        title.rsplit("/", 1)[-1]: image for title, image in zip(titles, energy, strict=True)
-    }
+    few = np.arange(min(SHOWN, len(rows))) * len(rows) // min(SHOWN, len(rows))
+    z = coding(x[torch.from_numpy(few)])
+    pictures = _shown(source, data.held.iloc[rows[few]])
     counts = (z != 0).sum(1).numpy()
     yield "codes", figures.codes(pictures, counts, z.mean((2, 3)).numpy())
+
+
+def _shown(source: Dataset, rows: pd.DataFrame) -> dict[str, Array]:
+    """Return samples by the ends of their names, of a field its first component."""
+    schema = source.schema
+    name = IMAGES if schema.layout == "images" else FIELDS
+    found = {}
+    for sample, part, row in zip(rows["sample_id"], rows["part"], rows["row"], strict=True):
+        sample_array = read_rows(source.store.url, str(part), name, [int(row)])[0]
+        several = schema.layout == "fields" and sample_array.ndim == 3
+        found[str(sample).rsplit("/", 1)[-1]] = sample_array[0] if several else sample_array
+    return found
 
 
 def _maps(network: Network, data: Data, standardisation: Standardisation) -> Array:

@@ -8,6 +8,10 @@ it by W, which is the iteration as written in :mod:`wavemill.dictionary`. Backwa
 ``g_n`` lives on the support of z_n; with ``r = beta - D z_{n-1}`` and ``q = W g_n``,
 
     dW += r g_n^T,   dD -= q z_{n-1}^T,   dbeta += q,   g_{n-1} = (g_n - D^T q) on the support.
+
+Compiled loops (:mod:`wavemill.kernels`) take one signal after another through all iterations, so
+that the rows it needs stay in the caches, and go through them again on the way back; where they are
+not built, torch takes many signals through one iteration after another.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+
+from wavemill import kernels
 
 _COLUMNS = 256  # of a table summed at a time: rows of 1 KiB are read at the caches' pace
 _NARROW = 0.3  # atoms of a support, as a part of the channels, up to which rows of M cost less
@@ -109,11 +115,13 @@ class Tables:
     M: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, D: Tensor, W: Tensor, gram: bool) -> Tables:
-        """Lay out; ``gram``: with ``M`` in slices of columns, which narrow supports need."""
-        M = torch.eye(D.shape[1], dtype=D.dtype) - D.T @ W if gram else D[:0]
-        slices = tuple(part.contiguous() for part in torch.split(M, _COLUMNS, dim=1))
-        return cls(D, W, D.T.contiguous(), W.T.contiguous(), slices if gram else ())
+    def of(cls, D: Tensor, W: Tensor, columns: int) -> Tables:
+        """Lay out, with ``M`` in slices of so many columns; of none: without it."""
+        slices: tuple[Tensor, ...] = ()
+        if columns:
+            M = torch.eye(D.shape[1], dtype=D.dtype) - D.T @ W
+            slices = tuple(part.contiguous() for part in torch.split(M, columns, dim=1))
+        return cls(D, W, D.T.contiguous(), W.T.contiguous(), slices)
 
 
 def _preactivations(beta: Tensor, analysed: Tensor, codes: Codes, tables: Tables) -> Tensor:
@@ -175,6 +183,32 @@ class _Coded(torch.autograd.Function):
         return d_beta, d_D.T, d_W.T, torch.stack(steps[::-1]), None, None
 
 
+class _Compiled(torch.autograd.Function):
+    """The same by compiled loops."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        beta: Tensor,
+        D: Tensor,
+        W: Tensor,
+        thresholds: Tensor,
+        positive: bool,
+        tables: Tables,
+    ) -> Tensor:
+        sizes = kernels.Coding(len(beta), *D.shape, len(thresholds), positive)
+        analysed = beta @ W
+        ctx.sizes, ctx.analysed = sizes, analysed
+        ctx.tables = (beta, tables.M[0], tables.D_rows, tables.W_rows, thresholds)
+        return kernels.istc(analysed, tables.M[0], thresholds, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        found = kernels.istc_gradients(ctx.analysed, ctx.tables, gradient.contiguous(), ctx.sizes)
+        d_beta, d_W, d_D, d_thresholds = found
+        return d_beta, d_D.T, d_W.T, d_thresholds, None, None
+
+
 def coded_by_supports(
     blocks: Sequence[Tensor], D: Tensor, W: Tensor, thresholds: Tensor, positive: bool
 ) -> list[Tensor]:
@@ -183,7 +217,10 @@ def coded_by_supports(
     ``M`` costs as much as K positions do, so that fewer of them go without it.
     """
     with torch.no_grad():
-        positions = sum(len(block) for block in blocks)
-        tables = Tables.of(D.detach(), W.detach(), gram=positions >= D.shape[1] // 4)
-    coded: Callable[..., Tensor] = _Coded.apply
+        enough = sum(len(block) for block in blocks) >= D.shape[1] // 4
+        known = D.dtype in (torch.float32, torch.float64)
+        compiled = enough and known and kernels.usable(*(block.detach() for block in blocks))
+        columns = D.shape[1] if compiled else _COLUMNS if enough else 0
+        tables = Tables.of(D.detach(), W.detach(), columns)
+    coded: Callable[..., Tensor] = _Compiled.apply if compiled else _Coded.apply
     return [coded(block, D, W, thresholds, positive, tables) for block in blocks]

@@ -1,39 +1,15 @@
-"""Where a network begins: atoms learnt by reconstruction, the last linear form in closed form."""
+"""Where a network begins: the last linear form in closed form, on what it sees at first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from wavemill.classifiers import Network, RidgeClassifier
-from wavemill.dictionary import DictionaryLearning, istc
-from wavemill.specs.images import ClassifierSpec
 
-SIGNALS = 60_000  # positions that a dictionary is learnt from
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-Progress = Callable[[int, int, dict[str, float]], None]
-
-
-@torch.no_grad()
-def learn_atoms(
-    network: Network, x: Tensor, spec: ClassifierSpec, seed: int, progress: Progress | None = None
-) -> None:
-    """Learn D by reconstruction of the network's own signals, of features x; W begins as D."""
-    coding = network.coding
-    if coding is None or not spec.learnt:
-        return
-    signals = torch.cat([coding.signals(part).flatten(0, 2) for part in torch.split(x, 256)])
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(signals), generator=generator)[:SIGNALS]
-    coder = partial(istc, thresholds=coding.get_buffer("thresholds"))
-    model = DictionaryLearning(spec.atoms, coder, epochs=spec.learnt, seed=seed)
-    model.fit(signals[chosen], progress)
-    coding.dictionary.V.copy_(model.atoms_)
-    if coding.dictionary.U is not None:
-        coding.dictionary.U.copy_(model.atoms_)
 
 
 @torch.no_grad()

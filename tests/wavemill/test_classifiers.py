@@ -154,24 +154,6 @@ def test_closed_form_gives_the_ridge_classifier_of_the_codes() -> None:
     assert float((scores.argmax(1) == y).double().mean()) > 0.8
 
 
-def test_atoms_learnt_beforehand_code_the_signals_better_than_noise() -> None:
-    x, _ = learnable()
-    torch.manual_seed(0)
-    network = Network((6, 3, 3), 3, spec(model="istc", channels=6, free=True))
-    coding = network.coding
-    assert coding is not None
-
-    def error() -> float:
-        with torch.no_grad():
-            beta, D = coding.signals(x), coding.dictionary.D()
-            return float((beta - coding(x).movedim(1, -1) @ D.T).square().mean())
-
-    before = error()
-    starts.learn_atoms(network, x, spec(model="istc", channels=6, learnt=5), seed=1)
-    assert error() < 0.7 * before
-    torch.testing.assert_close(coding.dictionary.W(coding.dictionary.D()), coding.dictionary.D())
-
-
 def test_counts_of_right_answers() -> None:
     scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [2, 1, 3], [3, 2, 1]])
     y = torch.tensor([0, 2, 2, 2])

@@ -12,7 +12,7 @@ from scipy.linalg import hadamard
 from sklearn.linear_model import Lasso
 from torch import Tensor
 
-from wavemill import active_sets, dictionary
+from wavemill import active_sets, dictionary, kernels
 from wavemill.dictionary import (
     Dictionary,
     DictionaryLearning,
@@ -25,7 +25,18 @@ from wavemill.dictionary import (
 )
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
+LAYOUTS = pytest.mark.parametrize("laid_out", ["compiled", "narrow", "wide"])
 SIGNS = pytest.mark.parametrize("positive", [True, False], ids=["positive", "signed"])
+
+
+def lay_out(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose among the ways in which codes are computed on a CPU."""
+    if how == "compiled":
+        if not kernels.available():
+            pytest.skip("the compiled loops are not built here")
+        return
+    monkeypatch.setattr(kernels, "_library", None)
+    monkeypatch.setattr(active_sets, "_NARROW", 1e9 if how == "narrow" else 0)
 
 
 def columns(channels: int, atoms: int, seed: int = 0) -> Tensor:
@@ -82,7 +93,7 @@ def test_supports_stay_inside_the_true_one_and_errors_below_two_thresholds(
 
 
 @pytest.mark.parametrize(("W", "z"), [(None, "z_W_eq_D"), ("W_free", "z_W_free")])
-@pytest.mark.parametrize("laid_out", ["narrow", "wide", "dense"])
+@pytest.mark.parametrize("laid_out", ["compiled", "narrow", "wide", "dense"])
 def test_istc_agrees_with_the_reference_after_every_iteration(
     golden: Path, W: str | None, z: str, laid_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +102,8 @@ def test_istc_agrees_with_the_reference_after_every_iteration(
     beta = torch.from_numpy(held["beta"]).movedim(1, -1).repeat(2, 1, 1, 1)  # enough for M
     D, thresholds = torch.from_numpy(held["D"]), torch.from_numpy(held["lambdas"])
     analysis = torch.from_numpy(held[W]) if W else D
-    monkeypatch.setattr(active_sets, "_NARROW", 1e9 if laid_out == "narrow" else 0)
+    if laid_out != "dense":
+        lay_out(laid_out, monkeypatch)
     for n in range(1, 13):
         if laid_out == "dense":
             found = dictionary._istc(beta, D, analysis, thresholds[:n], True)
@@ -170,15 +182,15 @@ def test_a_unit_step_diverges_on_a_redundant_dictionary() -> None:
     assert float(ista(beta, D, 0.05, 60).abs().max()) < 2
 
 
-@pytest.mark.parametrize("narrow", [0.0, 1e9], ids=["wide", "narrow"])
+@LAYOUTS
 @SIGNS
 def test_gradients_are_those_of_finite_differences(
-    narrow: float, positive: bool, monkeypatch: pytest.MonkeyPatch
+    laid_out: str, positive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(active_sets, "_NARROW", narrow)
-    D = columns(8, 20)
-    W, beta = free(D), signals(D, 9)
-    thresholds = homotopy(0.9, 0.2, 4)
+    lay_out(laid_out, monkeypatch)
+    D = columns(6, 14)
+    W, beta = free(D), signals(D, 5)
+    thresholds = homotopy(0.9, 0.2, 3)
     inputs = [value.clone().requires_grad_() for value in (beta, D, W, thresholds)]
 
     def coded(beta: Tensor, D: Tensor, W: Tensor, thresholds: Tensor) -> Tensor:
@@ -187,9 +199,13 @@ def test_gradients_are_those_of_finite_differences(
     assert torch.autograd.gradcheck(coded, inputs)
 
 
+@LAYOUTS
 @SIGNS
-def test_gradients_by_supports_are_those_of_the_formula(positive: bool) -> None:
+def test_gradients_by_supports_are_those_of_the_formula(
+    laid_out: str, positive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """W is D, so that two gradients meet in one parameter; they differ by rounding."""
+    lay_out(laid_out, monkeypatch)
     D = columns(16, 80)
     beta, thresholds = signals(D, 50), homotopy(1.0, 0.1, 12)
     weights = torch.randn(50, 80, generator=torch.Generator().manual_seed(3)).double()
@@ -205,9 +221,13 @@ def test_gradients_by_supports_are_those_of_the_formula(positive: bool) -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def test_signals_without_any_atom_are_coded_by_nothing() -> None:
+@LAYOUTS
+def test_signals_without_any_atom_are_coded_by_nothing(
+    laid_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out(laid_out, monkeypatch)
     D = columns(8, 20)
-    beta = torch.zeros(3, 8, dtype=torch.float64, requires_grad=True)
+    beta = torch.zeros(6, 8, dtype=torch.float64, requires_grad=True)
     z = istc(beta, D, homotopy(1.0, 0.1, 3))
     torch.autograd.backward(z.sum())
     assert not z.any()

@@ -1,4 +1,4 @@
-"""The compiled loops of :mod:`wavemill.folding`, where the installation could build them.
+"""Compiled loops of :mod:`wavemill.folding` and `.active_sets`, where they could be built.
 
 ``kernels.c`` needs a C compiler and nothing else; ``build.py`` runs it when the package is
 installed. Where there is none, and wherever a tensor is not plain memory of a processor, callers
@@ -81,10 +81,43 @@ def modulus_slope(z: Tensor, gradient: Tensor) -> Tensor:
     return slope
 
 
-def _call(name: str, first: Tensor, *others: object) -> None:
+class Coding(ctypes.Structure):
+    """Sizes of sparse codes: ``Coding`` in ``kernels.c``."""
+
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("rows", "channels", "atoms", "iterations", "positive")
+    ]
+
+
+def istc(analysed: Tensor, M: Tensor, thresholds: Tensor, sizes: Coding) -> Tensor:
+    """Return codes ``(row, atom)`` from ``W^T beta``, ``M = I - D^T W`` and the thresholds."""
+    codes = torch.zeros_like(analysed)
+    if not _call("istc", analysed, M, thresholds, ctypes.byref(sizes), codes):
+        raise MemoryError("no memory for sparse codes")
+    return codes
+
+
+def istc_gradients(
+    analysed: Tensor, tables: tuple[Tensor, ...], gradient: Tensor, sizes: Coding
+) -> tuple[Tensor, ...]:
+    """Return gradients of beta, W and D ``(atom, channel)``, and the thresholds.
+
+    ``tables`` are beta, M, D and W by atoms, and the thresholds. Every thread has sums of its own,
+    which are added in one order.
+    """
+    beta, threads = tables[0], torch.get_num_threads()
+    whole = (threads, sizes.atoms, sizes.channels)
+    made = [torch.zeros_like(beta), *(beta.new_zeros(whole) for _ in "WD")]
+    made.append(beta.new_zeros(threads, sizes.iterations))
+    if not _call("istc_gradients", analysed, *tables, gradient, ctypes.byref(sizes), *made):
+        raise MemoryError("no memory for the gradients of sparse codes")
+    return made[0], *(value.sum(0) for value in made[1:])
+
+
+def _call(name: str, first: Tensor, *others: object) -> int:
     function = getattr(_library, f"{name}_{_SUFFIX[first.dtype]}")
     arguments = [
         ctypes.c_void_p(item.data_ptr()) if isinstance(item, Tensor) else item
         for item in (first, *others)
     ]
-    function(*arguments, ctypes.c_int(torch.get_num_threads()))
+    return int(function(*arguments, ctypes.c_int(torch.get_num_threads())))

@@ -60,12 +60,13 @@ class ClassifierSpec(Spec):
         One of these.
     components
         Principal components of the channels, whitened, that stand for them; 0: all channels.
+    statistics
+        Samples that the standardisation is fitted to, spread over all; 0: every one.
     channels, kernel
         Of the projection: its outputs, and the positions a side that it sees.
     atoms, free, first, last, iterations
-        The dictionary, whether W is free of D, and the thresholds.
-    learnt
-        Passes by which the dictionary is learnt from reconstruction to begin with; 0: from noise.
+        The dictionary, which begins from noise: its atoms are the least coherent. Whether W is free
+        of D, and the thresholds.
     pool
         Positions a side averaged.
     hidden, dropout
@@ -92,6 +93,7 @@ class ClassifierSpec(Spec):
 
     model: typing.Literal["ridge", "linear", "mlp", "istc", "istc-mlp"] = "linear"
     components: int = 0
+    statistics: int = 0
     channels: int = 256
     kernel: int = 3
     atoms: int = 2048
@@ -99,7 +101,6 @@ class ClassifierSpec(Spec):
     first: float = 1.0
     last: float = 0.05
     iterations: int = 12
-    learnt: int = 0
     pool: int = 1
     hidden: tuple[int, ...] = (4096, 4096)
     dropout: float = 0.3
@@ -123,7 +124,7 @@ class ClassifierSpec(Spec):
         for name in ("channels", "kernel", "atoms", "iterations", "pool", "batch", "every"):
             value = getattr(self, name)
             check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
-        for name in ("components", "learnt", "epochs", "decay", "patience", "momentum"):
+        for name in ("components", "statistics", "epochs", "decay", "patience", "momentum"):
             value = getattr(self, name)
             check(value >= 0, f"{self.kind}: {name}={value} must not be below 0")
         check(self.kernel % 2 == 1, f"{self.kind}: kernel={self.kernel} must be odd")
