@@ -107,7 +107,7 @@ class ScatteringSpectra(DifferentiatedMoments):
         """Return the loss ``(...)`` and its gradient, written by hand and equal to autograd's."""
         fields, losses, gradients = self._checked(x), [], []
         with torch.no_grad():
-            for field in fields.split(1):
+            for field in torch.split(fields, 1):
                 pass_ = self._evaluate(field, moments.statistics)
                 residual = pass_.values - moments.values
                 losses.append(residual.square().sum(-1))
@@ -147,7 +147,7 @@ class ScatteringSpectra(DifferentiatedMoments):
     def _pull(self, pass_: _Pass, gradient: Tensor, statistics: Statistics) -> Tensor:
         """Return the gradient of x from that of the values, of one field."""
         counts = [2, *(2 * [self.J if self.isotropic else self.J * self.L])]
-        ends, power, first, rest = gradient.split([*counts, len(self._index)], dim=1)
+        ends, power, first, rest = torch.split(gradient, [*counts, len(self._index)], dim=1)
         bands = statistics.scale[:-1].view(self.J, self.L, 1, 1)
         field, spectra = self._pull_products(pass_, rest, bands)
         weights = [
@@ -167,7 +167,7 @@ class ScatteringSpectra(DifferentiatedMoments):
         deviation = x.std((-2, -1), correction=0).clamp_min(torch.finfo(self.dtype).tiny)
         slope = (x - x.mean((-2, -1), keepdim=True)) / deviation[:, None, None]
         ends = ends / (self._points * statistics.scale[-1])
-        return result + ends[:, 0, None, None] + ends[:, 1, None, None] * slope
+        return result.add_(ends[:, 0, None, None]).add_(ends[:, 1, None, None] * slope)
 
     def _pull_products(
         self, pass_: _Pass, rest: Tensor, bands: Tensor
@@ -178,7 +178,7 @@ class ScatteringSpectra(DifferentiatedMoments):
         real = rest.new_zeros(len(rest), 2 * size)
         real.index_add_(1, self._index.flatten(), each.flatten(1))
         slopes = torch.view_as_complex(real.view(len(rest), size, 2))
-        pieces = slopes.split([product[0].numel() for product in pass_.products], dim=1)
+        pieces = torch.split(slopes, [product[0].numel() for product in pass_.products], dim=1)
         pulled = [
             piece.view_as(product) for piece, product in zip(pieces, pass_.products, strict=True)
         ]
@@ -195,7 +195,7 @@ class ScatteringSpectra(DifferentiatedMoments):
             for l3 in range(self.L):
                 gram = g11[:, l3] + g11[:, l3].mH
                 gradient += (gram @ moduli).mul_(psi[l3].square())
-            for spectrum, part in zip(spectra, gradient.split(self.L, dim=1), strict=False):
+            for spectrum, part in zip(spectra, torch.split(gradient, self.L, dim=1), strict=False):
                 self._add(spectrum, part, j)
         return field, spectra
 

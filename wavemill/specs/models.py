@@ -129,6 +129,7 @@ class EvaluationSpec(Spec):
     """
 
     kind: ClassVar[str] = "evaluation"
+    algorithm: ClassVar[int] = 2
 
     samples: int = 10
     real: int = 20
