@@ -251,9 +251,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
         Judge(noise(3, 16, 16), L=2).score(noise(3, 8, 8))
 
 
-def test_coherence_is_1_of_equal_components_and_about_0_of_independent_ones() -> (
-    None
-):
+def test_coherence_is_1_of_equal_components_and_about_0_of_independent_ones() -> None:
     x = noise(20, 32, 32)
     smooth = x + x.roll(1, -1) + x.roll(1, -2)
     same = coherence(torch.stack([x, 3 * x, -x], dim=1))
