@@ -8,6 +8,7 @@ import importlib
 NAMES = {
     "cifar10": "classifiers of CIFAR-10 by scattering and sparse codes, in pieces",
     "dictionary": "sparse codes by supports against dense products",
+    "families": "one sample of each family of moments: a picture and a table",
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
     "molecules": "learning curves of atomisation energies, in pieces",

@@ -72,8 +72,9 @@ def joint_table(evaluations: Mapping[str, Artifact]) -> Scores:
     rows: Scores = {}
     for name, artifact in evaluations.items():
         table: Scores = json.loads(artifact.read("metrics.json"))
-        rows |= {real: scores for real, scores in table.items() if real != "model" and not rows}
-        rows[name] = table["model"]
+        made = {row: scores for row, scores in table.items() if row.split(" [")[0] == "model"}
+        rows |= {real: scores for real, scores in table.items() if real not in made and not rows}
+        rows |= {row.replace("model", name, 1): scores for row, scores in made.items()}
     return rows
 
 

@@ -22,7 +22,7 @@ from tasks import evaluation_figures
 from tasks.fit import first_component, load_model, npy, on_device
 from tasks.models import MODELS
 from tasks.progress import Reporter
-from wavemill.evaluation import Judge, Portrait
+from wavemill.evaluation import Judge, Portrait, coherence_distance
 from wavemill.evaluation.judge import memory
 from wavemill.specs import EvaluationSpec
 
@@ -136,15 +136,18 @@ def _evaluate(
     key: str,
 ) -> None:
     test = _fields(dataset, list(rows["sample_id"]))
-    periodic = bool(dataset.schema.periodic)
-    judge = _kept(_Bench(test), spec.J, spec.L, periodic, request.device)
-    fitted = on_device(_fitted_fields(store, model, dataset), request.device)
+    fitted = _fitted_fields(store, model, dataset)
     report = Reporter(f"synthesize {model.kind}").values
     drawn = load_model(model).sample(spec.samples, request.seed, report).cpu().numpy()
-    scores, portrait = judge.score(on_device(first_component(drawn), request.device), fitted)
-    real = {"memory": memory(on_device(test, request.device), fitted)}
-    table = {name: _defined(row | real) for name, row in judge.floors.items()}
-    table |= {"model": _defined(scores)}
+    sets = {"test": test, "drawn": _with_components(drawn), "fitted": fitted}
+    table: Scores = {}
+    for number in reversed(range(test.shape[1])):  # the first one's judge is left for pictures
+        one = {name: np.ascontiguousarray(x[:, number]) for name, x in sets.items()}
+        judge, rows_of_one, portrait = _judged(one, spec, dataset, request)
+        suffix = f" [{dataset.schema.components[number]}]" if number else ""
+        table = {f"{name}{suffix}": row for name, row in rows_of_one.items()} | table
+    _between_components(table, test, sets["drawn"])
+    test = one["test"]
     tensors = {f"model.{name}": value for name, value in portrait.state().items()}
     tensors |= {f"test.{name}": value for name, value in judge.portrait.state().items()}
     with store.attempt_artifact(KIND, key) as attempt:
@@ -156,6 +159,38 @@ def _evaluate(
         for name, picture in _pictures(model.kind, test, drawn, judge.portrait, portrait).items():
             attempt.write(f"figures/{name}.png", picture)
         attempt.publish(_manifest(dataset, model, spec, request, key, len(rows), judge.J))
+
+
+def _judged(
+    fields: dict[str, Array], spec: EvaluationSpec, dataset: Dataset, request: EvaluationRequest
+) -> tuple[Judge, Scores, Portrait]:
+    """Judge one component: its judge, rows of real fields and of the model, its portrait."""
+    test, drawn, fitted = (
+        on_device(fields[name], request.device) for name in ("test", "drawn", "fitted")
+    )
+    periodic = bool(dataset.schema.periodic)
+    judge = _kept(_Bench(fields["test"]), spec.J, spec.L, periodic, request.device)
+    scores, portrait = judge.score(drawn, fitted)
+    real = {"memory": memory(test, fitted)}
+    rows = {name: _defined(row | real) for name, row in judge.floors.items()}
+    return judge, rows | {"model": _defined(scores)}, portrait
+
+
+def _between_components(table: Scores, test: Array, drawn: Array) -> None:
+    """Add how far apart the coherence of several components is, to the rows of the first."""
+    if test.shape[1] == 1:
+        return
+    real, made = torch.from_numpy(test), torch.from_numpy(drawn)
+    half = len(test) // 2
+    first, second = real[:half], real[half:]
+    table["real, one map"]["coherence"] = coherence_distance(first[:1], second)
+    table[f"real, {half} against {len(second)}"]["coherence"] = coherence_distance(first, second)
+    table["model"]["coherence"] = coherence_distance(made, real)
+
+
+def _with_components(fields: Array) -> Array:
+    """Return ``(n, component, y, x)`` of fields that may have no component axis."""
+    return fields if fields.ndim == 4 else fields[:, None]
 
 
 def _defined(scores: dict[str, float]) -> dict[str, float]:
@@ -210,10 +245,10 @@ def _manifest(
 
 
 def _fields(dataset: Dataset, ids: list[str]) -> Array:
-    """Return samples by id, first components ``(n, y, x)``."""
+    """Return samples by id, ``(n, component, y, x)``."""
     array = dataset.to_xarray()
     chosen = np.flatnonzero(np.isin(array["sample_id"].values, ids))
-    return np.ascontiguousarray(first_component(array[chosen].values))
+    return _with_components(array[chosen].values)
 
 
 def _fitted_fields(store: Store, model: Artifact, dataset: Dataset) -> Array:

@@ -44,6 +44,11 @@ class Response:
         field = to_field(self.spectrum, self.shape)
         return field.real.contiguous() if self.low_pass else field
 
+    @property
+    def modulus(self) -> Tensor:
+        """Their moduli, of wavelets."""
+        return self.field.abs() if self.field.requires_grad else self._polar[0]
+
     def harmonic(self, k: int, angles: slice) -> Tensor:
         """Return [z]^k, k >= 0, of some angles; of low passes, y for k = 1 and abs(y) for k = 0."""
         if k == 1:
@@ -52,7 +57,7 @@ class Response:
             return self.field.abs()
         if self.field.requires_grad:
             return phase_harmonic(self.field[:, angles], k)
-        return self._powers(k, angles)[1] if k else self._polar[0][:, angles]
+        return self._powers(k, angles)[1] if k else self.modulus[:, angles]
 
     def pull(self, k: int, angles: slice, conjugate: Tensor) -> None:
         """Take in and keep the conjugate of a gradient of [z]^k; real for k = 0 and low passes."""

@@ -16,17 +16,20 @@ Source: Cheng, Morel, Allys, Menard and Mallat, *Scattering spectra models for p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wavemill.channels import Response
 from wavemill.differentiated import DifferentiatedMoments
 from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
-from wavemill.phase_harmonics import Statistics
+from wavemill.phase_harmonics import Moments, Statistics
 from wavemill.shifts import keep_buffer
 
 SMALLEST = 8  # frequencies kept on each side of 0, whatever the scale
@@ -87,7 +90,9 @@ class ScatteringSpectra(DifferentiatedMoments):
 
     def statistics(self, x: Tensor) -> Statistics:
         """Return the root of P00 ``(band)``, and mean and deviation of x, over all fields."""
-        bands = [modulus.square().mean((0, -2, -1)) for modulus in self._moduli(torch.fft.fft2(x))]
+        x_hat = torch.fft.fft2(x)[:, None]
+        moduli = [torch.fft.ifft2(x_hat * self._psi(j)).abs() for j in range(self.J)]
+        bands = [modulus.square().mean((0, -2, -1)) for modulus in moduli]
         scale = torch.cat([torch.cat(bands).sqrt(), x.std(correction=0).reshape(1)])
         mean = torch.zeros_like(scale)
         mean[-1] = x.mean()
@@ -96,31 +101,113 @@ class ScatteringSpectra(DifferentiatedMoments):
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
         """Return the spectra ``(field, coefficient)``."""
-        scale = statistics.scale.view(-1)
-        x_hat = torch.fft.fft2(x)
-        moduli = self._moduli(x_hat)
-        centred = x - statistics.mean[-1].real
-        power = [centred.mean((-2, -1))[:, None], centred.std((-2, -1), correction=0)[:, None]]
-        logarithms = [self._logarithms(moduli, order) for order in (2, 1)]
-        bands = scale[:-1].view(self.J, self.L, 1, 1)
+        return self._evaluate(x, statistics).values
+
+    def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Return the loss ``(...)`` and its gradient, written by hand and equal to autograd's."""
+        fields, losses, gradients = self._checked(x), [], []
+        with torch.no_grad():
+            for field in torch.split(fields, 1):
+                pass_ = self._evaluate(field, moments.statistics)
+                residual = pass_.values - moments.values
+                losses.append(residual.square().sum(-1))
+                gradients.append(self._pull(pass_, 2 * residual, moments.statistics))
+        gradient = torch.cat(gradients).reshape(x.shape).to(x.dtype)
+        return torch.cat(losses).reshape(x.shape[:-2]), gradient
+
+    def _evaluate(self, x: Tensor, statistics: Statistics) -> _Pass:
+        x_hat = torch.fft.fft2(x, norm="forward")
+        responses = [
+            Response(x_hat[:, None] * self._psi(j), (x.shape[-2], x.shape[-1]), False)
+            for j in range(self.J)
+        ]
+        moduli = [response.modulus for response in responses]
+        bands = statistics.scale[:-1].view(self.J, self.L, 1, 1)
         spectra = [
             torch.fft.fft2(modulus, norm="forward") / band
             for modulus, band in zip(moduli, bands, strict=True)
         ]
-        products = self._products(x_hat / self._points, spectra, bands)
+        centred = x - statistics.mean[-1].real
+        mean, deviation = centred.mean((-2, -1)), x.std((-2, -1), correction=0)
+        means = [
+            torch.stack([modulus.pow(order).mean((-2, -1)) for modulus in moduli], dim=1)
+            for order in (2, 1)
+        ]
+        products = list(self._products(x_hat, spectra, bands))
         parts = torch.cat([product.flatten(1) for product in products], dim=1)
-        real = torch.view_as_real(parts).flatten(1)
-        averages = real[:, self._index].mean(-1)
-        return torch.cat([torch.cat(power, dim=1) / scale[-1], *logarithms, averages], dim=1)
+        averages = torch.view_as_real(parts).flatten(1)[:, self._index].mean(-1)
+        ends = torch.stack([mean, deviation], dim=1) / statistics.scale[-1]
+        values = torch.cat([ends, *map(self._logarithms, means), averages], dim=1)
+        return _Pass(x, x_hat, responses, spectra, means, products, values)
 
-    def _moduli(self, x_hat: Tensor) -> list[Tensor]:
-        """Return |x*psi| ``(field, angle, y, x)`` of each scale."""
-        return [torch.fft.ifft2(x_hat[:, None] * self._psi(j)).abs() for j in range(self.J)]
+    def _logarithms(self, means: Tensor) -> Tensor:
+        averages = means.mean(-1) if self.isotropic else means.flatten(1)
+        return averages.clamp_min(torch.finfo(self.dtype).tiny).log()
 
-    def _logarithms(self, moduli: list[Tensor], order: int) -> Tensor:
-        means = torch.stack([modulus.pow(order).mean((-2, -1)) for modulus in moduli], dim=1)
-        means = means.mean(-1) if self.isotropic else means.flatten(1)
-        return means.clamp_min(torch.finfo(self.dtype).tiny).log()
+    def _pull(self, pass_: _Pass, gradient: Tensor, statistics: Statistics) -> Tensor:
+        """Return the gradient of x from that of the values, of one field."""
+        counts = [2, *(2 * [self.J if self.isotropic else self.J * self.L])]
+        ends, power, first, rest = torch.split(gradient, [*counts, len(self._index)], dim=1)
+        bands = statistics.scale[:-1].view(self.J, self.L, 1, 1)
+        field, spectra = self._pull_products(pass_, rest, bands)
+        weights = [
+            self._pull_logarithms(g, m) / self._points
+            for g, m in zip((power, first), pass_.means, strict=True)
+        ]
+        for j, response in enumerate(pass_.responses):
+            pulled = torch.fft.fft2(spectra[j].conj()).real / (self._points * bands[j])
+            pulled.addcmul_(response.modulus, 2 * weights[0][:, j, :, None, None])
+            pulled.add_(weights[1][:, j, :, None, None])
+            response.pull(0, slice(None), pulled)
+            spectral = response.pulled()
+            assert spectral is not None
+            field += (spectral * self._psi(j)).sum(1)
+        result: Tensor = torch.fft.ifft2(field).real
+        x = pass_.x
+        deviation = x.std((-2, -1), correction=0).clamp_min(torch.finfo(self.dtype).tiny)
+        slope = (x - x.mean((-2, -1), keepdim=True)) / deviation[:, None, None]
+        ends = ends / (self._points * statistics.scale[-1])
+        return result.add_(ends[:, 0, None, None]).add_(ends[:, 1, None, None] * slope)
+
+    def _pull_products(
+        self, pass_: _Pass, rest: Tensor, bands: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the gradients of x^ and of the moduli's spectra from those of the averages."""
+        size = sum(product[0].numel() for product in pass_.products)
+        each = (rest[..., None] / self._index.shape[1]).expand(-1, -1, self._index.shape[1])
+        real = rest.new_zeros(len(rest), 2 * size)
+        real.index_add_(1, self._index.flatten(), each.flatten(1))
+        slopes = torch.view_as_complex(real.view(len(rest), size, 2))
+        pieces = torch.split(slopes, [product[0].numel() for product in pass_.products], dim=1)
+        pulled = [
+            piece.view_as(product) for piece, product in zip(pieces, pass_.products, strict=True)
+        ]
+        field = torch.zeros_like(pass_.x_hat)
+        spectra = [torch.zeros_like(spectrum) for spectrum in pass_.spectra]
+        for j in range(self.J):
+            psi = self._narrow(j)
+            moduli = torch.cat([self._cut(one, j) for one in pass_.spectra[: j + 1]], 1).flatten(2)
+            filters = psi / bands[j, :, :, 0]
+            g01, g11 = pulled[2 * j], pulled[2 * j + 1]
+            linear = self._cut(pass_.x_hat, j).flatten(1)[:, None] * filters
+            self._add(field, ((g01 @ moduli) * filters).sum(1), j)
+            gradient = g01.mH @ linear
+            for l3 in range(self.L):
+                gram = g11[:, l3] + g11[:, l3].mH
+                gradient += (gram @ moduli).mul_(psi[l3].square())
+            for spectrum, part in zip(spectra, torch.split(gradient, self.L, dim=1), strict=False):
+                self._add(spectrum, part, j)
+        return field, spectra
+
+    def _pull_logarithms(self, gradient: Tensor, means: Tensor) -> Tensor:
+        """Return the gradient of means ``(field, j, l)`` from that of their logarithms."""
+        if self.isotropic:
+            average = means.mean(-1, keepdim=True)
+            slopes = gradient[..., None] / (self.L * average)
+        else:
+            average, slopes = means, gradient.view_as(means) / means
+        above = average > torch.finfo(self.dtype).tiny
+        return torch.where(above, slopes, 0.0).expand_as(means)
 
     def _products(self, x_hat: Tensor, spectra: list[Tensor], bands: Tensor) -> Iterator[Tensor]:
         """Yield C01 ``(field, l2, channel 1)`` of each j2, C11 ``(field, l3, 1, 2)`` of each j3."""
@@ -130,8 +217,28 @@ class ScatteringSpectra(DifferentiatedMoments):
             moduli = moduli.flatten(2)
             field = self._cut(x_hat, j).flatten(1)[:, None] * (psi / bands[j, :, :, 0])
             yield field @ moduli.mH
-            filtered = moduli[:, None] * psi[:, None]
-            yield filtered @ filtered.mH
+            adjoint = moduli.mH
+            grams = [(moduli * one.square()) @ adjoint for one in psi]
+            yield torch.stack(grams, dim=1)
+
+    def _add(self, whole: Tensor, part: Tensor, j: int) -> None:
+        """Add to the frequencies that scale j keeps, in place."""
+        reach, sizes = self._kept_reach(j), whole.shape[-2:]
+        box = [2 * r if r else n for r, n in zip(reach, sizes, strict=True)]
+        part = part.view(*part.shape[:-1], *box)
+        ends = [
+            [(slice(0, r), slice(0, r)), (slice(r, 2 * r), slice(n - r, n))]
+            if r
+            else [(slice(None), slice(None))]
+            for r, n in zip(reach, sizes, strict=True)
+        ]
+        for y, x in itertools.product(*ends):
+            whole[..., y[1], x[1]] += part[..., y[0], x[0]]
+
+    def _kept_reach(self, j: int) -> tuple[int, ...]:
+        """Return how many frequencies scale j keeps on each side of 0; 0 for all."""
+        pairs = zip(self._reach[j], self.shape, strict=True)
+        return tuple(reach if 2 * reach < size - 1 else 0 for reach, size in pairs)
 
     def _index_parts(self) -> None:
         """Tell what each coefficient is, and of which numbers it is the mean."""
@@ -191,9 +298,9 @@ class ScatteringSpectra(DifferentiatedMoments):
 
     def _cut(self, spectrum: Tensor, j: int) -> Tensor:
         """Return the frequencies that scale j keeps."""
-        for axis, reach in zip((-2, -1), self._reach[j], strict=True):
-            size = spectrum.shape[axis]
-            if 2 * reach < size - 1:  # of an odd axis all
+        for axis, reach in zip((-2, -1), self._kept_reach(j), strict=True):
+            if reach:
+                size = spectrum.shape[axis]
                 low = spectrum.narrow(axis, 0, reach)
                 spectrum = torch.cat([low, spectrum.narrow(axis, size - reach, reach)], axis)
         return spectrum
@@ -205,6 +312,19 @@ class ScatteringSpectra(DifferentiatedMoments):
     def _narrow(self, j: int) -> Tensor:
         psi: Tensor = getattr(self, f"_narrow_{j}")
         return psi
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one evaluation leaves for the gradient."""
+
+    x: Tensor
+    x_hat: Tensor
+    responses: list[Response]
+    spectra: list[Tensor]
+    means: list[Tensor]
+    products: list[Tensor]
+    values: Tensor
 
 
 def _reach(size: int, j: int) -> int:

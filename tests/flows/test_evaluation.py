@@ -17,6 +17,7 @@ from flows import compare_models, evaluate, fit, ingest
 from flows.cli import run
 from storage import InvalidRequest, open_store
 from tasks.comparison import parsed_models
+from tasks.planning import IngestOptions
 from tests.flows.conftest import write_snapshots
 from wavemill.evaluation import METRICS, Judge
 
@@ -50,8 +51,31 @@ def test_judged_by_what_the_model_was_not_fitted_to_as_by_hand(place: Path) -> N
     drawn = np.load(io.BytesIO(found.read("samples.npy")))
     scores, _ = judge.score(torch.from_numpy(drawn), x[:2])
     assert set(made.table) == {"real, one map", "real, 2 against 2", "model"}
-    for metric in METRICS:
+    assert set(scores) == set(METRICS) - {"coherence"}  # of several components
+    for metric in scores:
         assert made.table["model"][metric] == pytest.approx(scores[metric], rel=1e-6), metric
+
+
+def test_every_component_is_judged_and_how_they_go_together(tmp_path: Path) -> None:
+    """Equal components: a model of the cross-spectrum keeps that, one of each alone would not."""
+    one = np.random.default_rng(0).standard_normal((6, 16, 16)).astype("float32")
+    np.savez(tmp_path / "v.npz", u=one, v=2 * one)
+    store, options = str(tmp_path / "store"), IngestOptions(variable=("u", "v"), slice="0:all")
+    ingest("flow", [str(tmp_path / "v.npz")], store, options, "threads")
+    first = ", ".join(
+        f"'{name}'" for name in open_store(store).dataset("flow").samples().sample_id[:2]
+    )
+    fit("gaussian", "flow", store, None, f"sample_id in ({first})")
+    table = evaluate("gaussian/flow@latest", "flow", store, SMALL).table
+    real = ["real, one map", "real, 2 against 2"]
+    assert set(table) == {f"{row}{c}" for row in [*real, "model"] for c in ("", " [v]")}
+    assert table["model"]["coherence"] < 1e-5 < table["model"]["eps"]
+    assert table["model"]["flatness"] == pytest.approx(table["model [v]"]["flatness"], rel=1e-4)
+    few = {"set": "scattering", "J": 2, "L": 2, "iterations": 2}
+    made = fit("phase-harmonics", "flow", store, few, f"sample_id in ({first})")
+    assert made.metrics["moments"] > 100
+    found = evaluate("phase-harmonics/flow@latest", "flow", store, SMALL).table
+    assert found["model"]["coherence"] > table["model"]["coherence"]
 
 
 def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,18 @@ SMALL: dict[str, dict[str, Any]] = {
     "view solid-harmonics": {"J": 1, "L": 1, "resolution": 2, "margin": 3, "dtype": "float64"},
     "model gaussian": {"dtype": "float64"},
     "model gaussian phases": {"method": "phases", "dtype": "float64"},
+    "model gaussian bands": {"method": "bands", "J": 2, "L": 2, "dtype": "float64"},
     "model phase-harmonics": {"J": 2, "L": 2, "iterations": 3, "dtype": "float64"},
+    **{
+        f"model phase-harmonics {kind}": {
+            "set": kind,
+            "J": 2,
+            "L": 2,
+            "iterations": 3,
+            "dtype": "float64",
+        }
+        for kind in ("H", "rectifier", "scattering", "scattering-isotropic")
+    },
     "model energy": {"J": 2, "L": 2, "set": "A0", "lags": 0, "steps": 4, "dtype": "float64"},
     "artifact generator": {"model": "linear", "dimension": 1, "J": 1, "L": 1, "validation": 0.5},
     "simulation": {"n": 1, "N": 16, "t": 0.1, "k0": 3},

@@ -12,6 +12,7 @@ from torch import Tensor
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.evaluation import METRICS, FovealCorrelation, Judge, Portrait
 from wavemill.evaluation.bispectrum import bispectrum, triangles
+from wavemill.evaluation.coherence import coherence, coherence_distance
 from wavemill.evaluation.diversity import best_correlation, pair_correlations
 from wavemill.evaluation.minkowski import minkowski_functionals
 from wavemill.filters import bump_steerable
@@ -248,3 +249,15 @@ def test_what_cannot_be_judged_is_refused() -> None:
         Judge(torch.ones(3, 16, 16))
     with pytest.raises(ShapeMismatch):
         Judge(noise(3, 16, 16), L=2).score(noise(3, 8, 8))
+
+
+def test_coherence_is_1_of_equal_components_and_about_0_of_independent_ones() -> None:
+    x = noise(20, 32, 32)
+    smooth = x + x.roll(1, -1) + x.roll(1, -2)
+    same = coherence(torch.stack([x, 3 * x, -x], dim=1))
+    torch.testing.assert_close(same, torch.tensor([[1.0], [-1], [-1]]).double().expand_as(same))
+    apart = coherence(torch.stack([x, noise(20, 32, 32, seed=1)], dim=1))
+    # The first octave holds 8 frequencies, 4 of them free: 1 / sqrt(80) = 0.11 over 20 fields.
+    assert apart.abs().max() < 0.4
+    assert coherence_distance(torch.stack([x, x], 1), torch.stack([smooth, smooth], 1)) < 1e-12
+    assert coherence_distance(torch.stack([x, -x], 1), torch.stack([x, x], 1)) == pytest.approx(2)

@@ -1,6 +1,7 @@
 """Judging models of fields on samples that they were not fitted to."""
 
 from wavemill.evaluation.bispectrum import bispectrum
+from wavemill.evaluation.coherence import coherence, coherence_distance
 from wavemill.evaluation.diversity import best_correlation
 from wavemill.evaluation.foveal import FovealCorrelation
 from wavemill.evaluation.judge import METRICS, Judge, Portrait
@@ -13,5 +14,7 @@ __all__ = [
     "Portrait",
     "best_correlation",
     "bispectrum",
+    "coherence",
+    "coherence_distance",
     "minkowski_functionals",
 ]

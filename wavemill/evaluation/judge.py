@@ -45,6 +45,7 @@ METRICS = {
     "diversity": "mean 1 - c over pairs of samples, c their correlation at the best shift, "
     "relative to real pairs",
     "memory": "mean correlation with the fields fitted to, at the best shift",
+    "coherence": "relative distance of the correlations between components, octave by octave",
 }
 
 
@@ -174,7 +175,7 @@ class Judge:
         The first is the mean over a few real fields, each against the half it is not in.
         """
         half = len(self._test) // 2
-        names = [name for name in METRICS if name != "memory"]
+        names = [name for name in METRICS if name not in ("memory", "coherence")]
         first, second = self._test[:half], self._test[half:]
         other = self.describe(second)
         alone = []

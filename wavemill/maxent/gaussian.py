@@ -8,17 +8,20 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from wavemill.errors import InvalidParameter, NotFitted
+from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.maxent.dual import BandSpectrum
 from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
 from wavemill.specs import GaussianSpec
 
 
 class Gaussian:
-    """Stationary Gaussian field with the mean and the empirical spectrum of its references.
+    """Stationary Gaussian field with the mean and the second order of its references.
 
     ``S(w) = < x^(w) x^(w)^* > / points``, a matrix over components at each frequency, averaged over
     the references about their common mean; samples are ``S(w)^{1/2} n^(w)`` with n white. The
     Hermitian square root exists whatever the rank of S: few references of many components will do.
+    With ``method="bands"`` S is the spectrum of most entropy among those with the references' few
+    moments of wavelet bands (:class:`~wavemill.maxent.dual.BandSpectrum`).
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ class Gaussian:
         Raises
         ------
         ShapeMismatch
-            If ``x`` is not an array of real fields.
+            If ``x`` is not an array of real fields, or has several components and bands are asked.
         """
         fields = as_samples(x)
         self.shape, self.has_components = (fields.shape[-2], fields.shape[-1]), x.ndim == 4
@@ -61,6 +64,8 @@ class Gaussian:
             self.spectrum_ = self.spectrum_ + cross
             if progress is not None:
                 progress(step, len(fields), {})
+        if self.spec.method == "bands":
+            self.spectrum_ = self._from_bands(self.spectrum_)
         self.metrics_ = describe(fields)
         return self
 
@@ -124,6 +129,17 @@ class Gaussian:
     def deviation(self) -> float:
         """Standard deviation of all values fitted, of the first component."""
         return float(self.deviations[0])
+
+    def _from_bands(self, spectrum: Tensor) -> Tensor:
+        """Return the spectrum of most entropy with the band moments of one."""
+        if len(spectrum) > 1:
+            raise ShapeMismatch(
+                f"the Gaussian model of bands has one component, got {len(spectrum)}: choose one, "
+                "or another method"
+            )
+        spec = self.spec
+        bands = BandSpectrum(self.shape, spec.J, spec.L, spec.lags)
+        return bands.fit(spectrum[0, 0].real).to(spectrum.dtype)[None, None]
 
     def _draw(self, root: Tensor, index: int, seed: int) -> Tensor:
         noise = white_noise(index, (len(self.mean_), *self.shape), seed)

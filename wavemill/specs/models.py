@@ -19,14 +19,24 @@ class GaussianSpec(Spec):
     method
         ``"gaussian"``: independent Gaussian amplitudes, the maximum-entropy model. ``"phases"``:
         the fitted amplitude with random phases, so that every sample has the fitted spectrum.
+        ``"bands"``: Gaussian, of the moments of set A alone, by the convex dual.
     dtype
         Precision of the samples; the fit is in float64.
+    J, L, lags
+        Of the bands: as in :class:`PhaseHarmonicsSpec`.
     """
 
     kind: ClassVar[str] = "gaussian"
 
-    method: typing.Literal["gaussian", "phases"] = "gaussian"
+    method: typing.Literal["gaussian", "phases", "bands"] = "gaussian"
     dtype: Precision = "float32"
+    J: int = 5
+    L: int = 4
+    lags: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse banks that cannot be built."""
+        check_bank(self.kind, self.J, self.L, self.lags)
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,7 @@ class EvaluationSpec(Spec):
     """
 
     kind: ClassVar[str] = "evaluation"
+    algorithm: ClassVar[int] = 2
 
     samples: int = 10
     real: int = 20
