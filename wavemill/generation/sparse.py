@@ -38,8 +38,9 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, fold, normalize
+from torch.nn.functional import fold, normalize
 
+from wavemill.dictionary import istc
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.patches import System
@@ -150,18 +151,11 @@ class SparseInversion(nn.Module):
 
     def pooled(self, side: int, seed: int = 0) -> SparseInversion:
         """Return one that has learnt nothing, of images averaged over squares of this side."""
-        shape = self.linear.image_shape
-        small = LinearGenerator(
-            len(self.linear.matrix), (shape[0], shape[1] // side, shape[2] // side)
-        )
-        for name in ("matrix", "mean"):
-            whole = self.linear.get_buffer(name).unflatten(-1, shape)
-            rows = whole if whole.ndim == 4 else whole[None]
-            pooled = avg_pool2d(rows, side).flatten(1)
-            small.get_buffer(name).copy_(pooled if whole.ndim == 4 else pooled[0])
         atoms = self.directions.shape[1]
         (embedding,) = self.embedding
-        made = SparseInversion(small, embedding, atoms, self.iterations, self.signed, seed)
+        made = SparseInversion(
+            self.linear.pooled(side), embedding, atoms, self.iterations, self.signed, seed
+        )
         return made.to(self.patches.device)
 
     @torch.no_grad()
@@ -205,14 +199,3 @@ def _low_pass(rectified: RectifiedWavelets | None) -> tuple[Tensor | None, Tenso
     deltas[torch.arange(len(places)), places] = 1
     low = rectified.W.low_pass(deltas.unflatten(1, rectified.shape)).flatten(1)
     return low, torch.linalg.pinv(low.double()).to(low.dtype)
-
-
-def istc(w: Tensor, D: Tensor, thresholds: Tensor, *, positive: bool) -> Tensor:
-    """Return codes ``(n, K)`` after ``z <- T(z + D^T (w - D z), lambda_n)`` from z = 0."""
-    z = torch.zeros(len(w), D.shape[1], dtype=w.dtype, device=w.device)
-    for threshold in thresholds:
-        moved = z + (w - z @ D.T) @ D
-        z = torch.relu(moved - threshold)
-        if not positive:
-            z = z - torch.relu(-moved - threshold)
-    return z
