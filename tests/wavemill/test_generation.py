@@ -257,7 +257,7 @@ def test_learning_goes_on_to_the_same_bits(model: str) -> None:
     spec = GeneratorSpec(model=model, atoms=8, width=8, **SMALL)  # type: ignore[arg-type]
     states: list[dict[str, torch.Tensor]] = []
     whole = Generator(spec).fit(pictures(80), seed=5, checkpoint=states.append)
-    assert len(states) == (6 if model == "sparse" else 3)  # of which three on averaged images
+    assert len(states) == (7 if model == "sparse" else 3)  # of which four after averaged images
     for state in (states[0], states[-2]):
         resumed = Generator(spec).fit(pictures(80), seed=5, resume=state)
         assert resumed.curve_ == whole.curve_

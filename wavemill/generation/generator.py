@@ -158,6 +158,8 @@ class Generator:
             descent.load(resume)
         elif start is not None:
             descent.begin(start)
+            if keep is not None:
+                keep(descent.state())
         descent.run(spec.epochs, progress, keep)
         self.take_best(descent.state())
 
