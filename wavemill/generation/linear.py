@@ -41,7 +41,8 @@ class LinearGenerator(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)``."""
-        return torch.addmm(self.mean, w, self.matrix).unflatten(1, self.image_shape)
+        images = torch.addmm(self.mean, w, self.matrix)
+        return torch.unflatten(images, 1, self.image_shape)
 
     @torch.no_grad()
     def pooled(self, side: int) -> LinearGenerator:
@@ -72,7 +73,7 @@ class LinearGenerator(nn.Module):
 
     def _sums(self, train: Pairs) -> tuple[Tensor, Tensor]:
         """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; note the mean down."""
-        blocks = torch.arange(len(train)).split(BLOCK)
+        blocks = torch.split(torch.arange(len(train)), BLOCK)
         total = sum(train.images(rows).flatten(1).double().sum(0) for rows in blocks)
         self.mean.copy_(torch.as_tensor(total) / len(train))
         product = torch.zeros_like(self.matrix)

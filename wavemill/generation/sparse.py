@@ -122,7 +122,7 @@ class SparseInversion(nn.Module):
     def codes(self, w: Tensor) -> Tensor:
         """Return z ``(n, K, y, x)`` on the grid."""
         z = istc(w, self.atoms, self.thresholds, positive=not self.signed)
-        return z.unflatten(1, (-1, *self.grid))
+        return torch.unflatten(z, 1, (-1, *self.grid))
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)`` in standard units."""
@@ -140,7 +140,7 @@ class SparseInversion(nn.Module):
     def solve(self, train: Pairs) -> Self:
         """Set C to the least squares of what R leaves of images, given B."""
         systems = [System(len(self.patches), y, x) for y in (0, 1) for x in (0, 1)]
-        for rows in torch.arange(len(train)).split(BLOCK):
+        for rows in torch.split(torch.arange(len(train)), BLOCK):
             w = train.w[rows]
             z, left = self.codes(w), train.images(rows) - self.linear(w)
             for system in systems:
@@ -170,7 +170,8 @@ class SparseInversion(nn.Module):
         if self.low is None or self.back is None:
             return images
         fields = images.flatten(-2)
-        return (fields - (fields @ self.low.T) @ self.back.T).unflatten(-1, images.shape[-2:])
+        rest = fields - (fields @ self.low.T) @ self.back.T
+        return rest.reshape(images.shape)
 
 
 def _at_points(embedding: Embedding) -> Tensor:
@@ -180,11 +181,11 @@ def _at_points(embedding: Embedding) -> Tensor:
     gradients, look like coefficients of images: in the white metric of codes most others are noise.
     """
     whitening, points = embedding.whitening, embedding.grid[0] * embedding.grid[1]
-    spread = whitening.spread.unflatten(0, (-1, points))  # (channel, point, m)
+    spread = torch.unflatten(whitening.spread, 0, (-1, points))  # (channel, point, m)
     covariance = torch.einsum("apm,bpm->ab", spread, spread).double() / points
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    projection = whitening.projection.unflatten(0, (-1, points))
+    projection = torch.unflatten(whitening.projection, 0, (-1, points))
     return torch.einsum("apm,ab->mpb", projection, root.float()).contiguous()
 
 
@@ -197,5 +198,5 @@ def _low_pass(rectified: RectifiedWavelets | None) -> tuple[Tensor | None, Tenso
     places = points.flatten().nonzero()[:, 0]
     deltas = torch.zeros(len(places), points.numel(), dtype=rectified.dtype)
     deltas[torch.arange(len(places)), places] = 1
-    low = rectified.W.low_pass(deltas.unflatten(1, rectified.shape)).flatten(1)
+    low = rectified.W.low_pass(deltas.reshape(-1, *rectified.shape)).flatten(1)
     return low, torch.linalg.pinv(low.double()).to(low.dtype)
