@@ -284,10 +284,10 @@ def row(name: str) -> dict[str, str]:
     scores = {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.scores").items()}
     whole = max((point.epoch for point in model.curve_), default=0)
     epochs = [int(model.metrics_["coarse"])] * ("sparse" in name) + [whole]
-    weights = sum(weight.numel() for weight in model.network_.parameters())
+    weights = sum(values.numel() for values in model.network_.state_dict().values())
     return {
         "generator": name,
-        "weights learnt": f"{weights:,}",
+        "numbers learnt": f"{weights:,}",
         "epochs": " + ".join(map(str, epochs)),
         "CPU minutes": f"{model.metrics_['seconds'] / 60:.1f}",
         "validation": f"{model.metrics_['validation']:.2f}",
