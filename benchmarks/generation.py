@@ -3,11 +3,14 @@
 20,000 training images become codes of m = 1,024: rectified Parseval wavelets (J = 4, L = 4, A = 4),
 averaged on 4 x 4 points, whitened. Each generator learns to invert them, and is judged by 2,000
 images of the validation archive, which nothing has seen. PSNR is over 2,000 images of a side, all
-else over 500.
+else over 250. Epochs of the
+sparse inversion are those on images averaged over 4 x 4 points, then on whole ones. Half-way are
+images of the mean of two codes, 50 pairs: their distance from the mean of both images, and how far
+averaged coefficients, theirs and the mean's, are from those of the code.
 
 What is finished lies in ``benchmarks/scratch/generation`` and is not computed again, so that the
 table can be made in pieces: ``WAVEMILL_GENERATION_SECONDS`` ends a run after so long, wherever it
-is; ``WAVEMILL_GENERATION_MINUTES`` (90) is what a generator may take in all;
+is; ``WAVEMILL_GENERATION_MINUTES`` (90) of a processor are what a generator may take in all;
 ``WAVEMILL_GENERATION_MODELS`` (all; names between semicolons) says what to learn.
 """
 
@@ -18,12 +21,13 @@ import io
 import os
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.image import imread
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,17 +35,20 @@ from benchmarks import tables
 from tasks import generation_figures as figures
 from wavemill import Generator, whiteness
 from wavemill.generation import Embedding, Samples, psnr, relative_distance, ssim
+from wavemill.maxent import Gaussian, Microcanonical
 from wavemill.specs import GeneratorSpec
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "tiny_imagenet"
 SCRATCH = Path(__file__).with_name("scratch") / "generation"
-TRAIN, DIMENSION, BLOCK, JUDGED = 20_000, 1024, 100, 500
+TRAIN, DIMENSION, BLOCK, JUDGED = 20_000, 1024, 100, 250
+PAIRS = 50  # of images between which there is an image half-way
+COARSE = "coarse.trainer.curve"
 SHAPE = (64, 64)
 MOST = 60 * float(os.environ.get("WAVEMILL_GENERATION_MINUTES", "90"))  # for a generator
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {"model": "linear"},
-    "convolutional, L2": {"model": "convolutional", "loss": "l2", "width": 64, "rate": 2e-3},
-    "convolutional, L1": {"model": "convolutional", "loss": "l1", "width": 64, "rate": 2e-3},
+    "convolutional, L2": {"model": "convolutional", "loss": "l2", "width": 64, "batch": 32},
+    "convolutional, L1": {"model": "convolutional", "loss": "l1", "width": 64, "batch": 32},
     "sparse, L2": {"model": "sparse", "loss": "l2", "atoms": 64, "iterations": 2},
     "sparse, L1": {"model": "sparse", "loss": "l1", "atoms": 64, "iterations": 2},
 }
@@ -79,9 +86,9 @@ def check(ends: float) -> None:
 
 def keep(path: Path, tensors: State) -> None:
     """Write tensors as a whole or not at all."""
-    partial = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial)
-    partial.replace(path)
+    unfinished = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, unfinished)
+    unfinished.replace(path)
 
 
 def images(side: str) -> Tensor:
@@ -102,9 +109,8 @@ def decoded(path: Path) -> np.ndarray[Any, Any]:
         for member in archive:
             file = archive.extractfile(member) if member.name.endswith(".JPEG") else None
             if file is not None:
-                found[member.name] = imread(io.BytesIO(file.read()), format="jpeg")
-    coloured = [x if x.ndim == 3 else x[..., None].repeat(3, -1) for _, x in sorted(found.items())]
-    return np.stack(coloured)
+                found[member.name] = np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))
+    return np.stack([image for _, image in sorted(found.items())])
 
 
 def encode(ends: float) -> None:
@@ -141,25 +147,26 @@ def learn(name: str, ends: float) -> None:
     if path.exists():
         return
     check(ends)
-    begun = time.monotonic()
     state = load_file(SCRATCH / "codes.safetensors")
     state["codes"] = state.pop("train")
     if MODELS[name]["model"] == "sparse":  # which begins as the linear one
         linear = load_file(SCRATCH / "linear.safetensors")
         state |= {k.replace("network", "linear"): v for k, v in linear.items() if "network" in k}
     before = load_file(unfinished) if unfinished.exists() else {"seconds": torch.zeros(1)}
-    spent = before.pop("seconds")
+    spent, begun = before.pop("seconds"), time.process_time()
+    coarse = {k: v for k, v in before.items() if k == COARSE}
 
     def checkpoint(state: State) -> None:
         learnt = {k: v for k, v in state.items() if k.startswith(("trainer.", "best.", "coarse."))}
-        now = spent + time.monotonic() - begun
-        keep(unfinished, {**learnt, "seconds": now})
+        coarse.update({k: v for k, v in learnt.items() if k == COARSE})
+        now = spent + time.process_time() - begun
+        keep(unfinished, {**coarse, **learnt, "seconds": now})
         if float(now) > MOST and len(learnt.get("trainer.curve", ())):
             raise EnoughTime
         check(ends)
 
     def progress(done: int, total: int, values: dict[str, float]) -> None:
-        print(name, done, values, f"{float(spent) + time.monotonic() - begun:.0f} s", flush=True)
+        print(name, done, values, f"{float(spent) + time.process_time() - begun:.0f} s", flush=True)
 
     model = Generator(spec(name))
     with contextlib.suppress(EnoughTime):
@@ -167,8 +174,9 @@ def learn(name: str, ends: float) -> None:
     if unfinished.exists():
         model.take_best(load_file(unfinished))
     validation = torch.tensor(model.metrics_["validation_psnr"])
-    seconds = spent + time.monotonic() - begun
-    keep(path, {**model.state(), "seconds": seconds, "validation": validation})
+    seconds = spent + time.process_time() - begun
+    facts = {"seconds": seconds, "validation": validation, COARSE: torch.zeros(0, 3), **coarse}
+    keep(path, {**model.state(), **facts})
 
 
 def spec(name: str) -> GeneratorSpec:
@@ -180,6 +188,7 @@ def fitted(name: str) -> Generator:
     """Return a generator that has been learnt, with its facts among its metrics."""
     state = load_file(SCRATCH / f"{name}.safetensors")
     facts = {fact: float(state.pop(fact)) for fact in ("seconds", "validation")}
+    facts["coarse"] = len(state.pop(COARSE, ()))
     model = Generator.from_state(spec(name), state)
     model.metrics_ = facts
     return model
@@ -203,7 +212,23 @@ def judge(name: str) -> None:
             f"{side}.ssim": ssim(real[:JUDGED], few),
             f"{side}.code": relative_distance(w[:JUDGED], again),
         }
-    keep(path, scores)
+    keep(path, scores | interpolated(model, codes["test"][: PAIRS + 1]))
+
+
+def interpolated(model: Generator, w: Tensor) -> State:
+    """Return how far images half-way between codes are from blends, and each from its features.
+
+    ``blend``: distance of pixels from the mean of both ends. ``half`` and ``blended``: distance of
+    averaged coefficients, of the image half-way and of the blend, from those of the code half-way.
+    """
+    middle = (w[:-1] + w[1:]) / 2
+    ends, made = model.decode(w), model.decode(middle)
+    blend, wanted = (ends[:-1] + ends[1:]) / 2, model.embedding_.whitening.inverse(middle)
+    return {
+        "blend": relative_distance(blend, made),
+        "half": relative_distance(wanted, model.embedding_.all_features(made)),
+        "blended": relative_distance(wanted, model.embedding_.all_features(blend)),
+    }
 
 
 def write() -> None:
@@ -225,28 +250,46 @@ def write() -> None:
         for name, model in models.items()
     }
     drawn = {"curve": figures.curves(runs)}
+    if not (SCRATCH / "bedrooms.png").exists():
+        drawn["bedrooms"] = bedrooms()
     for side in ("train", "test"):
         x = images(side)[:8]
         rows = [Samples(x)[:], *(model.reconstruct(x) for model in models.values())]
         drawn[f"reconstruct-{side}"] = figures.tiles(torch.stack(rows).numpy())
     for name, model in models.items():
         kind = name.replace(", ", "-")
-        drawn[f"interpolate-{kind}"] = figures.tiles(model.interpolate(images("test")[:5]).numpy())
+        drawn[f"interpolate-{kind}"] = figures.tiles(model.interpolate(images("test")[2:5]).numpy())
         drawn[f"noise-{kind}"] = figures.tiles(model.sample(16).unflatten(0, (2, 8)).numpy())
     for name, picture in drawn.items():
         (SCRATCH / f"{name}.png").write_bytes(picture)
+
+
+def bedrooms() -> bytes:
+    """Draw three bedrooms, and below them what two maximum-entropy models of each make."""
+    files = sorted((DATA.parent / "bedrooms_scene15").glob("*.jpg"))[3:9:2]
+    grey = [Image.open(file).convert("L").resize((64, 64), Image.Resampling.BOX) for file in files]
+    real = torch.stack([torch.from_numpy(np.asarray(x, dtype="float32") / 255) for x in grey])
+    rows = [real]
+    harmonic = partial(Microcanonical, {"set": "C", "J": 4, "L": 4, "iterations": 120})
+    for model in (Gaussian, harmonic):
+        made = [model().fit(x[None]).sample(1, seed=0)[0].float() for x in real]
+        rows.append(torch.stack(made))
+    shown = torch.stack(rows)[:, :, None].clamp(0, 1).expand(-1, -1, 3, -1, -1)
+    return figures.tiles(shown.numpy())
 
 
 def row(name: str) -> dict[str, str]:
     """Return a row of the table."""
     model = fitted(name)
     scores = {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.scores").items()}
-    weights = sum(weight.numel() for weight in model.network_.parameters())
+    whole = max((point.epoch for point in model.curve_), default=0)
+    epochs = [int(model.metrics_["coarse"])] * ("sparse" in name) + [whole]
+    weights = sum(values.numel() for values in model.network_.state_dict().values())
     return {
         "generator": name,
-        "weights learnt": f"{weights:,}",
-        "epochs": str(len(model.curve_)),
-        "minutes": f"{model.metrics_['seconds'] / 60:.1f}",
+        "numbers learnt": f"{weights:,}",
+        "epochs": " + ".join(map(str, epochs)),
+        "CPU minutes": f"{model.metrics_['seconds'] / 60:.1f}",
         "validation": f"{model.metrics_['validation']:.2f}",
         "train PSNR": f"{scores['train.psnr']:.2f}",
         "test PSNR": f"{scores['test.psnr']:.2f}",
@@ -254,6 +297,8 @@ def row(name: str) -> dict[str, str]:
         "train SSIM": f"{scores['train.ssim']:.3f}",
         "test SSIM": f"{scores['test.ssim']:.3f}",
         "test code distance": f"{scores['test.code']:.3f}",
+        "half-way to blend": f"{scores['blend']:.3f}",
+        "features of half-way, of blend": f"{scores['half']:.3f}, {scores['blended']:.3f}",
     }
 
 

@@ -221,7 +221,7 @@ def pictures(
 ) -> dict[str, bytes]:
     """Return the figures of an artifact: what it makes of samples, paths, draws, and curves."""
     learnt, unseen = (torch.from_numpy(side[:SHOWN]) for side in (train, test))
-    noise = model.sample(2 * SHOWN, seed).unflatten(0, (2, SHOWN))
+    noise = torch.unflatten(model.sample(2 * SHOWN, seed), 0, (2, SHOWN))
     found = {
         "reconstruct-train": figures.tiles(beside(model, learnt).numpy()),
         "reconstruct": figures.tiles(beside(model, unseen).numpy()),

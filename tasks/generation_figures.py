@@ -33,7 +33,7 @@ def tiles(rows: Array) -> bytes:
         canvas[y : y + height, x : x + width] = coloured[row, column]
     buffer = io.BytesIO()
     enlarged = canvas.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
-    imsave(buffer, enlarged, format="png", metadata={"Software": None})
+    imsave(buffer, enlarged, format="png")
     return buffer.getvalue()
 
 
@@ -100,7 +100,7 @@ def scores(sides: Mapping[str, Array]) -> bytes:
     edges = np.linspace(everything.min(), everything.max() + 1e-9, 40)
     for label, values in sides.items():
         shown = f"{label}: {values.mean():.2f} dB"
-        axes.hist(values, edges, density=True, histtype="step", lw=1.5, label=shown)
+        axes.hist(values, list(edges), density=True, histtype="step", lw=1.5, label=shown)
     axes.set(xlabel="PSNR (dB)", ylabel="density")
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)

@@ -107,7 +107,7 @@ def estimate_population(network: nn.Module, w: Tensor, batch: int) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over batches
     network.train()
-    for codes in w[:ESTIMATED_FROM].split(batch):
+    for codes in torch.split(w[:ESTIMATED_FROM], batch):
         if len(codes) > 1:
             network(codes)
     network.train(training)

@@ -158,6 +158,8 @@ class Generator:
             descent.load(resume)
         elif start is not None:
             descent.begin(start)
+            if keep is not None:
+                keep(descent.state())
         descent.run(spec.epochs, progress, keep)
         self.take_best(descent.state())
 
@@ -203,7 +205,7 @@ class Generator:
     def _validate(self, network: nn.Module, pairs: Pairs) -> float:
         """Return the mean PSNR of a network's images of held-out codes."""
         scores = []
-        for rows in torch.arange(len(pairs)).split(BLOCK):
+        for rows in torch.split(torch.arange(len(pairs)), BLOCK):
             real = self._physical(pairs.images(rows))
             scores.append(psnr(real, self._decoded(network, pairs.w[rows]), self.peak_))
         return float(torch.cat(scores).mean())
@@ -229,7 +231,8 @@ class Generator:
     def decode(self, w: Tensor) -> Tensor:
         """Return G(w) ``(n, component, y, x)``."""
         self._learnt()
-        return torch.cat([self._decoded(self.network_, codes) for codes in w.split(BLOCK)])
+        blocks = torch.split(w, BLOCK)
+        return torch.cat([self._decoded(self.network_, codes) for codes in blocks])
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return what is left of samples when they are known by their codes."""
@@ -243,10 +246,11 @@ class Generator:
         w = self.encode(x)
         t = torch.linspace(0, 1, steps, device=w.device)[:, None]
         mixed = (1 - t) * w[:-1, None] + t * w[1:, None]
-        return self.decode(mixed.flatten(0, 1)).unflatten(0, (len(w) - 1, steps))
+        return torch.unflatten(self.decode(mixed.flatten(0, 1)), 0, (len(w) - 1, steps))
 
     def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
         """Draw ``(n, component, y, x)``: G of Gaussian white noise."""
+        self._learnt()
         return self.decode(self._noise(n, seed))
 
     def vary(self, x: Tensor, n: int, seed: int = 0, part: float = 0.5) -> Tensor:
@@ -256,9 +260,9 @@ class Generator:
         which leaves it Gaussian white.
         """
         w = self.encode(x)
-        noise = self._noise(len(w) * n, seed).unflatten(0, (len(w), n))
+        noise = torch.unflatten(self._noise(len(w) * n, seed), 0, (len(w), n))
         mixed = (1 - part) ** 0.5 * w[:, None] + part**0.5 * noise
-        return self.decode(mixed.flatten(0, 1)).unflatten(0, (len(w), n))
+        return torch.unflatten(self.decode(mixed.flatten(0, 1)), 0, (len(w), n))
 
     def _noise(self, n: int, seed: int) -> Tensor:
         noise = torch.randn(n, self.spec.dimension, generator=torch.Generator().manual_seed(seed))

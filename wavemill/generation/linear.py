@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from wavemill.generation.training import Pairs
 
@@ -40,7 +41,18 @@ class LinearGenerator(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)``."""
-        return torch.addmm(self.mean, w, self.matrix).unflatten(1, self.image_shape)
+        images = torch.addmm(self.mean, w, self.matrix)
+        return torch.unflatten(images, 1, self.image_shape)
+
+    @torch.no_grad()
+    def pooled(self, side: int) -> LinearGenerator:
+        """Return the one of images averaged over squares of this side."""
+        count, y, x = self.image_shape
+        made = LinearGenerator(len(self.matrix), (count, y // side, x // side))
+        for name in ("matrix", "mean"):
+            whole, few = self.get_buffer(name), made.get_buffer(name)
+            few.copy_(avg_pool2d(whole.reshape(-1, count, y, x), side).reshape(few.shape))
+        return made.to(self.matrix.device)
 
     @torch.no_grad()
     def fit(self, train: Pairs, held: Pairs) -> LinearGenerator:
@@ -61,7 +73,7 @@ class LinearGenerator(nn.Module):
 
     def _sums(self, train: Pairs) -> tuple[Tensor, Tensor]:
         """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; note the mean down."""
-        blocks = torch.arange(len(train)).split(BLOCK)
+        blocks = torch.split(torch.arange(len(train)), BLOCK)
         total = sum(train.images(rows).flatten(1).double().sum(0) for rows in blocks)
         self.mean.copy_(torch.as_tensor(total) / len(train))
         product = torch.zeros_like(self.matrix)

@@ -51,7 +51,8 @@ def relative_distance(x: Tensor, y: Tensor) -> Tensor:
     """Return ``|x - y| / |x|`` of vectors ``(n, ...)``, one number a row."""
     _same(x, y)
     x, y = x.double().flatten(1), y.double().flatten(1)
-    return (x - y).norm(dim=1) / x.norm(dim=1)
+    distance: Tensor = torch.linalg.vector_norm(x - y, dim=1) / torch.linalg.vector_norm(x, dim=1)
+    return distance
 
 
 def _windowed(x: Tensor) -> Tensor:

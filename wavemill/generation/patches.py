@@ -37,7 +37,7 @@ class System:
             padded[:, :, h + i : h + i + gy, k + j : k + j + gx] for i, j in product((0, 1), (0, 1))
         ]
         design = torch.cat(seen, 1).permute(0, 2, 3, 1).flatten(0, 2)
-        halves = left.unflatten(-1, (gx, 2, -1)).unflatten(-4, (gy, 2, -1))
+        halves = torch.unflatten(torch.unflatten(left, -1, (gx, 2, -1)), -4, (gy, 2, -1))
         target = halves[:, :, :, h, :, :, k].permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1)
         if self.product is None:
             self.gram = self.gram.to(target)
@@ -48,7 +48,9 @@ class System:
     def write(self, patches: Tensor, step: int) -> None:
         """Solve, and write the part of patches ``(K, component, 2 step, 2 step)`` found."""
         half = step // 2
-        found = self._solution().unflatten(-1, (-1, half, half))  # (2, 2, K, component, y, x)
+        found = torch.unflatten(
+            self._solution(), -1, (-1, half, half)
+        )  # (2, 2, K, component, y, x)
         for i, j in product((0, 1), (0, 1)):
             y, x = (
                 (1 - n) * step + (1 - h) * half for n, h in zip((i, j), self.place, strict=True)
@@ -61,4 +63,4 @@ class System:
         gram = self.gram.double()
         gram.diagonal().add_(PENALTY * gram.diagonal().mean().clamp(min=1e-12))
         found = torch.linalg.solve(gram, self.product.double()).float()
-        return found.unflatten(0, (2, 2, self.atoms))
+        return torch.unflatten(found, 0, (2, 2, self.atoms))

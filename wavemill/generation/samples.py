@@ -79,6 +79,6 @@ def crops(fields: Tensor, side: int) -> Tensor:
     ny, nx = fields.shape[-2] // side, fields.shape[-1] // side
     if not (ny and nx):
         raise ShapeMismatch(f"no crop of {side} fits into samples of {tuple(fields.shape[-2:])}")
-    cut = fields[..., : ny * side, : nx * side].unflatten(-1, (nx, side))
-    cut = cut.unflatten(-3, (ny, side)).movedim((-4, -2), (1, 2))
+    cut = torch.unflatten(fields[..., : ny * side, : nx * side], -1, (nx, side))
+    cut = torch.unflatten(cut, -3, (ny, side)).movedim((-4, -2), (1, 2))
     return cut.flatten(0, 2)

@@ -38,8 +38,9 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, fold, normalize
+from torch.nn.functional import fold, normalize
 
+from wavemill.dictionary import istc
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.patches import System
@@ -121,7 +122,7 @@ class SparseInversion(nn.Module):
     def codes(self, w: Tensor) -> Tensor:
         """Return z ``(n, K, y, x)`` on the grid."""
         z = istc(w, self.atoms, self.thresholds, positive=not self.signed)
-        return z.unflatten(1, (-1, *self.grid))
+        return torch.unflatten(z, 1, (-1, *self.grid))
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)`` in standard units."""
@@ -139,7 +140,7 @@ class SparseInversion(nn.Module):
     def solve(self, train: Pairs) -> Self:
         """Set C to the least squares of what R leaves of images, given B."""
         systems = [System(len(self.patches), y, x) for y in (0, 1) for x in (0, 1)]
-        for rows in torch.arange(len(train)).split(BLOCK):
+        for rows in torch.split(torch.arange(len(train)), BLOCK):
             w = train.w[rows]
             z, left = self.codes(w), train.images(rows) - self.linear(w)
             for system in systems:
@@ -150,18 +151,11 @@ class SparseInversion(nn.Module):
 
     def pooled(self, side: int, seed: int = 0) -> SparseInversion:
         """Return one that has learnt nothing, of images averaged over squares of this side."""
-        shape = self.linear.image_shape
-        small = LinearGenerator(
-            len(self.linear.matrix), (shape[0], shape[1] // side, shape[2] // side)
-        )
-        for name in ("matrix", "mean"):
-            whole = self.linear.get_buffer(name).unflatten(-1, shape)
-            rows = whole if whole.ndim == 4 else whole[None]
-            pooled = avg_pool2d(rows, side).flatten(1)
-            small.get_buffer(name).copy_(pooled if whole.ndim == 4 else pooled[0])
         atoms = self.directions.shape[1]
         (embedding,) = self.embedding
-        made = SparseInversion(small, embedding, atoms, self.iterations, self.signed, seed)
+        made = SparseInversion(
+            self.linear.pooled(side), embedding, atoms, self.iterations, self.signed, seed
+        )
         return made.to(self.patches.device)
 
     @torch.no_grad()
@@ -176,7 +170,8 @@ class SparseInversion(nn.Module):
         if self.low is None or self.back is None:
             return images
         fields = images.flatten(-2)
-        return (fields - (fields @ self.low.T) @ self.back.T).unflatten(-1, images.shape[-2:])
+        rest = fields - (fields @ self.low.T) @ self.back.T
+        return rest.reshape(images.shape)
 
 
 def _at_points(embedding: Embedding) -> Tensor:
@@ -186,11 +181,11 @@ def _at_points(embedding: Embedding) -> Tensor:
     gradients, look like coefficients of images: in the white metric of codes most others are noise.
     """
     whitening, points = embedding.whitening, embedding.grid[0] * embedding.grid[1]
-    spread = whitening.spread.unflatten(0, (-1, points))  # (channel, point, m)
+    spread = torch.unflatten(whitening.spread, 0, (-1, points))  # (channel, point, m)
     covariance = torch.einsum("apm,bpm->ab", spread, spread).double() / points
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    projection = whitening.projection.unflatten(0, (-1, points))
+    projection = torch.unflatten(whitening.projection, 0, (-1, points))
     return torch.einsum("apm,ab->mpb", projection, root.float()).contiguous()
 
 
@@ -203,16 +198,5 @@ def _low_pass(rectified: RectifiedWavelets | None) -> tuple[Tensor | None, Tenso
     places = points.flatten().nonzero()[:, 0]
     deltas = torch.zeros(len(places), points.numel(), dtype=rectified.dtype)
     deltas[torch.arange(len(places)), places] = 1
-    low = rectified.W.low_pass(deltas.unflatten(1, rectified.shape)).flatten(1)
+    low = rectified.W.low_pass(deltas.reshape(-1, *rectified.shape)).flatten(1)
     return low, torch.linalg.pinv(low.double()).to(low.dtype)
-
-
-def istc(w: Tensor, D: Tensor, thresholds: Tensor, *, positive: bool) -> Tensor:
-    """Return codes ``(n, K)`` after ``z <- T(z + D^T (w - D z), lambda_n)`` from z = 0."""
-    z = torch.zeros(len(w), D.shape[1], dtype=w.dtype, device=w.device)
-    for threshold in thresholds:
-        moved = z + (w - z @ D.T) @ D
-        z = torch.relu(moved - threshold)
-        if not positive:
-            z = z - torch.relu(-moved - threshold)
-    return z

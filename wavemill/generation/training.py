@@ -51,7 +51,7 @@ class Pairs:
 
     def pooled(self, side: int) -> Pairs:
         """Return the same with images averaged over squares of this side, held ready."""
-        blocks = torch.arange(len(self)).split(512)
+        blocks = torch.split(torch.arange(len(self)), 512)
         small = torch.cat([avg_pool2d(self.images(rows), side) for rows in blocks])
         return Pairs(self.w, lambda rows: small[rows])
 

@@ -85,7 +85,7 @@ class GeneratorSpec(Spec):
     @property
     def pooling(self) -> int:
         """Points a side that coarse images are averages over: a half of 2^J at most."""
-        return min(self.coarse, 2**self.J // 2)
+        return min(self.coarse, (1 << self.J) // 2)
 
     @property
     def step(self) -> float:
