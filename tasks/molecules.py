@@ -239,7 +239,7 @@ def _joined(samples: pd.DataFrame, table: pd.DataFrame | None) -> tuple[pd.DataF
 def _units(samples: pd.DataFrame) -> dict[str, str | None]:
     """Return the units of properties that files themselves hold."""
     known = dict(qm9.UNITS) if "gdb" in samples else {"energy": "eV"}
-    if samples["source"].astype(str).str.startswith(EMBEDDED).all():
+    if samples["source"].astype(str).str.startswith("ase:").all():
         known |= EMBEDDED_UNITS
     return {str(name): known.get(str(name)) for name in samples.select_dtypes("float")}
 
