@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks import tables
 from storage import open_store
 from tasks.fit import FitRequest
-from tasks.regression import Data, split
+from tasks.regression import SHELLS, Data, split
 from tasks.views import as_molecules
 from wavemill import AtomicHarmonics, AtomicProducts, Composition, Molecules
 from wavemill.atomic_regression import Normal
@@ -30,18 +31,10 @@ from wavemill.specs import RegressionSpec
 FOLDER = Path(os.environ.get("WAVEMILL_BENCH_FOLDER", "bench-molecules"))
 SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+IMAGE = Path(__file__).parents[1] / "docs" / "images" / "molecules.png"
 PIECE = 1000  # molecules
-TRANSFORM: dict[str, Any] = {
-    "radial": "shell",
-    "sigma": 0.9,
-    "octave": 1 / 3,
-    "J": 7,
-    "L": 5,
-    "across": 6,
-    "reach": 1.6,
-}
-PRODUCTS = 8000
-PENALTIES = (2e-5, 6e-5, 2e-4, 6e-4)  # alpha n
+PRODUCTS = 6000
+PENALTIES = (2e-4, 6e-4, 2e-3, 6e-3)  # alpha n
 
 
 @dataclass(frozen=True)
@@ -95,6 +88,7 @@ def main() -> None:
         print(f"{case.name}: {left}; run it again to go on", file=sys.stderr)
     if rows := [row for case in CASES for row in results(case)]:
         write(rows)
+        draw()
 
 
 def write(rows: list[dict[str, Any]]) -> None:
@@ -108,6 +102,27 @@ def write(rows: list[dict[str, Any]]) -> None:
     )
     using = tables.versions("torch", "numpy")
     tables.write("molecules", "Energies of molecules", text, rows, using)
+
+
+def draw() -> None:
+    """Draw predictions against the truth, and learning curves."""
+    figure = Figure(figsize=(8.0, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for case, mark in zip(CASES, "os", strict=True):
+        rows = results(case)
+        counts = [int(row["molecules"].replace(",", "")) for row in rows]
+        errors = [float(row["products"]) for row in rows]
+        right.loglog(counts, errors, marker=mark, label=case.name.upper())
+        if case is CASES[0] and counts:
+            truth, predicted = np.load(FOLDER / case.name / f"predicted-{counts[-1]}.npy")
+            left.plot(truth, truth, color="grey", lw=0.8)
+            left.plot(truth, predicted, ".", ms=3, alpha=0.5)
+            title = f"{len(truth):,} molecules of QM9, learnt from {counts[-1]:,}"
+            left.set(xlabel="atomisation energy (kcal/mol)", ylabel="predicted", title=title)
+    right.set(xlabel="molecules learnt from", ylabel="mean absolute error (kcal/mol)")
+    right.grid(which="both", alpha=0.25)
+    right.legend(frameon=False)
+    figure.savefig(IMAGE, dpi=110, metadata={"Software": None})
 
 
 def results(case: Case) -> list[dict[str, Any]]:
@@ -148,20 +163,21 @@ def measure(case: Case, until: float) -> None:
     home.mkdir(parents=True, exist_ok=True)
     most = case.stages[-1]
     model = chosen(case, molecules, home)
-    compute(model, molecules, [*range(data.test.start, data.test.stop), *range(most)], home, until)
+    order = [*range(data.test.start, data.test.stop), *range(most)]
     seen = Seen(home, case.test, model.counts(molecules), torch.from_numpy(data.target), model)
     for count in case.stages:
         done = home / f"result-{count}.json"
         if not done.exists():
-            done.write_text(json.dumps(seen.solve(count, data)))
-            if time.monotonic() > until and count < most:
-                raise OutOfTime(f"{count} of {most} molecules learnt from")
+            compute(model, molecules, order[: case.test + count], home, until)
+            done.write_text(json.dumps(seen.solve(count, data, until)))
+        if time.monotonic() > until and count < most:
+            raise OutOfTime(f"{count} of {most} molecules learnt from")
 
 
 def chosen(case: Case, molecules: Molecules, home: Path) -> AtomicProducts:
     """Return the model with its products chosen by all molecules to learn from."""
     elements = tuple(sorted(set(molecules.charges.tolist())))
-    model, file = AtomicProducts(AtomicHarmonics(elements, **TRANSFORM), PRODUCTS), home / "chosen"
+    model, file = AtomicProducts(AtomicHarmonics(elements, **SHELLS), PRODUCTS), home / "chosen"
     if not file.exists():
         model.choose(molecules[: case.stages[-1]])
         torch.save({name: getattr(model, f"{name}_") for name in model.NAMES[:-1]}, file)
@@ -205,6 +221,16 @@ class Seen:
         self.model, self.done = model, 0
         self.sums = Normal(model.size)
         self.cross = torch.zeros(model.size, 1 + counts.shape[1], dtype=torch.float64)
+        if (home / "normal").exists():
+            kept = torch.load(home / "normal")
+            self.sums.gram, self.cross, self.done = kept["gram"], kept["cross"], kept["done"]
+            self.sums.count = self.done
+
+    def save(self) -> None:
+        """Keep the sums, to go on from there."""
+        state = {"gram": self.sums.gram, "cross": self.cross, "done": self.done}
+        torch.save(state, self.home / "normal.part")
+        (self.home / "normal.part").replace(self.home / "normal")
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """Return sums over atoms of some molecules."""
@@ -215,21 +241,25 @@ class Seen:
             pieces.append(piece[max(start - begin, 0) : max(stop - begin, 0)])
         return torch.from_numpy(np.concatenate(pieces)).double()
 
-    def learn(self, stop: int) -> None:
+    def learn(self, stop: int, until: float) -> None:
         """Take the molecules up to ``stop``."""
         while self.done < stop:
+            if time.monotonic() > until:
+                self.save()
+                raise OutOfTime(f"sums of {self.done} of {stop} molecules")
             end = min(stop, (self.done // PIECE + 1) * PIECE)
             rows, some = self.rows(self.test + self.done, self.test + end), slice(self.done, end)
             self.sums.add(rows, self.target[some])
             self.cross += rows.T @ self.sides(some)
             self.done = end
 
-    def solve(self, count: int, data: Data) -> dict[str, Any]:
+    def solve(self, count: int, data: Data, until: float) -> dict[str, Any]:
         """Learn from ``count`` molecules and return the errors on those held out."""
         held = count // 10
         base = Composition(self.counts.shape[1]).fit(self.counts[:count], self.target[:count])
         rest = self.target - base.predict(self.counts)
-        self.learn(count - held)
+        self.learn(count - held, until)
+        self.save()
         sums = self.sums
         sums.product = self.cross @ torch.cat([base.weights_.new_ones(1), -base.weights_])
         validating = self.rows(self.test + count - held, self.test + count)
@@ -243,7 +273,11 @@ class Seen:
         self.cross += validating.T @ self.sides(slice(count - held, count))
         self.done = count
         plain = rest[data.test].abs()
-        error = (self.rows(0, self.test) @ weights - rest[data.test]).abs()
+        found = self.rows(0, self.test) @ weights
+        error = (found - rest[data.test]).abs()
+        truth = self.target[data.test]
+        both = torch.stack([truth, truth - rest[data.test] + found])
+        np.save(self.home / f"predicted-{count}.npy", both.numpy())
         return {
             "composition": f"{float(plain.mean()):.2f}",
             "products": f"{float(error.mean()):.3f}",

@@ -1,4 +1,4 @@
-"""The main job on embedded data: simulated turbulence, from snapshots to a report."""
+"""The main job on embedded data: simulated turbulence and real molecules, to a report."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
+from flows.fit import fit
+from flows.ingest import ingest
 from flows.turbulence import turbulence
 from tasks import steps
+from tasks.molecules import MoleculeOptions
 from tasks.planning import IngestOptions
 
 SOURCE = "simulate:n=32,N=128,nu=2e-3,seed=1"
@@ -20,9 +23,12 @@ VIEWS: dict[str, dict[str, Any]] = {
     "phase-harmonics": {"J": 4, "L": 4},
 }
 MODELS: dict[str, dict[str, Any]] = {"gaussian": {}, "phase-harmonics": {}}
+MOLECULES = "ase:g2"  # measured enthalpies of real molecules, which ASE ships
+REGRESSION: dict[str, Any] = {"model": "products", "products": 1000, "test": 0.25}
+ORGANIC = "n_atoms > 1 AND regexp_full_match(formula, '([CHNOF][0-9]*)+')"
 
 
-@flow(name="demo", description="Simulate, ingest, transform, fit, synthesise, query, report.")
+@flow(name="demo", description="Ingest, transform, fit, synthesise, predict, query, report.")
 def demo(
     folder: Annotated[str, Field(description="Where the store and the report go.")],
     cluster: Annotated[str, Field(description="threads, local[:N], tcp://...")] = "local",
@@ -33,6 +39,10 @@ def demo(
         "vorticity", [SOURCE], store, EIGHT_FIELDS, VIEWS, MODELS, seed=1, cluster=cluster
     )
     fits = [made[f"{kind} model"] for kind in MODELS]
+    made["molecules"] = ingest("g2", [MOLECULES], store, MoleculeOptions(), cluster)
+    made["regression"] = fit(
+        "regression", "g2", store, REGRESSION, ORGANIC, target="formation_enthalpy"
+    )
     queries = steps.demo_queries(store, "vorticity", folder)
-    report = steps.draw_report(store, "vorticity", fits, folder)
+    report = steps.draw_report(store, "vorticity", fits, folder, [made["regression"]])
     return {"lines": [*steps.describe(made), *queries], "report": report}

@@ -13,6 +13,7 @@ from flows.ingest import ingest
 from flows.parameters import STORE, Cluster, Dataset, Device, Seed, Sources, Store, Where
 from flows.session import session
 from tasks.molecules import MoleculeOptions
+from tasks.regression import ATOMIC
 
 Options = Annotated[
     MoleculeOptions | None, Field(description="Tables, exclusions and atomisation.")
@@ -45,8 +46,9 @@ def molecules(
             "dataset": ingest(dataset, sources, store, options or MoleculeOptions(), cluster),
             kind: features(dataset, kind, store, None, view, cluster, device),
         }
-        for name, parameters in (models or {"ridge": {"model": "ridge"}}).items():
+        for name, parameters in (models or {"products": {"model": "products"}}).items():
+            seen = None if parameters.get("model") in ATOMIC else kind
             made[f"{name} model"] = fit(
-                "regression", dataset, store, parameters, where, None, seed, device, kind, target
+                "regression", dataset, store, parameters, where, None, seed, device, seen, target
             )
     return made

@@ -19,6 +19,7 @@ from storage.readers.molecules.tables import Target, align, choose, is_listed, r
 from storage.sources import Discovery, SourceFile, Unit, discover
 from storage.sources.download import PUBLISHED, fetch_published
 from storage.sources.embedded import EMBEDDED, embedded
+from storage.sources.embedded import UNITS as EMBEDDED_UNITS
 from storage.sources.filesystem import absolute, read_bytes
 from tasks.inputs import Decoded, Input
 
@@ -196,10 +197,16 @@ def listed_ids(places: Sequence[str]) -> set[str]:
     return set().union(*map(read_ids, contents))
 
 
+def atoms_of(formula: str) -> list[int]:
+    """Return the nuclear charge of every atom of a formula."""
+    return [
+        nuclear_charge(s) for s, count in _PART.findall(formula) for _ in range(int(count or 1))
+    ]
+
+
 def elements_of(formulas: pd.Series) -> tuple[int, ...]:
     """Return the nuclear charges in formulas, ascending."""
-    found = {symbol for text in set(formulas) for symbol, _ in _PART.findall(str(text))}
-    return tuple(sorted(nuclear_charge(symbol) for symbol in found))
+    return tuple(sorted({charge for text in set(formulas) for charge in atoms_of(str(text))}))
 
 
 def dataset_defaults(store: Store, dataset: str, kind: str, name: str) -> dict[str, Any]:
@@ -231,18 +238,17 @@ def _joined(samples: pd.DataFrame, table: pd.DataFrame | None) -> tuple[pd.DataF
 
 def _units(samples: pd.DataFrame) -> dict[str, str | None]:
     """Return the units of properties that files themselves hold."""
-    known = qm9.UNITS if "gdb" in samples else {"energy": "eV"}
+    known = dict(qm9.UNITS) if "gdb" in samples else {"energy": "eV"}
+    if samples["source"].astype(str).str.startswith("ase:").all():
+        known |= EMBEDDED_UNITS
     return {str(name): known.get(str(name)) for name in samples.select_dtypes("float")}
 
 
 def _free_energy(formula: str, free: Mapping[int, tuple[float, ...]], column: int) -> float:
     """Return the energy of a molecule's atoms apart from one another."""
-    total = 0.0
-    for symbol, count in _PART.findall(formula):
-        charge = nuclear_charge(symbol)
-        if charge not in free:
-            raise InvalidRequest(
-                f"{formula}: the table of free atoms lacks {symbol}; name one with --atomref"
-            )
-        total += int(count or 1) * free[charge][column]
-    return total
+    charges = atoms_of(formula)
+    if lacking := sorted({charge for charge in charges if charge not in free}):
+        raise InvalidRequest(
+            f"{formula}: the table of free atoms lacks {lacking}; name one with --atomref"
+        )
+    return sum(free[charge][column] for charge in charges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +21,26 @@ from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import regression_report as report
 from tasks.fit import FitOutcome, FitRequest, by_hash
-from tasks.molecules import MoleculeOptions, elements_of
+from tasks.molecules import MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
 from wavemill.atomic_kernel import AtomicKernel
 from wavemill.atomic_products import AtomicProducts
 from wavemill.regression import Composition, Multilinear, Ridge
-from wavemill.specs import RegressionSpec
+from wavemill.specs import AtomicHarmonicsSpec, RegressionSpec
 
 KIND = "regression"
 ATOMIC = ("kernel", "products")  # of molecules themselves, not of their stored features
 TO_KCAL = {"hartree": 627.5095, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 4.184}
+SHELLS: dict[str, Any] = {  # of the surroundings of atoms, where no view says otherwise
+    "radial": "shell",
+    "sigma": 0.9,
+    "octave": 1 / 3,
+    "J": 7,
+    "L": 5,
+    "across": 6,
+    "reach": 1.6,
+}
 FEWEST = 16  # molecules that a point of the learning curve learns from
 Array = np.ndarray[Any, Any]
 
@@ -65,12 +75,19 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
         If the view or the target is missing, or too few samples are selected.
     """
     source = store.dataset(dataset)
-    if request.view is None or request.target is None:
-        raise InvalidRequest("a regression needs --view and --target: see `wavemill show DATASET`")
     spec = RegressionSpec.from_parameters(request.parameters)
-    frame = store.get_historical_features(dataset, request.view, request.selection)
-    data = split(frame.samples, source, request, spec)
-    view = frame.version.spec
+    if request.target is None or (request.view is None and spec.model not in ATOMIC):
+        raise InvalidRequest(
+            f"a regression needs --view and --target: see `wavemill show DATASET`; only "
+            f"{' and '.join(ATOMIC)} need no view"
+        )
+    if request.view is None:
+        frame, rows = None, source.samples(request.selection)
+        view = AtomicHarmonicsSpec(elements_of(rows["formula"]), **SHELLS).to_dict()
+    else:
+        frame = store.get_historical_features(dataset, request.view, request.selection)
+        rows, view = frame.samples, frame.version.spec
+    data = split(rows, source, request, spec)
     places = [[p, int(r)] for p, r in zip(data.rows["part"], data.rows["row"], strict=True)]
     inputs = [
         dataset,
@@ -84,7 +101,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
         artifact = store.artifact_at(KIND, key)
         return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
     except NotFound:
-        return _fit(store, source, frame, data, request, spec, key)
+        return _fit(store, source, frame, view, data, request, spec, key)
 
 
 def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: RegressionSpec) -> Data:
@@ -160,24 +177,24 @@ class Predictor:
 def _fit(
     store: Store,
     source: Dataset,
-    frame: FeatureFrame,
+    frame: FeatureFrame | None,
+    view: Document,
     data: Data,
     request: FitRequest,
     spec: RegressionSpec,
     key: str,
 ) -> FitOutcome:
     target = torch.from_numpy(data.target).to(request.device)
-    whole = spec.model in ATOMIC
-    x = _inputs(source, frame, data.rows, whole, request.device)
+    x = _inputs(source, frame if spec.model not in ATOMIC else None, data.rows, request.device)
     curve = []
     for count in sizes(data.train.stop, spec.halvings):  # ascending: the last learns from all
-        model = Predictor(spec, frame.version.spec, source, request.seed, request.device).model
+        model = Predictor(spec, view, source, request.seed, request.device).model
         model.fit(x[:count], target[:count], Reporter(f"fit {spec.model} to {count:,}").values)
         predicted = model.predict(x[data.test]).cpu().numpy()
         curve.append((count, float(np.abs(predicted - data.target[data.test]).mean())))
     test = _table(data, predicted)
     learning = pd.DataFrame(curve, columns=["molecules", "mae"])
-    metrics = report.metrics_of(test, _baseline(frame, data))
+    metrics = report.metrics_of(test, _baseline(data))
     learnt = data.rows[data.train]
     card = report.card(learnt, len(test), data.unit, request, spec, metrics, source)
     drawn = report.pictures(test, learning, request.target or "", data.unit)
@@ -199,7 +216,7 @@ def _fit(
                 "dataset": source.name,
                 "dataset_version": source.version.version,
                 "view": request.view,
-                "view_spec": frame.version.spec,
+                "view_spec": view,
                 "target": request.target,
                 "unit": data.unit,
                 "elements": list(elements_of(learnt["formula"])),
@@ -219,11 +236,9 @@ def sizes(most: int, halvings: int) -> list[int]:
     return [count for count in found if count >= FEWEST] + [most]
 
 
-def _inputs(
-    source: Dataset, frame: FeatureFrame, rows: pd.DataFrame, whole: bool, device: str
-) -> Any:
-    """Return the molecules themselves for a kernel, else their stored features."""
-    if whole:
+def _inputs(source: Dataset, frame: FeatureFrame | None, rows: pd.DataFrame, device: str) -> Any:
+    """Return stored features, or the molecules themselves if there is no frame of them."""
+    if frame is None:
         ids = rows["sample_id"]
         held = source.samples()
         place = pd.Series(np.arange(len(held)), index=held["sample_id"])
@@ -231,14 +246,13 @@ def _inputs(
     return torch.from_numpy(frame.read(rows)).to(device)
 
 
-def _baseline(frame: FeatureFrame, data: Data) -> float:
+def _baseline(data: Data) -> float:
     """Return the mean absolute error of the composition alone."""
-    counts = frame.coefficients["order"].eq(0).sum()
-    narrow = FeatureFrame(
-        frame.url, frame.dataset, frame.view, frame.version, data.rows, frame.coefficients[:counts]
-    )
-    x, y = torch.from_numpy(narrow.read(data.rows)), torch.from_numpy(data.target)
-    model = Composition(int(counts)).fit(x[data.train], y[data.train])
+    counts = {text: Counter(atoms_of(text)) for text in set(data.rows["formula"])}
+    elements = sorted(set().union(*counts.values()))
+    rows = [[counts[text][element] for element in elements] for text in data.rows["formula"]]
+    x, y = torch.tensor(rows, dtype=torch.float64), torch.from_numpy(data.target)
+    model = Composition(len(elements)).fit(x[data.train], y[data.train])
     return float((model.predict(x[data.test]) - y[data.test]).abs().mean())
 
 

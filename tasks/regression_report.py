@@ -60,13 +60,14 @@ def card(
     source: Dataset,
 ) -> str:
     """Return the model card: what it is for, what it learnt from (``rows``), how wrong it is."""
+    seen = f"the view `{request.view}`" if request.view else "the surroundings of its atoms"
     elements = ", ".join(map(str, elements_of(rows["formula"])))
     sizes = rows["n_atoms"]
     lines = [
         f"# {spec.model} regression of {request.target}",
         "",
         f"Predicts `{request.target}` ({unit or 'unit unknown'}) of a molecule from its "
-        f"geometry, through the view `{request.view}`.",
+        f"geometry, through {seen}.",
         "",
         f"- Learnt from {len(sizes):,} molecules of `{source.name}` version "
         f"{source.version.version} ({request.selection or 'all'}), seed {request.seed}, of "

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from storage import Artifact, Store
 from storage.documents import now
 from storage.export import replacing
-from tasks import figures
+from tasks import figures, molecule_figures
 from tasks.fit import first_component, shown
 
 Array = np.ndarray[Any, Any]
@@ -104,14 +104,19 @@ def turbulence_report(
     artifacts: Sequence[Artifact],
     syntheses: Mapping[str, Array],
     target: Path,
+    learnt: Sequence[Artifact] = (),
 ) -> Path:
-    """Write the report on a dataset of fields, its views and the models fitted on it."""
+    """Write the report on a dataset of fields, its views and the models fitted on it.
+
+    Regressions of molecules, ``learnt`` in the same store, have chapters of their own.
+    """
     sections = [
         _synthesis(store, dataset, syntheses),
         _statistics(store, dataset, syntheses, artifacts),
         _dataset(store, dataset),
         *(_view(store, dataset, view) for view in store.views(dataset)),
         _lineage(artifacts),
+        *(_regression(store, artifact) for artifact in learnt),
     ]
     subtitle = f"dataset {dataset} in {store.url}, written {now()[:19]}Z"
     return write_report(target, "Turbulence, and what models make of it", subtitle, sections)
@@ -196,6 +201,31 @@ def _view(store: Store, dataset: str, name: str) -> Section:
     where = f'--coefficients "{example}" ' if example else ""
     command = f"wavemill query {dataset} --view {name} {where}--to {name}.parquet"
     return Section(f"View {name}", "", [picture], [Table.of([row])], [command])
+
+
+def _regression(store: Store, artifact: Artifact) -> Section:
+    """Show what was learnt of a property of molecules, and how wrong it is."""
+    name, target = artifact.manifest["dataset"], artifact.manifest["target"]
+    metrics, unit = json.loads(artifact.read("metrics.json")), artifact.manifest["unit"]
+    pictures = [
+        Picture(
+            molecule_figures.population(store.dataset(name).samples()),
+            f"The molecules of dataset {name}.",
+        ),
+        Picture(artifact.read("figures/parity.png"), f"{target} of molecules not learnt from."),
+        Picture(
+            artifact.read("figures/learning.png"), "Errors fall with the molecules learnt from."
+        ),
+    ]
+    rows = {
+        "learnt from": artifact.manifest["samples"],
+        f"mean absolute error, {unit}": metrics["mae"],
+        "of the composition alone": metrics["composition_mae"],
+        "artifact": f"regression/{artifact.key[:12]}",
+    }
+    command = f"wavemill predict regression/{artifact.key[:12]} molecule.xyz --to predicted.csv"
+    title = f"Molecules: {target.replace('_', ' ')} from geometry"
+    return Section(title, "", pictures, [Table.of([rows])], [command])
 
 
 def _lineage(artifacts: Sequence[Artifact]) -> Section:

@@ -198,13 +198,20 @@ def demo_queries(url: str, dataset: str, folder: str) -> list[str]:
 
 
 @task(name="draw report")
-def draw_report(url: str, dataset: str, fits: Sequence[FitOutcome], folder: str) -> str:
-    """Write ``report.html`` on a dataset, its views and the models fitted on it."""
+def draw_report(
+    url: str,
+    dataset: str,
+    fits: Sequence[FitOutcome],
+    folder: str,
+    learnt: Sequence[FitOutcome] = (),
+) -> str:
+    """Write ``report.html`` on a dataset, its views, models of it, and regressions."""
     store = open_store(url)
     artifacts = [store.artifact_at(outcome.kind, outcome.key) for outcome in fits]
+    regressions = [store.artifact_at(outcome.kind, outcome.key) for outcome in learnt]
     syntheses = {artifact.kind: drawn_at_fit(artifact) for artifact in artifacts}
     target = Path(folder) / "report.html"
-    return str(turbulence_report(store, dataset, artifacts, syntheses, target))
+    return str(turbulence_report(store, dataset, artifacts, syntheses, target, regressions))
 
 
 def describe(made: dict[str, Any]) -> list[str]:

@@ -27,10 +27,11 @@ from wavemill.errors import InvalidParameter
 from wavemill.molecules import Molecules
 
 SPREAD = 2.0  # of invariants of norm 1: 1 + the square of their mean, about
-ATOMS = 3000  # of an element, for its principal components
-COMPONENTS = 400
+ATOMS = 2000  # of an element, for its principal components
+COMPONENTS = 256
 OVERSAMPLED = 32
 NEGLIGIBLE = 1e-10  # of the variance; single precision holds no more
+SMALLEST = 1e-4  # variance, of rows of norm 1: 1e-10 of it is single precision's rounding
 
 
 class AtomicProducts(AtomicRegression):
@@ -72,19 +73,24 @@ class AtomicProducts(AtomicRegression):
         generator = torch.Generator().manual_seed(self.seed)
         weight = self.transform.metric
         self.means_ = weight.new_zeros(len(self.transform.elements), len(weight))
-        self.axes_ = weight.new_zeros(*self.means_.shape, COMPONENTS)
-        found = []
+        found, components = [], {}
         for kind in range(len(self.means_)):
             atoms = (kinds == kind).nonzero()[:, 0]
-            if len(atoms):
-                rows = self.seen(molecules, atoms[:ATOMS]).double()
-                self.means_[kind] = rows.mean(0)
-                axes, variances = principal(rows - rows.mean(0), COMPONENTS, generator)
-                self.axes_[kind, :, : len(variances)] = axes / math.sqrt(SPREAD)
-                kept = monomials(variances.cpu().numpy() / SPREAD, self.degree, self.products)
-                factors, multiple, square = kept
-                share = len(atoms) / len(kinds)
-                found.append((np.full(len(square), kind), factors, multiple, share * square))
+            if len(atoms) < 2:  # the composition says all there is to say of one
+                continue
+            rows = self.seen(molecules, atoms[:ATOMS]).double()
+            self.means_[kind] = rows.mean(0)
+            axes, variances = principal(rows - rows.mean(0), COMPONENTS, generator)
+            components[kind] = (axes / math.sqrt(SPREAD)).to(weight)
+            kept = monomials(variances.cpu().numpy() / SPREAD, self.degree, self.products)
+            share = len(atoms) / len(kinds)
+            found.append((np.full(len(kept[0]), kind), *kept[:2], share * kept[2]))
+        if not sum(len(owners) for owners, *_ in found):
+            raise InvalidParameter("products: no two atoms of an element differ; add molecules")
+        most = max(axes.shape[1] for axes in components.values())
+        self.axes_ = weight.new_zeros(*self.means_.shape, most)
+        for kind, axes in components.items():
+            self.axes_[kind, :, : axes.shape[1]] = axes
         owners, factors, multiple, square = map(np.concatenate, zip(*found, strict=True))
         best = np.sort(np.argsort(-square, kind="stable")[: self.products])
         self.kinds_ = torch.from_numpy(owners[best]).to(weight.device)
@@ -123,7 +129,7 @@ class AtomicProducts(AtomicRegression):
 
 
 def principal(rows: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the principal axes ``(column, axis)`` of centred rows and their variances.
+    """Return the principal axes ``(column, axis)`` of centred rows of norm 1 and their variances.
 
     By subspace iteration from random vectors (N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Review
     53, 2011); axes of negligible variance are left out.
@@ -136,7 +142,8 @@ def principal(rows: Tensor, count: int, generator: torch.Generator) -> tuple[Ten
         basis = torch.linalg.qr(rows @ (rows.T @ basis)).Q
     _, values, axes = torch.linalg.svd(basis.T @ rows, full_matrices=False)
     variances = values.square() / len(rows)
-    kept = int((variances > NEGLIGIBLE * variances.sum()).sum().clamp(max=count))
+    least = NEGLIGIBLE * variances.sum().clamp(min=SMALLEST)
+    kept = int((variances > least).sum().clamp(max=count))
     return axes[:kept].T, variances[:kept]
 
 
@@ -158,7 +165,7 @@ def monomials(
     for factors in range(1, degree + 1):
         first = grown[:, -1] if factors > 1 else np.zeros(1, np.intp)
         rows = np.repeat(np.arange(len(grown)), len(variances) - first)
-        last = np.concatenate([np.arange(start, len(variances)) for start in first])
+        last = _from_each(first, len(variances))
         square = square[rows] * variances[last]
         kept = np.argsort(-square, kind="stable")[: limit * math.factorial(factors)]
         grown, square = np.column_stack([grown[rows[kept]], last[kept]]), square[kept]
@@ -168,6 +175,14 @@ def monomials(
         found.append((padded, multiple[best], multiple[best] * square[best]))
     names, multiples, squares = zip(*found, strict=True)
     return np.concatenate(names), np.concatenate(multiples), np.concatenate(squares)
+
+
+def _from_each(first: NDArray[np.intp], stop: int) -> NDArray[np.intp]:
+    """Return ``first[0] .. stop - 1``, then ``first[1] .. stop - 1``, and so on."""
+    counts = stop - first
+    begin = np.cumsum(counts) - counts
+    places: NDArray[np.intp] = np.arange(counts.sum()) + np.repeat(first - begin, counts)
+    return places
 
 
 def _multiple(grown: NDArray[np.intp], degree: int) -> NDArray[np.float64]:

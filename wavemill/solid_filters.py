@@ -8,8 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from wavemill.molecules import real_solid_harmonics
-from wavemill.solid_gaussians import Shape
+from wavemill.solid_gaussians import Shape, planes, polynomials
 
 
 def fast(side: int) -> int:
@@ -42,7 +41,7 @@ def cropped(spectra: Tensor, held: Shape, grid: Shape) -> Tensor:
     return spectra.narrow(-1, 0, grid[2] // 2 + 1)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def filters(
     shape: Shape, grid: Shape, sigma: float, L: int, real: bool, dtype: torch.dtype, device: str
 ) -> Tensor:
@@ -55,14 +54,15 @@ def filters(
     is ``n_l = 1 / (sqrt(4 pi (2 l + 1)) 2^((l + 1) / 2) Gamma((l + 3) / 2))``.
     """
     sides = enumerate(zip(shape, grid, strict=True))
-    axes = [frequencies(side, kept, real and axis == 2) for axis, (side, kept) in sides]
-    waves = sigma * torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    decay = torch.exp(-waves.square().sum(-1) / 2)
-    bank = real_solid_harmonics(waves, L).movedim(-1, 0) * decay
+    waves = [sigma * frequencies(side, kept, real and axis == 2) for axis, (side, kept) in sides]
+    lines = [[(k**power * torch.exp(-k * k / 2))[None] for power in range(L + 1)] for k in waves]
+    bank = torch.zeros((L + 1) ** 2, *map(len, waves), dtype=torch.float64)
     for degree in range(L + 1):
         moment = 2 ** ((degree + 1) / 2) * math.gamma((degree + 3) / 2)
         norm = (2 * math.pi) ** 1.5 / (math.sqrt(4 * math.pi * (2 * degree + 1)) * moment)
-        bank[degree**2 : (degree + 1) ** 2] *= norm
+        for m, terms in enumerate(polynomials(degree)):
+            long = torch.cat([norm * factor * lines[0][a] for a, _, factor in terms])
+            bank[degree**2 + m] = (long.T @ planes(lines, terms, degree)).view(bank.shape[1:])
     if real:  # of an even number of samples -pi has no partner, by which fields would be lopsided
         bank[:, grid[0] // 2], bank[:, :, grid[1] // 2], bank[..., grid[2] // 2] = 0, 0, 0
     return bank.to(device, dtype)[..., None].expand(*bank.shape, 2).contiguous()

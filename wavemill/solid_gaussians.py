@@ -27,14 +27,14 @@ Term = tuple[int, int, float]
 def gaussian_square(
     positions: Tensor, weights: Tensor, shape: Shape, grid: Shape, width: float, degree: int
 ) -> Tensor:
-    """Return ``sum over m of field_m^2`` on a grid ``(z, y, x)`` over a periodic box.
+    """Return ``sum over m of field_m^2`` on a grid, ``(channel, z, y, x)``, in a periodic box.
 
     Parameters
     ----------
     positions
         ``(atom, 3)``, samples from the first point of the grid, in the order of its axes.
     weights
-        ``(atom,)``; atoms of weight 0 are left out.
+        ``(channel, atom)``.
     shape, grid
         Sides of the box in samples, and numbers of points along them.
     width
@@ -42,19 +42,21 @@ def gaussian_square(
     degree
         l.
     """
-    there = weights != 0
-    places, strength = positions[there], weights[there].to(positions)
     sides = enumerate(zip(shape, grid, strict=True))
-    lines = [_lines(places[:, axis], *both, width, degree) for axis, both in sides]
-    total = positions.new_zeros(grid)
+    lines = [_lines(positions[:, axis], *both, width, degree) for axis, both in sides]
+    strength = weights.to(positions)[:, :, None]
+    total = positions.new_zeros(len(weights), *grid)
     for terms in polynomials(degree):
-        long = torch.cat([factor * strength[:, None] * lines[0][a] for a, _, factor in terms])
-        planes = [
-            lines[1][b][:, :, None] * lines[2][degree - a - b][:, None, :] for a, b, _ in terms
-        ]
-        field = (long.T @ torch.cat(planes).flatten(1)).view(grid)
+        long = torch.cat([factor * strength * lines[0][a] for a, _, factor in terms], 1)
+        field = (long.mT @ planes(lines, terms, degree)).view(total.shape)
         total = total.addcmul(field, field)
     return total
+
+
+def planes(lines: list[list[Tensor]], terms: list[Term], degree: int) -> Tensor:
+    """Return ``Y_b Z_c`` of each term, ``(term x line, y x z)``, of lines by axis and power."""
+    found = [lines[1][b][:, :, None] * lines[2][degree - a - b][:, None, :] for a, b, _ in terms]
+    return torch.cat(found).flatten(1)
 
 
 def _lines(places: Tensor, side: int, points: int, width: float, degree: int) -> list[Tensor]:

@@ -176,8 +176,10 @@ class SolidHarmonicScattering(nn.Module):
         return self._centred(molecules.positions[atoms]), weights[:, atoms]
 
     def _centred(self, positions: Tensor) -> Tensor:
-        middle = (positions.detach().amax(0) + positions.detach().amin(0)) / 2
-        return (positions - middle) * self.resolution
+        """Return samples about the middle, the longest axis first: boxes of few shapes."""
+        high, low = positions.detach().amax(0), positions.detach().amin(0)
+        order = torch.argsort(high - low, descending=True)
+        return ((positions - (high + low) / 2) * self.resolution)[:, order]
 
     def _boxes(self, molecules: Molecules) -> Iterator[tuple[Shape, list[int]]]:
         """Yield the sides of boxes, and the molecules of a batch that have such a box."""
@@ -272,13 +274,8 @@ class SolidHarmonicScattering(nn.Module):
         def square(sigma: float | None, degree: int, grid: Shape) -> Tensor:
             width = math.hypot(self.width, sigma or 0.0)
             factor = wavelet_of_atom(sigma, width, degree)
-            molecules = [
-                torch.stack(
-                    [gaussian_square(places, row, shape, grid, width, degree) for row in weights]
-                )
-                for places, weights in placed
-            ]
-            return torch.stack(molecules) * factor**2
+            squares = [gaussian_square(*atoms, shape, grid, width, degree) for atoms in placed]
+            return torch.stack(squares) * factor**2
 
         return square
 

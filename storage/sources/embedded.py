@@ -2,7 +2,8 @@
 
 G2: L. A. Curtiss et al., "Assessment of Gaussian-2 and density functional theories for the
 computation of enthalpies of formation", J. Chem. Phys. 106, 1063 (1997): molecules and atoms at
-their MP2(full)/6-31G(d) geometries, as ASE ships them.
+their MP2(full)/6-31G(d) geometries, with the measured enthalpy of formation (of molecules at
+298 K, of atoms at 0 K), as ASE ships them.
 
 Digits: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
 Repository (1998): 1,797 test digits of 8 x 8 pixels in 17 greys, as scikit-learn ships them.
@@ -18,6 +19,7 @@ from storage.errors import InvalidRequest
 
 EMBEDDED = ("ase:", "sklearn:")
 COLLECTIONS = ("ase:g2", "sklearn:digits")
+UNITS = {"formation_enthalpy": "kcal/mol"}
 
 
 def embedded(source: str) -> tuple[list[str], str]:
@@ -37,15 +39,19 @@ def embedded(source: str) -> tuple[list[str], str]:
 
 
 def read_embedded(source: str, name: str) -> bytes:
-    """Return a sample as the bytes of a file: a plain ``.xyz``, a grey ``.pgm``."""
+    """Return a sample as the bytes of a file: an extended ``.xyz``, a grey ``.pgm``."""
     return _read_molecule(name) if source == "ase:g2" else _read_digit(name)
 
 
 def _read_molecule(name: str) -> bytes:
+    from ase.data.g2 import data
+
     atoms = _g2()[name]
     rows = zip(atoms.symbols, atoms.positions.tolist(), strict=True)
     lines = [f"{symbol} {x!r} {y!r} {z!r}" for symbol, (x, y, z) in rows]
-    return "\n".join([str(len(lines)), "", *lines, ""]).encode()
+    enthalpy = float(data[name]["enthalpy"])
+    comment = f"Properties=species:S:1:pos:R:3 formation_enthalpy={enthalpy!r}"
+    return "\n".join([str(len(lines)), comment, *lines, ""]).encode()
 
 
 def _read_digit(name: str) -> bytes:

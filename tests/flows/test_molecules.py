@@ -334,7 +334,8 @@ def learn(url: str, model: str, **parameters: Any) -> Any:
         "epochs": 3,
         **parameters,
     }
-    return fit("regression", "set", url, values, None, None, 0, "cpu", "atomic-harmonics", "energy")
+    view = None if model == "products" else "atomic-harmonics"
+    return fit("regression", "set", url, values, None, None, 0, "cpu", view, "energy")
 
 
 @pytest.mark.parametrize("model", ["composition", "ridge", "multilinear", "kernel", "products"])

@@ -216,6 +216,18 @@ def test_monomials_of_greatest_expected_square_are_kept() -> None:
     assert few[0].tolist() == [[1, 0], [2, 0], [1, 1], [1, 2]]
 
 
+def test_an_element_seen_once_is_left_to_the_composition() -> None:
+    """So are atoms that are all alike: the hydrogens of a tetrahedron."""
+    corners = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]).double() * 0.63
+    hydride = (torch.cat([torch.zeros(1, 3).double(), corners]), torch.tensor([8, 1, 1, 1, 1]))
+    train = Molecules.of([hydride, *(molecule(4, seed) for seed in range(12))])
+    model = products(products=40)
+    model.choose(train)
+    assert model.size == 40
+    with pytest.raises(InvalidParameter, match="no two atoms"):
+        products().choose(Molecules.of([hydride]))
+
+
 def test_principal_components_are_those_of_the_covariance() -> None:
     generator = torch.Generator().manual_seed(0)
     scales = 2.0 ** -torch.arange(12.0, dtype=torch.float64)
