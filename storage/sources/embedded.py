@@ -49,7 +49,8 @@ def _read_molecule(name: str) -> bytes:
     atoms = _g2()[name]
     rows = zip(atoms.symbols, atoms.positions.tolist(), strict=True)
     lines = [f"{symbol} {x!r} {y!r} {z!r}" for symbol, (x, y, z) in rows]
-    enthalpy = float(data[name]["enthalpy"])
+    known: Any = data[name]
+    enthalpy = float(known["enthalpy"])
     comment = f"Properties=species:S:1:pos:R:3 formation_enthalpy={enthalpy!r}"
     return "\n".join([str(len(lines)), comment, *lines, ""]).encode()
 
