@@ -1,4 +1,4 @@
-"""The main job on embedded data: simulated turbulence and real molecules, to a report."""
+"""The main job on embedded data: simulated turbulence, real molecules and images, to a report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.fit import fit
+from flows.images import images
 from flows.ingest import ingest
 from flows.turbulence import turbulence
 from tasks import steps
@@ -26,9 +27,19 @@ MODELS: dict[str, dict[str, Any]] = {"gaussian": {}, "phase-harmonics": {}}
 MOLECULES = "ase:g2"  # measured enthalpies of real molecules, which ASE ships
 REGRESSION: dict[str, Any] = {"model": "products", "products": 1000, "test": 0.25}
 ORGANIC = "n_atoms > 1 AND regexp_full_match(formula, '([CHNOF][0-9]*)+')"
+DIGITS = "sklearn:digits"  # 1,797 handwritten digits of 8 x 8, which scikit-learn ships
+PHASES: dict[str, Any] = {"J": 1, "nonlinearity": "rectifier"}
+CLASSIFIER: dict[str, Any] = {
+    "model": "istc",
+    "components": 48,
+    "channels": 48,
+    "atoms": 128,
+    "epochs": 3,
+    "pool": 1,
+}
 
 
-@flow(name="demo", description="Ingest, transform, fit, synthesise, predict, query, report.")
+@flow(name="demo", description="Ingest, transform, fit, synthesise, predict, classify, report.")
 def demo(
     folder: Annotated[str, Field(description="Where the store and the report go.")],
     cluster: Annotated[str, Field(description="threads, local[:N], tcp://...")] = "local",
@@ -43,6 +54,11 @@ def demo(
     made["regression"] = fit(
         "regression", "g2", store, REGRESSION, ORGANIC, target="formation_enthalpy"
     )
+    digits = images(
+        "digits", [DIGITS], store, view=PHASES, models={"digits": CLASSIFIER}, cluster=cluster
+    )
+    made |= {"digits": digits["dataset"], "classifier": digits["digits model"]}
     queries = steps.demo_queries(store, "vorticity", folder)
-    report = steps.draw_report(store, "vorticity", fits, folder, [made["regression"]])
+    learnt = [made["regression"], made["classifier"]]
+    report = steps.draw_report(store, "vorticity", fits, folder, learnt)
     return {"lines": [*steps.describe(made), *queries], "report": report}

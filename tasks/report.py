@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from storage import Artifact, Store
 from storage.documents import now
 from storage.export import replacing
-from tasks import figures, molecule_figures
+from tasks import figures, image_figures, molecule_figures
 from tasks.fit import first_component, shown
 
 Array = np.ndarray[Any, Any]
@@ -108,7 +108,7 @@ def turbulence_report(
 ) -> Path:
     """Write the report on a dataset of fields, its views and the models fitted on it.
 
-    Regressions of molecules, ``learnt`` in the same store, have chapters of their own.
+    Regressions and classifiers, ``learnt`` in the same store, have chapters of their own.
     """
     sections = [
         _synthesis(store, dataset, syntheses),
@@ -116,7 +116,7 @@ def turbulence_report(
         _dataset(store, dataset),
         *(_view(store, dataset, view) for view in store.views(dataset)),
         _lineage(artifacts),
-        *(_regression(store, artifact) for artifact in learnt),
+        *(CHAPTERS[artifact.kind](store, artifact) for artifact in learnt),
     ]
     subtitle = f"dataset {dataset} in {store.url}, written {now()[:19]}Z"
     return write_report(target, "Turbulence, and what models make of it", subtitle, sections)
@@ -226,6 +226,33 @@ def _regression(store: Store, artifact: Artifact) -> Section:
     command = f"wavemill predict regression/{artifact.key[:12]} molecule.xyz --to predicted.csv"
     title = f"Molecules: {target.replace('_', ' ')} from geometry"
     return Section(title, "", pictures, [Table.of([rows])], [command])
+
+
+def _classifier(store: Store, artifact: Artifact) -> Section:
+    """Show images, what the classifier confuses, and its sparse codes where it has any."""
+    name, metrics = artifact.manifest["dataset"], json.loads(artifact.read("metrics.json"))
+    captions = {
+        "confusion": "What images not learnt from were taken for.",
+        "codes": "Some of them, how many atoms are active where, and their mean codes.",
+    }
+    pictures = [
+        Picture(image_figures.contact_sheet(store.dataset(name)), f"The images of dataset {name}.")
+    ]
+    for figure, caption in captions.items():
+        if f"figures/{figure}.png" in artifact.files():
+            pictures.append(Picture(artifact.read(f"figures/{figure}.png"), caption))
+    row = {
+        "learnt from": artifact.manifest["samples"],
+        "held out": int(metrics["held_out"]),
+        "right of those, %": 100 * metrics["top1"],
+        "artifact": f"classifier/{artifact.key[:12]}",
+    }
+    command = f"wavemill predict classifier/{artifact.key[:12]} folder/ --to classes.csv"
+    title = f"Images: {artifact.manifest['target']} from scattering and sparse codes"
+    return Section(title, "", pictures, [Table.of([row])], [command])
+
+
+CHAPTERS = {"regression": _regression, "classifier": _classifier}
 
 
 def _lineage(artifacts: Sequence[Artifact]) -> Section:

@@ -205,13 +205,13 @@ def draw_report(
     folder: str,
     learnt: Sequence[FitOutcome] = (),
 ) -> str:
-    """Write ``report.html`` on a dataset, its views, models of it, and regressions."""
+    """Write ``report.html`` on a dataset, its views, models of it, and what was learnt beside."""
     store = open_store(url)
     artifacts = [store.artifact_at(outcome.kind, outcome.key) for outcome in fits]
-    regressions = [store.artifact_at(outcome.kind, outcome.key) for outcome in learnt]
+    others = [store.artifact_at(outcome.kind, outcome.key) for outcome in learnt]
     syntheses = {artifact.kind: drawn_at_fit(artifact) for artifact in artifacts}
     target = Path(folder) / "report.html"
-    return str(turbulence_report(store, dataset, artifacts, syntheses, target, regressions))
+    return str(turbulence_report(store, dataset, artifacts, syntheses, target, others))
 
 
 def describe(made: dict[str, Any]) -> list[str]:
