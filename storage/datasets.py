@@ -318,14 +318,15 @@ def _same(one: DatasetVersion, other: DatasetVersion) -> bool:
 def sample_coordinates(frame: pd.DataFrame) -> dict[str, tuple[str, object]]:
     """Return the columns of a sample table as coordinates along ``sample``.
 
-    Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store.
+    Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store; a text
+    that is not known is empty.
     """
     hidden = {"part", "row", "unit", "stamp", "withdrawn"}
-    return {
-        str(name): ("sample", frame[name].to_numpy(dtype=object if _is_text(frame[name]) else None))
-        for name in frame
-        if name not in hidden
-    }
+    return {str(name): ("sample", _coordinate(frame[name])) for name in frame if name not in hidden}
+
+
+def _coordinate(column: pd.Series) -> object:
+    return column.astype(object).fillna("").to_numpy() if _is_text(column) else column.to_numpy()
 
 
 def _is_text(column: pd.Series) -> bool:

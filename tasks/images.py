@@ -184,7 +184,7 @@ class ImageOptions:
         InvalidRequest
             If the numbers of a table cannot be understood as they are.
         """
-        made = self._labelled(samples) if len(samples) else samples
+        made = self._labelled(_uniform(samples)) if len(samples) else samples
         return made, samples[:0].assign(reason="", message=""), schema
 
     def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
@@ -230,13 +230,28 @@ def _own_size(units: Sequence[Unit]) -> tuple[int, int]:
     return next(iter(sizes)) if len(sizes) == 1 else USUAL
 
 
+def _uniform(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return columns of one type each: what files say may be a number here and a text there."""
+    mixed = [
+        name
+        for name in samples
+        if pd.api.types.infer_dtype(samples[name], skipna=True)[:5] == "mixed"
+    ]
+    texts = {
+        str(n): samples[n].map(lambda value: None if pd.isna(value) else str(value)) for n in mixed
+    }
+    return samples.assign(**texts)
+
+
 def _joined(samples: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return samples with a table's columns where it has a row for their file's name."""
     names = samples["source"].map(lambda place: str(place).replace("!", "/").rpartition("/")[2])
-    if not names.isin(table.index).any():
+    stems = names.str.rpartition(".")[0]  # some tables leave extensions out
+    keys = max((names, stems), key=lambda found: int(found.isin(table.index).sum()))
+    covered = keys.isin(table.index)
+    if not covered.any():
         return samples
-    said = table.reindex(names).set_axis(samples.index)
-    covered = names.isin(table.index)
+    said = table.reindex(keys).set_axis(samples.index)
     return samples.assign(
         **{
             str(name): said[name].where(covered, samples[name]) if name in samples else said[name]

@@ -212,6 +212,19 @@ def test_validation_labels_of_either_order_give_the_same_classes(
         assert set(samples["split"]) == {"validation"}
 
 
+def test_what_lies_beside_images_becomes_columns(tree: Path, store_url: str) -> None:
+    for name, said in (("00", '{"id": 1, "label": "x", "list": [1]}'), ("01", '{"id": "b"}')):
+        next(tree.rglob(f"{name}.png")).with_suffix(".json").write_text(said)
+    next(tree.rglob("02.png")).with_suffix(".json").write_text("[")
+    (tree / "table.csv").write_text("name,age,class\n03,7,z\n")  # extensions left out
+    made = run(store_url, tree, annotations=(str(tree / "table.csv"),))
+    assert made.quarantined == {"sidecar": 1}
+    samples = open_store(store_url).dataset("set").samples().set_index("sample_id")
+    assert list(samples.loc["train/c/00", ["id", "label"]]) == ["1", "x"]
+    assert list(samples.loc["train/b/01", ["id", "label"]]) == ["b", "b"]
+    assert list(samples.loc["val/c/03", ["age", "label"]]) == [7, "z"]
+
+
 def test_cifar_batches_are_the_images_that_they_hold(tmp_path: Path, store_url: str) -> None:
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()

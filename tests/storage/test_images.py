@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
-from storage import BadInput
+from storage import BadInput, InvalidRequest
 from storage.readers.images import Framing, decode, discover_images, read_images
 from storage.readers.images.annotations import read_annotations, read_classes
 from storage.readers.images.decoding import PIXELS, read_size
@@ -371,3 +372,29 @@ def test_a_database_that_lacks_pages_is_refused_before_it_is_read(tmp_path: Path
     assert [bad.reason for bad in found.refused] == ["truncated"]
     (folder / "data.mdb").write_bytes(b"nothing of the kind" * 1000)
     assert [bad.reason for bad in discover_images([str(folder)]).refused] == ["archive"]
+
+
+def test_tables_of_celeba_are_booleans_splits_and_boxes() -> None:
+    attributes = read_annotations("list_attr_celeba.txt", b"2\nBald Young\n1.jpg -1 1\n2.jpg 1 1\n")
+    assert attributes.to_dict("index") == {
+        "1.jpg": {"Bald": False, "Young": True},
+        "2.jpg": {"Bald": True, "Young": True},
+    }
+    boxes = b"1\nimage_id x_1 y_1 width height\n1.jpg 9 8 7 6\n"
+    assert list(read_annotations("list_bbox_celeba.txt", boxes)) == [
+        "x_1", "y_1", "box_width", "box_height",
+    ]  # fmt: skip
+    splits = read_annotations("list_eval_partition.txt", b"1.jpg 0\n2.jpg 2\n")
+    assert list(splits["split"]) == ["train", "test"]
+    with pytest.raises(InvalidRequest, match="declared"):
+        read_annotations("list_attr_celeba.txt", b"3\nBald\n1.jpg -1\n2.jpg 1\n")
+    with pytest.raises(InvalidRequest, match="two rows"):
+        read_annotations("list_eval_partition.txt", b"1.jpg 0\n1.jpg 2\n")
+
+
+def test_the_devkits_classes_are_its_leaves_in_its_order(tmp_path: Path) -> None:
+    kinds = [("ILSVRC2012_ID", "f8"), ("WNID", "O"), ("words", "O"), ("num_children", "f8")]
+    rows = [(2, "n00000001", "tench", 0), (1, "n00000007", "dog", 0), (3, "n00000003", "all", 2)]
+    savemat(tmp_path / "meta.mat", {"synsets": np.array(rows, dtype=kinds)})
+    found = read_classes("meta.mat", (tmp_path / "meta.mat").read_bytes())
+    assert list(found.items()) == [("n00000007", "dog"), ("n00000001", "tench")]

@@ -19,6 +19,7 @@ TABLES = re.compile(
     re.IGNORECASE,
 )
 NUMBER = "number"  # column of labels that are numbers in an order yet to be named
+_OURS = {"partition": "split", "class": "label", "width": "box_width", "height": "box_height"}
 PARTITIONS = ("train", "validation", "test")
 WNID = re.compile(r"n\d{8}")
 Rows = list[list[str]]
@@ -55,7 +56,9 @@ def read_annotations(name: str, data: bytes) -> pd.DataFrame:
 
 def _parsed(name: str, lines: list[str]) -> pd.DataFrame:
     if name.endswith(".csv"):
-        return _named(pd.read_csv(io.StringIO("\n".join(lines)), index_col=0))
+        first = lines[0].split(",")[0].strip('"')
+        table = pd.read_csv(io.StringIO("\n".join(lines)), dtype={first: str})
+        return _named(table.set_index(first))
     if "\t" in lines[0]:
         return _boxes([line.split("\t") for line in lines])
     if len(lines) > 1 and lines[0].strip().isdigit() and not lines[1].strip().isdigit():
@@ -79,7 +82,8 @@ def _boxes(rows: Rows) -> pd.DataFrame:
 
 def _celeba(lines: list[str]) -> pd.DataFrame:
     """Return CelebA's columns: a count, the names, then a name and a number for each."""
-    names, rows = lines[1].split(), [line.split() for line in lines[2:]]
+    names = [name for name in lines[1].split() if name != "image_id"]
+    rows = [line.split() for line in lines[2:]]
     if len(rows) != int(lines[0]) or any(len(row) != 1 + len(names) for row in rows):
         raise ValueError(f"{int(lines[0])} rows of {len(names)} values are declared")
     values = np.array([row[1:] for row in rows]).astype(int)
@@ -88,7 +92,7 @@ def _celeba(lines: list[str]) -> pd.DataFrame:
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with headings: -1 and 1 as booleans, the known headings by our names."""
-    table = table.rename(columns={"partition": "split", "class": "label"})
+    table = table.rename(columns=_OURS)
     if "PredictionString" in table:  # n01751748 111 108 230 365
         table = pd.DataFrame({"label": table["PredictionString"].str.split().str[0]})
     for column in table:
