@@ -111,7 +111,7 @@ def test_what_cannot_be_generated_is_refused_with_a_way_out(
     with pytest.raises(InvalidRequest, match="-n 2"):
         make(store, GenerateRequest("generator/vortices@latest", "interpolate", 1))
     with pytest.raises(InvalidRequest, match="too few"):
-        fit(store, "vortices", FitRequest("generator", LINEAR, "source_index < 1"))
+        fit(store, "vortices", FitRequest("generator", LINEAR, "sample_id LIKE '%00000'"))
     target = str(tmp_path / "x.gif")
     assert run(["generate", "x", "--to", target, "--store", store_with_generators]) == 2
     assert ".png .npy" in capsys.readouterr().err
@@ -159,12 +159,13 @@ def test_an_interrupted_fit_goes_on_from_its_checkpoint(store_with_generators: s
     spec = GeneratorSpec.from_parameters(parameters)
     learnt = torch.from_numpy(samples(source, rows.reset_index(), spec.crop))
     Generator(spec).fit(learnt, seed=3, checkpoint=states.append)
-    states[0]["trainer.curve"][0, 1] = -1.0
+    state = next(state for state in states if "trainer.curve" in state)
+    state["trainer.curve"][0, 1] = -1.0
     store.backend.delete([f"artifacts/generator/{whole.key}/manifest.json"])
-    store.checkpoint("generator", whole.key).write(save(states[0]))
+    store.checkpoint("generator", whole.key).write(save(state))
     resumed = fit(store, "vortices", FitRequest("generator", parameters, seed=3))
     assert resumed.written
     assert store.checkpoint("generator", whole.key).read() is None
     curve = load_generator(store.artifact_at("generator", whole.key)).curve_
     assert curve[0].loss == -1
-    assert resumed.metrics == pytest.approx(whole.metrics, rel=1e-6)
+    assert resumed.metrics == pytest.approx(whole.metrics, rel=1e-4)
