@@ -116,7 +116,7 @@ def turbulence_report(
         _dataset(store, dataset),
         *(_view(store, dataset, view) for view in store.views(dataset)),
         _lineage(artifacts),
-        *(_regression(store, artifact) for artifact in learnt),
+        *(regression_chapter(store, artifact) for artifact in learnt),
     ]
     subtitle = f"dataset {dataset} in {store.url}, written {now()[:19]}Z"
     return write_report(target, "Turbulence, and what models make of it", subtitle, sections)
@@ -203,7 +203,7 @@ def _view(store: Store, dataset: str, name: str) -> Section:
     return Section(f"View {name}", "", [picture], [Table.of([row])], [command])
 
 
-def _regression(store: Store, artifact: Artifact) -> Section:
+def regression_chapter(store: Store, artifact: Artifact) -> Section:
     """Show what was learnt of a property of molecules, and how wrong it is."""
     name, target = artifact.manifest["dataset"], artifact.manifest["target"]
     metrics, unit = json.loads(artifact.read("metrics.json")), artifact.manifest["unit"]
