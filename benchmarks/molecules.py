@@ -34,7 +34,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "molecules.png"
 PIECE = 1000  # molecules
 PRODUCTS = 6000
-PENALTIES = (2e-4, 6e-4, 2e-3, 6e-3)  # alpha n
+PENALTIES = (6e-6, 2e-5, 6e-5, 2e-4, 6e-4)  # alpha n
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,10 @@ def draw() -> None:
         rows = results(case)
         counts = [int(row["molecules"].replace(",", "")) for row in rows]
         errors = [float(row["products"]) for row in rows]
+        if not counts:
+            continue
         right.loglog(counts, errors, marker=mark, label=case.name.upper())
-        if case is CASES[0] and counts:
+        if case is CASES[0]:
             truth, predicted = np.load(FOLDER / case.name / f"predicted-{counts[-1]}.npy")
             left.plot(truth, truth, color="grey", lw=0.8)
             left.plot(truth, predicted, ".", ms=3, alpha=0.5)

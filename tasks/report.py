@@ -203,7 +203,7 @@ def _view(store: Store, dataset: str, name: str) -> Section:
     return Section(f"View {name}", "", [picture], [Table.of([row])], [command])
 
 
-def _regression(store: Store, artifact: Artifact) -> Section:
+def regression_chapter(store: Store, artifact: Artifact) -> Section:
     """Show what was learnt of a property of molecules, and how wrong it is."""
     name, target = artifact.manifest["dataset"], artifact.manifest["target"]
     metrics, unit = json.loads(artifact.read("metrics.json")), artifact.manifest["unit"]
@@ -228,7 +228,7 @@ def _regression(store: Store, artifact: Artifact) -> Section:
     return Section(title, "", pictures, [Table.of([rows])], [command])
 
 
-def _classifier(store: Store, artifact: Artifact) -> Section:
+def classifier_chapter(store: Store, artifact: Artifact) -> Section:
     """Show images, what the classifier confuses, and its sparse codes where it has any."""
     name, metrics = artifact.manifest["dataset"], json.loads(artifact.read("metrics.json"))
     captions = {
@@ -252,7 +252,7 @@ def _classifier(store: Store, artifact: Artifact) -> Section:
     return Section(title, "", pictures, [Table.of([row])], [command])
 
 
-CHAPTERS = {"regression": _regression, "classifier": _classifier}
+CHAPTERS = {"regression": regression_chapter, "classifier": classifier_chapter}
 
 
 def _lineage(artifacts: Sequence[Artifact]) -> Section:

@@ -22,6 +22,7 @@ from tasks.fit import FitRequest
 from tasks.molecules import EXCLUDED, MoleculeOptions
 from tasks.prediction import predict_to
 from tasks.regression import split
+from tasks.report import regression_chapter, write_report
 from wavemill.specs import RegressionSpec
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "molecules.toml").read_text())["case"]
@@ -356,6 +357,8 @@ def test_a_regression_is_an_artifact_that_predicts_files_and_datasets(
     curve = pd.read_csv(io.BytesIO(artifact.read("learning.csv")))
     assert curve["molecules"].tolist() == [22, 45, 90]
     assert curve["mae"].iloc[-1] == pytest.approx(made.metrics["mae"])
+    page = write_report(tmp_path / "r.html", "", "", [regression_chapter(store, artifact)])
+    assert "mean absolute error, kcal/mol" in page.read_text()
     held = pd.read_csv(io.BytesIO(artifact.read("predictions.csv")))
     learnt = set(json.loads(artifact.read("samples.json")))
     assert (len(held), learnt & set(held["sample_id"])) == (30, set())
