@@ -328,9 +328,9 @@ def main() -> None:
             "5,000 held out by a hash; no augmentation. Scattering J = 3, L = 8, rectifier of 4 "
             "phases at order 1, 867 channels at 4 x 4, whitened to 128 components. Sparse codes: "
             "128 channels, 512 atoms, 12 iterations, averaged 2 x 2, a linear form that begins as "
-            "ridge regression. Of the held-out images half choose penalties and scales. Minutes "
+            "ridge regression. Penalties and scales are chosen on held-out images. Minutes "
             f"are of one processor's own time, on {torch.get_num_threads()} thread, the features' "
-            "not counted (about 9 minutes). `python -m benchmarks cifar10`, in pieces."
+            "not counted (about 5 minutes). `python -m benchmarks cifar10`, in pieces."
         )
         using = tables.versions("torch", "numpy")
         tables.write("cifar10", "CIFAR-10 by scattering", text, done, using)

@@ -164,7 +164,7 @@ def test_lasso_is_scikit_learns(positive: bool) -> None:
 @SIGNS
 def test_the_solution_is_the_fixed_point_of_ista(positive: bool) -> None:
     D = columns(24, 60)
-    beta = signals(D, 5)
+    beta = signals(D, 4)
     solved = fista(beta, D, 0.1, 4000, positive=positive)
     step = 1.9 / float(torch.linalg.matrix_norm(D, 2)) ** 2
     z = solved
@@ -188,8 +188,8 @@ def test_gradients_are_those_of_finite_differences(
     laid_out: str, positive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lay_out(laid_out, monkeypatch)
-    D = columns(6, 14)
-    W, beta = free(D), signals(D, 5)
+    D = columns(5, 10)
+    W, beta = free(D), signals(D, 4)
     thresholds = homotopy(0.9, 0.2, 3)
     inputs = [value.clone().requires_grad_() for value in (beta, D, W, thresholds)]
 
