@@ -396,5 +396,4 @@ class Predictor:
 
 def reduced(shape: tuple[int, int, int], spec: ClassifierSpec) -> tuple[int, int, int]:
     """Return the shape of features once they are standardised."""
-    channels, height, width = shape
-    return spec.components or channels, height, width
+    return spec.components or shape[0], *shape[1:]
