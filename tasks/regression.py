@@ -20,7 +20,7 @@ from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import regression_report as report
-from tasks.fit import FitOutcome, FitRequest, by_hash
+from tasks.fit import FitOutcome, FitRequest, by_hash, on_device
 from tasks.molecules import MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
@@ -184,7 +184,7 @@ def _fit(
     spec: RegressionSpec,
     key: str,
 ) -> FitOutcome:
-    target = torch.from_numpy(data.target).to(request.device)
+    target = on_device(data.target, request.device)
     x = _inputs(source, frame if spec.model not in ATOMIC else None, data.rows, request.device)
     curve = []
     for count in sizes(data.train.stop, spec.halvings):  # ascending: the last learns from all
