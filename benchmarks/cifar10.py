@@ -28,10 +28,11 @@ from torch import Tensor, nn
 
 from benchmarks import tables
 from tasks.feature_batches import Samples
-from wavemill import Scattering2D, as_float, starts
-from wavemill.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill import Scattering2D, as_float
+from wavemill.dictionaries import starts
+from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.training import Training, topk
 from wavemill.specs import ClassifierSpec
-from wavemill.training import Training, topk
 
 FOLDER = Path(os.environ.get("WAVEMILL_BENCH_FOLDER", "bench-cifar10"))
 SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))

@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, normalize
 
 from benchmarks import tables
 from benchmarks.measure import clock, seconds
-from wavemill.dictionary import homotopy, istc
+from wavemill.dictionaries.dictionary import homotopy, istc
 
 CHANNELS, ATOMS, SIDE, ITERATIONS = 256, 2048, 14, 12
 IMAGES, ROUNDS = 8, 2

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks import tables
 from wavemill import Microcanonical
-from wavemill.differentiated import MomentOperator
 from wavemill.maxent.families import moments_of
+from wavemill.moments.differentiated import MomentOperator
 from wavemill.specs import MicrocanonicalSpec
 
 SIDE, ROUNDS, GRADIENTS = 256, 3, 500

@@ -25,7 +25,7 @@ from tasks.fit import FitRequest
 from tasks.regression import SHELLS, Data, split
 from tasks.views import as_molecules
 from wavemill import AtomicHarmonics, AtomicProducts, Composition, Molecules
-from wavemill.atomic_regression import Normal
+from wavemill.molecules.atomic_regression import Normal
 from wavemill.specs import RegressionSpec
 
 FOLDER = Path(os.environ.get("WAVEMILL_BENCH_FOLDER", "bench-molecules"))

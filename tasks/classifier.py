@@ -24,10 +24,10 @@ from tasks.feature_batches import READ, Samples, above, below
 from tasks.fit import FitOutcome, FitRequest, by_hash
 from tasks.live_features import features
 from tasks.progress import Reporter
-from wavemill import starts
-from wavemill.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries import starts
+from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.specs import ClassifierSpec
-from wavemill.training import Training, confusion, topk
 
 KIND = "classifier"
 STANDARD, BEST = "standardisation.", "best."

@@ -15,7 +15,7 @@ from storage.parts import FIELDS, IMAGES, read_rows
 from tasks import classifier_figures as figures
 from tasks.feature_batches import Samples
 from tasks.fit import FitRequest
-from wavemill.classifiers import Network, Standardisation
+from wavemill.dictionaries.classifiers import Network, Standardisation
 from wavemill.specs import ClassifierSpec
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from tasks.feature_batches import READ, above
 from tasks.fit import FitOutcome, FitRequest
 from tasks.live_features import features
 from tasks.progress import Reporter
-from wavemill.classifiers import Standardisation
-from wavemill.dictionary import DictionaryLearning, fista
+from wavemill.dictionaries.classifiers import Standardisation
+from wavemill.dictionaries.dictionary import DictionaryLearning, fista
 from wavemill.specs import DictionarySpec
 
 KIND = "dictionary"

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavemill.classifiers import Standardisation
-from wavemill.training import generator_seed
+from wavemill.dictionaries.classifiers import Standardisation
+from wavemill.dictionaries.training import generator_seed
 
 BUDGET = 4 * 2**30  # bytes of standardised features held at once
 BLOCK = 128  # rows that stay together when a group is chosen: neighbours lie in one chunk

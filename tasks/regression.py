@@ -24,9 +24,9 @@ from tasks.fit import FitOutcome, FitRequest, by_hash, on_device
 from tasks.molecules import MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
-from wavemill.atomic_kernel import AtomicKernel
-from wavemill.atomic_products import AtomicProducts
-from wavemill.regression import Composition, Multilinear, Ridge
+from wavemill.molecules.atomic_kernel import AtomicKernel
+from wavemill.molecules.atomic_products import AtomicProducts
+from wavemill.molecules.regression import Composition, Multilinear, Ridge
 from wavemill.specs import AtomicHarmonicsSpec, RegressionSpec
 
 KIND = "regression"

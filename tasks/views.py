@@ -16,12 +16,12 @@ import torch
 from storage import InvalidRequest, Schema
 from storage.documents import Document
 from storage.molecules import Atoms
-from wavemill.atomic_harmonics import AtomicHarmonics
 from wavemill.images import as_float
-from wavemill.molecules import Molecules
-from wavemill.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.molecules.atomic_harmonics import AtomicHarmonics
+from wavemill.molecules.atoms import Molecules
+from wavemill.molecules.solid_harmonics import SolidHarmonicScattering
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
 from wavemill.scattering2d import Scattering2D
-from wavemill.solid_harmonics import SolidHarmonicScattering
 from wavemill.specs import (
     AtomicHarmonicsSpec,
     PhaseHarmonicsSpec,

@@ -1,8 +1,16 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
-from wavemill.atomic_harmonics import AtomicHarmonics
-from wavemill.atomic_kernel import AtomicKernel
-from wavemill.atomic_products import AtomicProducts
+from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.dictionary import (
+    Dictionary,
+    DictionaryLearning,
+    fista,
+    homotopy,
+    ista,
+    istc,
+    lasso_violation,
+)
+from wavemill.dictionaries.training import Training
 from wavemill.errors import (
     DivergentModel,
     InvalidParameter,
@@ -42,15 +50,23 @@ from wavemill.harmonics import (
 )
 from wavemill.images import Augmentation, as_float
 from wavemill.maxent import Energy, Gaussian, Microcanonical
-from wavemill.molecules import Molecules, real_solid_harmonics
-from wavemill.pairs import MomentTable
-from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
-from wavemill.regression import Composition, Multilinear, Ridge
+from wavemill.molecules.atomic_harmonics import AtomicHarmonics
+from wavemill.molecules.atomic_kernel import AtomicKernel
+from wavemill.molecules.atomic_products import AtomicProducts
+from wavemill.molecules.atoms import Molecules, real_solid_harmonics
+from wavemill.molecules.regression import Composition, Multilinear, Ridge
+from wavemill.molecules.solid_harmonics import SolidHarmonicScattering
+from wavemill.moments.components import CrossCovariance
+from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
+from wavemill.moments.pairs import MomentTable
+from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.moments.scattering_spectra import ScatteringSpectra
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
-from wavemill.solid_harmonics import SolidHarmonicScattering
 from wavemill.specs import (
     AtomicHarmonicsSpec,
+    ClassifierSpec,
+    DictionarySpec,
     EnergySpec,
     EvaluationSpec,
     GaussianSpec,
@@ -80,8 +96,13 @@ __all__ = [
     "AtomicKernel",
     "AtomicProducts",
     "Augmentation",
+    "ClassifierSpec",
     "Composition",
     "ConvolutionalGenerator",
+    "CrossCovariance",
+    "Dictionary",
+    "DictionaryLearning",
+    "DictionarySpec",
     "DivergentModel",
     "Embedding",
     "Energy",
@@ -102,24 +123,31 @@ __all__ = [
     "Moments",
     "Multilinear",
     "NavierStokes2D",
+    "Network",
     "NotFitted",
     "PhaseHarmonicCovariance",
     "PhaseHarmonicsSpec",
     "Portrait",
     "PowerSpectrum",
     "RectifiedWavelets",
+    "RectifierCovariance",
     "RegressionSpec",
     "Ridge",
+    "RidgeClassifier",
     "Scattering2D",
     "ScatteringSpec",
+    "ScatteringSpectra",
     "ShapeMismatch",
     "SimulationSpec",
+    "SkewnessFlatness",
     "SolidHarmonicScattering",
     "SolidHarmonicsSpec",
     "SparseInversion",
     "Spec",
     "SpectrumSpec",
+    "Standardisation",
     "Statistics",
+    "Training",
     "UnstableSimulation",
     "WaveletTransform",
     "WavemillError",
@@ -128,11 +156,16 @@ __all__ = [
     "best_correlation",
     "bispectrum",
     "divergence",
+    "fista",
     "flatness",
     "gradient",
     "harmonic_from_phases",
+    "homotopy",
     "inverse_rectifier",
     "isotropic_spectrum",
+    "ista",
+    "istc",
+    "lasso_violation",
     "littlewood_paley",
     "marchenko_pastur",
     "minkowski_functionals",

@@ -31,7 +31,7 @@ from tasks.fit import FitRequest
 from tasks.images import ImageOptions
 from tasks.prediction import predict_to
 from tests.flows.classifier_driver import request
-from wavemill.classifiers import Standardisation
+from wavemill.dictionaries.classifiers import Standardisation
 
 DRIVER = Path(__file__).with_name("classifier_driver.py")
 SMALL: dict[str, Any] = {

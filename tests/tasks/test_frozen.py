@@ -21,7 +21,7 @@ from storage.keys import derivation_key
 from tasks.models import MODELS
 from tasks.views import VIEWS
 from wavemill.generation import Generator
-from wavemill.molecules import Molecules
+from wavemill.molecules.atoms import Molecules
 from wavemill.simulate import simulate
 from wavemill.specs import GeneratorSpec, SimulationSpec, Spec
 

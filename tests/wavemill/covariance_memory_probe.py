@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from wavemill.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from wavemill import starts
-from wavemill.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries import starts
+from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.specs import ClassifierSpec
-from wavemill.training import Training, confusion, topk
 
 
 def maps(count: int = 40, channels: int = 6, side: int = 3, seed: int = 0) -> Tensor:
@@ -58,7 +58,7 @@ def test_streamed_statistics_are_those_of_the_whole() -> None:
 
 def test_principal_components_span_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the term that regularises, components are its whitened ones up to sign."""
-    monkeypatch.setattr("wavemill.classifiers._LEAST", 0.0)
+    monkeypatch.setattr("wavemill.dictionaries.classifiers._LEAST", 0.0)
     x = maps(60)
     ours = Standardisation(3).update(x[:25]).update(x[25:]).solve()(x)
     rows = Standardisation().update(x).solve()(x).movedim(1, -1).reshape(-1, 6).numpy()

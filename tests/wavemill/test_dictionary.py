@@ -12,8 +12,9 @@ from scipy.linalg import hadamard
 from sklearn.linear_model import Lasso
 from torch import Tensor
 
-from wavemill import active_sets, dictionary, kernels
-from wavemill.dictionary import (
+from wavemill import kernels
+from wavemill.dictionaries import active_sets, dictionary
+from wavemill.dictionaries.dictionary import (
     Dictionary,
     DictionaryLearning,
     coherence,

@@ -8,7 +8,7 @@ import torch
 from wavemill.errors import ShapeMismatch
 from wavemill.maxent import Gaussian
 from wavemill.maxent.dual import BandSpectrum
-from wavemill.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
 from wavemill.spectra import flatness, skewness
 
 

@@ -12,8 +12,8 @@ from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMi
 from wavemill.filters import bump_steerable
 from wavemill.maxent import Energy
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
-from wavemill.pairs import model
-from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance
+from wavemill.moments.pairs import model
+from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance
 from wavemill.spectra import PowerSpectrum, flatness
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from wavemill.components import CrossCovariance
 from wavemill.errors import InvalidParameter
 from wavemill.harmonics import rectify
-from wavemill.high_orders import RectifierCovariance, SkewnessFlatness
 from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.moments.components import CrossCovariance
+from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
 from wavemill.spectra import flatness, skewness
 
 EXACT = 1e-12

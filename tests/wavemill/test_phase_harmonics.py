@@ -13,11 +13,11 @@ import pytest
 import scipy.io
 import torch
 
-from wavemill import pairs
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import bump_steerable
-from wavemill.pairs import LOW_PASS, ROW, MomentTable
-from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.moments import pairs
+from wavemill.moments.pairs import LOW_PASS, ROW, MomentTable
+from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 
 PROBE = Path(__file__).with_name("covariance_memory_probe.py")
 EXACT = 1e-12  # float64, relative to channels of unit variance

@@ -21,8 +21,8 @@ from wavemill import (
     Ridge,
     ShapeMismatch,
 )
-from wavemill.atomic_products import monomials, principal
-from wavemill.atomic_regression import AtomicRegression, Normal
+from wavemill.molecules.atomic_products import monomials, principal
+from wavemill.molecules.atomic_regression import AtomicRegression, Normal
 
 COUNTS = 3
 

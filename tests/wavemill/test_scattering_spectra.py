@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
-from wavemill.scattering_spectra import NAMES, ScatteringSpectra
+from wavemill.moments.scattering_spectra import NAMES, ScatteringSpectra
 
 EXACT = 1e-12
 

@@ -14,9 +14,9 @@ from wavemill import (
     SolidHarmonicScattering,
     real_solid_harmonics,
 )
-from wavemill.solid_filters import filters
-from wavemill.solid_gaussians import polynomials
-from wavemill.solid_harmonics import valence
+from wavemill.molecules.solid_filters import filters
+from wavemill.molecules.solid_gaussians import polynomials
+from wavemill.molecules.solid_harmonics import valence
 
 SIDE = (64, 64, 64)
 SMALL: dict[str, Any] = {"J": 1, "L": 2, "resolution": 2.0, "sigma": 1.0, "width": 1.2, "margin": 5}

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import fold, normalize
 
-from wavemill.dictionary import istc
+from wavemill.dictionaries.dictionary import istc
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.patches import System

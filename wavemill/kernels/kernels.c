@@ -1,6 +1,6 @@
 /* Loops that torch has no operation for. First the two of a scattering transform that lie between its Fourier transforms, and their
  * transposes; wavemill/folding.py has the formulas, and does the same with torch where this is
- * not built. Then sparse codes and their gradients, which wavemill/active_sets.py explains. Complex numbers are pairs, and filters hold every value twice, so that each inner
+ * not built. Then sparse codes and their gradients, which wavemill/dictionaries/active_sets.py explains. Complex numbers are pairs, and filters hold every value twice, so that each inner
  * loop is a product of neighbours.
  *
  * This file includes itself once for each precision. Functions marked CLONED are compiled for
@@ -292,7 +292,7 @@ int NAMED(istc)(const REAL *analysed, const REAL *M, const REAL *thresholds, con
 /* Where the gradients of one thread go: (atom, channel) twice, and one number an iteration. */
 typedef struct { REAL *W, *D, *thresholds; } NAMED(Slopes);
 
-/* g, on the support of z, to g on that of the code before: see wavemill/active_sets.py */
+/* g, on the support of z, to g on that of the code before: see wavemill/dictionaries/active_sets.py */
 CLONED static void NAMED(back)(const REAL *beta, const REAL *D, const REAL *W, const Coding *s,
                                const NAMED(Code) *z, const NAMED(Code) *before, REAL *g, REAL *rest,
                                NAMED(Slopes) to, REAL *d_beta, REAL *spare) {

@@ -33,7 +33,7 @@ from torch import Tensor
 from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
-from wavemill.pairs import LOW_PASS, MomentTable, canonical
+from wavemill.moments.pairs import LOW_PASS, MomentTable, canonical
 
 Key = tuple[int, int, int]  # scale j, angle l (or the low pass), harmonic k
 

@@ -21,11 +21,11 @@ import math
 import torch
 from torch import Tensor
 
-from wavemill.boxes import mirror
 from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
-from wavemill.mirrors import LOW_PASS, MomentTable, Rows, canonical
-from wavemill.pairs import model
+from wavemill.moments.boxes import mirror
+from wavemill.moments.mirrors import LOW_PASS, MomentTable, Rows, canonical
+from wavemill.moments.pairs import model
 
 STEPS = 100  # of Newton's method, at most
 CLOSE = 1e-20  # of what a step promises to gain
@@ -40,7 +40,7 @@ class BandSpectrum:
     shape
         Grid ``(y, x)``, periodic.
     J, L, lags
-        As of :func:`wavemill.pairs.model`, set A: 1,013 real moments at J = 5, L = 8, lags = 2.
+        As of :func:`.model`, set A: 1,013 real moments at J = 5, L = 8, lags = 2.
 
     Raises
     ------

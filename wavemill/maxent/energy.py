@@ -40,7 +40,7 @@ from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMi
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
-from wavemill.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import PowerSpectrum
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from wavemill.components import CrossCovariance, OfComponent
-from wavemill.differentiated import Joined, MomentOperator
-from wavemill.high_orders import RectifierCovariance, SkewnessFlatness
-from wavemill.phase_harmonics import PhaseHarmonicCovariance
-from wavemill.scattering_spectra import ScatteringSpectra
+from wavemill.moments.components import CrossCovariance, OfComponent
+from wavemill.moments.differentiated import Joined, MomentOperator
+from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.moments.scattering_spectra import ScatteringSpectra
 from wavemill.specs import MicrocanonicalSpec
 
 SECOND_ORDER = ("A0", "A")
@@ -18,7 +18,7 @@ def moments_of(spec: MicrocanonicalSpec, shape: tuple[int, int], components: int
     """Return the moments of a spec for fields ``(..., y, x)``, or of several components.
 
     Of these, the set of each component, and covariances between components
-    (:class:`~wavemill.components.CrossCovariance`): those of second order alone for A0 and A.
+    (:class:`.CrossCovariance`): those of second order alone for A0 and A.
     """
     each = _of_one(spec, shape)
     if components == 1:

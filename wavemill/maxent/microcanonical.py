@@ -17,7 +17,7 @@ from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
-from wavemill.phase_harmonics import Moments, Statistics
+from wavemill.moments.phase_harmonics import Moments, Statistics
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 
 REMEMBERED = 2**28  # bytes of past steps held at once
@@ -27,7 +27,7 @@ class Microcanonical:
     """Fields whose wavelet moments are those of the references.
 
     A sample is Gaussian noise, moved by L-BFGS down ``|C(x) - C_ref|^2`` (standardised moments,
-    each distinct one once; see :mod:`wavemill.phase_harmonics` and, for other families,
+    each distinct one once; see :mod:`wavemill.moments.phase_harmonics` and, for other families,
     :mod:`wavemill.maxent.families`). Means and deviations of the channels are frozen at the
     references', and moments averaged over them. Components are standardised one by one. Each
     sample descends by itself: it depends on ``seed`` and its index alone. Descent from noise
@@ -42,7 +42,7 @@ class Microcanonical:
     Attributes
     ----------
     moments_
-        :class:`~wavemill.phase_harmonics.Moments` of the references, centred and divided by the
+        :class:`.Moments` of the references, centred and divided by the
         mean and std of all their values.
     gaussian_
         The :class:`Gaussian` model of the references: it holds mean, std and the starting spectrum.

@@ -157,14 +157,14 @@ class ScatteringSpec(Spec):
 
 @dataclass(frozen=True)
 class PhaseHarmonicsSpec(Spec):
-    """Phase-harmonic covariances of a periodic field: see :mod:`wavemill.phase_harmonics`.
+    """Phase-harmonic covariances of a periodic field: see :mod:`wavemill.moments.phase_harmonics`.
 
     Parameters
     ----------
     J, L
         Scales, and angles in a half turn, of bump steerable wavelets.
     set
-        Moments, as listed in :func:`wavemill.pairs.model`.
+        Moments, as listed in :func:`wavemill.moments.pairs.model`.
     lags
         Reach of the shifts, in units of 2^j (for ``pywph``: the largest power of 2).
     dtype

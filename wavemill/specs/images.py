@@ -11,7 +11,7 @@ from wavemill.specs.base import Spec, check
 
 @dataclass(frozen=True)
 class DictionarySpec(Spec):
-    """A dictionary learnt by reconstruction: see :class:`wavemill.dictionary.DictionaryLearning`.
+    """A dictionary learnt by reconstruction: see :class:`.DictionaryLearning`.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class DictionarySpec(Spec):
 
 @dataclass(frozen=True)
 class ClassifierSpec(Spec):
-    """A classifier of features: see :mod:`wavemill.classifiers` and :mod:`wavemill.training`.
+    """A classifier of features: see :mod:`.classifiers` and :mod:`.training`.
 
     Features are standardised; ``ridge`` (in closed form) and ``linear`` (by descent) see all of
     them; ``mlp`` has layers before; ``istc`` and ``istc-mlp`` are SparseScatNet's: projection,

@@ -12,7 +12,7 @@ from wavemill.specs.base import Precision, Spec, check
 
 @dataclass(frozen=True)
 class AtomicHarmonicsSpec(Spec):
-    """Solid harmonics about atoms: see :class:`wavemill.atomic_harmonics.AtomicHarmonics`.
+    """Solid harmonics about atoms: see :class:`.AtomicHarmonics`.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class AtomicHarmonicsSpec(Spec):
 
 @dataclass(frozen=True)
 class SolidHarmonicsSpec(Spec):
-    """Scattering of densities: see :class:`wavemill.solid_harmonics.SolidHarmonicScattering`.
+    """Scattering of densities: see :class:`.SolidHarmonicScattering`.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class SolidHarmonicsSpec(Spec):
 
 @dataclass(frozen=True)
 class RegressionSpec(Spec):
-    """A number predicted of molecules: see :mod:`wavemill.regression`, `.atomic_regression`.
+    """A number predicted of molecules: see :mod:`.regression`, `.atomic_regression`.
 
     Parameters
     ----------

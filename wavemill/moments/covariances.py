@@ -9,7 +9,7 @@ Three kinds of block compute it for many pairs of channels at once, each as chea
 - :class:`PowerBlock`, both channels linear in x: |x^|^2 against products of filters.
 
 ``evaluate`` returns ``(batch, row)`` complex; ``pull`` takes g with d(loss) = Re sum conj(g) dc and
-adds to the stacks' gradients. Spectra live in boxes of frequencies (:mod:`wavemill.boxes`);
+adds to the stacks' gradients. Spectra live in boxes of frequencies (:mod:`wavemill.moments.boxes`);
 channels *linear* in x fill small ones.
 """
 
@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavemill.boxes import Box, add_into, crop, mirror, pad
-from wavemill.shifts import FewShifts, Indices, keep_buffer
+from wavemill.moments.boxes import Box, add_into, crop, mirror, pad
+from wavemill.moments.shifts import FewShifts, Indices, keep_buffer
 
 
 class Stack:

@@ -4,8 +4,8 @@ What is learnt is a sum over atoms, hence extensive,
 
     f(molecule) = sum over e of beta_e n_e + sum over atoms a of  <w, phi(a)>,
 
-of features phi of an atom's invariants: likenesses to landmarks (:mod:`wavemill.atomic_kernel`) or
-products (:mod:`wavemill.atomic_products`). With F the sums of phi over the atoms of a molecule, w
+of features phi of an atom's invariants: likenesses to landmarks (:mod:`.atomic_kernel`) or
+products (:mod:`.atomic_products`). With F the sums of phi over the atoms of a molecule, w
 minimises ``|y - F w|^2 + alpha n w^T P w``. Only ``F^T F`` is held, never F: memory grows with
 features and not with molecules.
 """
@@ -19,9 +19,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from wavemill.atomic_harmonics import AtomicHarmonics
-from wavemill.molecules import Molecules
-from wavemill.regression import Composition, Progress, learnt, penalised
+from wavemill.molecules.atomic_harmonics import AtomicHarmonics
+from wavemill.molecules.atoms import Molecules
+from wavemill.molecules.regression import Composition, Progress, learnt, penalised
 
 TOGETHER = 128  # molecules whose atoms are seen at a time
 BLOCK = 1024  # molecules whose sums are added at a time

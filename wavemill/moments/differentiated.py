@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import ShapeMismatch
-from wavemill.phase_harmonics import Moments, Statistics
+from wavemill.moments.phase_harmonics import Moments, Statistics
 
 Columns = Mapping[str, NDArray[np.generic]]
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavemill.differentiated import DifferentiatedMoments
 from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import rectify
-from wavemill.phase_harmonics import Statistics
-from wavemill.shifts import keep_buffer
+from wavemill.moments.differentiated import DifferentiatedMoments
+from wavemill.moments.phase_harmonics import Statistics
+from wavemill.moments.shifts import keep_buffer
 
 
 class SkewnessFlatness(DifferentiatedMoments):

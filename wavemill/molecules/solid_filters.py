@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from wavemill.solid_gaussians import Shape, planes, polynomials
+from wavemill.molecules.solid_gaussians import Shape, planes, polynomials
 
 
 def fast(side: int) -> int:

@@ -20,7 +20,7 @@ samples, quarter turns and reflections to rounding, and to others as well as the
 Fourier transforms have the sign ``exp(-i k u)``. Every density lies in a periodic box of its own.
 A field whose spectrum ends at ``band / width`` is computed on a grid that just holds it. Fields of
 the first order are sums of Gaussians times polynomials: they are written down in closed form
-(:mod:`wavemill.solid_gaussians`). Those of the second are transformed, and with real harmonics they
+(:mod:`.solid_gaussians`). Those of the second are transformed, and with real harmonics they
 are real: 2 l + 1 real transforms. Full grids (``band=None``) transform at both orders, keep the
 frequency -pi, of which there is no +pi, as it is, and fields complex: that is Kymatio's transform.
 """
@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
-from wavemill.molecules import Molecules
-from wavemill.solid_filters import cropped, fast, filters, frequencies
-from wavemill.solid_gaussians import Shape, gaussian_square, wavelet_of_atom
+from wavemill.molecules.atoms import Molecules
+from wavemill.molecules.solid_filters import cropped, fast, filters, frequencies
+from wavemill.molecules.solid_gaussians import Shape, gaussian_square, wavelet_of_atom
 
 First = Callable[[float | None, int, Shape], Tensor]
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)

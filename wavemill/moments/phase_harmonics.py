@@ -2,11 +2,11 @@
 
     C(row) = mean over u of a(u + shift) conj b(u) ,   a = ([x * psi_{j1,l1}]^k1 - m_a) / s_a ,
 
-b likewise, for the rows of a table of moments (:mod:`wavemill.pairs`). m and s are each field's own
+b likewise, for the rows of a table of moments (:mod:`.pairs`). m and s are each field's own
 channel means and 1, or frozen: the means and standard deviations of a reference, an explicit value.
 
 One transform of x, one inverse transform a wavelet (an angle l + L is the conjugate of l), and
-:mod:`wavemill.covariances` for the pairs. Transforms have sign ``-i w u``, unnormalised forward.
+:mod:`.covariances` for the pairs. Transforms have sign ``-i w u``, unnormalised forward.
 
 Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
 (2021), sections 2 and 3.
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
-from wavemill.groups import angles_by_group, groups, spans
-from wavemill.pairs import INDICES, Canonical, MomentTable, canonical, model
-from wavemill.schedule import Pull, Schedule
-from wavemill.shifts import keep_buffer
+from wavemill.moments.groups import angles_by_group, groups, spans
+from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
+from wavemill.moments.schedule import Pull, Schedule
+from wavemill.moments.shifts import keep_buffer
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PhaseHarmonicCovariance(nn.Module):
     J, L
         Scales, and angles in a half turn.
     moments
-        Name of a set (:func:`wavemill.pairs.model`), or a table made for this shape, J and L.
+        Name of a set (:func:`.model`), or a table made for this shape, J and L.
     lags
         Reach of the shifts of a named set.
     dtype

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wavemill.boxes import Box
+from wavemill.moments.boxes import Box
 
 Indices = NDArray[np.int64]
 

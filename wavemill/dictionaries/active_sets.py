@@ -4,7 +4,7 @@
 
 A code has far fewer entries than the dictionary has atoms, so ``M^T z`` is a sum of few rows of M.
 Where supports are wide it costs less to take the residual as a sum of rows of D^T and to multiply
-it by W, which is the iteration as written in :mod:`wavemill.dictionary`. Backwards, the gradient
+it by W, which is the iteration as written in :mod:`.dictionary`. Backwards, the gradient
 ``g_n`` lives on the support of z_n; with ``r = beta - D z_{n-1}`` and ``q = W g_n``,
 
     dW += r g_n^T,   dD -= q z_{n-1}^T,   dbeta += q,   g_{n-1} = (g_n - D^T q) on the support.

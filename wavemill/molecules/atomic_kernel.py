@@ -18,10 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wavemill.atomic_harmonics import AtomicHarmonics
-from wavemill.atomic_regression import AtomicRegression
 from wavemill.errors import InvalidParameter
-from wavemill.molecules import Molecules
+from wavemill.molecules.atomic_harmonics import AtomicHarmonics
+from wavemill.molecules.atomic_regression import AtomicRegression
+from wavemill.molecules.atoms import Molecules
 
 FEWEST = 32  # landmarks of the rarest element, if it has so many atoms
 

@@ -26,7 +26,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from wavemill.active_sets import coded_by_supports
+from wavemill.dictionaries.active_sets import coded_by_supports
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -106,7 +106,7 @@ def istc(
 ) -> Tensor:
     """Return the code after ISTC from z = 0, one iteration a threshold.
 
-    On a CPU the work is proportional to the supports (:mod:`wavemill.active_sets`), elsewhere to
+    On a CPU the work is proportional to the supports (:mod:`.active_sets`), elsewhere to
     the dictionary. Both differentiate in beta, D, W and the thresholds.
 
     Parameters

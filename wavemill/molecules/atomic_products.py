@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavemill.atomic_harmonics import AtomicHarmonics
-from wavemill.atomic_regression import AtomicRegression
 from wavemill.errors import InvalidParameter
-from wavemill.molecules import Molecules
+from wavemill.molecules.atomic_harmonics import AtomicHarmonics
+from wavemill.molecules.atomic_regression import AtomicRegression
+from wavemill.molecules.atoms import Molecules
 
 SPREAD = 2.0  # of invariants of norm 1: 1 + the square of their mean, about
 ATOMS = 2000  # of an element, for its principal components

@@ -18,7 +18,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from wavemill.molecules import real_solid_harmonics
+from wavemill.molecules.atoms import real_solid_harmonics
 
 Shape = tuple[int, int, int]
 Term = tuple[int, int, float]

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
-from wavemill.molecules import Molecules, real_solid_harmonics
+from wavemill.molecules.atoms import Molecules, real_solid_harmonics
 
 Radial = Literal["solid", "shell"]
 FIRST = 3.0  # weight of sums of the wavelets themselves in kernels, by validation

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from wavemill.boxes import box_of, crop
 from wavemill.filters import bump_steerable
-from wavemill.pairs import LOW_PASS, MomentTable, Rows
+from wavemill.moments.boxes import box_of, crop
+from wavemill.moments.pairs import LOW_PASS, MomentTable, Rows
 
 Scale = tuple[bool, int]  # is a low pass, index j
 Group = tuple[bool, int, int]  # and harmonic k >= 0: some channels

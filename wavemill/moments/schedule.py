@@ -1,6 +1,6 @@
 """The order in which channels are made, compared, differentiated and dropped.
 
-Groups of channels (:mod:`wavemill.groups`) are made from fine to coarse; each block of covariances
+Groups of channels (:mod:`.groups`) are made from fine to coarse; each block of covariances
 is computed, and its gradient pulled, as soon as both its groups exist; a group is dropped after its
 last block and a scale after its last group. So memory holds the scales that still have pairs to
 come, not the whole field's history.
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wavemill.boxes import (
+from wavemill.moments.boxes import (
     Box,
     add_into,
     crop,
@@ -27,8 +27,8 @@ from wavemill.boxes import (
     to_conjugate_field,
     to_spectrum,
 )
-from wavemill.channels import Response
-from wavemill.covariances import (
+from wavemill.moments.channels import Response
+from wavemill.moments.covariances import (
     GramBlock,
     Pairs,
     PowerBlock,
@@ -36,9 +36,9 @@ from wavemill.covariances import (
     Stack,
     as_complex,
 )
-from wavemill.groups import Group, Scale, bands_of, filters_of, groups, is_linear, spans
-from wavemill.pairs import MomentTable, Rows
-from wavemill.shifts import keep_buffer
+from wavemill.moments.groups import Group, Scale, bands_of, filters_of, groups, is_linear, spans
+from wavemill.moments.pairs import MomentTable, Rows
+from wavemill.moments.shifts import keep_buffer
 
 Pull = Callable[[slice, Tensor], Tensor]  # results' places and values -> gradient of them
 Block = GramBlock | ShiftBlock | PowerBlock

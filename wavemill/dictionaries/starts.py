@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from wavemill.classifiers import Network, RidgeClassifier
+from wavemill.dictionaries.classifiers import Network, RidgeClassifier
 
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from wavemill.dictionary import Dictionary, homotopy, istc
+from wavemill.dictionaries.dictionary import Dictionary, homotopy, istc
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.specs.images import ClassifierSpec
 

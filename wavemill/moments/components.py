@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavemill.differentiated import Columns, DifferentiatedMoments, MomentOperator
 from wavemill.filters import bump_steerable
-from wavemill.high_orders import check_fits
-from wavemill.phase_harmonics import Moments, Statistics
-from wavemill.shifts import keep_buffer
+from wavemill.moments.differentiated import Columns, DifferentiatedMoments, MomentOperator
+from wavemill.moments.high_orders import check_fits
+from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.moments.shifts import keep_buffer
 
 
 class OfComponent(nn.Module):

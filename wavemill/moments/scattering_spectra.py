@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavemill.channels import Response
-from wavemill.differentiated import DifferentiatedMoments
 from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
-from wavemill.phase_harmonics import Moments, Statistics
-from wavemill.shifts import keep_buffer
+from wavemill.moments.channels import Response
+from wavemill.moments.differentiated import DifferentiatedMoments
+from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.moments.shifts import keep_buffer
 
 SMALLEST = 8  # frequencies kept on each side of 0, whatever the scale
 NAMES = ("j1", "l1", "j2", "l2", "j3", "l3")

@@ -1,6 +1,6 @@
 """Tables of the moments that phase-harmonic models hold: enumerated once, here.
 
-What a row is, and which rows are mirror images of each other, is in :mod:`wavemill.mirrors`.
+What a row is, and which rows are mirror images of each other, is in :mod:`.mirrors`.
 
 Sources: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
 (2021); Allys et al., *New interpretable statistics for large-scale structure analysis and
@@ -19,7 +19,7 @@ import numpy as np
 
 from wavemill.errors import InvalidParameter
 from wavemill.filters.bump_steerable import CENTRE, low_pass_width
-from wavemill.mirrors import INDICES, LOW_PASS, ROW, Canonical, MomentTable, Rows, canonical
+from wavemill.moments.mirrors import INDICES, LOW_PASS, ROW, Canonical, MomentTable, Rows, canonical
 
 __all__ = [
     "INDICES",

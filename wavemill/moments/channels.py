@@ -14,8 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from wavemill.boxes import Box, to_field, to_spectrum
 from wavemill.harmonics import phase_harmonic
+from wavemill.moments.boxes import Box, to_field, to_spectrum
 
 
 class Response:

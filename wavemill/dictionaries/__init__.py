@@ -1,0 +1,1 @@
+"""Sparse codes in dictionaries, and the classifiers built on them."""

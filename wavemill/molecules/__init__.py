@@ -1,0 +1,1 @@
+"""Molecules: features of their atoms and of densities on grids, and regressions on them."""

@@ -1,0 +1,1 @@
+"""Moments of fields: which they are, how they are measured and differentiated."""
