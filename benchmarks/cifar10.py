@@ -41,25 +41,25 @@ CHUNK, HELD, CLASSES, SEEN = 2000, 5000, 10, 10_000
 TRANSFORM: dict[str, Any] = {"shape": (32, 32), "J": 3, "L": 8, "nonlinearity": "rectifier"}
 SPARSE: dict[str, Any] = {
     "model": "istc",
-    "components": 128,
+    "components": 256,
     "channels": 128,
     "kernel": 1,
     "atoms": 512,
     "last": 0.1,
     "pool": 2,
     "closed": True,
-    "epochs": 2,
+    "epochs": 8,
     "schedule": "cosine",
     "rate": 0.02,
     "decay": 2e-4,
 }
 CASES: dict[str, dict[str, Any]] = {
-    "linear, ridge": {"model": "ridge", "components": 128},
+    "linear, ridge": {"model": "ridge", "components": 256},
     "layers": {
         "model": "mlp",
-        "components": 128,
-        "hidden": (512,),
-        "epochs": 4,
+        "components": 256,
+        "hidden": (1024,),
+        "epochs": 8,
         "schedule": "cosine",
         "rate": 0.02,
         "decay": 1e-3,
@@ -68,7 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sparse codes, W free": {**SPARSE, "free": True},
     "plain convolutions on pixels": {
         "model": "mlp",
-        "epochs": 2,  # as long as sparse codes take
+        "epochs": 8,  # about as long as sparse codes take
         "schedule": "cosine",
         "rate": 0.05,
         "decay": 5e-4,
@@ -327,7 +327,7 @@ def main() -> None:
         text = (
             "45,000 of the training images (a lossy JPEG re-encoding of CIFAR-10) learnt from, "
             "5,000 held out by a hash; no augmentation. Scattering J = 3, L = 8, rectifier of 4 "
-            "phases at order 1, 867 channels at 4 x 4, whitened to 128 components. Sparse codes: "
+            "phases at order 1, 867 channels at 4 x 4, whitened to 256 components. Sparse codes: "
             "128 channels, 512 atoms, 12 iterations, averaged 2 x 2, a linear form that begins as "
             "ridge regression. Penalties and scales are chosen on held-out images. Minutes "
             f"are of one processor's own time, on {torch.get_num_threads()} thread, the features' "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from storage import Schema
 from storage.keys import derivation_key
 from tasks.models import MODELS
 from tasks.views import VIEWS
+from wavemill.dictionaries.classifiers import Network
+from wavemill.dictionaries.dictionary import DictionaryLearning, fista
 from wavemill.generation import Generator
 from wavemill.molecules.atoms import Molecules
 from wavemill.simulate import simulate
-from wavemill.specs import GeneratorSpec, SimulationSpec, Spec
+from wavemill.specs import ClassifierSpec, DictionarySpec, GeneratorSpec, SimulationSpec, Spec
 
 FROZEN = Path(__file__).with_name("frozen.json")
 SCHEMA = Schema("field", ("field",), (16, 16), dtype="float64")
@@ -74,8 +77,21 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "model energy": {"J": 2, "L": 2, "set": "A0", "lags": 0, "steps": 4, "dtype": "float64"},
     "artifact generator": {"model": "linear", "dimension": 1, "J": 1, "L": 1, "validation": 0.5},
+    "artifact dictionary": {"atoms": 3, "iterations": 4, "epochs": 2},
+    "artifact classifier": {
+        "model": "istc-mlp",
+        "channels": 4,
+        "atoms": 6,
+        "free": True,
+        "pool": 4,
+    },
     "simulation": {"n": 1, "N": 16, "t": 0.1, "k0": 3},
     "simulation forced": {"n": 1, "N": 16, "t": 0.1, "k0": 3, "forcing": "ring", "kf": 4},
+}
+ARTIFACTS: dict[str, type[Spec]] = {
+    "generator": GeneratorSpec,
+    "dictionary": DictionarySpec,
+    "classifier": ClassifierSpec,
 }
 
 
@@ -84,7 +100,7 @@ def spec_class(case: str) -> type[Spec]:
     if family == "simulation":
         return SimulationSpec
     if family == "artifact":
-        return GeneratorSpec
+        return ARTIFACTS[words[0]]
     return VIEWS[words[0]].spec if family == "view" else MODELS[words[0]][0]
 
 
@@ -111,9 +127,30 @@ def output(case: str, spec: Spec) -> torch.Tensor:
         return VIEWS[words[0]].build(spec, SCHEMA)(fields())
     if family == "model":
         return MODELS[words[0]][1](spec).fit(fields()).sample(1, seed=3)
-    if family == "artifact":
-        return Generator(spec).fit(fields().float()).reconstruct(fields().float())  # type: ignore[arg-type]
+    if isinstance(spec, GeneratorSpec):
+        return Generator(spec).fit(fields().float()).reconstruct(fields().float())
+    if isinstance(spec, DictionarySpec):
+        return learnt(spec)
+    if isinstance(spec, ClassifierSpec):
+        return scores(spec)
     return simulate(spec, range(1))  # type: ignore[arg-type]
+
+
+def learnt(spec: DictionarySpec) -> torch.Tensor:
+    """Atoms of pairs of neighbours in the fields."""
+    coder = partial(fista, penalty=spec.penalty, iterations=spec.iterations, positive=True)
+    signals = torch.nn.functional.normalize(fields().reshape(-1, 4), dim=1)
+    return DictionaryLearning(spec.atoms, coder, epochs=spec.epochs).fit(signals).atoms_
+
+
+def scores(spec: ClassifierSpec) -> torch.Tensor:
+    """What a network of fixed weights says of the fields, cut to maps of 4 x 4."""
+    network = Network((2, 4, 4), 3, spec).eval()
+    for weights in network.parameters():
+        values = torch.arange(weights.numel(), dtype=torch.float32).add(1).cos()
+        weights.data.copy_(values.reshape(weights.shape))
+    maps = fields().float().reshape(2, 4, 4, 4, 4).permute(1, 3, 0, 2, 4).reshape(16, 2, 4, 4)
+    return network(maps).detach()
 
 
 def summary(values: torch.Tensor) -> list[float]:
@@ -151,7 +188,7 @@ def test_keys_defaults_and_numbers_are_frozen(case: str) -> None:
     assert known == expected["defaults"], way_out
     scale = max(map(abs, expected["values"][3:]))
     # Simulations and views in float64 differ by rounding between processors; a model's descent
-    # magnifies it. Generators are in float32.
+    # magnifies it. Generators and classifiers are in float32.
     tolerance = {"model": 1e-6, "artifact": 1e-4}.get(case.split()[0], 1e-9)
     np.testing.assert_allclose(
         found["values"], expected["values"], rtol=tolerance, atol=tolerance * scale, err_msg=way_out
