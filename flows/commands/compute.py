@@ -71,7 +71,8 @@ def fit(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="gaussian, phase-harmonics, energy, regression or generator."
+            metavar="MODEL",
+            help="gaussian, phase-harmonics, energy, regression, classifier, dictionary or generator.",
         ),
     ],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
