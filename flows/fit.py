@@ -16,7 +16,11 @@ from tasks.fit import FitOutcome, FitRequest
 @flow(name="fit", description="A model fitted on selected samples, kept as an artifact.")
 def fit(
     model: Annotated[
-        str, Field(description="gaussian, phase-harmonics, energy, regression or generator.")
+        str,
+        Field(
+            description="gaussian, phase-harmonics, energy, regression, classifier, dictionary or "
+            "generator."
+        ),
     ],
     dataset: Dataset,
     store: Store = STORE,
