@@ -72,7 +72,8 @@ def fit(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="gaussian, phase-harmonics, energy, regression, classifier, dictionary or generator.",
+            help="gaussian, phase-harmonics, energy, regression, classifier, dictionary, or "
+            "generator.",
         ),
     ],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
