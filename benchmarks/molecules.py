@@ -220,13 +220,17 @@ class Seen:
         model: AtomicProducts,
     ) -> None:
         self.home, self.test, self.counts, self.target = home, test, counts, target
-        self.model, self.done = model, 0
-        self.sums = Normal(model.size)
-        self.cross = torch.zeros(model.size, 1 + counts.shape[1], dtype=torch.float64)
+        self.model = model
+        self.begin()
         if (home / "normal").exists():
             kept = torch.load(home / "normal")
             self.sums.gram, self.cross, self.done = kept["gram"], kept["cross"], kept["done"]
             self.sums.count = self.done
+
+    def begin(self) -> None:
+        """Forget all molecules."""
+        self.done, self.sums = 0, Normal(self.model.size)
+        self.cross = torch.zeros(self.model.size, 1 + self.counts.shape[1], dtype=torch.float64)
 
     def save(self) -> None:
         """Keep the sums, to go on from there."""
@@ -244,7 +248,9 @@ class Seen:
         return torch.from_numpy(np.concatenate(pieces)).double()
 
     def learn(self, stop: int, until: float) -> None:
-        """Take the molecules up to ``stop``."""
+        """Take the molecules up to ``stop``, anew if there are more already."""
+        if self.done > stop:
+            self.begin()
         while self.done < stop:
             if time.monotonic() > until:
                 self.save()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.image import imsave
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from safetensors.torch import save
 
 from flows import generation as flow
@@ -65,7 +66,9 @@ def test_generators_are_judged_by_samples_they_never_saw(store_with_generators: 
 
 def test_pictures_are_shown_in_the_prefect_ui(store_with_generators: str) -> None:
     with get_client(sync_client=True) as client:
-        keys = {artifact.key for artifact in client.read_artifacts()}
+        ours = ArtifactFilterKey(like_="%-generator-convolutional-vortices")
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ours))
+    keys = {artifact.key for artifact in found}
     names = ("reconstruct", "interpolate", "noise", "variants", "psnr", "eigenvalues", "curve")
     assert {f"{name}-generator-convolutional-vortices" for name in names} <= keys
 

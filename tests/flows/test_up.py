@@ -127,7 +127,7 @@ def test_every_flow_is_deployed_with_a_schedule_and_a_limit(
     flows = {entry["entrypoint"].split(".")[1] for entry in made.values()}
     assert flows == {
         *("turbulence", "ingest", "features", "fit", "evaluate", "compare_models"),
-        *("molecules", "generation", "demo"),
+        *("molecules", "images", "generation", "demo"),
     }
     for entry in made.values():
         assert entry["global_concurrency_limit"]["limit"] == 1
