@@ -71,7 +71,7 @@ clean: ## remove what builds and tools leave; .venv and stores stay
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.installed: pyproject.toml constraints.txt wavemill/kernels/kernels.c
+.venv/.installed: pyproject.toml constraints.txt $(wildcard wavemill/kernels/*.[ch] wavemill/kernels/build.py)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "wavemill: needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 			"Name another: make PYTHON=python3.12" >&2; exit 1; }

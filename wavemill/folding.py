@@ -6,8 +6,7 @@ a bank of real filters psi_l
     (x * psi_l)^(w) sampled  =  sum over blocks b of  x^(w_b) psi^_l(w_b) .
 
 Most blocks of a filter hold nothing and are left out. Spectra are seen as pairs of real
-numbers and filters hold every value twice, so that no multiplication is complex. On a processor
-compiled loops do both (:mod:`wavemill.kernels`) where they could be built. Both maps have a
+numbers and filters hold every value twice, so that no multiplication is complex. Both maps have a
 written gradient, which derivatives of any order and ``torch.func`` go through. ``torch.compile``,
 which traces no function that has a forward derivative, differentiates the formulas instead.
 """
@@ -15,8 +14,7 @@ which traces no function that has a forward derivative, differentiates the formu
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -51,15 +49,6 @@ class Blocks:
         """The places as the compiled loops take them."""
         return torch.tensor(self.places).reshape(-1, 5)
 
-    def among(self, start: int, stop: int) -> Blocks:
-        """Return the blocks that the filters ``start .. stop - 1`` reach."""
-        places = []
-        for y, x, first, last, term in self.places:
-            lowest, highest = max(first, start), min(last, stop)
-            if lowest < highest:
-                places.append((y, x, lowest - start, highest - start, term + lowest - first))
-        return replace(self, count=stop - start, places=tuple(places))
-
     def filters(self, values: Tensor) -> list[Tensor]:
         """Return the filters of each place, ``(last - first, rows, columns)``."""
         return [
@@ -67,17 +56,11 @@ class Blocks:
             for *_, first, last, term in self.places
         ]
 
-    def layout(self, fields: int) -> kernels.Layout:
-        """Return the sizes as the compiled loops take them."""
-        sizes = (fields, self.count, len(self.places), self.terms, self.rows, self.columns)
-        return kernels.Layout(*sizes, *self.grid)
-
 
 class FoldedBank(nn.Module):
     """Filters of one grid whose responses are wanted every ``factor`` points.
 
-    ``bank(x_hat)`` maps spectra ``(..., y, x)`` to the responses' ``(..., l, y / f, x / f)``;
-    ``bank(x_hat, start, stop)`` to those of the filters ``start .. stop - 1``.
+    ``bank(x_hat)`` maps spectra ``(..., y, x)`` to the responses' ``(..., l, y / f, x / f)``.
 
     Parameters
     ----------
@@ -99,21 +82,18 @@ class FoldedBank(nn.Module):
         values = (reached / factor**2).to(dtype).repeat_interleave(2, -1)
         self.register_buffer("_values", values.transpose(0, 1).contiguous(), False)
         self.blocks = Blocks(len(psi), places, len(reached), rows, 2 * columns, factor)
-        self._among: dict[tuple[int, int], Blocks] = {(0, len(psi)): self.blocks}
 
-    @property
-    def points(self) -> int:
-        """Frequencies of one response."""
-        return self.blocks.rows * self.blocks.columns // 2
+    def described(self) -> kernels.Bank:
+        """Return the filters as the compiled loop takes them, by their address."""
+        blocks, values = self.blocks, self.get_buffer("_values")
+        sizes = (len(blocks.places), blocks.terms, blocks.rows, blocks.columns)
+        return kernels.Bank(values.data_ptr(), blocks.located.data_ptr(), *sizes)
 
-    def forward(self, x_hat: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+    def forward(self, x_hat: Tensor) -> Tensor:
         """Return the spectra of the sampled responses, ``(..., l, y / f, x / f)``."""
-        chosen = (start, self.blocks.count if stop is None else stop)
-        if chosen not in self._among:
-            self._among[chosen] = self.blocks.among(*chosen)
         pairs = torch.view_as_real(x_hat).flatten(-2)
         fold = _Fold.forward if torch.compiler.is_compiling() else _Fold.apply
-        folded: Tensor = fold(pairs, self.get_buffer("_values"), self._among[chosen])
+        folded: Tensor = fold(pairs, self.get_buffer("_values"), self.blocks)
         return torch.view_as_complex(folded.reshape(*folded.shape[:-1], -1, 2))
 
 
@@ -124,7 +104,7 @@ def modulus(z: Tensor, overwrite: bool = False) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _Modulus.forward(z)
-    if overwrite and not torch.is_grad_enabled() and not kernels.usable(z):
+    if overwrite and not torch.is_grad_enabled():
         return _root(torch.view_as_real(z).square_())
     size: Tensor = _Modulus.apply(z)  # type: ignore[no-untyped-call]
     return size
@@ -142,11 +122,6 @@ class _Fold(torch.autograd.Function):
     @staticmethod
     def forward(spectrum: Tensor, values: Tensor, blocks: Blocks) -> Tensor:
         shape = (*spectrum.shape[:-2], blocks.count, blocks.rows, blocks.columns)
-        if not torch.compiler.is_compiling() and kernels.usable(spectrum, values):
-            folded = spectrum.new_empty(shape)
-            layout = blocks.layout(math.prod(shape[:-3]))
-            kernels.fold(spectrum, values, blocks.located, layout, folded)
-            return folded
         total: Tensor | None = None
         for (y, x, first, last, _), psi in zip(blocks.places, blocks.filters(values), strict=True):
             block = _block(spectrum, y, x, blocks).contiguous().unsqueeze(-3)
@@ -186,10 +161,6 @@ class _Unfold(torch.autograd.Function):
     @staticmethod
     def forward(folded: Tensor, values: Tensor, blocks: Blocks) -> Tensor:
         total = folded.new_zeros((*folded.shape[:-3], *blocks.grid))
-        if kernels.usable(folded, values):
-            layout = blocks.layout(math.prod(folded.shape[:-3]))
-            kernels.unfold(folded, values, blocks.located, layout, total)
-            return total
         for (y, x, first, *_), psi in zip(blocks.places, blocks.filters(values), strict=True):
             part = folded.select(-3, first) * psi[0]
             for angle, filtered in enumerate(psi[1:], first + 1):
@@ -225,8 +196,6 @@ class _Modulus(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling() and kernels.usable(z):
-            return kernels.modulus(z)
         return _root(torch.view_as_real(z).square())
 
     @staticmethod
@@ -237,8 +206,6 @@ class _Modulus(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
-        if not torch.is_grad_enabled() and kernels.usable(z, gradients[0]):
-            return kernels.modulus_slope(z, gradients[0])
         size: Tensor = _Modulus.apply(z)  # type: ignore[no-untyped-call]
         largest = torch.finfo(size.dtype).max  # reached only where z is rounding, or 0
         slope: Tensor = z * (gradients[0] / size).clamp(-largest, largest)

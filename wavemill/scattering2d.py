@@ -33,11 +33,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavemill import kernels
 from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
 from wavemill.folding import FoldedBank, modulus
 from wavemill.harmonics import rectify
 from wavemill.operators import FieldOperator
+from wavemill.scattering_paths import Paths, Task, Window, usable
 
 Nonlinearity = Literal["modulus", "rectifier", "fully-rectified"]
 Padding = Literal["reflect", "periodic"]
@@ -125,7 +127,8 @@ class Scattering2D(FieldOperator):
         unit = _unit(fields)
         padded = (fields / unit).index_select(-2, self._axis("pad", 0))
         padded = padded.index_select(-1, self._axis("pad", 1))
-        parts = self._parts(padded, self.L * math.prod(self._grid))
+        whole = self.fused or padded.device.type != "cpu"
+        parts = [padded] if whole else self._parts(padded, self.L * math.prod(self.grid))
         features = torch.cat([self._transform(part) for part in parts])
         return (features * unit[:, None]).reshape(*x.shape[:-2], *features.shape[1:])
 
@@ -139,8 +142,13 @@ class Scattering2D(FieldOperator):
         gradient
             Whether the result is differentiated, for which every field on the way is kept.
         """
-        points, count = math.prod(self._grid), len(self.coefficients["order"])
+        points, count = math.prod(self.grid), len(self.coefficients["order"])
         outputs = count / 4**self.J if self.average else count * math.prod(self.shape) / points
+        if self.fused:
+            threads = torch.get_num_threads()
+            numbers = batch * (8 + 3 * outputs + gradient * (6 + 2 * threads + 2 * outputs))
+            work = threads * Task(self, batch).bytes(self.dtype, gradient)
+            return int(self.dtype.itemsize * points * numbers) + work
         together = min(batch, self._most(self.L * points))
         numbers = batch * (6 + 2 * outputs) + together * self._working()
         if gradient and self.max_order:
@@ -170,45 +178,44 @@ class Scattering2D(FieldOperator):
 
     def _transform(self, padded: Tensor) -> Tensor:
         """Return the coefficients ``(batch, coefficient, y', x')`` of padded fields."""
-        orders: tuple[list[Tensor], ...] = ([self._pooled(padded, 0)[:, None]], [], [])
-        if self.max_order:
-            spectra = _spectrum(padded)
-            for j1 in range(self.J):
-                bank = self._bank(0, j1)
-                for angles in self._angles(len(padded) * bank.points):
-                    first, second = self._first_order(bank(spectra, *angles), j1)
-                    orders[1].append(first)
-                    orders[2].extend(second)
-        return torch.cat([block for blocks in orders for block in blocks], dim=1)
+        average = self._pooled(padded, 0)[:, None]
+        if not self.max_order:
+            return average
+        spectra = _spectrum(padded)
+        if usable(self, spectra):
+            paths: Tensor = Paths.apply(spectra, self)  # type: ignore[no-untyped-call]
+        else:
+            paths = self.paths_by_formulas(spectra)
+        return torch.cat([average, paths], dim=1)
 
-    def _first_order(self, bands: Tensor, j1: int) -> tuple[Tensor, list[Tensor]]:
-        """Return coefficients of some angles, and those that follow them at order 2."""
-        waves = torch.fft.ifft2(bands)
-        fields = _nonlinear(waves, self.phases[0])
-        first = self._pooled(fields, j1).flatten(1, -3)
-        if self.max_order < 2 or j1 == self.J - 1:
-            return first, []
-        if self.nonlinearity == "rectifier":
-            fields = modulus(waves, overwrite=True)
-        del waves
-        return first, [self._second_order(fields, j1)]
+    def paths_by_formulas(self, spectra: Tensor) -> Tensor:
+        """Return coefficients of orders 1 and 2 from spectra ``(batch, y, x)``, by torch alone."""
+        first, second = [], []
+        for j1 in range(self.J):
+            waves = torch.fft.ifft2(self.bank(0, j1)(spectra))
+            fields = _nonlinear(waves, self.phases[0])
+            first.append(self._pooled(fields, j1).flatten(1, -3))
+            if self.max_order < 2 or j1 == self.J - 1:
+                continue
+            if self.nonlinearity == "rectifier":
+                fields = modulus(waves, overwrite=True)
+            del waves
+            second.append(self._second_order(fields, j1))
+        return torch.cat(first + second, dim=1)
 
     def _second_order(self, fields: Tensor, j1: int) -> Tensor:
         """Return ``(batch, coefficient, y', x')`` of the scales j2 > j1 of first-order fields."""
-        layers = fields.flatten(0, -3)
+        batch, layers = len(fields), fields.flatten(0, -3)
         parts = []
         for part in self._parts(layers, self.L * math.prod(layers.shape[-2:]) // 4):
             spectra, scales = _spectrum(part), []
             for j2 in range(j1 + 1, self.J):
-                for angles in self._angles(len(part) * self._bank(j1, j2).points):
-                    scales.append(self._scale(spectra, j1, j2, angles))
+                waves = torch.fft.ifft2(self.bank(j1, j2)(spectra))
+                fields = _nonlinear(waves, self.phases[1])
+                scales.append(self._pooled(fields, j2).flatten(1, -3))
             parts.append(torch.cat(scales, dim=1))
         second = torch.cat(parts)
-        return second.reshape(len(fields), -1, *second.shape[-2:])
-
-    def _scale(self, spectra: Tensor, j1: int, j2: int, angles: tuple[int, int]) -> Tensor:
-        waves = torch.fft.ifft2(self._bank(j1, j2)(spectra, *angles))
-        return self._pooled(_nonlinear(waves, self.phases[1]), j2).flatten(1, -3)
+        return second.reshape(batch, -1, *second.shape[-2:])
 
     def _pooled(self, fields: Tensor, level: int) -> Tensor:
         """Return ``fields * phi_J`` at every 2^J points, from fields at every 2^level.
@@ -227,19 +234,12 @@ class Scattering2D(FieldOperator):
         parts = max(1, math.ceil(len(fields) / self._most(points)))
         return torch.split(fields, max(1, math.ceil(len(fields) / parts)))
 
-    def _angles(self, points: int) -> list[tuple[int, int]]:
-        """Return ranges of angles whose waves, of so many numbers each, stay in the caches.
-
-        With gradients all at once: their sum over ranges would cost more than it saves.
-        """
-        step = self.L if torch.is_grad_enabled() else min(self.L, self._most(points))
-        return [(start, min(start + step, self.L)) for start in range(0, self.L, step)]
-
     def _most(self, points: int) -> int:
         budget = _CACHED if self.device.type == "cpu" else _LAUNCHED
         return max(1, budget // (2 * self.dtype.itemsize * points))
 
-    def _bank(self, level: int, j: int) -> FoldedBank:
+    def bank(self, level: int, j: int) -> FoldedBank:
+        """Return the filters of scale j for fields that are sampled every 2^level points."""
         bank = self.get_submodule(f"_psi_{level if self.average else 0}_{j}")
         assert isinstance(bank, FoldedBank)
         return bank
@@ -249,7 +249,7 @@ class Scattering2D(FieldOperator):
 
     def _prepare(self) -> None:
         pads = [_padding(size, self.J, self.padding) for size in self.shape]
-        self._grid = (len(pads[0][0]), len(pads[1][0]))
+        self.grid = (len(pads[0][0]), len(pads[1][0]))
         self._kept = tuple((pad[1], pad[1] + n) for pad, n in zip(pads, self.shape, strict=True))
         for axis, (source, _) in enumerate(pads):
             self.register_buffer(f"_pad_{'yx'[axis]}", source, False)
@@ -259,22 +259,38 @@ class Scattering2D(FieldOperator):
                 )
         if self.max_order:
             self._prepare_wavelets()
+        self._prepare_loop()
 
     def _low_pass(self, axis: int, level: int) -> Tensor:
         """Return the matrix that averages and samples along one axis, its margins left out."""
-        matrix = _averaging(self._grid[axis], self.J, level)
+        matrix = _averaging(self.grid[axis], self.J, level)
         margin = 1 if self.padding == "reflect" else 0
         return matrix[margin : len(matrix) - margin].to(self.dtype).contiguous()
 
     def _prepare_wavelets(self) -> None:
         """Hold the filters at every resolution needed."""
         for j in range(self.J):
-            psi = morlet.wavelets_at(self._grid, j, self.L)
+            psi = morlet.wavelets_at(self.grid, j, self.L)
             coarsest = j if self.average and self.max_order == 2 else 1
             for level in range(max(1, coarsest)):
                 factor = 2 ** (j - level) if self.average else 1
                 bank = FoldedBank(_cut(psi, 2**level), factor, self.dtype)
                 self.add_module(f"_psi_{level}_{j}", bank)
+
+    def _prepare_loop(self) -> None:
+        """Describe the averages to the compiled loop, if it knows this transform."""
+        margin, axes = int(self.padding == "reflect"), (0, 1)
+        self.fused = bool(
+            self.average
+            and self.max_order
+            and self.nonlinearity != "fully-rectified"
+            and kernels.available()
+        )
+        self.windows = [
+            Window.of(self._axis(f"average_{level}", axis), 2 ** (self.J - level), margin)
+            for level, axis in product(range(self.J if self.fused else 0), axes)
+        ]
+        self.fused = self.fused and Task(self, 1).bytes(self.dtype, gradient=False) >= 0
 
 
 def _check(

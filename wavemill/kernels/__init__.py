@@ -1,8 +1,9 @@
-"""Compiled loops of :mod:`wavemill.folding` and `.active_sets`, where they could be built.
+"""Compiled loops of scattering transforms and of sparse codes, where they could be built.
 
-``kernels.c`` needs a C compiler and nothing else; ``build.py`` runs it when the package is
-installed. Where there is none, and wherever a tensor is not plain memory of a processor, callers
-compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so everywhere.
+``scattering.c`` and ``sparse_codes.c`` need a C compiler and nothing else; ``build.py`` runs it
+when the package is installed. Where there is none, and wherever a tensor is not plain memory of a
+processor, callers compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so
+everywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 LIBRARY = "_kernels.so"
+_LINE = 64  # bytes of a cache's line
 _SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -47,42 +49,52 @@ def usable(*tensors: Tensor) -> bool:
     )
 
 
-class Layout(ctypes.Structure):
-    """Sizes of a fold: ``Shape`` in ``kernels.c``."""
+class Average(ctypes.Structure):
+    """An average along one axis: ``Average`` in ``scattering.c``."""
 
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("fields", "count", "places", "terms", "rows", "columns", "height", "width")
+    _fields_ = [(name, ctypes.c_int64) for name in ("first", "step", "count", "length")] + [
+        ("weights", ctypes.c_void_p)
     ]
 
 
-def fold(x: Tensor, filters: Tensor, places: Tensor, layout: Layout, out: Tensor) -> None:
-    """Write sums of spectrum times filter into ``out``: ``fold_tile`` in ``kernels.c``."""
-    _call("fold", x, filters, places, ctypes.byref(layout), out)
+class Bank(ctypes.Structure):
+    """Filters and the blocks of a spectrum that they reach: ``Bank`` in ``scattering.c``."""
+
+    _fields_ = [("values", ctypes.c_void_p), ("reached", ctypes.c_void_p)] + [
+        (name, ctypes.c_int64) for name in ("places", "terms", "rows", "columns")
+    ]
 
 
-def unfold(y: Tensor, filters: Tensor, places: Tensor, layout: Layout, out: Tensor) -> None:
-    """Write the transpose into the blocks of ``out`` that filters reach."""
-    _call("unfold", y, filters, places, ctypes.byref(layout), out)
+class Scattering(ctypes.Structure):
+    """A scattering transform: ``Scattering`` in ``scattering.c``."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("images", "height", "width", "J", "L", "phases", "order", "coefficients")
+    ] + [(name, ctypes.c_void_p) for name in ("first", "second", "averages")]
 
 
-def modulus(z: Tensor) -> Tensor:
-    """Return ``sqrt(|z|^2 + tiny)`` of complex numbers."""
-    size = torch.empty(z.shape, dtype=z.real.dtype)
-    _call("modulus", torch.view_as_real(z), size, ctypes.c_int64(size.numel()))
-    return size
+def scattering_bytes(task: Scattering, dtype: torch.dtype, gradient: bool) -> int:
+    """Return what each thread works in, or -1 for sides with a prime factor above 13."""
+    function = getattr(_library, f"scattering_bytes_{_SUFFIX[dtype]}")
+    function.restype = ctypes.c_int64
+    return int(function(ctypes.byref(task), ctypes.c_int(gradient)))
 
 
-def modulus_slope(z: Tensor, gradient: Tensor) -> Tensor:
-    """Return ``z gradient / |z|``."""
-    slope = torch.empty_like(z)
-    pairs = torch.view_as_real(z)
-    _call("modulus_slope", pairs, gradient, slope, ctypes.c_int64(gradient.numel()))
-    return slope
+def scattering(
+    spectra: Tensor, task: Scattering, out: Tensor, gradients: Tensor | None = None
+) -> None:
+    """Write coefficients into ``out``; or, given ``gradients``, those of spectra from ``out``."""
+    size = scattering_bytes(task, out.dtype, gradients is not None)
+    memory = torch.empty(size * torch.get_num_threads() + _LINE, dtype=torch.uint8)
+    start = ctypes.c_void_p(-(-memory.data_ptr() // _LINE) * _LINE)
+    written = torch.view_as_real(spectra), ctypes.byref(task), out, gradients
+    if not _call("scattering", *written, start, ctypes.c_int64(size)):
+        raise MemoryError("no memory for a scattering transform")
 
 
 class Coding(ctypes.Structure):
-    """Sizes of sparse codes: ``Coding`` in ``kernels.c``."""
+    """Sizes of sparse codes: ``Coding`` in ``sparse_codes.c``."""
 
     _fields_ = [
         (name, ctypes.c_int64) for name in ("rows", "channels", "atoms", "iterations", "positive")

@@ -1,4 +1,4 @@
-"""Build ``kernels.c`` when the package is installed: a hook of hatchling.
+"""Build the loops in C when the package is installed: a hook of hatchling.
 
 Without a C compiler the installation goes on, and says what is missed.
 """
@@ -16,7 +16,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("wavemill/kernels")
-SOURCE, LIBRARY = FOLDER / "kernels.c", FOLDER / "_kernels.so"
+SOURCES = [FOLDER / "scattering.c", FOLDER / "sparse_codes.c"]
+LIBRARY = FOLDER / "_kernels.so"
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 
 
@@ -30,22 +31,23 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ig
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        if compile_kernels(root / SOURCE, root / LIBRARY):
+        if compile_kernels(root, root / LIBRARY):
             build_data["pure_python"] = False
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{platform}"
             build_data["artifacts"].append(str(LIBRARY))
 
 
-def compile_kernels(source: Path, library: Path) -> bool:
-    """Compile with OpenMP where the compiler has it; say whether there is a library."""
+def compile_kernels(root: Path, library: Path) -> bool:
+    """Compile the sources, with OpenMP where the compiler has it; say whether that worked."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return _missed("no C compiler was found")
     fresh = library.with_suffix(f".{os.getpid()}")  # never half a library under its name
     said = ""
     for threads in (["-fopenmp"], []):
-        command = [*compiler.split(), *FLAGS, *threads, str(source), "-o", str(fresh), "-lm"]
+        sources = [str(root / source) for source in SOURCES]
+        command = [*compiler.split(), *FLAGS, *threads, *sources, "-o", str(fresh), "-lm"]
         made = subprocess.run(command, capture_output=True, text=True)
         if made.returncode == 0:
             fresh.replace(library)

@@ -1,0 +1,153 @@
+/* Fourier transforms of LANES lines at once, one in each lane of a vector: no shuffles, and every
+ * step of a scattering transform can work on lines while they are in the nearest cache.
+ *
+ * A line is a row of complex vectors. Its transform is Stockham's, of mixed radix: every stage
+ * reads one row and writes another in order, so that nothing is reversed. The inverse is the
+ * transform with real and imaginary parts changed about, which is why both are given apart. */
+
+typedef REAL NAMED(Vec) __attribute__((vector_size(WIDTH)));
+typedef struct { NAMED(Vec) re, im; } NAMED(Complex);
+
+/* A length, its factors, and the twiddles e^{-2 pi i k p / length} of each stage. */
+typedef struct { int64_t n; int stages, radix[FACTORS]; REAL *twiddles; } NAMED(Plan);
+
+#define VEC NAMED(Vec)
+#define COMPLEX NAMED(Complex)
+#define PLAN NAMED(Plan)
+#define AT(p, i) (p)[2 * (i)]
+
+/* Returns whether there was memory and the length has small factors. */
+static int NAMED(plan)(PLAN *plan, int64_t n) {
+    static const int radices[] = {4, 2, 3, 5, 7, 11, 13};
+    int64_t rest = n, count = 0, length = n;
+    *plan = (PLAN){n, 0, {0}, NULL};
+    for (int i = 0; i < 7; i++)
+        for (; rest % radices[i] == 0; rest /= radices[i]) plan->radix[plan->stages++] = radices[i];
+    if (rest != 1) return 0;
+    for (int t = 0; t < plan->stages; length /= plan->radix[t++])
+        count += 2 * (plan->radix[t] - 1) * (length / plan->radix[t]);
+    REAL *w = plan->twiddles = malloc((count + 1) * sizeof(REAL));
+    if (!w) return 0;
+    length = n;
+    for (int t = 0; t < plan->stages; length /= plan->radix[t++])
+        for (int64_t p = 0; p < length / plan->radix[t]; p++)
+            for (int k = 1; k < plan->radix[t]; k++) {
+                double angle = -2 * PI * (double)(k * p) / (double)length;
+                *w++ = (REAL)cos(angle), *w++ = (REAL)sin(angle);
+            }
+    return 1;
+}
+
+/* One output of a butterfly, turned by its twiddle unless the stage is the last. */
+#define PUT(k, r, i)                                                   \
+    do {                                                               \
+        const VEC pr = (r), pi = (i);                                  \
+        if (turned && (k)) {                                           \
+            const REAL c = w[2 * (k) - 2], s = w[2 * (k) - 1];         \
+            AT(yr, (k) * gap) = pr * c - pi * s;                       \
+            AT(yi, (k) * gap) = pr * s + pi * c;                       \
+        } else {                                                       \
+            AT(yr, (k) * gap) = pr, AT(yi, (k) * gap) = pi;            \
+        }                                                              \
+    } while (0)
+#define GET(k) const VEC r##k = AT(xr, (k) * apart), i##k = AT(xi, (k) * apart)
+#define BUTTERFLY(name)                                                                         \
+    INLINE void NAMED(name)(const VEC *xr, const VEC *xi, int64_t apart, VEC *yr, VEC *yi,      \
+                            int64_t gap, const REAL *w, int turned)
+
+BUTTERFLY(two) {
+    GET(0); GET(1);
+    PUT(0, r0 + r1, i0 + i1);
+    PUT(1, r0 - r1, i0 - i1);
+}
+
+BUTTERFLY(three) {
+    const REAL sine = (REAL)0.86602540378443864676;
+    GET(0); GET(1); GET(2);
+    const VEC ar = r1 + r2, ai = i1 + i2, br = r0 - (REAL)0.5 * ar, bi = i0 - (REAL)0.5 * ai;
+    const VEC cr = sine * (r1 - r2), ci = sine * (i1 - i2);
+    PUT(0, r0 + ar, i0 + ai);
+    PUT(1, br + ci, bi - cr);
+    PUT(2, br - ci, bi + cr);
+}
+
+BUTTERFLY(four) {
+    GET(0); GET(1); GET(2); GET(3);
+    const VEC ar = r0 + r2, ai = i0 + i2, br = r0 - r2, bi = i0 - i2;
+    const VEC cr = r1 + r3, ci = i1 + i3, dr = r1 - r3, di = i1 - i3;
+    PUT(0, ar + cr, ai + ci);
+    PUT(1, br + di, bi - dr);
+    PUT(2, ar - cr, ai - ci);
+    PUT(3, br - di, bi + dr);
+}
+
+BUTTERFLY(five) {
+    const REAL c1 = (REAL)0.30901699437494742410, c2 = (REAL)-0.80901699437494742410;
+    const REAL s1 = (REAL)0.95105651629515357212, s2 = (REAL)0.58778525229247312917;
+    GET(0); GET(1); GET(2); GET(3); GET(4);
+    const VEC ar = r1 + r4, ai = i1 + i4, br = r2 + r3, bi = i2 + i3;
+    const VEC cr = r1 - r4, ci = i1 - i4, dr = r2 - r3, di = i2 - i3;
+    const VEC er = r0 + c1 * ar + c2 * br, ei = i0 + c1 * ai + c2 * bi;
+    const VEC fr = r0 + c2 * ar + c1 * br, fi = i0 + c2 * ai + c1 * bi;
+    const VEC gr = s1 * cr + s2 * dr, gi = s1 * ci + s2 * di;
+    const VEC hr = s2 * cr - s1 * dr, hi = s2 * ci - s1 * di;
+    PUT(0, r0 + ar + br, i0 + ai + bi);
+    PUT(1, er + gi, ei - gr);
+    PUT(2, fr + hi, fi - hr);
+    PUT(3, fr - hi, fi + hr);
+    PUT(4, er - gi, ei + gr);
+}
+
+/* The other factors, by their definition. */
+INLINE void NAMED(other)(const VEC *xr, const VEC *xi, int64_t apart, VEC *yr, VEC *yi, int64_t gap,
+                         const REAL *w, int turned, int radix) {
+    for (int k = 0; k < radix; k++) {
+        VEC r = xr[0], i = xi[0];
+        for (int j = 1; j < radix; j++) {
+            const double angle = -2 * PI * (j * k % radix) / radix;
+            const REAL c = (REAL)cos(angle), s = (REAL)sin(angle);
+            r += AT(xr, j * apart) * c - AT(xi, j * apart) * s;
+            i += AT(xr, j * apart) * s + AT(xi, j * apart) * c;
+        }
+        PUT(k, r, i);
+    }
+}
+
+/* One stage, of pieces of radix m elements that lie s apart. */
+INLINE void NAMED(stage)(int radix, const VEC *xr, const VEC *xi, VEC *yr, VEC *yi, int64_t m,
+                         int64_t s, int64_t step, const REAL *w, int turned) {
+#define ALL(name, ...)                                                                           \
+    for (int64_t p = 0; p < m; p++, w += 2 * (radix - 1))                                        \
+        for (int64_t q = 0; q < s; q++)                                                          \
+            NAMED(name)(xr + 2 * (q + s * p), xi + 2 * (q + s * p), s * m,                       \
+                        yr + 2 * step * (q + s * radix * p), yi + 2 * step * (q + s * radix * p), \
+                        step * s, w, turned __VA_ARGS__)
+    switch (radix) {
+    case 2: ALL(two); break;
+    case 3: ALL(three); break;
+    case 4: ALL(four); break;
+    case 5: ALL(five); break;
+    default: ALL(other, , radix);
+    }
+#undef ALL
+}
+
+/* The line's transform, its elements `step` apart; `spare` holds 2 n, apart from x and y. */
+CLONED static void NAMED(transform)(const PLAN *plan, const VEC *xr, const VEC *xi, VEC *yr,
+                                    VEC *yi, int64_t step, COMPLEX *spare) {
+    const REAL *w = plan->twiddles;
+    int64_t s = 1;
+    for (int t = 0; t < plan->stages; t++) {
+        const int radix = plan->radix[t], last = t == plan->stages - 1;
+        const int64_t m = plan->n / s / radix;
+        COMPLEX *to = spare + t % 2 * plan->n;
+        VEC *tr = last ? yr : &to->re, *ti = last ? yi : &to->im;
+        if (last) NAMED(stage)(radix, xr, xi, tr, ti, m, s, step, w, 0);
+        else NAMED(stage)(radix, xr, xi, tr, ti, m, s, 1, w, 1);
+        xr = tr, xi = ti, w += 2 * (radix - 1) * m, s *= radix;
+    }
+}
+
+#undef PUT
+#undef GET
+#undef BUTTERFLY

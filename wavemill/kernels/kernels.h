@@ -1,0 +1,27 @@
+/* What the compiled loops share: each file includes itself once for each precision. Functions marked
+ * CLONED are compiled for several processors and chosen when the library is loaded. */
+#ifndef WAVEMILL_KERNELS_H
+#define WAVEMILL_KERNELS_H
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONED
+#endif
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+#define JOIN_(name, type) name##_##type
+#define JOIN(name, type) JOIN_(name, type)
+#define NAMED(name) JOIN(name, REAL)
+
+#endif

@@ -1,0 +1,627 @@
+/* Scattering transforms: what wavemill/scattering2d.py does with torch, fused, so that a field is
+ * seldom further away than the second cache.
+ *
+ * LANES first-order fields are computed at once, one in each lane of a vector: angles of an image,
+ * or of several images. A wave is a folded spectrum, which is transformed along x row by row as it
+ * is made, and along y column by column as its modulus is averaged; nothing but these two passes
+ * visits memory. Fields are transposed in between: their columns are contiguous. */
+#ifndef REAL
+
+#include "kernels.h"
+#define WIDTH 32 /* bytes of a vector */
+#define LANES ((int64_t)(WIDTH / sizeof(REAL)))
+#define FACTORS 24
+#define SCALES 24
+#define PI 3.14159265358979323846
+
+/* Products that are summed at once at most. */
+#define TERMS 256
+
+/* Block (y, x) of a spectrum, the filters first..last-1 that reach it, and which term of the sums
+ * the first of them is. Filters lie row by row, in a row term by term: other orders put what is
+ * read together a multiple of 4096 bytes apart, where caches hold few lines. */
+typedef struct { int64_t y, x, first, last, term; } Place;
+
+/* An average along one axis: output i is the sum over k of weights[k] x[(first + step i + k) mod n] */
+typedef struct { int64_t first, step, count, length; const void *weights; } Average;
+
+/* Filters and the places that they reach; terms in a row; rows and reals a row of a block. */
+typedef struct {
+    const void *values;
+    const Place *reached;
+    int64_t places, terms, rows, columns;
+} Bank;
+
+/* What is to be computed of images of so many rows, and reals a row. First banks are by scale j1,
+ * second ones by (j1, j2), averages by scale and axis (y, x). */
+typedef struct {
+    int64_t images, height, width, J, L, phases, order, coefficients;
+    const Bank *first, *second;
+    const Average *averages;
+} Scattering;
+
+#define REAL float
+#define ROOT sqrtf
+#define TINY FLT_MIN
+#define HUGE_ FLT_MAX
+#include "scattering.c"
+#undef REAL
+#undef ROOT
+#undef TINY
+#undef HUGE_
+
+#define REAL double
+#define ROOT sqrt
+#define TINY DBL_MIN
+#define HUGE_ DBL_MAX
+#include "scattering.c"
+
+#else /* one precision */
+
+#include "fourier.h"
+
+/* One thread's memory. */
+typedef struct {
+    COMPLEX *waves, *spectrum, *gradient, *line, *slope, *spare;
+    VEC *extended, *averaged, *sums, *pair;
+    REAL *rows;
+} NAMED(Desk);
+
+#define DESK NAMED(Desk)
+
+/* Plans of both axes at one scale; distances between columns of waves, and rows of spectra. */
+typedef struct { PLAN y, x; int64_t column, row; } NAMED(Grid);
+
+#define GRID NAMED(Grid)
+
+/* A line of a spectrum and its weights, each given twice. */
+typedef struct { const COMPLEX *x; const REAL *psi; } NAMED(Term);
+
+#define TERM NAMED(Term)
+
+/* out (+)= weights times one line, or two; of -k: backwards and conjugate */
+INLINE void NAMED(weigh)(COMPLEX *restrict out, const TERM *a, const TERM *b, int64_t n, int more,
+                         int mirrored) {
+    const int64_t step = mirrored ? -1 : 1;
+    for (int64_t i = 0; i < n; i++) {
+        VEC re = a->psi[2 * i] * a->x[step * i].re, im = a->psi[2 * i] * a->x[step * i].im;
+        if (b) re += b->psi[2 * i] * b->x[step * i].re, im += b->psi[2 * i] * b->x[step * i].im;
+        out[i].re = more ? out[i].re + re : re;
+        if (mirrored) out[i].im = more ? out[i].im - im : -im;
+        else out[i].im = more ? out[i].im + im : im;
+    }
+}
+
+INLINE void NAMED(weigh_all)(COMPLEX *out, const TERM *terms, int count, int64_t n, int more,
+                             int mirrored) {
+    for (int t = 0; t < count; t += 2, more = 1) {
+        if (t + 1 == count && more) NAMED(weigh)(out, terms + t, NULL, n, 1, mirrored);
+        else if (t + 1 == count) NAMED(weigh)(out, terms + t, NULL, n, 0, mirrored);
+        else if (more) NAMED(weigh)(out, terms + t, terms + t + 1, n, 1, mirrored);
+        else NAMED(weigh)(out, terms + t, terms + t + 1, n, 0, mirrored);
+    }
+}
+
+/* One row of the folded product of a bank's filter l with the half spectrum of real fields, whose
+ * rows end with their first element once more: what is missing is the conjugate of -k. */
+INLINE void NAMED(fold_half)(const COMPLEX *half, const GRID *grid, const Bank *s, int64_t l,
+                             int64_t row, COMPLEX *out) {
+    const int64_t n = s->columns / 2, ny = grid->y.n, nx = grid->x.n;
+    TERM terms[2][TERMS];
+    int counts[2] = {0, 0}, more = 0;
+    for (const Place *p = s->reached; p < s->reached + s->places; p++) {
+        if (l < p->first || l >= p->last) continue;
+        const int64_t y = p->y * s->rows + row, x = p->x * n;
+        const int mirrored = y > ny / 2;
+        const COMPLEX *from = mirrored ? half + (ny - y) * grid->row + nx - x : half + y * grid->row + x;
+        const REAL *psi = (const REAL *)s->values + (row * s->terms + p->term + l - p->first) * s->columns;
+        terms[mirrored][counts[mirrored]++] = (TERM){from, psi};
+        if (counts[mirrored] < TERMS) continue;
+        NAMED(weigh_all)(out, terms[mirrored], TERMS, n, more, mirrored);
+        counts[mirrored] = 0, more = 1;
+    }
+    NAMED(weigh_all)(out, terms[0], counts[0], n, more, 0);
+    NAMED(weigh_all)(out, terms[1], counts[1], n, more | (counts[0] > 0), 1);
+    if (!(more | counts[0] | counts[1])) memset(out, 0, n * sizeof(COMPLEX));
+}
+
+/* The same with spectra of images, a filter and an image in each lane. */
+INLINE void NAMED(fold_lanes)(const Scattering *task, const REAL *spectra, const Bank *s,
+                              int64_t job, int64_t row, REAL *rows, COMPLEX *out) {
+    const int64_t L = task->L, jobs = task->images * L;
+    for (int64_t lane = 0; lane < LANES; lane++) {
+        const int64_t this = job + lane < jobs ? job + lane : jobs - 1, l = this % L;
+        const REAL *image = spectra + this / L * task->height * task->width;
+        REAL *restrict line = rows + lane * s->columns;
+        memset(line, 0, s->columns * sizeof(REAL));
+        for (const Place *p = s->reached; p < s->reached + s->places; p++) {
+            if (l < p->first || l >= p->last) continue;
+            const REAL *psi = (const REAL *)s->values + (row * s->terms + p->term + l - p->first) * s->columns;
+            const REAL *x = image + (p->y * s->rows + row) * task->width + p->x * s->columns;
+            for (int64_t i = 0; i < s->columns; i++) line[i] += psi[i] * x[i];
+        }
+    }
+    REAL *to = (REAL *)out;
+    for (int64_t i = 0; i < s->columns; i++, to += LANES)
+        for (int64_t lane = 0; lane < LANES; lane++) to[lane] = rows[lane * s->columns + i];
+}
+
+/* The transpose of fold_half: gradients of a half spectrum, to which those of a row are added. */
+INLINE void NAMED(unfold_half)(COMPLEX *half, const GRID *grid, const Bank *s, int64_t l,
+                               int64_t row, const COMPLEX *gradient) {
+    const int64_t n = s->columns / 2, ny = grid->y.n, nx = grid->x.n;
+    for (const Place *p = s->reached; p < s->reached + s->places; p++) {
+        if (l < p->first || l >= p->last) continue;
+        const int64_t y = p->y * s->rows + row, x = p->x * n;
+        const REAL *psi = (const REAL *)s->values + (row * s->terms + p->term + l - p->first) * s->columns;
+        if (y <= ny / 2) {
+            COMPLEX *to = half + y * grid->row + x;
+            for (int64_t i = 0; i < n; i++)
+                to[i].re += psi[2 * i] * gradient[i].re, to[i].im += psi[2 * i] * gradient[i].im;
+        } else {
+            COMPLEX *to = half + (ny - y) * grid->row + nx - x;
+            for (int64_t i = 0; i < n; i++)
+                to[-i].re += psi[2 * i] * gradient[i].re, to[-i].im -= psi[2 * i] * gradient[i].im;
+        }
+    }
+}
+
+/* The transpose of fold_lanes. */
+INLINE void NAMED(unfold_lanes)(const Scattering *task, REAL *spectra, const Bank *s, int64_t job,
+                                int64_t lanes, int64_t row, REAL *rows, const COMPLEX *gradient) {
+    const REAL *from = (const REAL *)gradient;
+    for (int64_t i = 0; i < s->columns; i++, from += LANES)
+        for (int64_t lane = 0; lane < LANES; lane++) rows[lane * s->columns + i] = from[lane];
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        const int64_t l = (job + lane) % task->L;
+        REAL *image = spectra + (job + lane) / task->L * task->height * task->width;
+        const REAL *line = rows + lane * s->columns;
+        for (const Place *p = s->reached; p < s->reached + s->places; p++) {
+            if (l < p->first || l >= p->last) continue;
+            const REAL *psi = (const REAL *)s->values + (row * s->terms + p->term + l - p->first) * s->columns;
+            REAL *restrict x = image + (p->y * s->rows + row) * task->width + p->x * s->columns;
+            for (int64_t i = 0; i < s->columns; i++) x[i] += psi[i] * line[i];
+        }
+    }
+}
+
+/* What column x adds to output i. */
+INLINE REAL NAMED(weight)(const Average *x, int64_t i, int64_t column, int64_t nx) {
+    const int64_t k = ((column - x->first - x->step * i) % nx + nx) % nx;
+    return k < x->length ? ((const REAL *)x->weights)[k] : 0;
+}
+
+/* sums[x'][y'] += the average along y of a column, times its weights along x */
+INLINE void NAMED(average)(const Average *y, const Average *x, int64_t ny, int64_t nx, int64_t column,
+                           VEC *extended, VEC *averaged, VEC *sums) {
+    const int64_t stop = y->first + y->step * (y->count - 1) + y->length;
+    VEC *u = extended - y->first;
+    for (int64_t i = y->first; i < 0; i++) u[i] = u[i + ny];
+    for (int64_t i = ny; i < stop; i++) u[i] = u[i - ny];
+    const REAL *weights = y->weights;
+    for (int64_t i = 0; i < y->count; i++) {
+        const VEC *from = extended + y->step * i;
+        VEC a = {0}, b = {0}, c = {0}, d = {0};
+        int64_t k = 0;
+        for (; k + 4 <= y->length; k += 4) {
+            a += weights[k] * from[k], b += weights[k + 1] * from[k + 1];
+            c += weights[k + 2] * from[k + 2], d += weights[k + 3] * from[k + 3];
+        }
+        for (; k < y->length; k++) a += weights[k] * from[k];
+        averaged[i] = (a + b) + (c + d);
+    }
+    for (int64_t i = 0; i < x->count; i++, sums += y->count) {
+        const REAL w = NAMED(weight)(x, i, column, nx);
+        for (int64_t j = 0; w && j < y->count; j++) sums[j] += w * averaged[j];
+    }
+}
+
+/* The transpose: u += what a column receives from gradients of the sums. */
+INLINE void NAMED(spread)(const Average *y, const Average *x, int64_t ny, int64_t nx, int64_t column,
+                          VEC *u, VEC *averaged, const VEC *sums) {
+    memset(averaged, 0, y->count * sizeof(VEC));
+    for (int64_t i = 0; i < x->count; i++, sums += y->count) {
+        const REAL w = NAMED(weight)(x, i, column, nx);
+        for (int64_t j = 0; w && j < y->count; j++) averaged[j] += w * sums[j];
+    }
+    const REAL *weights = y->weights;
+    const int64_t stop = y->step * (y->count - 1) + y->length;
+    for (int64_t i = 0, to = y->first + ny; i < stop; i++, to++) {
+        int64_t j = i < y->length ? 0 : (i - y->length) / y->step + 1;
+        VEC sum = {0};
+        for (; j < y->count && j * y->step <= i; j++) sum += weights[i - j * y->step] * averaged[j];
+        to -= to >= ny ? ny : 0;
+        u[to] += sum;
+    }
+}
+
+/* out[lane][x'][y'] of the jobs that there are */
+INLINE void NAMED(put)(const VEC *sums, const Average *y, const Average *x, int64_t lanes,
+                       REAL *const *out) {
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int64_t i = 0; i < y->count; i++)
+            for (int64_t j = 0; j < x->count; j++)
+                out[lane][i * x->count + j] = ((const REAL *)(sums + j * y->count + i))[lane];
+}
+
+INLINE void NAMED(moduli)(const COMPLEX *z, VEC *u, int64_t n, REAL unit) {
+    for (int64_t i = 0; i < n; i++) {
+        const VEC re = z[i].re * unit, im = z[i].im * unit, square = re * re + im * im + TINY;
+        for (int64_t lane = 0; lane < LANES; lane++) ((REAL *)(u + i))[lane] = ROOT(square[lane]);
+    }
+}
+
+/* rho(Re(e^{i alpha} z)), with the cosine and sine of alpha in those units */
+INLINE void NAMED(rectified)(const COMPLEX *z, VEC *u, int64_t n, REAL cosine, REAL sine) {
+    for (int64_t i = 0; i < n; i++) {
+        const VEC part = z[i].re * cosine - z[i].im * sine;
+        for (int64_t lane = 0; lane < LANES; lane++)
+            ((REAL *)(u + i))[lane] = part[lane] > 0 ? part[lane] : 0 * part[lane];
+    }
+}
+
+/* slope (+)= the gradient z g / |z|, as in kernels.c, of z in those units */
+INLINE void NAMED(slopes)(const COMPLEX *z, const VEC *gradient, COMPLEX *slope, int64_t n,
+                          REAL unit) {
+    for (int64_t i = 0; i < n; i++) {
+        const VEC re = z[i].re * unit, im = z[i].im * unit, square = re * re + im * im + TINY;
+        for (int64_t lane = 0; lane < LANES; lane++) {
+            REAL ratio = gradient[i][lane] / ROOT(square[lane]);
+            ratio = ratio > HUGE_ ? HUGE_ : ratio < -HUGE_ ? -HUGE_ : ratio;
+            ((REAL *)&slope[i].re)[lane] = unit * (re[lane] * ratio);
+            ((REAL *)&slope[i].im)[lane] = unit * (im[lane] * ratio);
+        }
+    }
+}
+
+INLINE void NAMED(rectified_slopes)(const COMPLEX *z, const VEC *gradient, COMPLEX *slope, int64_t n,
+                                    REAL cosine, REAL sine) {
+    for (int64_t i = 0; i < n; i++) {
+        const VEC part = z[i].re * cosine - z[i].im * sine;
+        for (int64_t lane = 0; lane < LANES; lane++) {
+            const REAL g = part[lane] > 0 ? gradient[i][lane] : 0;
+            ((REAL *)&slope[i].re)[lane] += cosine * g;
+            ((REAL *)&slope[i].im)[lane] -= sine * g;
+        }
+    }
+}
+
+/* The spectra of the first-order fields at scale j1 become waves, transposed, along x only. */
+CLONED static void NAMED(first_rows)(const Scattering *task, const REAL *spectra, int64_t j,
+                                     int64_t job, const GRID *grid, const DESK *desk) {
+    for (int64_t row = 0; row < grid->y.n; row++) {
+        NAMED(fold_lanes)(task, spectra, task->first + j, job, row, desk->rows, desk->line);
+        COMPLEX *to = desk->waves + row;
+        NAMED(transform)(&grid->x, &desk->line->im, &desk->line->re, &to->im, &to->re, grid->column,
+                         desk->spare);
+    }
+}
+
+CLONED static void NAMED(second_rows)(const Bank *bank, const GRID *finer, const GRID *grid, int64_t l,
+                                      int64_t stop, int64_t size, const DESK *desk) {
+    for (int64_t row = 0; row < grid->y.n; row++)
+        for (int64_t k = l; k < stop; k++) {
+            NAMED(fold_half)(desk->spectrum, finer, bank, k, row, desk->line);
+            COMPLEX *to = desk->waves + (k - l) * size + row;
+            NAMED(transform)(&grid->x, &desk->line->im, &desk->line->re, &to->im, &to->re,
+                             grid->column, desk->spare);
+        }
+}
+
+/* Along y: the averages of moduli or rectifiers; moduli take the place of waves if they go on. */
+CLONED static void NAMED(columns)(COMPLEX *waves, const GRID *grid, const Average *averages,
+                                  int64_t phases, int keep, const DESK *desk) {
+    const int64_t ny = grid->y.n, nx = grid->x.n, outputs = averages[0].count * averages[1].count;
+    const REAL unit = (REAL)(1.0 / (double)(nx * ny));
+    VEC *u = desk->extended - averages[0].first;
+    memset(desk->sums, 0, outputs * (phases ? phases : 1) * sizeof(VEC));
+    for (int64_t x = 0; x < nx; x++) {
+        COMPLEX *column = waves + x * grid->column, *z = desk->line;
+        NAMED(transform)(&grid->y, &column->im, &column->re, &z->im, &z->re, 1, desk->spare);
+        for (int64_t a = 0; a < phases; a++) {
+            const double angle = 2 * PI * (double)a / (double)phases;
+            NAMED(rectified)(z, u, ny, unit * (REAL)cos(angle), unit * (REAL)sin(angle));
+            NAMED(average)(averages, averages + 1, ny, nx, x, desk->extended, desk->averaged,
+                           desk->sums + a * outputs);
+        }
+        if (phases && !keep) continue;
+        NAMED(moduli)(z, u, ny, unit);
+        if (keep) memcpy(column, u, ny * sizeof(VEC));
+        if (!phases)
+            NAMED(average)(averages, averages + 1, ny, nx, x, desk->extended, desk->averaged,
+                           desk->sums);
+    }
+}
+
+/* The half spectrum of the moduli: two real columns in one transform along y, then along x. */
+CLONED static void NAMED(half_spectrum)(const GRID *grid, const DESK *desk) {
+    const int64_t ny = grid->y.n, nx = grid->x.n;
+    for (int64_t x = 0; x < nx; x += 2) {
+        const VEC *one = (const VEC *)(desk->waves + x * grid->column);
+        const VEC *other = (const VEC *)(desk->waves + (x + 1) * grid->column);
+        COMPLEX *z = desk->line;
+        for (int64_t i = 0; i < ny; i++) z[i] = (COMPLEX){one[i], other[i]};
+        NAMED(transform)(&grid->y, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
+        for (int64_t k = 0; k <= ny / 2; k++) {
+            const COMPLEX p = z[k], q = z[k ? ny - k : 0];
+            COMPLEX *to = desk->spectrum + k * grid->row + x;
+            to[0] = (COMPLEX){(REAL)0.5 * (p.re + q.re), (REAL)0.5 * (p.im - q.im)};
+            to[1] = (COMPLEX){(REAL)0.5 * (p.im + q.im), (REAL)0.5 * (q.re - p.re)};
+        }
+    }
+    for (int64_t k = 0; k <= ny / 2; k++) {
+        COMPLEX *z = desk->spectrum + k * grid->row;
+        NAMED(transform)(&grid->x, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
+        z[nx] = z[0];
+    }
+}
+
+/* Columns of second-order waves, transformed along x, become gradients of the same. */
+CLONED static void NAMED(second_columns_back)(COMPLEX *waves, const GRID *grid,
+                                              const Average *averages, const DESK *desk) {
+    const int64_t ny = grid->y.n, nx = grid->x.n;
+    const REAL unit = (REAL)(1.0 / (double)(nx * ny));
+    VEC *u = desk->extended;
+    for (int64_t x = 0; x < nx; x++) {
+        COMPLEX *column = waves + x * grid->column, *z = desk->line;
+        NAMED(transform)(&grid->y, &column->im, &column->re, &z->im, &z->re, 1, desk->spare);
+        memset(u, 0, ny * sizeof(VEC));
+        NAMED(spread)(averages, averages + 1, ny, nx, x, u, desk->averaged, desk->sums);
+        NAMED(slopes)(z, u, z, ny, unit);
+        NAMED(transform)(&grid->y, &z->re, &z->im, &column->re, &column->im, 1, desk->spare);
+    }
+}
+
+/* Rows of those, transformed back along x, join the gradient of the half spectrum. */
+CLONED static void NAMED(second_rows_back)(const COMPLEX *waves, const Bank *bank, const GRID *finer,
+                                           const GRID *grid, int64_t l, const DESK *desk) {
+    COMPLEX *z = desk->line;
+    for (int64_t row = 0; row < grid->y.n; row++) {
+        for (int64_t x = 0; x < grid->x.n; x++) z[x] = waves[x * grid->column + row];
+        NAMED(transform)(&grid->x, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
+        NAMED(unfold_half)(desk->gradient, finer, bank, l, row, z);
+    }
+}
+
+/* Two columns of the gradient of moduli from that of their half spectrum, transformed along x. */
+CLONED static void NAMED(real_columns)(const GRID *grid, int64_t x, const DESK *desk) {
+    const int64_t ny = grid->y.n;
+    COMPLEX *z = desk->line;
+    const REAL half = (REAL)0.5;
+    for (int64_t k = 0; k <= ny / 2; k++) {
+        const COMPLEX *g = desk->gradient + k * grid->row + x, a = g[0], b = g[1];
+        if (k % (ny / 2)) {
+            z[k] = (COMPLEX){half * (a.re - b.im), half * (a.im + b.re)};
+            z[ny - k] = (COMPLEX){half * (a.re + b.im), half * (b.re - a.im)};
+        } else {
+            z[k] = (COMPLEX){a.re, b.re};
+        }
+    }
+    NAMED(transform)(&grid->y, &z->im, &z->re, &z->im, &z->re, 1, desk->spare);
+    for (int64_t i = 0; i < ny; i++) desk->pair[i] = z[i].re, desk->pair[ny + i] = z[i].im;
+}
+
+CLONED static void NAMED(first_columns_back)(const GRID *grid, const Average *averages,
+                                             int64_t phases, int deeper, const DESK *desk) {
+    const int64_t ny = grid->y.n, nx = grid->x.n, outputs = averages[0].count * averages[1].count;
+    const REAL unit = (REAL)(1.0 / (double)(nx * ny));
+    COMPLEX *z = desk->line, *slope = desk->slope;
+    for (int64_t x = 0; x < nx; x++) {
+        if (deeper && x % 2 == 0) NAMED(real_columns)(grid, x, desk);
+        VEC *u = desk->pair + x % 2 * ny;
+        if (!deeper) memset(u, 0, ny * sizeof(VEC));
+        COMPLEX *column = desk->waves + x * grid->column;
+        NAMED(transform)(&grid->y, &column->im, &column->re, &z->im, &z->re, 1, desk->spare);
+        if (!phases)
+            NAMED(spread)(averages, averages + 1, ny, nx, x, u, desk->averaged, desk->sums);
+        NAMED(slopes)(z, u, slope, ny, unit);
+        for (int64_t a = 0; a < phases; a++) {
+            const double angle = 2 * PI * (double)a / (double)phases;
+            memset(desk->extended, 0, ny * sizeof(VEC));
+            NAMED(spread)(averages, averages + 1, ny, nx, x, desk->extended, desk->averaged,
+                          desk->sums + a * outputs);
+            NAMED(rectified_slopes)(z, desk->extended, slope, ny, unit * (REAL)cos(angle),
+                                    unit * (REAL)sin(angle));
+        }
+        NAMED(transform)(&grid->y, &slope->re, &slope->im, &column->re, &column->im, 1, desk->spare);
+    }
+}
+
+CLONED static void NAMED(first_rows_back)(const Scattering *task, REAL *spectra, int64_t j,
+                                          int64_t job, int64_t lanes, const GRID *grid,
+                                          const DESK *desk) {
+    COMPLEX *z = desk->line;
+    for (int64_t row = 0; row < grid->y.n; row++) {
+        for (int64_t x = 0; x < grid->x.n; x++) z[x] = desk->waves[x * grid->column + row];
+        NAMED(transform)(&grid->x, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
+        NAMED(unfold_lanes)(task, spectra, task->first + j, job, lanes, row, desk->rows, z);
+    }
+}
+
+/* Gradients of moduli's half spectra, transformed along x for the way back along y. */
+CLONED static void NAMED(half_rows_back)(const GRID *grid, const DESK *desk) {
+    for (int64_t k = 0; k <= grid->y.n / 2; k++) {
+        COMPLEX *z = desk->gradient + k * grid->row;
+        z[0].re += z[grid->x.n].re, z[0].im += z[grid->x.n].im;
+        NAMED(transform)(&grid->x, &z->im, &z->re, &z->im, &z->re, 1, desk->spare);
+    }
+}
+
+/* Where the coefficients of these jobs begin, the first of each given. */
+static void NAMED(places)(const Scattering *task, REAL *out, int64_t job, int64_t lanes,
+                          int64_t start, int64_t each, REAL **to) {
+    const int64_t size = task->averages[0].count * task->averages[1].count;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        const int64_t image = (job + lane) / task->L, l = (job + lane) % task->L;
+        to[lane] = out + (image * task->coefficients + start + l * each) * size;
+    }
+}
+
+/* The first coefficient of order 2 that follows scale j1. */
+static int64_t NAMED(start)(const Scattering *task, int64_t j1) {
+    int64_t start = task->J * task->L * (task->phases ? task->phases : 1);
+    for (int64_t j = 0; j < j1; j++) start += task->L * task->L * (task->J - 1 - j);
+    return start;
+}
+
+/* Coefficients of orders 1 and 2 of LANES jobs, pairs of image and angle, at scale j1. */
+static void NAMED(paths)(const Scattering *task, const REAL *spectra, const GRID *grids, int64_t j1,
+                         int64_t job, const DESK *desk, REAL *out) {
+    const int64_t J = task->J, L = task->L, A = task->phases ? task->phases : 1;
+    const int64_t jobs = task->images * L, lanes = jobs - job < LANES ? jobs - job : LANES;
+    const Average *averages = task->averages + 2 * j1;
+    const int64_t outputs = averages[0].count * averages[1].count;
+    const int deeper = task->order == 2 && j1 < J - 1;
+    REAL *to[LANES];
+    NAMED(first_rows)(task, spectra, j1, job, grids + j1, desk);
+    NAMED(columns)(desk->waves, grids + j1, averages, task->phases, deeper, desk);
+    NAMED(places)(task, out, job, lanes, j1 * L * A, A, to);
+    for (int64_t a = 0; a < A; a++) {
+        NAMED(put)(desk->sums + a * outputs, averages, averages + 1, lanes, to);
+        for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
+    }
+    if (!deeper) return;
+    NAMED(half_spectrum)(grids + j1, desk);
+    NAMED(places)(task, out, job, lanes, NAMED(start)(task, j1), L * (J - 1 - j1), to);
+    for (int64_t j2 = j1 + 1; j2 < J; j2++) {
+        const GRID *grid = grids + j2;
+        const int64_t size = grid->x.n * grid->column, fit = (int64_t)1 << 2 * (j2 - j1);
+        for (int64_t l = 0, stop; l < L; l = stop) {
+            stop = l + fit < L ? l + fit : L;
+            NAMED(second_rows)(task->second + j1 * J + j2, grids + j1, grid, l, stop, size, desk);
+            for (int64_t k = l; k < stop; k++) {
+                NAMED(columns)(desk->waves + (k - l) * size, grid, averages + 2 * (j2 - j1), 0, 0,
+                               desk);
+                NAMED(put)(desk->sums, averages, averages + 1, lanes, to);
+                for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
+            }
+        }
+    }
+}
+
+/* sums[x'][y'] of the gradients out[lane][y'][x'], 0 in lanes without a job */
+INLINE void NAMED(get)(VEC *sums, const Average *y, const Average *x, int64_t lanes,
+                       REAL *const *out) {
+    memset(sums, 0, y->count * x->count * sizeof(VEC));
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int64_t i = 0; i < y->count; i++)
+            for (int64_t j = 0; j < x->count; j++)
+                ((REAL *)(sums + j * y->count + i))[lane] = out[lane][i * x->count + j];
+}
+
+/* The gradient of `paths`, added to that of spectra, given that of the coefficients. */
+static void NAMED(paths_back)(const Scattering *task, const REAL *spectra, const GRID *grids,
+                              int64_t j1, int64_t job, const DESK *desk, REAL *out,
+                              REAL *gradients) {
+    const int64_t J = task->J, L = task->L, A = task->phases ? task->phases : 1;
+    const int64_t jobs = task->images * L, lanes = jobs - job < LANES ? jobs - job : LANES;
+    const GRID *finer = grids + j1;
+    const Average *averages = task->averages + 2 * j1;
+    const int64_t outputs = averages[0].count * averages[1].count;
+    const int deeper = task->order == 2 && j1 < J - 1;
+    REAL *to[LANES];
+    if (deeper) {
+        NAMED(first_rows)(task, spectra, j1, job, finer, desk);
+        NAMED(columns)(desk->waves, finer, averages, 0, 1, desk);
+        NAMED(half_spectrum)(finer, desk);
+        memset(desk->gradient, 0, (finer->y.n / 2 + 1) * finer->row * sizeof(COMPLEX));
+        NAMED(places)(task, out, job, lanes, NAMED(start)(task, j1), L * (J - 1 - j1), to);
+        for (int64_t j2 = j1 + 1; j2 < J; j2++) {
+            const Bank *bank = task->second + j1 * J + j2;
+            const GRID *grid = grids + j2;
+            const int64_t size = grid->x.n * grid->column, fit = (int64_t)1 << 2 * (j2 - j1);
+            for (int64_t l = 0, stop; l < L; l = stop) {
+                stop = l + fit < L ? l + fit : L;
+                NAMED(second_rows)(bank, finer, grid, l, stop, size, desk);
+                for (int64_t k = l; k < stop; k++) {
+                    COMPLEX *waves = desk->waves + (k - l) * size;
+                    NAMED(get)(desk->sums, averages, averages + 1, lanes, to);
+                    NAMED(second_columns_back)(waves, grid, task->averages + 2 * j2, desk);
+                    NAMED(second_rows_back)(waves, bank, finer, grid, k, desk);
+                    for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
+                }
+            }
+        }
+        NAMED(half_rows_back)(finer, desk);
+    }
+    NAMED(places)(task, out, job, lanes, j1 * L * A, A, to);
+    for (int64_t a = 0; a < A; a++) {
+        NAMED(get)(desk->sums + a * outputs, averages, averages + 1, lanes, to);
+        for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
+    }
+    NAMED(first_rows)(task, spectra, j1, job, finer, desk);
+    NAMED(first_columns_back)(finer, averages, task->phases, deeper, desk);
+    NAMED(first_rows_back)(task, gradients, j1, job, lanes, finer, desk);
+}
+
+static int64_t NAMED(lay)(DESK *desk, char *memory, const Scattering *task, const GRID *grids,
+                         int back) {
+    const int64_t ny = grids->y.n, nx = grids->x.n, n = ny > nx ? ny : nx;
+    const int64_t outputs = task->averages[0].count * task->averages[1].count;
+    const int64_t A = task->phases ? task->phases : 1;
+    int64_t used = 0;
+#define TAKE(field, type, count)                                       \
+    (desk->field = (type *)(memory + used), used += (((count) * (int64_t)sizeof(type) + 63) / 64) * 64)
+    TAKE(waves, COMPLEX, nx * (ny + ((int64_t)1 << (task->J - 1)))); /* finer by 4^d: 4^d angles */
+    TAKE(spectrum, COMPLEX, (ny / 2 + 1) * grids->row);
+    TAKE(gradient, COMPLEX, back ? (ny / 2 + 1) * grids->row : 0);
+    TAKE(line, COMPLEX, n);
+    TAKE(slope, COMPLEX, n);
+    TAKE(spare, COMPLEX, 2 * n);
+    TAKE(extended, VEC, 4 * ny);
+    TAKE(averaged, VEC, ny);
+    TAKE(sums, VEC, A * outputs);
+    TAKE(rows, REAL, 2 * nx * LANES);
+    TAKE(pair, VEC, 2 * ny);
+#undef TAKE
+    return used;
+}
+
+/* Bytes that each thread works in, or -1 if a side has a large prime factor. */
+int64_t NAMED(scattering_bytes)(const Scattering *task, int back) {
+    const int64_t rows = task->height, columns = task->width / 2;
+    PLAN y, x;
+    const int good = NAMED(plan)(&y, rows) & NAMED(plan)(&x, columns);
+    GRID grid = {y, x, rows + 1, columns + 2};
+    DESK desk;
+    free(y.twiddles), free(x.twiddles);
+    return good ? NAMED(lay)(&desk, NULL, task, &grid, back) : -1;
+}
+
+/* out (image, coefficient of order 1 or 2, y', x') from spectra of images; or, given `gradients` (thread, image, y,
+ * x), 0 to begin with, those of spectra from out, those of coefficients. Each thread has so many
+ * bytes of memory. The same thread always does the same, so that sums do not depend on chance. */
+int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, REAL *gradients,
+                      char *memory, int64_t bytes, int threads) {
+    const int64_t tiles = (task->images * task->L + LANES - 1) / LANES;
+    const int64_t size = task->images * task->height * task->width;
+    GRID grids[SCALES];
+    int good = task->J <= SCALES;
+    for (int64_t j = 0; j < task->J; j++) {
+        const Bank *s = task->first + j;
+        good &= NAMED(plan)(&grids[j].y, s->rows) & NAMED(plan)(&grids[j].x, s->columns / 2);
+        grids[j].column = s->rows + 1, grids[j].row = s->columns / 2 + 2;
+    }
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)
+    for (int64_t thread = 0; thread < (good ? threads : 0); thread++) {
+        DESK desk;
+        NAMED(lay)(&desk, memory + thread * bytes, task, grids, gradients != NULL);
+        for (int64_t t = thread; t < tiles * task->J; t += threads) {
+            const int64_t j = t / tiles, job = t % tiles * LANES;
+            if (gradients)
+                NAMED(paths_back)(task, spectra, grids, j, job, &desk, out, gradients + thread * size);
+            else NAMED(paths)(task, spectra, grids, j, job, &desk, out);
+        }
+    }
+    for (int64_t j = 0; j < task->J; j++) free(grids[j].y.twiddles), free(grids[j].x.twiddles);
+    return good;
+}
+
+#undef VEC
+#undef COMPLEX
+#undef PLAN
+#undef AT
+#undef DESK
+#undef GRID
+#undef TERM
+#endif
