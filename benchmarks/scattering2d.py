@@ -102,7 +102,7 @@ def moved(op: Scattering2D) -> float:
     For a wave: folding writes 8 bytes a point, the transform reads and writes 8, the modulus reads
     8 and writes 4, the average reads 4; the transform of a modulus reads 4 and writes 8.
     """
-    points = math.prod(op._grid)
+    points = math.prod(op.grid)
     first = op.L * sum(0.25**j for j in range(op.J))
     second = op.L**2 * sum(j * 0.25**j for j in range(op.J))
     return points * (40 * (first + second) + 12 * first)

@@ -127,10 +127,13 @@ class Scattering2D(FieldOperator):
         unit = _unit(fields)
         padded = (fields / unit).index_select(-2, self._axis("pad", 0))
         padded = padded.index_select(-1, self._axis("pad", 1))
-        whole = self.fused or padded.device.type != "cpu"
-        parts = [padded] if whole else self._parts(padded, self.L * math.prod(self.grid))
-        features = torch.cat([self._transform(part) for part in parts])
-        return (features * unit[:, None]).reshape(*x.shape[:-2], *features.shape[1:])
+        if self.fused or padded.device.type != "cpu":
+            features = self._transform(padded)
+        else:
+            parts = self._parts(padded, self.L * math.prod(self.grid))
+            features = torch.cat([self._transform(part) for part in parts])
+        scaled = torch.mul if torch.is_grad_enabled() else Tensor.mul_  # nobody else holds them
+        return scaled(features, unit[:, None]).reshape(*x.shape[:-2], *features.shape[1:])
 
     def memory(self, batch: int, gradient: bool = False) -> int:
         """Return an upper bound in bytes of what a call allocates for ``batch`` fields.
@@ -178,15 +181,14 @@ class Scattering2D(FieldOperator):
 
     def _transform(self, padded: Tensor) -> Tensor:
         """Return the coefficients ``(batch, coefficient, y', x')`` of padded fields."""
-        average = self._pooled(padded, 0)[:, None]
+        average = self._pooled(padded, 0)
         if not self.max_order:
-            return average
+            return average[:, None]
         spectra = _spectrum(padded)
         if usable(self, spectra):
-            paths: Tensor = Paths.apply(spectra, self)  # type: ignore[no-untyped-call]
-        else:
-            paths = self.paths_by_formulas(spectra)
-        return torch.cat([average, paths], dim=1)
+            whole: Tensor = Paths.apply(average, spectra, self)  # type: ignore[no-untyped-call]
+            return whole
+        return torch.cat([average[:, None], self.paths_by_formulas(spectra)], dim=1)
 
     def paths_by_formulas(self, spectra: Tensor) -> Tensor:
         """Return coefficients of orders 1 and 2 from spectra ``(batch, y, x)``, by torch alone."""

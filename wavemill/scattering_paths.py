@@ -73,8 +73,9 @@ class Task:
         self._averages = _array([window.described() for window in op.windows])
         sizes = (images, op.grid[0], 2 * op.grid[1], op.J, op.L, op.phases[0], op.max_order)
         tables = (self._first, self._second, self._averages)
-        self.outputs = len(op.coefficients["order"]) - 1
-        self.described = kernels.Scattering(*sizes, self.outputs, *map(ctypes.addressof, tables))
+        self.coefficients = len(op.coefficients["order"])
+        addresses = map(ctypes.addressof, tables)
+        self.described = kernels.Scattering(*sizes, self.coefficients, *addresses)
 
     def bytes(self, dtype: torch.dtype, gradient: bool) -> int:
         """Return what each thread works in, -1 for sides that the loop cannot transform."""
@@ -97,29 +98,30 @@ def usable(op: Scattering2D, *tensors: Tensor) -> bool:
 
 
 class Paths(torch.autograd.Function):
-    """Coefficients of orders 1 and 2, ``(batch, coefficient, y', x')``, from spectra."""
+    """Averages ``(batch, y', x')`` and the paths from spectra: ``(batch, coefficient, y', x')``."""
 
     @staticmethod
-    def forward(ctx: Any, spectra: Tensor, op: Scattering2D) -> Tensor:
+    def forward(ctx: Any, average: Tensor, spectra: Tensor, op: Scattering2D) -> Tensor:
         """Return the coefficients."""
         ctx.op = op
         ctx.save_for_backward(spectra)
         task = Task(op, len(spectra))
-        sampled = [window.count for window in op.windows[:2]]
-        out = torch.empty(len(spectra), task.outputs, *sampled, dtype=op.dtype)
+        out = average.new_empty(len(average), task.coefficients, *average.shape[1:])
+        out[:, 0] = average
         kernels.scattering(spectra, task.described, out)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of the spectra."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Return the gradients of averages and spectra."""
         (spectra,), gradient = ctx.saved_tensors, gradients[0].contiguous()
         if torch.is_grad_enabled() or not usable(ctx.op, spectra, gradient):
-            return _by_formulas(ctx.op, spectra, gradient, torch.is_grad_enabled()), None
+            formulas = _by_formulas(ctx.op, spectra, gradient[:, 1:], torch.is_grad_enabled())
+            return gradient[:, 0], formulas, None
         by_thread = spectra.new_zeros(torch.get_num_threads(), *spectra.shape)
         task = Task(ctx.op, len(spectra))
         kernels.scattering(spectra, task.described, gradient, torch.view_as_real(by_thread))
-        return by_thread.sum(0), None
+        return gradient[:, 0], by_thread.sum(0), None
 
 
 def _by_formulas(op: Scattering2D, spectra: Tensor, gradient: Tensor, graph: bool) -> Tensor:

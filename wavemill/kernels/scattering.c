@@ -459,7 +459,7 @@ static void NAMED(places)(const Scattering *task, REAL *out, int64_t job, int64_
 
 /* The first coefficient of order 2 that follows scale j1. */
 static int64_t NAMED(start)(const Scattering *task, int64_t j1) {
-    int64_t start = task->J * task->L * (task->phases ? task->phases : 1);
+    int64_t start = 1 + task->J * task->L * (task->phases ? task->phases : 1);
     for (int64_t j = 0; j < j1; j++) start += task->L * task->L * (task->J - 1 - j);
     return start;
 }
@@ -475,7 +475,7 @@ static void NAMED(paths)(const Scattering *task, const REAL *spectra, const GRID
     REAL *to[LANES];
     NAMED(first_rows)(task, spectra, j1, job, grids + j1, desk);
     NAMED(columns)(desk->waves, grids + j1, averages, task->phases, deeper, desk);
-    NAMED(places)(task, out, job, lanes, j1 * L * A, A, to);
+    NAMED(places)(task, out, job, lanes, 1 + j1 * L * A, A, to);
     for (int64_t a = 0; a < A; a++) {
         NAMED(put)(desk->sums + a * outputs, averages, averages + 1, lanes, to);
         for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
@@ -544,7 +544,7 @@ static void NAMED(paths_back)(const Scattering *task, const REAL *spectra, const
         }
         NAMED(half_rows_back)(finer, desk);
     }
-    NAMED(places)(task, out, job, lanes, j1 * L * A, A, to);
+    NAMED(places)(task, out, job, lanes, 1 + j1 * L * A, A, to);
     for (int64_t a = 0; a < A; a++) {
         NAMED(get)(desk->sums + a * outputs, averages, averages + 1, lanes, to);
         for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
@@ -588,7 +588,7 @@ int64_t NAMED(scattering_bytes)(const Scattering *task, int back) {
     return good ? NAMED(lay)(&desk, NULL, task, &grid, back) : -1;
 }
 
-/* out (image, coefficient of order 1 or 2, y', x') from spectra of images; or, given `gradients` (thread, image, y,
+/* out (image, coefficient, y', x') but order 0 from spectra of images; or, given `gradients` (thread, image, y,
  * x), 0 to begin with, those of spectra from out, those of coefficients. Each thread has so many
  * bytes of memory. The same thread always does the same, so that sums do not depend on chance. */
 int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, REAL *gradients,
