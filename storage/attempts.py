@@ -53,7 +53,7 @@ class Attempt:
         self.backend.write(f"{self.folder}/{path}", data)
         self._note(path, data)
 
-    def _note(self, path: str, data: bytes) -> None:
+    def _note(self, path: str, data: bytes | memoryview) -> None:
         self.objects[path] = {"sha256": digest(data), "bytes": len(data)}
 
     def publish(self, document: Mapping[str, Any]) -> tuple[Document, bool]:

@@ -9,7 +9,7 @@ from typing import Any
 import rfc8785
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | memoryview) -> str:
     """Return the sha256 of ``data`` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 

@@ -27,7 +27,7 @@ class Backend(Protocol):
         """Return bytes ``start:stop`` (``start`` may be negative); FileNotFoundError if absent."""
         ...
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """Write a whole object durably; a reader sees all of it or nothing."""
         ...
 

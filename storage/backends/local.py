@@ -33,7 +33,7 @@ class LocalBackend:
                 file.seek(start, os.SEEK_END if start < 0 else os.SEEK_SET)
             return file.read() if stop is None else file.read(stop - max(start, 0))
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """Write to a temporary file, then rename it into place."""
         with self._temporary(path, data) as temporary:
             temporary.replace(self._file(path))
@@ -53,7 +53,7 @@ class LocalBackend:
         return True
 
     @contextlib.contextmanager
-    def _temporary(self, path: str, data: bytes) -> Iterator[Path]:
+    def _temporary(self, path: str, data: bytes | memoryview) -> Iterator[Path]:
         """Yield a durable temporary file beside ``path``; afterwards make the folder durable."""
         target = self._file(path)
         make_folder(target.parent)

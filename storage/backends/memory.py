@@ -29,7 +29,7 @@ class MemoryBackend:
         except KeyError:
             raise FileNotFoundError(path) from None
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """Keep an object."""
         self._objects[path] = (bytes(data), time.time())
 

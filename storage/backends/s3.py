@@ -47,7 +47,7 @@ class S3Backend:
         """Return bytes ``start:stop`` of an object by a ranged get."""
         return bytes(self._fs.cat_file(self._full(path), start=start or None, end=stop))
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """Put an object."""
         self._fs.pipe_file(self._full(path), bytes(data))
 
