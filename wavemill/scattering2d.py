@@ -125,12 +125,10 @@ class Scattering2D(FieldOperator):
             size = [n >> self.J for n in self.shape] if self.average else self.shape
             return fields.new_zeros((*x.shape[:-2], len(self.coefficients["order"]), *size))
         unit = _unit(fields)
-        padded = (fields / unit).index_select(-2, self._axis("pad", 0))
-        padded = padded.index_select(-1, self._axis("pad", 1))
-        if self.fused or padded.device.type != "cpu":
-            features = self._transform(padded)
+        if self.fused or fields.device.type != "cpu":
+            features = self._transform(fields / unit)
         else:
-            parts = self._parts(padded, self.L * math.prod(self.grid))
+            parts = self._parts(fields / unit, self.L * math.prod(self.grid))
             features = torch.cat([self._transform(part) for part in parts])
         scaled = torch.mul if torch.is_grad_enabled() else Tensor.mul_  # nobody else holds them
         return scaled(features, unit[:, None]).reshape(*x.shape[:-2], *features.shape[1:])
@@ -179,12 +177,15 @@ class Scattering2D(FieldOperator):
         first = self.L * sum(share) * ((A1 or 3) + both)  # 3: a complex wave and its modulus
         return first + self.L**2 * max(1, A2) * pairs * (A2 or 3)
 
-    def _transform(self, padded: Tensor) -> Tensor:
-        """Return the coefficients ``(batch, coefficient, y', x')`` of padded fields."""
-        average = self._pooled(padded, 0)
+    def _transform(self, fields: Tensor) -> Tensor:
+        """Return the coefficients ``(batch, coefficient, y', x')``."""
+        for axis in (0, 1):
+            fields = fields.index_select(axis - 2, self._axis("pad", axis))
+        average = self._pooled(fields, 0)
         if not self.max_order:
             return average[:, None]
-        spectra = _spectrum(padded)
+        spectra = _spectrum(fields)
+        del fields
         if usable(self, spectra):
             whole: Tensor = Paths.apply(average, spectra, self)  # type: ignore[no-untyped-call]
             return whole
