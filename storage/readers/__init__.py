@@ -1,12 +1,13 @@
 """Bytes to arrays, one file a format family."""
 
-from storage.readers.frames import Frame, Frames, Header, ReadOptions
+from storage.readers.found import Found
+from storage.readers.frames import Frame, Header, ReadOptions
 from storage.readers.reading import EXTENSIONS, read_frames, read_header
 
 __all__ = [
     "EXTENSIONS",
+    "Found",
     "Frame",
-    "Frames",
     "Header",
     "ReadOptions",
     "read_frames",

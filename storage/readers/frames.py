@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -137,22 +137,6 @@ class Frame:
     spacing: tuple[float, float] | None = None
     periodic: bool | None = None
     axes: tuple[str, str] = ("y", "x")
-
-
-class Frames(list[Frame]):
-    """The good frames of a file; the others are in ``refused``.
-
-    Attributes
-    ----------
-    refused : list of (str, BadInput)
-        Index and reason of the frames that cannot become samples.
-    """
-
-    def __init__(
-        self, frames: Iterable[Frame] = (), refused: Iterable[tuple[str, BadInput]] = ()
-    ) -> None:
-        super().__init__(frames)
-        self.refused = list(refused)
 
 
 def field_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from storage.errors import BadInput
 from storage.readers import selection
-from storage.readers.frames import Frame, Frames, Header, ReadOptions
+from storage.readers.found import Found
+from storage.readers.frames import Frame, Header, ReadOptions
 from storage.readers.hdf5 import open_hdf5
 from storage.readers.matlab import open_mat
 from storage.readers.middlebury import open_flo
@@ -71,7 +72,9 @@ def read_header(
     return headers[0] if len(headers) == 1 else _stacked_header(unit, headers, options)
 
 
-def read_frames(unit: Unit, payload: Sequence[bytes], options: ReadOptions | None = None) -> Frames:
+def read_frames(
+    unit: Unit, payload: Sequence[bytes], options: ReadOptions | None = None
+) -> Found[Frame]:
     """Read the fields of a unit.
 
     Parameters
@@ -85,7 +88,7 @@ def read_frames(unit: Unit, payload: Sequence[bytes], options: ReadOptions | Non
 
     Returns
     -------
-    Frames
+    Found
         A list of `Frame`; frames that are bad beside good ones are in its ``refused``.
 
     Raises
@@ -137,13 +140,13 @@ def _for_one(unit: Unit, options: ReadOptions) -> ReadOptions:
     return options if len(unit.files) == 1 else replace(options, components=())
 
 
-def _stacked(unit: Unit, every: list[Frames], options: ReadOptions) -> Frames:
+def _stacked(unit: Unit, every: list[Found[Frame]], options: ReadOptions) -> Found[Frame]:
     """Join the frames of equal index, one component from each file."""
     bad = dict(entry for frames in every for entry in frames.refused)
     columns = [{frame.index: frame for frame in frames} for frames in every]
     if len({frozenset(column) | frozenset(bad) for column in columns}) > 1:
         raise BadInput("shape", f"{unit.name}: {_names(unit)} do not hold the same frames")
-    stacked = Frames(refused=sorted(bad.items()))
+    stacked: Found[Frame] = Found(refused=sorted(bad.items()))
     for index in columns[0]:
         if index not in bad:
             stacked.append(_joined(unit, [column[index] for column in columns], options))

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from storage.errors import BadInput
+from storage.readers.found import Found
 from storage.readers.frames import (
     Frame,
-    Frames,
     Header,
     ReadOptions,
     check_shape,
@@ -41,7 +41,7 @@ def read_header(variables: Sequence[Variable], options: ReadOptions, size: int) 
     )
 
 
-def read_frames(variables: Sequence[Variable], options: ReadOptions, size: int) -> Frames:
+def read_frames(variables: Sequence[Variable], options: ReadOptions, size: int) -> Found[Frame]:
     """Read the fields that the options choose.
 
     Parameters
@@ -58,7 +58,7 @@ def read_frames(variables: Sequence[Variable], options: ReadOptions, size: int) 
     BadInput
         If nothing can be chosen or no frame is good.
     """
-    frames = Frames()
+    frames: Found[Frame] = Found()
     for prefix, parts, rows in _groups(variables, options, size):
         for planes in rows:
             index = ",".join(text for text in (prefix, planes[0].index) if text)

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.errors import BadInput, InvalidRequest
-from storage.readers import EXTENSIONS, Frames, Header, ReadOptions, read_frames, read_header
+from storage.readers import EXTENSIONS, Found, Frame, Header, ReadOptions, read_frames, read_header
 from storage.sources import FIELD_EXTENSIONS, SourceFile, Unit, discover, read_units
 from storage.sources.filesystem import read_folder
 
@@ -39,7 +39,7 @@ def unit(name: str, *payload: bytes) -> Unit:
     return Unit(name.rpartition(".")[0], tuple(files))
 
 
-def read(name: str, data: bytes, **options: Any) -> Frames:
+def read(name: str, data: bytes, **options: Any) -> Found[Frame]:
     return read_frames(unit(name, data), [data], ReadOptions(**options))
 
 

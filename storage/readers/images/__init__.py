@@ -3,13 +3,12 @@
 from storage.readers.images.decoding import decode
 from storage.readers.images.discovery import EXTENSIONS, discover_images
 from storage.readers.images.framing import Fit, Framing
-from storage.readers.images.picture import Found, Picture
+from storage.readers.images.picture import Picture
 from storage.readers.images.reading import count_images, read_images, read_sizes
 
 __all__ = [
     "EXTENSIONS",
     "Fit",
-    "Found",
     "Framing",
     "Picture",
     "count_images",

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from storage.errors import BadInput
+from storage.readers.found import Found
 from storage.readers.images.framing import Framing
-from storage.readers.images.picture import Found, Picture
+from storage.readers.images.picture import Picture
 
 SIDE = 32
 PIXELS = 3 * SIDE**2
@@ -35,7 +36,7 @@ def record_bytes(name: str) -> int:
     return PIXELS + (2 if two else 1)
 
 
-def read_batch(name: str, data: bytes, framing: Framing) -> Found:
+def read_batch(name: str, data: bytes, framing: Framing) -> Found[Picture]:
     """Read a batch; each image is numbered by its record.
 
     Raises
@@ -52,7 +53,7 @@ def read_batch(name: str, data: bytes, framing: Framing) -> Found:
         raise BadInput("label", f"a label is {labels.max()}; CIFAR-10 has {len(CLASSES)} classes")
     split = "test" if PurePosixPath(name).name.startswith("test") else "train"
     images = planes.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    found = Found()
+    found: Found[Picture] = Found()
     for number, (label, image) in enumerate(zip(labels, images, strict=True)):
         array = framing(Image.fromarray(np.ascontiguousarray(image)))
         columns = {"width": SIDE, "height": SIDE, "format": "cifar", "mode": "RGB", "split": split}

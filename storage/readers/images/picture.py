@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from storage.errors import BadInput
 
 
 @dataclass
@@ -32,19 +30,3 @@ class Picture:
     array: npt.NDArray[np.uint8]
     columns: Mapping[str, Any] = field(default_factory=dict)
     encoded: bytes = b""
-
-
-class Found(list[Picture]):
-    """The good images of a file; the others are in ``refused``.
-
-    Attributes
-    ----------
-    refused : list of (str, BadInput)
-        Index and reason of the images that cannot become samples.
-    """
-
-    def __init__(
-        self, pictures: Iterable[Picture] = (), refused: Iterable[tuple[str, BadInput]] = ()
-    ) -> None:
-        super().__init__(pictures)
-        self.refused = list(refused)

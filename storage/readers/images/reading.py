@@ -8,17 +8,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from storage.errors import BadInput
+from storage.readers.found import Found
 from storage.readers.images import cifar
 from storage.readers.images.decoding import decode, read_size
 from storage.readers.images.framing import Framing, Size
 from storage.readers.images.paths import class_and_split
-from storage.readers.images.picture import Found, Picture
+from storage.readers.images.picture import Picture
 from storage.sources import SourceFile, Unit, read_units
 
 RESERVED = {"sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp"}
 
 
-def read_images(unit: Unit, payload: Sequence[bytes], framing: Framing) -> Found:
+def read_images(unit: Unit, payload: Sequence[bytes], framing: Framing) -> Found[Picture]:
     """Read the images of a unit.
 
     Parameters

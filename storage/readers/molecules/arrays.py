@@ -22,7 +22,8 @@ import numpy.typing as npt
 import scipy.io
 
 from storage.errors import BadInput
-from storage.readers.molecules.molecule import BOHR, Found, Molecule, molecule, nuclear_charge
+from storage.readers.found import Found
+from storage.readers.molecules.molecule import BOHR, Molecule, molecule, nuclear_charge
 
 POSITIONS = ("r", "positions", "coordinates", "coords", "xyz", "atxyz", "pos")
 CHARGES = ("z", "charges", "species", "atomic_numbers", "numbers", "atnum", "nuclear_charges")
@@ -31,13 +32,13 @@ NAMES = ("id", "ids", "name", "names", "index")
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def read_npz(data: bytes) -> Found:
+def read_npz(data: bytes) -> Found[Molecule]:
     """Read the molecules of an ``.npz``; pickled objects are refused."""
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return _found("", {name: archive[name] for name in archive.files})
 
 
-def read_mat(data: bytes) -> Found:
+def read_mat(data: bytes) -> Found[Molecule]:
     """Read the molecules of a ``.mat``: version 7.3 is HDF5 with reversed axes."""
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data[512:520] == b"\x89HDF\r\n\x1a\n":
         with h5py.File(io.BytesIO(data)) as file:
@@ -52,9 +53,9 @@ def read_mat(data: bytes) -> Found:
     return found
 
 
-def read_hdf5(data: bytes) -> Found:
+def read_hdf5(data: bytes) -> Found[Molecule]:
     """Read the molecules of every group that holds positions."""
-    found = Found()
+    found: Found[Molecule] = Found()
     with h5py.File(io.BytesIO(data)) as file:
         for path, arrays in _groups(file, ""):
             some = _found(path, arrays)
@@ -83,7 +84,7 @@ def _named(arrays: Arrays, names: tuple[str, ...]) -> npt.NDArray[Any] | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _found(path: str, arrays: Arrays) -> Found:
+def _found(path: str, arrays: Arrays) -> Found[Molecule]:
     positions, charges = _named(arrays, POSITIONS), _named(arrays, CHARGES)
     if positions is None or charges is None:
         raise BadInput(
@@ -98,7 +99,7 @@ def _found(path: str, arrays: Arrays) -> Found:
     if positions.ndim != 3 or positions.shape != (*numbers.shape, 3):
         raise BadInput("shape", f"positions {positions.shape} do not fit charges {charges.shape}")
     names = _names(path, arrays, len(positions), single)
-    found = Found()
+    found: Found[Molecule] = Found()
     for row, name in enumerate(names):
         try:
             found.append(_one(name, row, positions[row], numbers[row], arrays, len(names)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -55,22 +54,6 @@ class Molecule:
         heavy = int((self.charges > 1).sum())
         counts = {"formula": self.formula, "n_atoms": len(self.charges), "n_heavy": heavy}
         return {**counts, **self.labels, **self.properties}
-
-
-class Found(list[Molecule]):
-    """The good molecules of a file; the others are in ``refused``.
-
-    Attributes
-    ----------
-    refused : list of (str, BadInput)
-        Index and reason of the molecules that cannot become samples.
-    """
-
-    def __init__(
-        self, molecules: Iterable[Molecule] = (), refused: Iterable[tuple[str, BadInput]] = ()
-    ) -> None:
-        super().__init__(molecules)
-        self.refused = list(refused)
 
 
 @cache

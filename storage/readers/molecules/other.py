@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from storage.errors import BadInput
-from storage.readers.molecules.molecule import Found, molecule
+from storage.readers.found import Found
+from storage.readers.molecules.molecule import Molecule, molecule
 
 EXTENSIONS = (".extxyz", ".cif", ".pdb", ".traj", ".gjf", ".vasp", ".cml", ".con")
 
 
-def read_other(data: bytes, suffix: str, form: str | None = None) -> Found:
+def read_other(data: bytes, suffix: str, form: str | None = None) -> Found[Molecule]:
     """Read every frame of a file through ASE; energies become the property ``energy`` (eV).
 
     Raises
@@ -32,7 +33,7 @@ def read_other(data: bytes, suffix: str, form: str | None = None) -> Found:
             frames: Any = ase.io.read(path, index=":", format=form)
         except UnknownFileTypeError as error:
             raise BadInput("format", f"ASE knows no format {suffix!r}: {error}") from error
-    found = Found()
+    found: Found[Molecule] = Found()
     for place, atoms in enumerate(frames):
         index = "" if len(frames) == 1 else str(place)
         try:

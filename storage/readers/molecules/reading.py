@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from storage.errors import BadInput
+from storage.readers.found import Found
 from storage.readers.molecules import other
 from storage.readers.molecules.arrays import read_hdf5, read_mat, read_npz
-from storage.readers.molecules.molecule import Found
+from storage.readers.molecules.molecule import Molecule
 from storage.readers.molecules.sdf import read_sdf
 from storage.readers.molecules.xyz import EXTENDED, read_xyz
 
-FORMATS: dict[str, Callable[[bytes], Found]] = {
+FORMATS: dict[str, Callable[[bytes], Found[Molecule]]] = {
     ".xyz": read_xyz,
     ".sdf": read_sdf,
     ".mol": read_sdf,
@@ -25,7 +26,7 @@ FORMATS: dict[str, Callable[[bytes], Found]] = {
 EXTENSIONS = (*FORMATS, *other.EXTENSIONS)
 
 
-def read_molecules(name: str, data: bytes) -> Found:
+def read_molecules(name: str, data: bytes) -> Found[Molecule]:
     """Read the molecules of a file.
 
     Returns
@@ -55,7 +56,7 @@ def read_molecules(name: str, data: bytes) -> Found:
     return _unique(found)
 
 
-def _read(suffix: str, data: bytes) -> Found:
+def _read(suffix: str, data: bytes) -> Found[Molecule]:
     second = b"".join(data.split(b"\n", 2)[1:2]).decode("utf-8", "replace")
     if suffix == ".xyz" and EXTENDED.search(second):
         return other.read_other(data, suffix, "extxyz")
@@ -63,10 +64,10 @@ def _read(suffix: str, data: bytes) -> Found:
     return reader(data) if reader is not None else other.read_other(data, suffix)
 
 
-def _unique(found: Found) -> Found:
+def _unique(found: Found[Molecule]) -> Found[Molecule]:
     """Refuse the second molecule of a name."""
     seen: Counter[str] = Counter()
-    kept = Found(refused=found.refused)
+    kept: Found[Molecule] = Found(refused=found.refused)
     for item in found:
         seen[item.index] += 1
         if seen[item.index] > 1:

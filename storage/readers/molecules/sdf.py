@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 
 from storage.errors import BadInput
-from storage.readers.molecules.molecule import Found, Molecule, molecule, nuclear_charge, number
+from storage.readers.found import Found
+from storage.readers.molecules.molecule import Molecule, molecule, nuclear_charge, number
 
 ITEM = re.compile(r"^>.*?<([^>]+)>")
 TITLE, COUNTS = 0, 3  # lines of a record
 
 
-def read_sdf(data: bytes) -> Found:
+def read_sdf(data: bytes) -> Found[Molecule]:
     """Read every record.
 
     Raises
@@ -29,7 +30,7 @@ def read_sdf(data: bytes) -> Found:
     lines = [record.split("\n") for record in records]
     titles = [record[TITLE].strip() for record in lines]
     named = all(titles) and len(set(titles)) == len(titles)
-    found = Found()
+    found: Found[Molecule] = Found()
     for place, record in enumerate(lines):
         index = "" if len(lines) == 1 else titles[place] if named else str(place)
         try:

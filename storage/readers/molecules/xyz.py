@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator
 
 from storage.errors import BadInput
+from storage.readers.found import Found
 from storage.readers.molecules import qm9
-from storage.readers.molecules.molecule import Found, Molecule, molecule, nuclear_charge, number
+from storage.readers.molecules.molecule import Molecule, molecule, nuclear_charge, number
 
 EXTENDED = re.compile(r"\b(Lattice|Properties)\s*=", re.IGNORECASE)
 
 
-def read_xyz(data: bytes) -> Found:
+def read_xyz(data: bytes) -> Found[Molecule]:
     """Read every molecule of a file.
 
     Raises
@@ -27,7 +28,8 @@ def read_xyz(data: bytes) -> Found:
         If it is not such a file, or ends early.
     """
     lines = data.decode("utf-8", "replace").replace("\r", "\n").split("\n")
-    found, seen = Found(), 0
+    found: Found[Molecule] = Found()
+    seen = 0
     for frame in _frames(lines):
         index = "" if not seen else str(seen)
         seen += 1
