@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Store, Where
+from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Split, Store, Where
 from flows.session import session
 from tasks import steps
 from tasks.fit import FitOutcome, FitRequest
@@ -26,7 +26,7 @@ def fit(
     store: Store = STORE,
     parameters: Parameters = None,
     where: Where = None,
-    split: Annotated[str | None, Field(description="COLUMN=VALUE that selects samples.")] = None,
+    split: Split = None,
     seed: Seed = 0,
     device: Device = "cpu",
     view: Annotated[

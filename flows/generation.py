@@ -9,7 +9,18 @@ from pydantic import Field
 
 from flows.fit import fit
 from flows.ingest import ingest
-from flows.parameters import STORE, Cluster, Dataset, Device, Options, Seed, Sources, Store, Where
+from flows.parameters import (
+    STORE,
+    Cluster,
+    Dataset,
+    Device,
+    Options,
+    Seed,
+    Sources,
+    Split,
+    Store,
+    Where,
+)
 from flows.session import session
 from tasks.generation import KIND
 
@@ -27,7 +38,7 @@ def generation(
     options: Options = None,
     models: Models = None,
     where: Where = None,
-    split: Annotated[str | None, Field(description="COLUMN=VALUE that selects samples.")] = None,
+    split: Split = None,
     seed: Seed = 0,
     cluster: Cluster = "local",
     device: Device = "cpu",

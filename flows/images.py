@@ -10,7 +10,7 @@ from pydantic import Field
 from flows.features import features
 from flows.fit import fit
 from flows.ingest import ingest
-from flows.parameters import STORE, Cluster, Dataset, Device, Seed, Sources, Store, Where
+from flows.parameters import STORE, Cluster, Dataset, Device, Seed, Sources, Split, Store, Where
 from flows.session import session
 from tasks.classifier import KIND
 from tasks.images import ImageOptions
@@ -36,7 +36,7 @@ def images(
     models: Models = None,
     target: Annotated[str, Field(description="Column of labels.")] = "label",
     where: Where = None,
-    split: Annotated[str | None, Field(description="COLUMN=VALUE that selects samples.")] = None,
+    split: Split = None,
     seed: Seed = 0,
     cluster: Cluster = "local",
     device: Device = "cpu",

@@ -27,6 +27,7 @@ Parameters = Annotated[
 Where = Annotated[
     str | None, Field(description="Which samples to learn from: DuckDB, over sample metadata.")
 ]
+Split = Annotated[str | None, Field(description="COLUMN=VALUE that selects samples.")]
 Seed = Annotated[int, Field(description="Of everything random.")]
 Cluster = Annotated[str, Field(description="threads, local[:N], cuda, tcp://... or kubernetes.")]
 Device = Annotated[str, Field(description="cpu or cuda.")]
