@@ -74,7 +74,6 @@ def turbulence(
     quiet: Quiet = False,
 ) -> None:
     """Ingest snapshots of fields; a second run reads only what is new or changed."""
-    from flows.ingest import ingest
     from tasks.planning import IngestOptions
 
     if derive not in (None, "vorticity"):
@@ -93,9 +92,8 @@ def turbulence(
         mirror=mirror,
         rehash=rehash,
     )
-    with progress(quiet or as_json):
-        made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
-    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view scattering")
+    url = absolute(store, single_writer)
+    _ingest(name, sources, url, options, cluster, as_json, quiet, "scattering")
 
 
 @ingest_app.command(
@@ -138,7 +136,6 @@ def molecules(
     quiet: Quiet = False,
 ) -> None:
     """Ingest molecules; a second run reads only what is new or changed."""
-    from flows.ingest import ingest
     from tasks.molecules import MoleculeOptions
 
     options = MoleculeOptions(
@@ -152,9 +149,8 @@ def molecules(
         mirror=mirror,
         rehash=rehash,
     )
-    with progress(quiet or as_json):
-        made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
-    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view atomic-harmonics")
+    url = absolute(store, single_writer)
+    _ingest(name, sources, url, options, cluster, as_json, quiet, "atomic-harmonics")
 
 
 @ingest_app.command(
@@ -209,7 +205,6 @@ def images(
     quiet: Quiet = False,
 ) -> None:
     """Ingest labelled images; a second run reads only what is new or changed."""
-    from flows.ingest import ingest
     from tasks.images import ImageOptions
 
     options = ImageOptions(
@@ -227,16 +222,30 @@ def images(
         mirror=mirror,
         rehash=rehash,
     )
+    url = absolute(store, single_writer)
+    _ingest(name, sources, url, options, cluster, as_json, quiet, "scattering")
+
+
+def _ingest(
+    name: str,
+    sources: list[str],
+    url: str,
+    options: Any,
+    cluster: str,
+    as_json: bool,
+    quiet: bool,
+    view: str,
+) -> None:
+    """Run the flow and tell what it made; ``view`` is what to compute next."""
+    from flows.ingest import ingest
+
     with progress(quiet or as_json):
-        made = ingest(name, _absolute(sources), absolute(store, single_writer), options, cluster)
-    _tell_ingested(name, made, as_json, quiet, f"wavemill features {name} --view scattering")
-
-
-def _tell_ingested(name: str, made: Any, as_json: bool, quiet: bool, hint: str) -> None:
+        made = ingest(name, _absolute(sources), url, options, cluster)
     for unit, reason, message in made.refused[:10]:
         warn(f"quarantined ({reason}): {unit}: {message}")
     if len(made.refused) > 10:
         warn(f"and {len(made.refused) - 10} more: wavemill show {name} --quarantine")
+    hint = f"wavemill features {name} --view {view}"
     tell(made, _ingest_lines(made), as_json, quiet, hint)
 
 
