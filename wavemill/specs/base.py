@@ -111,6 +111,21 @@ def check(condition: bool, message: str) -> None:
         raise InvalidParameter(message)
 
 
+def check_least(spec: Spec, least: float, *names: str) -> None:
+    """Refuse a spec of which one of these parameters is below ``least``."""
+    for name in names:
+        value = getattr(spec, name)
+        check(value >= least, f"{spec.kind}: {name}={value} must be {least} or more")
+
+
+def check_above(spec: Spec, *names: str) -> None:
+    """Refuse a spec of which one of these parameters is not above 0; None is."""
+    for name in names:
+        value = getattr(spec, name)
+        good = value is None or value > 0
+        check(good, f"{spec.kind}: {name}={value} must be above 0")
+
+
 Precision = typing.Literal["float32", "float64"]
 MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "D", "pywph"]
 ModelSet = typing.Literal[

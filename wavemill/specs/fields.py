@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import MomentSet, Precision, Spec, check, check_bank
+from wavemill.specs.base import MomentSet, Precision, Spec, check, check_bank, check_least
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,7 @@ class ScatteringSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""
-        check(self.J >= 1, f"scattering: J={self.J} must be 1 or more")
-        check(self.L >= 1, f"scattering: L={self.L} must be 1 or more")
-        check(self.A >= 1, f"scattering: A={self.A} must be 1 or more")
+        check_least(self, 1, "J", "L", "A")
         check(self.max_order in (0, 1, 2), f"scattering: max_order={self.max_order} is not 0 to 2")
 
 

@@ -6,7 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import Spec, check
+from wavemill.specs.base import Spec, check, check_above, check_least
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,12 @@ class GeneratorSpec(Spec):
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
         names = ("dimension", "J", "L", "width", "atoms", "iterations", "coarse", "batch", "epochs")
-        for name in names:
-            value = getattr(self, name)
-            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
+        check_least(self, 1, *names)
+        check_least(self, 0, "crop")
+        check_above(self, "rate")
         even = self.A >= 4 and self.A % 2 == 0
         check(even, f"{self.kind}: A={self.A} must be even and at least 4, to be inverted")
         check(self.max_order in (1, 2), f"{self.kind}: max_order={self.max_order} is not 1 or 2")
-        check(self.step > 0, f"{self.kind}: rate={self.rate} must be above 0")
-        check(self.crop >= 0, f"{self.kind}: crop={self.crop} must not be below 0")
         for name in ("validation", "test"):
             value = getattr(self, name)
             check(0 < value < 1, f"{self.kind}: {name}={value} must lie between 0 and 1")

@@ -6,7 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import Spec, check
+from wavemill.specs.base import Spec, check, check_above, check_least
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,9 @@ class DictionarySpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
-        for name in ("atoms", "iterations", "epochs", "positions"):
-            value = getattr(self, name)
-            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
-        check(self.components >= 0, f"{self.kind}: components={self.components} is below 0")
-        check(self.penalty > 0, f"{self.kind}: penalty={self.penalty} must be above 0")
+        check_least(self, 1, "atoms", "iterations", "epochs", "positions")
+        check_least(self, 0, "components")
+        check_above(self, "penalty")
 
 
 @dataclass(frozen=True)
@@ -121,20 +119,13 @@ class ClassifierSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built or trained."""
-        for name in ("channels", "kernel", "atoms", "iterations", "pool", "batch", "every"):
-            value = getattr(self, name)
-            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
-        for name in ("components", "statistics", "epochs", "decay", "patience", "momentum"):
-            value = getattr(self, name)
-            check(value >= 0, f"{self.kind}: {name}={value} must not be below 0")
+        names = ("channels", "kernel", "atoms", "iterations", "pool", "batch", "every")
+        check_least(self, 1, *names)
+        check_least(self, 0, "components", "statistics", "epochs", "decay", "patience", "momentum")
+        check_above(self, "rate", "validation", "alpha")
         check(self.kernel % 2 == 1, f"{self.kind}: kernel={self.kernel} must be odd")
         check(0 <= self.dropout < 1, f"{self.kind}: dropout={self.dropout} must be in [0, 1)")
-        check(self.rate > 0, f"{self.kind}: rate={self.rate} must be above 0")
         check(0 < self.factor <= 1, f"{self.kind}: factor={self.factor} must be in (0, 1]")
-        check(self.validation > 0, f"{self.kind}: validation={self.validation} is not above 0")
-        check(
-            self.alpha is None or self.alpha > 0, f"{self.kind}: alpha={self.alpha} is not above 0"
-        )
         check(all(units >= 1 for units in self.hidden), f"{self.kind}: hidden={self.hidden}")
         falling = self.first >= self.last > 0
         check(falling, f"{self.kind}: thresholds fall from {self.first=} to {self.last=} above 0")

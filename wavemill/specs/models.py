@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import ModelSet, Precision, Spec, check, check_bank
+from wavemill.specs.base import ModelSet, Precision, Spec, check, check_bank, check_least
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class MicrocanonicalSpec(Spec):
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
         check_bank(self.kind, self.J, self.L, self.lags)
-        check(self.iterations >= 1, f"{self.kind}: iterations={self.iterations} must be 1 or more")
+        check_least(self, 1, "iterations")
         for name in ("tolerance", "gradient_tolerance"):
             value = getattr(self, name)
             check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
@@ -111,7 +111,7 @@ class EnergySpec(Spec):
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
         check_bank(self.kind, self.J, self.L, self.lags)
-        check(self.steps >= 2, f"{self.kind}: steps={self.steps} must be 2 or more")
+        check_least(self, 2, "steps")
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,6 @@ class EvaluationSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be judged."""
-        check(self.samples >= 1, f"evaluation: samples={self.samples} must be 1 or more")
-        check(self.real >= 2, f"evaluation: real={self.real} must be 2 or more")
+        check_least(self, 1, "samples")
+        check_least(self, 2, "real")
         check_bank(self.kind, self.J, self.L, 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import Precision, Spec, check
+from wavemill.specs.base import Precision, Spec, check, check_above, check_least
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,9 @@ class AtomicHarmonicsSpec(Spec):
         """Refuse features that cannot be built."""
         ascending = bool(self.elements) and list(self.elements) == sorted(set(self.elements))
         check(ascending and self.elements[0] > 0, f"{self.kind}: {self.elements=} must ascend")
-        check(self.sigma > 0, f"{self.kind}: sigma={self.sigma} must be above 0")
-        for name in ("reach", "octave"):
-            check(getattr(self, name) > 0, f"{self.kind}: {name} must be above 0")
-        check(self.J >= 1, f"{self.kind}: J={self.J} must be 1 or more")
-        check(self.L >= 0, f"{self.kind}: L={self.L} must not be below 0")
-        check(self.across >= 0, f"{self.kind}: across={self.across} must not be below 0")
+        check_above(self, "sigma", "reach", "octave")
+        check_least(self, 1, "J")
+        check_least(self, 0, "L", "across")
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,10 @@ class SolidHarmonicsSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""
-        check(min(self.J, self.L) >= 0, f"{self.kind}: J={self.J}, L={self.L} must not be below 0")
+        check_least(self, 0, "J", "L")
         check(bool(self.powers) and bool(self.channels), f"{self.kind}: no powers or no channels")
-        for name in ("sigma", "width", "resolution", "margin"):
-            value = getattr(self, name)
-            check(value > 0, f"{self.kind}: {name}={value} must be above 0")
+        check_above(self, "sigma", "width", "resolution", "margin", "band")
         check(min(self.powers) > 0, f"{self.kind}: powers={self.powers} must be above 0")
-        check(self.band is None or self.band > 0, f"{self.kind}: band={self.band} is not above 0")
 
 
 @dataclass(frozen=True)
@@ -144,14 +138,7 @@ class RegressionSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
-        check(
-            self.alpha is None or self.alpha > 0, f"{self.kind}: alpha={self.alpha} is not above 0"
-        )
+        check_above(self, "alpha", "test")
         check(self.order in (1, 2, 3), f"{self.kind}: order={self.order} is not 1, 2 or 3")
-        for name in ("terms", "epochs", "landmarks", "zeta", "products"):
-            value = getattr(self, name)
-            check(value >= 1, f"{self.kind}: {name}={value} must be 1 or more")
-        for name in ("train", "halvings"):
-            value = getattr(self, name)
-            check(value >= 0, f"{self.kind}: {name}={value} must not be below 0")
-        check(self.test > 0, f"{self.kind}: test={self.test} must be above 0")
+        check_least(self, 1, "terms", "epochs", "landmarks", "zeta", "products")
+        check_least(self, 0, "train", "halvings")
