@@ -78,17 +78,9 @@ class AtomicKernel(AtomicRegression):
         """Number of landmarks there are."""
         return len(self.kinds_)
 
-    def sums(self, molecules: Molecules) -> Tensor:
-        """Return the sums over atoms of k with each landmark, ``(molecule, landmark)``."""
-        atoms, kinds = self.normalised(molecules), self.kinds(molecules)
-        owner = molecules.owner.to(kinds.device)
-        sums = torch.zeros(len(molecules), self.size, dtype=torch.float64, device=kinds.device)
-        for kind in range(len(self.transform.elements)):
-            mine, theirs = kinds == kind, self.kinds_ == kind
-            alike = self._compared(atoms[mine], self.landmarks_[theirs])
-            part = sums.new_zeros(len(molecules), alike.shape[1])
-            sums[:, theirs] = part.index_add_(0, owner[mine], alike)
-        return sums
+    def features(self, atoms: Tensor, kind: int) -> Tensor:
+        """Return k with each landmark of the element, in float64."""
+        return self._compared(atoms, self.landmarks_[self.kinds_ == kind])
 
     def _compared(self, one: Tensor, other: Tensor) -> Tensor:
         """Return k of normalised invariants; rounding must not take its base below 0."""

@@ -102,18 +102,11 @@ class AtomicProducts(AtomicRegression):
         """Number of monomials there are."""
         return len(self.kinds_)
 
-    def sums(self, molecules: Molecules) -> Tensor:
-        """Return the sums over atoms of the monomials, ``(molecule, monomial)``."""
-        atoms, kinds = self.normalised(molecules), self.kinds(molecules)
-        owner = molecules.owner.to(kinds.device)
-        sums = atoms.new_zeros(len(molecules), self.size)
-        for kind in range(len(self.transform.elements)):
-            mine, theirs = kinds == kind, self.kinds_ == kind
-            components = (atoms[mine] - self.means_[kind]) @ self.axes_[kind]
-            values = self._products(components, self.factors_[theirs]) * self.strengths_[theirs]
-            part = sums.new_zeros(len(molecules), values.shape[1])
-            sums[:, theirs] = part.index_add_(0, owner[mine], values)
-        return sums
+    def features(self, atoms: Tensor, kind: int) -> Tensor:
+        """Return the monomials of the element."""
+        theirs = self.kinds_ == kind
+        components = (atoms - self.means_[kind]) @ self.axes_[kind]
+        return self._products(components, self.factors_[theirs]) * self.strengths_[theirs]
 
     def _products(self, components: Tensor, factors: Tensor) -> Tensor:
         """Return the products of components that ``factors`` names, counted from 1; 0 is none."""

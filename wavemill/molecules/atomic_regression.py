@@ -58,8 +58,12 @@ class AtomicRegression(abc.ABC):
         """Number of features."""
 
     @abc.abstractmethod
-    def sums(self, molecules: Molecules) -> Tensor:
-        """Return F, the sums over atoms of their features, ``(molecule, size)``."""
+    def features(self, atoms: Tensor, kind: int) -> Tensor:
+        """Return phi of one element's atoms, by their normalised invariants ``(atom, local_size)``.
+
+        Only those features that are not 0 for all atoms of the element, ``(atom, some)``; `size` of
+        them for all elements, one after the other.
+        """
 
     @abc.abstractmethod
     def penalty(self) -> Tensor:
@@ -100,6 +104,18 @@ class AtomicRegression(abc.ABC):
             bounds = range(rows.start, rows.stop, TOGETHER)
             parts = [molecules[at : min(at + TOGETHER, rows.stop)] for at in bounds]
             yield rows, torch.cat([self.sums(part) for part in parts])
+
+    def sums(self, molecules: Molecules) -> Tensor:
+        """Return F, the sums over atoms of their features, ``(molecule, size)``."""
+        atoms, kinds = self.normalised(molecules), self.kinds(molecules)
+        owner = molecules.owner.to(kinds.device)
+        found = []
+        for kind in range(len(self.transform.elements)):
+            mine = kinds == kind
+            values = self.features(atoms[mine], kind)
+            sums = values.new_zeros(len(molecules), values.shape[1])
+            found.append(sums.index_add_(0, owner[mine], values))
+        return torch.cat(found, 1)
 
     def predict(self, molecules: Molecules) -> Tensor:
         """Return ``(molecule,)`` in float64."""
