@@ -32,6 +32,7 @@ from wavemill import Scattering2D, as_float
 from wavemill.dictionaries import starts
 from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
 from wavemill.dictionaries.training import Training, topk
+from wavemill.images import opponent
 from wavemill.specs import ClassifierSpec
 
 FOLDER = Path(os.environ.get("WAVEMILL_BENCH_FOLDER", "bench-cifar10"))
@@ -39,37 +40,40 @@ SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))
 ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "cifar10" / "cifar10_train.tar.gz"
 CHUNK, HELD, CLASSES, SEEN = 2000, 5000, 10, 10_000
 TRANSFORM: dict[str, Any] = {"shape": (32, 32), "J": 3, "L": 8, "nonlinearity": "rectifier"}
+STANDARD: dict[str, Any] = {"components": 256, "power": 0.5, "mirror": "mirrored", "both": True}
+TRAINED: dict[str, Any] = {"schedule": "cosine", "smoothing": 0.1, "dropout": 0.5}
 SPARSE: dict[str, Any] = {
-    "model": "istc",
-    "components": 256,
+    **STANDARD,
+    **TRAINED,
+    "model": "istc-mlp",
     "channels": 128,
-    "kernel": 1,
+    "kernel": 3,
     "atoms": 512,
     "last": 0.1,
-    "pool": 2,
-    "closed": True,
-    "epochs": 8,
-    "schedule": "cosine",
-    "rate": 0.02,
-    "decay": 2e-4,
+    "hidden": (512,),
+    "epochs": 10,
+    "rate": 0.03,
+    "decay": 5e-4,
 }
 CASES: dict[str, dict[str, Any]] = {
-    "linear, ridge": {"model": "ridge", "components": 256},
+    "linear, ridge": {**STANDARD, "model": "ridge"},
     "layers": {
+        **STANDARD,
+        **TRAINED,
         "model": "mlp",
-        "components": 256,
         "hidden": (1024,),
-        "epochs": 8,
-        "schedule": "cosine",
+        "epochs": 20,
         "rate": 0.02,
         "decay": 1e-3,
     },
     "sparse codes, W = D": SPARSE,
     "sparse codes, W free": {**SPARSE, "free": True},
     "plain convolutions on pixels": {
+        **TRAINED,
         "model": "mlp",
+        "mirror": "mirrored",
+        "both": True,
         "epochs": 8,  # about as long as sparse codes take
-        "schedule": "cosine",
         "rate": 0.05,
         "decay": 5e-4,
     },
@@ -139,15 +143,16 @@ class Images:
         x = as_float(torch.from_numpy(np.load(self.folder / "images.npy")[self.order]))
         return (x - 0.47) / 0.25
 
-    def features(self, clock: Clock) -> list[np.ndarray[Any, Any]]:
-        """Return the chunks of features, computing those that are lacking."""
+    def features(self, flip: int, clock: Clock) -> list[np.ndarray[Any, Any]]:
+        """Return the chunks of features, of mirror images if asked; compute those that lack."""
         transform, found = Scattering2D(**TRANSFORM), []
         for chunk in range(len(self.names) // CHUNK):
-            path = self.folder / f"J{TRANSFORM['J']}_0_{chunk:02d}.npy"
+            path = self.folder / f"opponent_J{TRANSFORM['J']}_{flip}_{chunk:02d}.npy"
             if not path.exists():
                 clock.check(30)
                 some = self.order[chunk * CHUNK : (chunk + 1) * CHUNK]
-                images = torch.from_numpy(np.load(self.folder / "images.npy")[some])
+                images = as_float(torch.from_numpy(np.load(self.folder / "images.npy")[some]))
+                images = opponent(images.flip(-1) if flip else images)
                 _replace(path, partial(np.save, arr=self._transformed(transform, images)))
             found.append(np.load(path, mmap_mode="r"))
         return found
@@ -155,26 +160,37 @@ class Images:
     @staticmethod
     @torch.inference_mode()
     def _transformed(transform: Scattering2D, images: Tensor) -> np.ndarray[Any, Any]:
-        parts = [transform(as_float(part)).flatten(1, 2).half() for part in torch.split(images, 50)]
+        parts = [transform(part).flatten(1, 2).half() for part in torch.split(images, 50)]
         return torch.cat(parts).numpy()
 
-    def standardised(self, components: int, clock: Clock) -> Tensor:
-        """Return features ``(n, component, y, x)``, standardised once and kept."""
-        path = self.folder / f"standard_{components}.npy"
+    def standardised(self, spec: ClassifierSpec, clock: Clock) -> Tensor:
+        """Return features ``(2, n, component, y, x)``, also of mirror images, made once and kept.
+
+        The standardisation is learnt from the first images.
+        """
+        path = self.folder / f"standard_{spec.components}_{spec.power}.npy"
         if not path.exists():
-            chunks = self.features(clock)
-            clock.check(60)
-            model = Standardisation(components)
-            for chunk in chunks[: SEEN // CHUNK]:
+            sides = [self.features(flip, clock) for flip in (0, 1)]
+            clock.check(120)
+            model = Standardisation(spec.components, spec.power)
+            for chunk in sides[0][: SEEN // CHUNK]:
                 model.update(torch.from_numpy(np.array(chunk)))
             model.solve()
             found = [
                 model(part).half()
-                for chunk in chunks
+                for chunk in (*sides[0], *sides[1])
                 for part in torch.split(torch.from_numpy(np.array(chunk)), 500)
             ]
             _replace(path, partial(np.save, arr=torch.cat(found).numpy()))
-        return torch.from_numpy(np.load(path)).float()
+        kept = torch.from_numpy(np.load(path)).float()
+        return kept.unflatten(0, (2, -1))
+
+
+def _samples(x: Tensor, y: Tensor) -> Samples:
+    """Return images and mirror images, held ready."""
+    samples = Samples(lambda rows: rows, y, Standardisation(), mirrored=True)
+    samples._kept = x.flatten(0, 1)
+    return samples
 
 
 def _replace(path: Path, write: Any) -> None:
@@ -218,36 +234,34 @@ class Case:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         pixels = self.name.startswith("plain")
-        x = self.images.pixels if pixels else self._features(clock)
+        x = self._pixels() if pixels else self.images.standardised(self.spec, clock)
         y = self.images.labels
-        learnt = Samples(lambda rows: rows, y[:-HELD], Standardisation())
-        learnt._kept = x[:-HELD]
+        learnt = _samples(x[:, :-HELD], y[:-HELD])
+        held = _samples(x[:, -HELD:], y[-HELD:])
+        shape = (x.shape[2], x.shape[3], x.shape[4])
+        del x
         if self.spec.model == "ridge":
-            self._ridge(x, y)
+            self._ridge(learnt, held)
             return
         torch.manual_seed(self.seed)
-        shape = (x.shape[1], x.shape[2], x.shape[3])
         network = plain(CLASSES) if pixels else Network(shape, CLASSES, self.spec)
         training = Training(network, self.spec, learnt.steps(self.spec.batch), self.seed)
-        self._train(training, learnt, x[-HELD:], y[-HELD:], clock)
+        self._train(training, learnt, held, clock)
 
-    def _features(self, clock: Clock) -> Tensor:
-        return self.images.standardised(self.spec.components, clock)
+    def _pixels(self) -> Tensor:
+        return torch.stack([self.images.pixels, self.images.pixels.flip(-1)])
 
-    def _ridge(self, x: Tensor, y: Tensor) -> None:
+    def _ridge(self, learnt: Samples, held: Samples) -> None:
         began = time.process_time()
         model = RidgeClassifier(CLASSES)
-        for part, classes in zip(
-            torch.split(x[:-HELD], 2048), torch.split(y[:-HELD], 2048), strict=True
-        ):
-            model.update(part.flatten(1), classes)
-        held = x[-HELD:].flatten(1)
-        model.choose(held, y[-HELD:])
-        self._save(model(held), y[-HELD:], 0, time.process_time() - began, 0.0)
+        for x, y in learnt.ordered(2048):
+            model.update(x.flatten(1), y)
+        x = torch.cat([x.flatten(1) for x, _ in held.ordered()])
+        alpha = model.choose(x, torch.cat([held.labels, held.labels]))
+        print(f"penalty {alpha}", file=sys.stderr)
+        self._save(model(x), held, 0, time.process_time() - began, 0.0)
 
-    def _train(
-        self, training: Training, learnt: Samples, x: Tensor, y: Tensor, clock: Clock
-    ) -> None:
+    def _train(self, training: Training, learnt: Samples, held: Samples, clock: Clock) -> None:
         path, network = self.folder / "checkpoint.safetensors", training.network
         began, spent, last = time.process_time(), 0.0, 0.0
         if path.exists():
@@ -257,25 +271,24 @@ class Case:
         elif isinstance(network, Network):
             clock.check(60)
             if self.spec.closed:
-                held = (x[: HELD // 2], y[: HELD // 2])
-                starts.close(network, learnt.ordered, held, CLASSES, self.spec.alpha)
-            spent = self._checkpoint(training, spent, began, x, y)
+                first = next(held.ordered(HELD // 2))
+                starts.close(network, learnt.ordered, first, CLASSES, self.spec.alpha)
+            spent = self._checkpoint(training, spent, began, held)
         while training.epoch < self.spec.epochs:
             clock.check(1.1 * last)
             began, start = time.process_time(), time.monotonic()
             training.advance(learnt.shuffled(self.spec.batch, self.seed, training.epoch))
-            spent = self._checkpoint(training, spent, began, x, y)
+            spent = self._checkpoint(training, spent, began, held)
             last = time.monotonic() - start
 
-    def _checkpoint(
-        self, training: Training, spent: float, began: float, x: Tensor, y: Tensor
-    ) -> float:
+    def _checkpoint(self, training: Training, spent: float, began: float, held: Samples) -> float:
         """Keep the state and what is measured by it; return the processor's seconds so far."""
         spent += time.process_time() - began
         state = {**training.state(), "spent": torch.tensor(spent)}
         _replace(self.folder / "checkpoint.safetensors", partial(save_file, state))
-        scores = training.scores(iter(torch.split(x, 250)))
-        self._save(scores, y, training.epoch, spent, self._support(training.network, x[:200]))
+        scores = training.scores(x for x, _ in held.ordered(250))
+        support = self._support(training.network, next(held.ordered(200))[0])
+        self._save(scores, held, training.epoch, spent, support)
         return spent
 
     @staticmethod
@@ -285,7 +298,11 @@ class Case:
             return 0.0
         return float((network.coding(x) != 0).sum(1).double().mean())
 
-    def _save(self, scores: Tensor, y: Tensor, epochs: int, spent: float, support: float) -> None:
+    def _save(
+        self, scores: Tensor, held: Samples, epochs: int, spent: float, support: float
+    ) -> None:
+        """Keep how often the mean over images and mirror images is right."""
+        scores, y = scores.view(-1, len(held), CLASSES).mean(0), held.labels
         row = {"epochs": epochs, "top1": topk(scores, y, 1), "top5": topk(scores, y, 5)}
         row |= {"seconds": spent, "support": support}
         (self.folder / "result.json").write_text(json.dumps(row))

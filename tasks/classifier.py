@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,14 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from storage import Artifact, FeatureFrame, InvalidRequest, NotFound, Store
+from storage import Artifact, InvalidRequest, NotFound, Store
 from storage.keys import canonical, derivation_key, digest
 from tasks import classifier_figures as figures
 from tasks.checkpoints import Checkpoint, Checkpoints, Row
+from tasks.classifier_data import Data, split
 from tasks.classifier_report import card, code_pictures, per_class
-from tasks.feature_batches import READ, Samples, above, below
-from tasks.fit import FitOutcome, FitRequest, by_hash
+from tasks.feature_batches import READ, above, below
+from tasks.fit import FitOutcome, FitRequest
 from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill.dictionaries import starts
@@ -32,61 +31,6 @@ from wavemill.specs import ClassifierSpec
 KIND = "classifier"
 STANDARD, BEST = "standardisation.", "best."
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is learnt from and what is held out: rows in the order of the store.
-
-    Attributes
-    ----------
-    frame, mirror
-        The features, and those of the mirrored images if there are any.
-    learnt, held
-        Rows of the sample table.
-    classes
-        Labels, sorted: a class's number is its place.
-    target
-        The column of labels.
-    """
-
-    frame: FeatureFrame
-    mirror: FeatureFrame | None
-    learnt: pd.DataFrame
-    held: pd.DataFrame
-    classes: tuple[str, ...]
-    target: str
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels and grid of the features; a view without maps is one position."""
-        channels, *grid = self.frame.version.row_shape
-        height, width = grid or (1, 1)
-        return channels, height, width
-
-    def numbers(self, rows: pd.DataFrame) -> Tensor:
-        """Return the class of each row."""
-        place = {label: index for index, label in enumerate(self.classes)}
-        return torch.tensor([place[str(label)] for label in rows[self.target]], dtype=torch.int64)
-
-    def samples(
-        self, rows: pd.DataFrame, standardisation: Standardisation, mirrored: bool = False
-    ) -> Samples:
-        """Return the features and classes of rows, to be read in batches."""
-        read = partial(self._read, rows)
-        return Samples(read, self.numbers(rows), standardisation, mirrored)
-
-    def _read(self, rows: pd.DataFrame, numbers: Array) -> Array:
-        found = np.empty((len(numbers), *self.shape), dtype=self.frame.version.dtype)
-        flipped = numbers >= len(rows)
-        for frame, some in ((self.frame, ~flipped), (self.mirror, flipped)):
-            if frame is not None and some.any():
-                read = frame.read(self._placed(frame, rows.iloc[numbers[some] % len(rows)]))
-                found[some] = read.reshape(-1, *self.shape)
-        return found
-
-    def _placed(self, frame: FeatureFrame, rows: pd.DataFrame) -> pd.DataFrame:
-        return rows.assign(feature_part=rows["part"].map(frame.version.parts))
 
 
 def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
@@ -119,39 +63,6 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
         return _Fit(store, dataset, data, spec, request, key).run()
 
 
-def split(
-    frame: FeatureFrame, mirror: FeatureFrame | None, request: FitRequest, spec: ClassifierSpec
-) -> Data:
-    """Hold out samples by a hash of seed and id; those without a label are left out.
-
-    Raises
-    ------
-    InvalidRequest
-        If there is no such column, or there are fewer than two classes or too few samples.
-    """
-    target, rows = request.target or "", frame.samples
-    if target not in rows:
-        raise InvalidRequest(
-            f"no column {target!r} in {frame.dataset}; there are {', '.join(map(str, rows))}"
-        )
-    if mirror is not None:
-        rows = rows[rows["part"].isin(list(mirror.version.parts))]
-    rows = by_hash(rows[rows[target].notna()], request.seed)
-    held = round(spec.validation * len(rows)) if spec.validation < 1 else int(spec.validation)
-    if held < 1 or len(rows) - held < 2:
-        raise InvalidRequest(
-            f"{len(rows)} labelled samples make {len(rows) - held} to learn from and {held} to "
-            "judge by: select more, or set validation"
-        )
-    groups = [rows.iloc[: len(rows) - held], rows.iloc[len(rows) - held :]]
-    learnt, judged = (group.sort_values(["part", "row"], ignore_index=True) for group in groups)
-    classes = tuple(sorted(set(map(str, learnt[target]))))
-    if len(classes) < 2:
-        raise InvalidRequest(f"{target!r} has one value only among the samples: {classes}")
-    known = judged[judged[target].map(str).isin(classes)].reset_index(drop=True)
-    return Data(frame, mirror, learnt, known, classes, target)
-
-
 class _Fit:
     """One fit: what it needs at every epoch, and what it publishes in the end."""
 
@@ -167,7 +78,7 @@ class _Fit:
         self.store, self.dataset, self.data, self.spec = store, dataset, data, spec
         self.request, self.key = request, key
         self.checkpoints = Checkpoints(store, KIND, key)
-        self.standardisation = Standardisation(spec.components)
+        self.standardisation = Standardisation(spec.components, spec.power)
 
     def run(self) -> FitOutcome:
         """Go on from the last checkpoint, if there is one, to the published artifact."""
@@ -177,8 +88,8 @@ class _Fit:
         else:
             self._standardise()
         data, standard = self.data, self.standardisation
-        self.learnt = data.samples(data.learnt, standard, data.mirror is not None)
-        self.held = data.samples(data.held, standard)
+        self.learnt = data.learning(standard)
+        self.held = data.judging(standard, self.spec.both)
         self.held.keep()
         if self.spec.model == "ridge":
             return self._ridge()
@@ -186,7 +97,7 @@ class _Fit:
 
     def _standardise(self) -> None:
         report = Reporter(f"standardise {self.dataset}")
-        raw = self.data.samples(self.data.learnt, self.standardisation)
+        raw = self.data.learning(self.standardisation)
         count = min(self.spec.statistics or len(raw), len(raw))
         chosen = np.arange(count) * len(raw) // count
         for start in range(0, count, READ):
@@ -200,14 +111,14 @@ class _Fit:
         report, done = Reporter("fit ridge"), 0
         for x, y in self.learnt.ordered():
             model.update(x.flatten(1), y)
-            report(done := done + len(y), len(self.learnt))
+            report(done := done + len(y), (1 + self.learnt.mirrored) * len(self.learnt))
         held = torch.cat([x.flatten(1) for x, _ in self.held.ordered()])
         if self.spec.alpha is None:
-            model.choose(held, self.held.labels)
+            model.choose(held, torch.cat([y for _, y in self.held.ordered()]))
         else:
             model.solve(self.spec.alpha)
         state = {"weights": model.weights_, "bias": model.bias_}
-        return self._publish(state, model(held), [])
+        return self._publish(state, self._mean(model(held)), [])
 
     def _trained(self, found: Checkpoint | None) -> FitOutcome:
         spec, seed = self.spec, self.request.seed
@@ -228,8 +139,14 @@ class _Fit:
             self._checkpoint(training, history, best)
         if best:
             network.load_state_dict(best)
-        scores = training.scores(x for x, _ in self.held.ordered())
-        return self._publish(network_state(training), scores, history, network)
+        return self._publish(network_state(training), self._scores(training), history, network)
+
+    def _scores(self, training: Training) -> Tensor:
+        return self._mean(training.scores(x for x, _ in self.held.ordered()))
+
+    def _mean(self, scores: Tensor) -> Tensor:
+        """Return scores, averaged over the held-out samples and their mirror images, if any."""
+        return scores.view(-1, len(self.held), scores.shape[1]).mean(0)
 
     def _start(self, network: Network) -> None:
         """Set the last linear form in closed form, where the spec says so."""
@@ -246,7 +163,7 @@ class _Fit:
         report = Reporter(f"epoch {epoch + 1} of {self.spec.epochs}").values
         batches = self.learnt.shuffled(self.spec.batch, self.request.seed, epoch)
         passed = training.advance(batches, report)
-        scores = training.scores(x for x, _ in self.held.ordered())
+        scores = self._scores(training)
         return {
             "epoch": float(epoch + 1),
             "train_loss": passed["loss"],
@@ -324,6 +241,7 @@ class _Fit:
             "dataset_version": self.store.dataset(self.dataset).version.version,
             "view": request.view,
             "view_spec": data.frame.version.spec,
+            "mirror_spec": data.mirror and data.mirror.version.spec,
             "target": request.target,
             "classes": list(data.classes),
             "shape": list(data.shape),
@@ -345,7 +263,13 @@ def network_state(training: Training) -> dict[str, Tensor]:
 
 
 class Predictor:
-    """A fitted classifier, from features to scores."""
+    """A fitted classifier, from features to scores.
+
+    Attributes
+    ----------
+    views
+        Specs of the views that it takes: one, or those of images and of their mirror images.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         manifest = artifact.manifest
@@ -357,6 +281,7 @@ class Predictor:
         self.classes = tuple(map(str, manifest["classes"]))
         channels, height, width = manifest["shape"]
         self.shape = (channels, height, width)
+        self.views = [manifest["view_spec"]] + [manifest["mirror_spec"]] * self.spec.both
         state = load_tensors(artifact.read("weights.safetensors"))
         self.standardisation = Standardisation().load(below(STANDARD, state))
         self._ridge: RidgeClassifier | None = None
@@ -369,9 +294,12 @@ class Predictor:
         self._network.load_state_dict(weights)
         self._network.eval()
 
+    def scores(self, features: Sequence[Array]) -> Tensor:
+        """Return scores ``(n, class)`` of features as the views store them."""
+        return torch.stack([self._scores(values) for values in features]).mean(0)
+
     @torch.no_grad()
-    def scores(self, features: Array) -> Tensor:
-        """Return scores ``(n, class)`` of features as the view stores them."""
+    def _scores(self, features: Array) -> Tensor:
         x = torch.from_numpy(features).reshape(-1, *self.shape)
         standard = self.standardisation(x)
         if self._ridge is not None:

@@ -19,7 +19,7 @@ from wavemill.dictionaries.classifiers import Network, Standardisation
 from wavemill.specs import ClassifierSpec
 
 if TYPE_CHECKING:
-    from tasks.classifier import Data
+    from tasks.classifier_data import Data
 
 Array = np.ndarray[Any, Any]
 LOOKED_AT = 256

@@ -36,6 +36,9 @@ class Samples:
         Whether there are mirrored features.
     budget
         Bytes that may be held.
+    changed
+        Returns what reads an epoch's samples where each epoch's are changed at random; they are
+        not held then.
     """
 
     read: Read
@@ -43,6 +46,7 @@ class Samples:
     standardisation: Standardisation
     mirrored: bool = False
     budget: int = BUDGET
+    changed: Callable[[int], Read] | None = None
     _kept: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -52,30 +56,34 @@ class Samples:
         """Return standardised features ``(n, channel, y, x)`` of rows."""
         if self._kept is not None:
             return self._kept[torch.from_numpy(rows)]
-        parts = [self._read(rows[start : start + READ]) for start in range(0, len(rows), READ)]
-        return torch.cat(parts)
+        return self._through(self.read, rows)
 
-    def _read(self, rows: np.ndarray[Any, Any]) -> Tensor:
-        return self.standardisation(torch.from_numpy(self.read(rows)))
+    def _through(self, read: Read, rows: np.ndarray[Any, Any]) -> Tensor:
+        pieces = [rows[start : start + READ] for start in range(0, len(rows), READ)]
+        parts = [self.standardisation(torch.from_numpy(read(piece))) for piece in pieces]
+        return torch.cat(parts)
 
     def keep(self) -> bool:
         """Hold everything, if it fits; say whether it does."""
         if self._kept is None and len(self):
-            one = self._read(np.arange(1))
-            rows = len(self) * (2 if self.mirrored else 1)
+            one, rows = self.features(np.arange(1)), self._rows
             if one.numel() * one.element_size() * rows <= self.budget:
                 kept = one.new_empty((rows, *one.shape[1:]))
                 for start in range(0, rows, READ):
                     some = np.arange(start, min(start + READ, rows))
-                    kept[start : start + len(some)] = self._read(some)
+                    kept[start : start + len(some)] = self.features(some)
                 self._kept = kept
         return self._kept is not None
 
+    @property
+    def _rows(self) -> int:
+        return len(self) * (2 if self.mirrored else 1)
+
     def ordered(self, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all samples in their order."""
-        for start in range(0, len(self), batch):
-            rows = np.arange(start, min(start + batch, len(self)))
-            yield self.features(rows), self.labels[rows]
+        """Yield all samples in their order, then their mirror images if there are any."""
+        for start in range(0, self._rows, batch):
+            rows = np.arange(start, min(start + batch, self._rows))
+            yield self.features(rows), self.labels[rows % len(self)]
 
     def shuffled(self, batch: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all samples once, in an order of this epoch's own, mirrored by chance.
@@ -83,11 +91,12 @@ class Samples:
         The last batch is left out if it is of one sample, which no batch norm could take.
         """
         generator = np.random.default_rng(generator_seed(seed, epoch))
+        read = self.read if self.changed is None else self.changed(epoch)
         for group in self._groups(generator):
             rows = group
             if self.mirrored:
                 rows = rows + len(self) * generator.integers(0, 2, len(rows))
-            held = None if self._kept is not None else self.features(rows)
+            held = None if self._kept is not None else self._through(read, rows)
             for start in range(0, len(rows), batch):
                 stop = min(start + batch, len(rows))
                 if stop - start == 1:
@@ -97,7 +106,7 @@ class Samples:
 
     def _groups(self, generator: np.random.Generator) -> Iterator[np.ndarray[Any, Any]]:
         """Yield rows in random order: all at once if held, else blocks that fit, shuffled."""
-        if self.keep():
+        if self.changed is None and self.keep():
             yield generator.permutation(len(self))
             return
         size = max(BLOCK, self.budget // self._bytes() // BLOCK * BLOCK)
@@ -109,7 +118,7 @@ class Samples:
             yield generator.permutation(rows[rows < len(self)])
 
     def _bytes(self) -> int:
-        one = self._read(np.arange(1))
+        one = self.features(np.arange(1))
         return int(one.numel() * one.element_size())
 
     def steps(self, batch: int) -> int:

@@ -53,6 +53,13 @@ class LiveFrame(FeatureFrame):
         assert self.source is not None
         return StoredSamples(self.url, self.samples, self.source.schema)
 
+    def must_hold_images(self) -> None:
+        """Raise `InvalidRequest` unless what is transformed are images, which can be changed."""
+        if self.stored.schema.layout != "images":
+            raise InvalidRequest(
+                f"{self.dataset} holds {self.stored.schema.layout}: only images are changed"
+            )
+
     def read(self, samples: pd.DataFrame) -> Array:
         """Compute the features of some samples, in their order."""
         size = self._operator.batch(BATCH)
@@ -125,8 +132,6 @@ def live(
         If the view cannot be read, or what is to be changed are no images.
     """
     source = store.dataset(dataset)
-    if augmentation is not None and source.schema.layout != "images":
-        raise InvalidRequest(f"{dataset} holds {source.schema.layout}: only images are changed")
     spec = spec_of(view, source)
     made = operator(spec, source.schema, device)
     samples = source.samples(where)
@@ -134,7 +139,7 @@ def live(
     row_shape, dtype = _shape(made, source)
     version = ViewVersion(spec, source.version.version, "", row_shape, dtype, parts)
     table = made.coefficients
-    return LiveFrame(
+    frame = LiveFrame(
         store.url,
         dataset,
         view,
@@ -146,6 +151,9 @@ def live(
         augmentation=augmentation,
         seed=seed,
     )
+    if augmentation is not None:
+        frame.must_hold_images()
+    return frame
 
 
 def spec_of(view: str, source: Dataset) -> Document:

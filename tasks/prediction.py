@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from storage import Artifact, BadInput, InvalidRequest, Schema, Store
+from storage import Artifact, BadInput, FeatureFrame, InvalidRequest, Schema, Store
+from storage.documents import Document
 from storage.export import replacing
 from storage.sources import read_units
 from tasks import classifier, live_features, regression
@@ -49,19 +50,30 @@ def classes(store: Store, artifact: Artifact, source: str) -> pd.DataFrame:
     """Return the classes of images or fields: a row a sample, ``flag`` where it cannot be read."""
     predictor = classifier.Predictor(artifact)
     if source in store.datasets():
-        view = stored_view(store, artifact, source)
-        frame = live_features.features(store, source, view)
-        tables = [
-            predictor.table(rows["sample_id"], predictor.scores(x))
-            for rows, x in frame.batches(READ)
+        frames = [
+            live_features.features(store, source, stored_view(store, spec, source))
+            for spec in predictor.views
         ]
-        return pd.concat(tables, ignore_index=True).assign(flag="")
+        rows = _common(frames)
+        pieces = [rows.iloc[start : start + READ] for start in range(0, len(rows), READ)]
+        scores = [predictor.scores([_read(frame, piece) for frame in frames]) for piece in pieces]
+        return predictor.table(rows["sample_id"], torch.cat(scores)).assign(flag="")
     return _of_files(artifact, predictor, source)
 
 
-def stored_view(store: Store, artifact: Artifact, dataset: str) -> str:
-    """Return the view of a dataset that has the artifact's spec, or how to compute it."""
-    spec = artifact.manifest["view_spec"]
+def _common(frames: list[FeatureFrame]) -> pd.DataFrame:
+    """Return the samples that every frame has."""
+    rows = frames[0].samples
+    held = [rows["sample_id"].isin(frame.samples["sample_id"]) for frame in frames[1:]]
+    return rows[np.logical_and.reduce(held)] if held else rows
+
+
+def _read(frame: FeatureFrame, rows: pd.DataFrame) -> Array:
+    return frame.read(rows.assign(feature_part=rows["part"].map(frame.version.parts)))
+
+
+def stored_view(store: Store, spec: Document, dataset: str) -> str:
+    """Return the view of a dataset that has a spec, or how to compute it."""
     for name in store.views(dataset):
         if store.view(dataset, name).spec == spec:
             return name
@@ -75,7 +87,11 @@ def _of_files(artifact: Artifact, predictor: classifier.Predictor, source: str) 
         raise InvalidRequest(
             f"{source} is no dataset here, and of files only images are classified: ingest it first"
         )
-    transform = operator(artifact.manifest["view_spec"], schema)
+    transforms = [operator(spec, schema) for spec in predictor.views]
+
+    def scored(images: list[Array]) -> torch.Tensor:
+        return predictor.scores([transform(np.stack(images)) for transform in transforms])
+
     names: list[str] = []
     images: list[Array] = []
     flags: dict[str, str] = {}
@@ -87,10 +103,10 @@ def _of_files(artifact: Artifact, predictor: classifier.Predictor, source: str) 
         names.append(name)
         images.append(found)
         if len(images) == IMAGES:
-            scores.append(predictor.scores(transform(np.stack(images))))
+            scores.append(scored(images))
             images.clear()
     if images:
-        scores.append(predictor.scores(transform(np.stack(images))))
+        scores.append(scored(images))
     if not names and not flags:
         raise InvalidRequest(f"{source} is no dataset here and holds no images")
     bad = pd.DataFrame({"sample_id": list(flags), "flag": list(flags.values())})

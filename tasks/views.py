@@ -16,7 +16,7 @@ import torch
 from storage import InvalidRequest, Schema
 from storage.documents import Document
 from storage.molecules import Atoms
-from wavemill.images import as_float
+from wavemill.images import OPPONENTS, as_float, opponent
 from wavemill.molecules.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.solid_harmonics import SolidHarmonicScattering
@@ -116,6 +116,8 @@ def view_spec(kind: str, parameters: dict[str, Any], schema: Schema) -> Document
             f"view {kind!r} is of {' or '.join(VIEWS[kind].layouts)}, the dataset holds "
             f"{schema.layout}: choose one of {choices}"
         )
+    if schema.layout != "images" and parameters.get("colours", "rgb") != "rgb":
+        raise InvalidRequest(f"colours are of images, the dataset holds {schema.layout}")
     if kind == "spectrum":
         parameters = {"spacing": [abs(step) for step in schema.spacing], **parameters}
     return VIEWS[kind].spec.from_parameters(parameters).to_dict()
@@ -136,6 +138,9 @@ class Operator:
         self.module: Any = view.build(typed, schema).to(self.device).eval()
         self.components = schema.components if schema.layout != "molecules" else ("",)
         self.images = schema.layout == "images"
+        self.opponent = getattr(typed, "colours", "rgb") == "opponent"
+        if self.opponent:
+            self.components = tuple(OPPONENTS)
         self.mirrored = bool(getattr(typed, "mirrored", False))
 
     @property
@@ -151,7 +156,8 @@ class Operator:
     def memory(self, samples: int) -> int:
         """Return a bound on the bytes that transforming so many samples takes."""
         fields = samples * len(self.components)
-        floats = 8 * fields * math.prod(self.module.shape) if self.images else 0  # v and v / 255
+        copies = 2 * self.images + 2 * self.opponent  # v and v / 255; colours, and their order
+        floats: int = 4 * copies * fields * math.prod(self.module.shape)
         return int(self.module.memory(fields)) + floats
 
     def batch(self, budget: int) -> int:
@@ -176,6 +182,7 @@ class Operator:
         """
         x = samples.to(self.device)
         x = (as_float(x) if self.images else x).to(getattr(torch, self.computed))
+        x = opponent(x) if self.opponent else x
         y: torch.Tensor = self.module(x.flip(-1) if self.mirrored else x)
         y = y.flatten(1, 2) if len(self.components) > 1 else y
         if self.dtype == "float16" and y.abs().max() > torch.finfo(torch.float16).max:

@@ -10,6 +10,12 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 
+OPPONENTS = {
+    "grey": (1.0, 1.0, 1.0),
+    "red-blue": (1.0, 0.0, -1.0),
+    "magenta-green": (1.0, -2.0, 1.0),
+}
+
 
 def as_float(images: Tensor) -> Tensor:
     """Return ``(..., 3, y, x)`` float32 in [0, 1] of images ``(..., y, x, 3)`` uint8: v / 255.
@@ -27,6 +33,18 @@ def as_float(images: Tensor) -> Tensor:
             f"images are uint8 (..., y, x, 3), got {images.dtype} of shape {tuple(images.shape)}"
         )
     return images.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def opponent(x: Tensor) -> Tensor:
+    """Return the opponent colours of red, green and blue, ``(..., 3, y, x)``.
+
+    An orthonormal change of axes, grey, red - blue and magenta - green (`OPPONENTS`, each of length
+    1): a modulus of each keeps edges of hue apart from those of brightness, which all three primary
+    colours repeat.
+    """
+    axes = torch.tensor(list(OPPONENTS.values()), dtype=torch.float64)
+    axes = torch.nn.functional.normalize(axes, dim=1).to(x)
+    return torch.einsum("dc,...cyx->...dyx", axes, x)
 
 
 @dataclass(frozen=True)

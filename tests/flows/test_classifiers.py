@@ -25,13 +25,18 @@ from flows import features, fit, images, ingest
 from storage import InvalidRequest, open_store
 from tasks import classifier
 from tasks.checkpoints import Checkpoint, Checkpoints
+from tasks.classifier_data import split
 from tasks.feature_batches import Samples
 from tasks.fields import IngestOptions
 from tasks.fit import FitRequest
 from tasks.images import ImageOptions
+from tasks.live_features import live
 from tasks.prediction import predict_to
 from tests.flows.classifier_driver import request
 from wavemill.dictionaries.classifiers import Standardisation
+from wavemill.dictionaries.training import generator_seed
+from wavemill.images import Augmentation
+from wavemill.specs import ClassifierSpec
 
 DRIVER = Path(__file__).with_name("classifier_driver.py")
 SMALL: dict[str, Any] = {
@@ -101,7 +106,9 @@ def test_an_artifact_predicts_what_its_fit_measured(stripes: str) -> None:
     artifact = store.artifact_at("classifier", made.key)
     frame = store.get_historical_features("stripes", "scattering")
     predictor = classifier.Predictor(artifact)
-    found = predictor.table(frame.samples["sample_id"], predictor.scores(frame.read(frame.samples)))
+    found = predictor.table(
+        frame.samples["sample_id"], predictor.scores([frame.read(frame.samples)])
+    )
     held = ~found["sample_id"].isin(pd.read_json(io.BytesIO(artifact.read("samples.json")))[0])
     right = found["predicted"] == frame.samples["label"]
     assert right[held].mean() == pytest.approx(made.metrics["top1"])
@@ -269,6 +276,74 @@ def test_features_computed_while_training_give_the_same_model(
     assert weights(url, live.key) == weights(url, stored.key)
     with pytest.raises(InvalidRequest, match="is not KEY=VALUE"):
         classifier.fit(store, "set", FitRequest("classifier", view="scattering:J", target="label"))
+
+
+def test_an_image_and_its_mirror_image_are_given_the_same_scores(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """``both`` averages over the two; in two orders, hence equal to rounding."""
+    url, view = str(tmp_path / "store"), "scattering:J=2,L=2,colours=opponent"
+    ingest("set", [str(pictures)], url, ImageOptions(), "threads")
+    parameters = {"model": "ridge", "validation": 8, "mirror": f"{view},mirrored=yes", "power": 0.5}
+    wanted = FitRequest("classifier", {**parameters, "both": True}, view=view, target="label")
+    made = classifier.fit(open_store(url), "set", wanted)
+    assert made.metrics["held_out"] == 8.0
+    for index, path in enumerate(sorted(pictures.rglob("*.png"))[:4]):
+        image = Image.open(path)
+        (tmp_path / "few").mkdir(exist_ok=True)
+        image.save(tmp_path / "few" / f"{index}.png")
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mirrored.save(tmp_path / "few" / f"{index}m.png")
+    store, few = open_store(url), str(tmp_path / "few")
+    rows = predict_to(store, made.key, few, tmp_path / "p.csv").set_index("sample_id")
+    one, other = (rows.loc[[f"{i}{m}" for i in range(4)], "score"] for m in ("", "m"))
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+    whole = predict_to(store, made.key, "set", tmp_path / "w.csv")
+    assert set(np.round(one, 4)) <= set(np.round(whole["score"], 4))
+
+
+def test_training_sees_images_changed_anew_in_each_epoch(
+    pictures: Path, stripes: str, tmp_path: Path, one_thread: None
+) -> None:
+    """The features of an epoch are those of the changed images, and of no batch or run."""
+    url, view = str(tmp_path / "store"), "scattering:J=2,L=2"
+    ingest("set", [str(pictures)], url, ImageOptions(), "threads")
+    store, changes = open_store(url), {"flip": True, "shift": 2, "validation": 8}
+    wanted = FitRequest("classifier", {**SMALL, **changes}, view=view, target="label", seed=4)
+    data = split(
+        live(store, "set", view), None, wanted, ClassifierSpec.from_parameters(wanted.parameters)
+    )
+    standard = Standardisation().update(torch.zeros(1, *data.shape) + 1).solve()
+    samples = data.learning(standard)
+    epochs = [torch.cat([x for x, _ in samples.shuffled(8, 4, epoch)]) for epoch in (0, 1)]
+    changed = live(store, "set", view, augmentation=Augmentation(True, 2), seed=4)
+    rows = np.concatenate(list(samples._groups(np.random.default_rng(generator_seed(4, 0)))))
+    expected = standard(torch.from_numpy(changed.read(data.learnt.iloc[rows])))
+    torch.testing.assert_close(epochs[0], expected, rtol=0, atol=0)
+    kept = next(samples.ordered(32))[0]
+    for one, other in (epochs, (epochs[0], kept)):
+        apart = (one[:, None] - other[None]).flatten(2).abs().amax(2).amin(1)
+        assert (apart > 1e-3).double().mean() > 0.9  # few are left as they were
+    made = [classifier.fit(store, "set", wanted).key]
+    again = open_store(str(tmp_path / "again"))
+    ingest("set", [str(pictures)], again.url, ImageOptions(), "threads")
+    made.append(classifier.fit(again, "set", wanted).key)
+    assert weights(url, made[0]) == weights(again.url, made[1])
+    with pytest.raises(InvalidRequest, match="'scattering' is stored"):
+        learn(stripes, flip=True)
+    fields = FitRequest("classifier", {"shift": 1}, view=view, target="label")
+    with pytest.raises(InvalidRequest, match="holds fields"):
+        classifier.fit(open_store(stripes), "stripes", fields)
+
+
+def test_mirrored_samples_follow_the_others_with_the_same_classes() -> None:
+    x = np.arange(20, dtype="float32").reshape(20, 1, 1, 1)
+    standardisation = Standardisation().update(torch.from_numpy(x)).solve()
+    samples = Samples(lambda rows: x[rows], torch.arange(10), standardisation, mirrored=True)
+    read = list(samples.ordered(8))
+    assert torch.cat([y for _, y in read]).tolist() == 2 * list(range(10))
+    together = torch.cat([values for values, _ in read])
+    torch.testing.assert_close(together, standardisation(torch.from_numpy(x)))
 
 
 def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:

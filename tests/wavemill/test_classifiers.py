@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from wavemill.dictionaries import starts
-from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.classifiers import ALPHAS, Network, RidgeClassifier, Standardisation
 from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.specs import ClassifierSpec
@@ -68,6 +68,15 @@ def test_principal_components_span_scikit_learns(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(correlation, 1, atol=5e-3)
 
 
+def test_roots_are_taken_before_anything_else_and_kept_with_the_rest() -> None:
+    x = maps() - 5
+    rooted = x.sign() * x.abs().sqrt()
+    ours = Standardisation(3, power=0.5).update(x).solve()
+    expected = Standardisation(3).update(rooted).solve()(rooted)
+    torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(Standardisation().load(ours.state())(x), expected, rtol=0, atol=1e-6)
+
+
 def test_ridge_in_closed_form_is_scikit_learns() -> None:
     x, y = learnable()
     rows = x.flatten(1)
@@ -88,7 +97,7 @@ def test_the_penalty_is_chosen_by_what_was_held_out() -> None:
     chosen = model.choose(rows[60:], y[60:])
     right = {
         alpha: float((model.solve(alpha)(rows[60:]).argmax(1) == y[60:]).double().mean())
-        for alpha in (1e-3, 1e-2, 1e-1, 1.0)
+        for alpha in ALPHAS
     }
     assert right[chosen] == max(right.values())
 
@@ -123,6 +132,17 @@ def test_resumed_training_ends_with_the_same_bits(one_thread: None) -> None:
     for (name, one), other in zip(whole.state().items(), resumed.state().values(), strict=True):
         assert torch.equal(one, other), name
     assert not torch.equal(state["network.last.weight"], whole.state()["network.last.weight"])
+
+
+def test_smoothed_targets_are_shared_by_all_classes() -> None:
+    """Weights stand still: the loss is that of the target 1 - s + s / 3 and twice s / 3."""
+    x, y = learnable(16)
+    still = spec(model="linear", rate=1e-30, smoothing=0.3)
+    network = Network((6, 3, 3), 3, still)
+    found = Training(network, still, 1, seed=0).advance([(x, y)])["loss"]
+    target = 0.7 * torch.nn.functional.one_hot(y, 3) + 0.1
+    expected = -(target * network(x).detach().log_softmax(1)).sum(1).mean()
+    assert found == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_rates_fall_by_steps_or_as_a_cosine() -> None:
@@ -168,6 +188,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         spec(first=0.1, last=0.2)
     with pytest.raises(InvalidParameter, match="kernel=2 must be odd"):
         spec(kernel=2)
+    with pytest.raises(InvalidParameter, match="both needs a mirror"):
+        spec(both=True)
     with pytest.raises(ShapeMismatch, match="pool=4"):
         Network((6, 3, 3), 3, spec(pool=4))
     with pytest.raises(InvalidParameter, match="9 components of 6"):

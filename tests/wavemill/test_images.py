@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from wavemill import Augmentation, InvalidParameter, ShapeMismatch, as_float
+from wavemill.images import opponent
 
 
 def images(count: int = 64) -> torch.Tensor:
@@ -23,6 +24,18 @@ def test_values_are_those_of_eight_bits_over_255() -> None:
     assert (y.shape, y.dtype, y.is_contiguous()) == ((2, 3, 12, 10), torch.float32, True)
     expected = np.asarray(x, dtype=np.float32) / np.float32(255)
     np.testing.assert_array_equal(y.permute(0, 2, 3, 1).numpy(), expected)
+
+
+def test_opponent_colours_are_a_rotation_and_grey_has_no_hue() -> None:
+    """In float64, to rounding; the axes are orthogonal and as long as before."""
+    x = as_float(images(2)).double()
+    y = opponent(x)
+    torch.testing.assert_close(y.square().sum(1), x.square().sum(1), rtol=1e-12, atol=0)
+    grey = x[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(opponent(grey)[:, 0], 3**0.5 * x[:, 0], rtol=1e-12, atol=0)
+    assert opponent(grey)[:, 1:].abs().max() < 1e-15
+    red_blue = (x[:, 0] - x[:, 2]) / 2**0.5
+    torch.testing.assert_close(y[:, 1], red_blue, rtol=1e-12, atol=1e-15)
 
 
 def test_anything_but_images_is_refused() -> None:

@@ -18,7 +18,7 @@ from wavemill.dictionaries.dictionary import Dictionary, homotopy, istc
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.specs.images import ClassifierSpec
 
-ALPHAS = (1e-3, 1e-2, 1e-1, 1.0)
+ALPHAS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
 _LEAST = 1e-2  # of the mean variance: what is added before whitening
 
 
@@ -34,15 +34,18 @@ class Standardisation:
     ----------
     components
         How many, those of largest eigenvalue; 0: the channels themselves.
+    power
+        What x is raised to before: sign(x) |x|^power. Roots make features that are small mostly
+        and large now and then more even.
     """
 
-    def __init__(self, components: int = 0) -> None:
-        self.components = components
+    def __init__(self, components: int = 0, power: float = 1.0) -> None:
+        self.components, self.power = components, power
         self._count = 0
 
     def update(self, x: Tensor) -> Self:
         """Add a batch ``(n, channel, y, x)``; sums are in float64, about the first one's mean."""
-        rows = x.movedim(1, -1).reshape(-1, x.shape[1]).float()
+        rows = self._raised(x).movedim(1, -1).reshape(-1, x.shape[1])
         if not self._count:
             size = x.shape[1]
             self._origin = rows.mean(0)
@@ -92,19 +95,24 @@ class Standardisation:
         if not hasattr(self, "mean_"):
             raise NotFitted("Standardisation has learnt nothing yet: call solve first")
         mean, deviation = self.mean_.to(x.device), self.deviation_.to(x.device)
-        standard = (x.float() - mean[:, None, None]) / deviation[:, None, None]
+        standard = (self._raised(x) - mean[:, None, None]) / deviation[:, None, None]
         if not self.components:
             return standard
         return torch.einsum("nchw,cd->ndhw", standard, self.axes_.to(x.device))
 
+    def _raised(self, x: Tensor) -> Tensor:
+        x = x.float()
+        return x if self.power == 1 else x.sign() * x.abs().pow(self.power)
+
     def state(self) -> dict[str, Tensor]:
-        """Return everything learnt."""
-        return {"mean": self.mean_, "deviation": self.deviation_, "axes": self.axes_}
+        """Return everything learnt, and the power."""
+        learnt = {"mean": self.mean_, "deviation": self.deviation_, "axes": self.axes_}
+        return {**learnt, "power": torch.tensor(self.power, dtype=torch.float64)}
 
     def load(self, state: dict[str, Tensor]) -> Self:
         """Take what another has learnt."""
         self.mean_, self.deviation_ = state["mean"], state["deviation"]
-        self.axes_ = state["axes"]
+        self.axes_, self.power = state["axes"], float(state["power"])
         self.components = self.axes_.shape[1] if self.axes_.ndim == 2 else 0
         return self
 

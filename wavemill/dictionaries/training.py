@@ -29,7 +29,7 @@ class Training:
     network
         From features to scores; it is moved to ``device``.
     spec
-        Rate, momentum, decay and schedule.
+        Rate, momentum, decay, schedule, and the smoothing of targets.
     steps
         Batches of an epoch.
     seed
@@ -73,7 +73,9 @@ class Training:
         self.optimizer.zero_grad()
         with self._precision():
             scores: Tensor = self.network(x)
-            loss = nn.functional.cross_entropy(scores.float(), y)
+            loss = nn.functional.cross_entropy(
+                scores.float(), y, label_smoothing=self.spec.smoothing
+            )
         torch.autograd.backward(loss)
         self.optimizer.step()
         return loss.detach(), scores.detach()

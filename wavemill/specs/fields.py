@@ -132,6 +132,9 @@ class ScatteringSpec(Spec):
         ``"float16"`` halves a store of features to learn from.
     mirrored
         Whether what is transformed is the mirror image, left to right: to learn from both.
+    colours
+        Of images: what is transformed are ``"rgb"``, red, green and blue, or their
+        ``"opponent"`` colours; see :func:`wavemill.images.opponent`.
     """
 
     kind: ClassVar[str] = "scattering"
@@ -146,6 +149,7 @@ class ScatteringSpec(Spec):
     dtype: Precision = "float32"
     stored: typing.Literal["float16", "float32", "float64"] | None = None
     mirrored: bool = False
+    colours: typing.Literal["rgb", "opponent"] = "rgb"
 
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""

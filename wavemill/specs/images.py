@@ -58,6 +58,8 @@ class ClassifierSpec(Spec):
         One of these.
     components
         Principal components of the channels, whitened, that stand for them; 0: all channels.
+    power
+        What features are raised to, with their signs, before they are standardised.
     statistics
         Samples that the standardisation is fitted to, spread over all; 0: every one.
     channels, kernel
@@ -77,8 +79,14 @@ class ClassifierSpec(Spec):
         Penalty of ridge, relative to the mean variance; None to choose it on the held-out samples.
     closed
         Whether the last linear form begins as ridge regression on what it sees.
-    mirror
-        Name of a view of the mirrored images, which training sees half of the time.
+    mirror, both
+        Name of a view of the mirrored images, which training sees half of the time, and ridge
+        beside the others; whether scores are the means over an image and its mirror image.
+    flip, shift
+        In each epoch anew, mirror half of the images, and move them by so many pixels at most along
+        each axis: of a view that is computed as it is read.
+    smoothing
+        Part of the target that all classes share.
     precision
         ``mixed``: bfloat16 where it suffices, on a GPU.
     validation
@@ -88,9 +96,11 @@ class ClassifierSpec(Spec):
     """
 
     kind: ClassVar[str] = "classifier"
+    algorithm: ClassVar[int] = 2
 
     model: typing.Literal["ridge", "linear", "mlp", "istc", "istc-mlp"] = "linear"
     components: int = 0
+    power: float = 1.0
     statistics: int = 0
     channels: int = 256
     kernel: int = 3
@@ -113,6 +123,10 @@ class ClassifierSpec(Spec):
     alpha: float | None = None
     closed: bool = False
     mirror: str | None = None
+    both: bool = False
+    flip: bool = False
+    shift: int = 0
+    smoothing: float = 0.0
     precision: typing.Literal["float32", "mixed"] = "float32"
     validation: float = 0.1
     patience: int = 0
@@ -121,10 +135,15 @@ class ClassifierSpec(Spec):
         """Refuse what cannot be built or trained."""
         names = ("channels", "kernel", "atoms", "iterations", "pool", "batch", "every")
         check_least(self, 1, *names)
-        check_least(self, 0, "components", "statistics", "epochs", "decay", "patience", "momentum")
+        counts = ("components", "statistics", "epochs", "patience", "shift")
+        check_least(self, 0, *counts, "decay", "momentum")
         check_above(self, "rate", "validation", "alpha")
         check(self.kernel % 2 == 1, f"{self.kind}: kernel={self.kernel} must be odd")
-        check(0 <= self.dropout < 1, f"{self.kind}: dropout={self.dropout} must be in [0, 1)")
+        for name in ("dropout", "smoothing"):
+            value = getattr(self, name)
+            check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
+        check(not self.both or self.mirror is not None, f"{self.kind}: both needs a mirror")
+        check(0 < self.power <= 1, f"{self.kind}: power={self.power} must be in (0, 1]")
         check(0 < self.factor <= 1, f"{self.kind}: factor={self.factor} must be in (0, 1]")
         check(all(units >= 1 for units in self.hidden), f"{self.kind}: hidden={self.hidden}")
         falling = self.first >= self.last > 0

@@ -1,0 +1,151 @@
+"""What a classifier learns from and what is held out: rows, classes, and how features are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from storage import FeatureFrame, InvalidRequest
+from tasks.feature_batches import Read, Samples
+from tasks.fit import FitRequest, by_hash
+from tasks.live_features import LiveFrame
+from wavemill.dictionaries.classifiers import Standardisation
+from wavemill.images import Augmentation
+from wavemill.specs import ClassifierSpec
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from and what is held out: rows in the order of the store.
+
+    Attributes
+    ----------
+    frame, mirror
+        The features, and those of the mirrored images if there are any.
+    learnt, held
+        Rows of the sample table.
+    classes
+        Labels, sorted: a class's number is its place.
+    target
+        The column of labels.
+    augmentation, seed
+        Random changes of the images in training, and what they are drawn from; None: as they are.
+    """
+
+    frame: FeatureFrame
+    mirror: FeatureFrame | None
+    learnt: pd.DataFrame
+    held: pd.DataFrame
+    classes: tuple[str, ...]
+    target: str
+    augmentation: Augmentation | None = None
+    seed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels and grid of the features; a view without maps is one position."""
+        channels, *grid = self.frame.version.row_shape
+        height, width = grid or (1, 1)
+        return channels, height, width
+
+    def numbers(self, rows: pd.DataFrame) -> Tensor:
+        """Return the class of each row."""
+        place = {label: index for index, label in enumerate(self.classes)}
+        return torch.tensor([place[str(label)] for label in rows[self.target]], dtype=torch.int64)
+
+    def learning(self, standardisation: Standardisation) -> Samples:
+        """Return what is learnt from, to be read in batches, in training changed at random."""
+        changed = self._changed if self.augmentation is not None else None
+        return replace(self._samples(self.learnt, standardisation, True), changed=changed)
+
+    def judging(self, standardisation: Standardisation, both: bool = False) -> Samples:
+        """Return what is held out, to be read in batches, and its mirror images if asked."""
+        return self._samples(self.held, standardisation, both)
+
+    def _samples(self, rows: pd.DataFrame, standard: Standardisation, mirrored: bool) -> Samples:
+        read = partial(self._read, (self.frame, self.mirror), rows)
+        mirrored = mirrored and self.mirror is not None
+        return Samples(read, self.numbers(rows), standard, mirrored)
+
+    def _changed(self, epoch: int) -> Read:
+        """Return what reads the images learnt from, changed as is this epoch's turn."""
+        frames = [
+            replace(frame, augmentation=self.augmentation, seed=self.seed, epoch=epoch)
+            for frame in (self.frame, self.mirror)
+            if isinstance(frame, LiveFrame)
+        ]
+        return partial(self._read, frames, self.learnt)
+
+    def _read(
+        self, frames: Sequence[FeatureFrame | None], rows: pd.DataFrame, numbers: Array
+    ) -> Array:
+        found = np.empty((len(numbers), *self.shape), dtype=self.frame.version.dtype)
+        flipped = numbers >= len(rows)
+        for frame, some in zip(frames, (~flipped, flipped), strict=False):
+            if frame is not None and some.any():
+                read = frame.read(self._placed(frame, rows.iloc[numbers[some] % len(rows)]))
+                found[some] = read.reshape(-1, *self.shape)
+        return found
+
+    def _placed(self, frame: FeatureFrame, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.assign(feature_part=rows["part"].map(frame.version.parts))
+
+
+def split(
+    frame: FeatureFrame, mirror: FeatureFrame | None, request: FitRequest, spec: ClassifierSpec
+) -> Data:
+    """Hold out samples by a hash of seed and id; those without a label are left out.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no such column, or there are fewer than two classes or too few samples.
+    """
+    target, rows = request.target or "", frame.samples
+    if target not in rows:
+        raise InvalidRequest(
+            f"no column {target!r} in {frame.dataset}; there are {', '.join(map(str, rows))}"
+        )
+    if mirror is not None:
+        rows = rows[rows["part"].isin(list(mirror.version.parts))]
+    rows = by_hash(rows[rows[target].notna()], request.seed)
+    held = round(spec.validation * len(rows)) if spec.validation < 1 else int(spec.validation)
+    if held < 1 or len(rows) - held < 2:
+        raise InvalidRequest(
+            f"{len(rows)} labelled samples make {len(rows) - held} to learn from and {held} to "
+            "judge by: select more, or set validation"
+        )
+    groups = [rows.iloc[: len(rows) - held], rows.iloc[len(rows) - held :]]
+    learnt, judged = (group.sort_values(["part", "row"], ignore_index=True) for group in groups)
+    classes = tuple(sorted(set(map(str, learnt[target]))))
+    if len(classes) < 2:
+        raise InvalidRequest(f"{target!r} has one value only among the samples: {classes}")
+    known = judged[judged[target].map(str).isin(classes)].reset_index(drop=True)
+    changes = _augmentation((frame, mirror), spec)
+    return Data(frame, mirror, learnt, known, classes, target, changes, request.seed)
+
+
+def _augmentation(
+    frames: Sequence[FeatureFrame | None], spec: ClassifierSpec
+) -> Augmentation | None:
+    """Return the changes that a spec asks for; images are changed before they are transformed."""
+    if not spec.flip and not spec.shift:
+        return None
+    for frame in frames:
+        if isinstance(frame, LiveFrame):
+            frame.must_hold_images()
+        elif frame is not None:
+            raise InvalidRequest(
+                f"flip and shift change images before they are transformed, {frame.view!r} is "
+                "stored: give the view as it is computed, such as scattering:J=3"
+            )
+    return Augmentation(spec.flip, spec.shift)
