@@ -17,6 +17,7 @@ NAMES = {
     "pipeline": "features through the whole pipeline, against the bare transform",
     "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",
     "scattering2d": "the scattering transform against kymatio, in one process",
+    "tiny_imagenet": "classifiers of Tiny ImageNet by scattering and sparse codes, in pieces",
     "stability": "deformations of a field, and how far its representations move: a picture",
 }
 IN_PIECES = (
@@ -24,6 +25,7 @@ IN_PIECES = (
     "generation",
     "molecules",
     "quality",
+    "tiny_imagenet",
 )  # hours in all; each run of one goes on where the last ended
 
 

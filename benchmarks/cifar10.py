@@ -1,47 +1,14 @@
 """CIFAR-10 by scattering: linear, layers, sparse codes. In pieces: run it until its table is whole.
 
-The training images are ordered by a hash of their names; the last 5,000 are held out. Features are
-computed once, chunk by chunk, and trainings keep a checkpoint an epoch, all in a folder
-(``WAVEMILL_BENCH_FOLDER``). A run stops after ``WAVEMILL_BENCH_SECONDS`` at the end of a piece.
+The training images are ordered by a hash of their names; the last 5,000 are held out.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-import sys
-import tarfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from benchmarks.classification import DATA, STANDARD, TRAINED, Setting, run
 
-from benchmarks import tables
-from tasks.feature_batches import Samples
-from wavemill import Scattering2D, as_float
-from wavemill.dictionaries import starts
-from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
-from wavemill.dictionaries.training import Training, topk
-from wavemill.images import opponent
-from wavemill.specs import ClassifierSpec
-
-FOLDER = Path(os.environ.get("WAVEMILL_BENCH_FOLDER", "bench-cifar10"))
-SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))
-ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "cifar10" / "cifar10_train.tar.gz"
-CHUNK, HELD, CLASSES, SEEN = 2000, 5000, 10, 10_000
-TRANSFORM: dict[str, Any] = {"shape": (32, 32), "J": 3, "L": 8, "nonlinearity": "rectifier"}
-STANDARD: dict[str, Any] = {"components": 256, "power": 0.5, "mirror": "mirrored", "both": True}
-TRAINED: dict[str, Any] = {"schedule": "cosine", "smoothing": 0.1, "dropout": 0.5}
 SPARSE: dict[str, Any] = {
     **STANDARD,
     **TRAINED,
@@ -62,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
         **TRAINED,
         "model": "mlp",
         "hidden": (1024,),
-        "epochs": 20,
+        "epochs": 14,
         "rate": 0.02,
         "decay": 1e-3,
     },
@@ -78,280 +45,25 @@ CASES: dict[str, dict[str, Any]] = {
         "decay": 5e-4,
     },
 }
-
-
-class OutOfTime(Exception):
-    """The piece is done; the rest is for the next run."""
-
-
-@dataclass
-class Clock:
-    """What is left of this run, and the processor's time that a piece took."""
-
-    stop: float
-
-    def check(self, needed: float = 0.0) -> None:
-        """Raise `OutOfTime` unless there is as much left."""
-        if time.monotonic() + needed > self.stop:
-            raise OutOfTime("run it again to go on")
-
-
-class Images:
-    """The images and classes in the order of a hash, and their features in files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of members of the archive."""
-        if not (self.folder / "ids.json").exists():
-            self._decode()
-        found: list[str] = json.loads((self.folder / "ids.json").read_text())
-        return found
-
-    def _decode(self) -> None:
-        found: dict[str, np.ndarray[Any, Any]] = {}
-        with tarfile.open(ARCHIVE) as archive:
-            for member in archive:
-                file = archive.extractfile(member)
-                if member.name.endswith(".jpg") and file is not None:
-                    picture = Image.open(io.BytesIO(file.read())).convert("RGB")
-                    found[member.name] = np.asarray(picture)
-        names = sorted(found)
-        np.save(self.folder / "images.npy", np.stack([found[name] for name in names]))
-        (self.folder / "ids.json").write_text(json.dumps(names))
-
-    @cached_property
-    def order(self) -> np.ndarray[Any, Any]:
-        """Places of the images in the order of the hash."""
-        marks = [hashlib.sha256(f"0:{name}".encode()).hexdigest() for name in self.names]
-        return np.argsort(marks)
-
-    @cached_property
-    def labels(self) -> Tensor:
-        """Classes, in that order."""
-        kinds = [name.split("/")[2] for name in self.names]
-        known = sorted(set(kinds))
-        return torch.tensor([known.index(kinds[place]) for place in self.order])
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        """Images ``(n, 3, y, x)``, in that order, standardised with all others."""
-        assert self.names
-        x = as_float(torch.from_numpy(np.load(self.folder / "images.npy")[self.order]))
-        return (x - 0.47) / 0.25
-
-    def features(self, flip: int, clock: Clock) -> list[np.ndarray[Any, Any]]:
-        """Return the chunks of features, of mirror images if asked; compute those that lack."""
-        transform, found = Scattering2D(**TRANSFORM), []
-        for chunk in range(len(self.names) // CHUNK):
-            path = self.folder / f"opponent_J{TRANSFORM['J']}_{flip}_{chunk:02d}.npy"
-            if not path.exists():
-                clock.check(30)
-                some = self.order[chunk * CHUNK : (chunk + 1) * CHUNK]
-                images = as_float(torch.from_numpy(np.load(self.folder / "images.npy")[some]))
-                images = opponent(images.flip(-1) if flip else images)
-                _replace(path, partial(np.save, arr=self._transformed(transform, images)))
-            found.append(np.load(path, mmap_mode="r"))
-        return found
-
-    @staticmethod
-    @torch.inference_mode()
-    def _transformed(transform: Scattering2D, images: Tensor) -> np.ndarray[Any, Any]:
-        parts = [transform(part).flatten(1, 2).half() for part in torch.split(images, 50)]
-        return torch.cat(parts).numpy()
-
-    def standardised(self, spec: ClassifierSpec, clock: Clock) -> Tensor:
-        """Return features ``(2, n, component, y, x)``, also of mirror images, made once and kept.
-
-        The standardisation is learnt from the first images.
-        """
-        path = self.folder / f"standard_{spec.components}_{spec.power}.npy"
-        if not path.exists():
-            sides = [self.features(flip, clock) for flip in (0, 1)]
-            clock.check(120)
-            model = Standardisation(spec.components, spec.power)
-            for chunk in sides[0][: SEEN // CHUNK]:
-                model.update(torch.from_numpy(np.array(chunk)))
-            model.solve()
-            found = [
-                model(part).half()
-                for chunk in (*sides[0], *sides[1])
-                for part in torch.split(torch.from_numpy(np.array(chunk)), 500)
-            ]
-            _replace(path, partial(np.save, arr=torch.cat(found).numpy()))
-        kept = torch.from_numpy(np.load(path)).float()
-        return kept.unflatten(0, (2, -1))
-
-
-def _samples(x: Tensor, y: Tensor) -> Samples:
-    """Return images and mirror images, held ready."""
-    samples = Samples(lambda rows: rows, y, Standardisation(), mirrored=True)
-    samples._kept = x.flatten(0, 1)
-    return samples
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write a file whole or not at all."""
-    fresh = path.with_name(f"partial-{path.name}")
-    write(fresh)
-    fresh.replace(path)
-
-
-def plain(classes: int) -> nn.Module:
-    """Six convolutions of 3 x 3 with batch norm, in three scales."""
-    layers: list[nn.Module] = []
-    before = 3
-    for channels in (32, 64, 128):
-        for _ in range(2):
-            layers += [nn.Conv2d(before, channels, 3, padding=1, bias=False)]
-            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
-            before = channels
-        layers += [nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, classes))
-
-
-class Case:
-    """One row of the table."""
-
-    def __init__(self, name: str, images: Images, seed: int) -> None:
-        self.name, self.images, self.seed = name, images, seed
-        self.spec = ClassifierSpec.from_parameters(CASES[name])
-        stem = f"{name.replace(',', '').replace(' = ', '').replace(' ', '-')}-{seed}"
-        self.folder = images.folder / "runs" / stem
-
-    def result(self) -> dict[str, Any] | None:
-        """Return what is known so far."""
-        path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
-
-    def go_on(self, clock: Clock) -> None:
-        """Train as far as time allows."""
-        known = self.result()
-        if known and known["epochs"] >= (self.spec.epochs if self.spec.model != "ridge" else 0):
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        pixels = self.name.startswith("plain")
-        x = self._pixels() if pixels else self.images.standardised(self.spec, clock)
-        y = self.images.labels
-        learnt = _samples(x[:, :-HELD], y[:-HELD])
-        held = _samples(x[:, -HELD:], y[-HELD:])
-        shape = (x.shape[2], x.shape[3], x.shape[4])
-        del x
-        if self.spec.model == "ridge":
-            self._ridge(learnt, held)
-            return
-        torch.manual_seed(self.seed)
-        network = plain(CLASSES) if pixels else Network(shape, CLASSES, self.spec)
-        training = Training(network, self.spec, learnt.steps(self.spec.batch), self.seed)
-        self._train(training, learnt, held, clock)
-
-    def _pixels(self) -> Tensor:
-        return torch.stack([self.images.pixels, self.images.pixels.flip(-1)])
-
-    def _ridge(self, learnt: Samples, held: Samples) -> None:
-        began = time.process_time()
-        model = RidgeClassifier(CLASSES)
-        for x, y in learnt.ordered(2048):
-            model.update(x.flatten(1), y)
-        x = torch.cat([x.flatten(1) for x, _ in held.ordered()])
-        alpha = model.choose(x, torch.cat([held.labels, held.labels]))
-        print(f"penalty {alpha}", file=sys.stderr)
-        self._save(model(x), held, 0, time.process_time() - began, 0.0)
-
-    def _train(self, training: Training, learnt: Samples, held: Samples, clock: Clock) -> None:
-        path, network = self.folder / "checkpoint.safetensors", training.network
-        began, spent, last = time.process_time(), 0.0, 0.0
-        if path.exists():
-            state = load_file(path)
-            spent = float(state.pop("spent"))
-            training.load(state)
-        elif isinstance(network, Network):
-            clock.check(60)
-            if self.spec.closed:
-                first = next(held.ordered(HELD // 2))
-                starts.close(network, learnt.ordered, first, CLASSES, self.spec.alpha)
-            spent = self._checkpoint(training, spent, began, held)
-        while training.epoch < self.spec.epochs:
-            clock.check(1.1 * last)
-            began, start = time.process_time(), time.monotonic()
-            training.advance(learnt.shuffled(self.spec.batch, self.seed, training.epoch))
-            spent = self._checkpoint(training, spent, began, held)
-            last = time.monotonic() - start
-
-    def _checkpoint(self, training: Training, spent: float, began: float, held: Samples) -> float:
-        """Keep the state and what is measured by it; return the processor's seconds so far."""
-        spent += time.process_time() - began
-        state = {**training.state(), "spent": torch.tensor(spent)}
-        _replace(self.folder / "checkpoint.safetensors", partial(save_file, state))
-        scores = training.scores(x for x, _ in held.ordered(250))
-        support = self._support(training.network, next(held.ordered(200))[0])
-        self._save(scores, held, training.epoch, spent, support)
-        return spent
-
-    @staticmethod
-    @torch.no_grad()
-    def _support(network: nn.Module, x: Tensor) -> float:
-        if not isinstance(network, Network) or network.coding is None:
-            return 0.0
-        return float((network.coding(x) != 0).sum(1).double().mean())
-
-    def _save(
-        self, scores: Tensor, held: Samples, epochs: int, spent: float, support: float
-    ) -> None:
-        """Keep how often the mean over images and mirror images is right."""
-        scores, y = scores.view(-1, len(held), CLASSES).mean(0), held.labels
-        row = {"epochs": epochs, "top1": topk(scores, y, 1), "top5": topk(scores, y, 5)}
-        row |= {"seconds": spent, "support": support}
-        (self.folder / "result.json").write_text(json.dumps(row))
-        print(f"{self.name}, seed {self.seed}: {row}", file=sys.stderr, flush=True)
-
-
-def rows(cases: list[Case]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each case that has begun."""
-    for case in cases:
-        found = case.result()
-        if found is not None:
-            support = f"{found['support']:.0f}" if found["support"] else ""
-            yield {
-                "classifier": case.name,
-                "seed": case.seed,
-                "epochs": found["epochs"] or "closed form",
-                "top-1": f"{100 * found['top1']:.1f} %",
-                "top-5": f"{100 * found['top5']:.1f} %",
-                "atoms a position": support,
-                "minutes": f"{found['seconds'] / 60:.1f}",
-            }
+SETTING = Setting(
+    name="cifar10",
+    archives=(DATA / "cifar10" / "cifar10_train.tar.gz",),
+    suffix=".jpg",
+    label=lambda name: name.split("/")[2],
+    classes=10,
+    held=5000,
+    transform={"shape": (32, 32), "J": 3, "L": 8, "nonlinearity": "rectifier"},
+    cases=CASES,
+)
+TEXT = """\
+45,000 of the training images (a lossy JPEG re-encoding of CIFAR-10) learnt from, 5,000 held out by
+a hash.
+"""
 
 
 def main() -> None:
     """Go on with the pieces, and write the table of what is done."""
-    clock, images = Clock(time.monotonic() + SECONDS), Images(FOLDER)
-    cases = [Case(name, images, seed) for seed in (0, 1, 2) for name in CASES]
-    chosen = os.environ.get("WAVEMILL_BENCH_CASES")
-    for case in cases:
-        if chosen and case.folder.name not in chosen.split(","):
-            continue
-        try:
-            case.go_on(clock)
-        except OutOfTime as left:
-            print(f"{case.name}: {left}", file=sys.stderr)
-            break
-    done = list(rows(cases))
-    if done:
-        text = (
-            "45,000 of the training images (a lossy JPEG re-encoding of CIFAR-10) learnt from, "
-            "5,000 held out by a hash; no augmentation. Scattering J = 3, L = 8, rectifier of 4 "
-            "phases at order 1, 867 channels at 4 x 4, whitened to 256 components. Sparse codes: "
-            "128 channels, 512 atoms, 12 iterations, averaged 2 x 2, a linear form that begins as "
-            "ridge regression. Penalties and scales are chosen on held-out images. Minutes "
-            f"are of one processor's own time, on {torch.get_num_threads()} thread, the features' "
-            "not counted (about 5 minutes). `python -m benchmarks cifar10`, in pieces."
-        )
-        using = tables.versions("torch", "numpy")
-        tables.write("cifar10", "CIFAR-10 by scattering", text, done, using)
+    run(SETTING, "CIFAR-10 by scattering", " ".join(TEXT.split()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""Tiny ImageNet by scattering: linear, sparse codes. In pieces: run it until its table is whole.
+
+Learnt from are the images of the training archive, 150 of each of 200 classes; judged by are the
+2,000 of the validation archive.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from benchmarks.classification import DATA, STANDARD, TRAINED, Setting, run
+
+FOLDER = DATA / "tiny_imagenet"
+SPARSE: dict[str, Any] = {
+    **STANDARD,
+    **TRAINED,
+    "model": "istc-mlp",
+    "channels": 128,
+    "kernel": 3,
+    "atoms": 512,
+    "last": 0.1,
+    "hidden": (512,),
+    "epochs": 10,
+    "rate": 0.03,
+    "decay": 5e-4,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "linear, ridge": {**STANDARD, "model": "ridge"},
+    "sparse codes, W free": {**SPARSE, "free": True},
+}
+
+
+def label(name: str) -> str:
+    """Return the class of an image by its name."""
+    if "/train/" in name:
+        return name.split("/")[2]
+    return _annotated()[name.rsplit("/", 1)[-1]]
+
+
+@cache
+def _annotated() -> dict[str, str]:
+    lines = (FOLDER / "val_annotations.txt").read_text().splitlines()
+    return {line.split()[0]: line.split()[1] for line in lines}
+
+
+SETTING = Setting(
+    name="tiny_imagenet",
+    archives=(FOLDER / "train.tar.gz", FOLDER / "val.tar.gz"),
+    suffix=".JPEG",
+    label=label,
+    classes=200,
+    held=2000,
+    side=2,
+    transform={"shape": (32, 32), "J": 3, "L": 8, "nonlinearity": "rectifier"},
+    cases=CASES,
+    last=lambda name: "/val/" in name,
+)
+TEXT = """\
+30,000 images of 200 classes at 64^2 learnt from, 2,000 others of the validation archive to judge
+by.
+"""
+
+
+def main() -> None:
+    """Go on with the pieces, and write the table of what is done."""
+    run(SETTING, "Tiny ImageNet by scattering", " ".join(TEXT.split()))
+
+
+if __name__ == "__main__":
+    main()
