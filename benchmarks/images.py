@@ -6,7 +6,7 @@ Dask task a part, on warm worker processes of one thread. Bare: as many processe
 files, decode and resize them by the same functions of the same library, and drop the results. The
 two take turns, since the speed of a machine drifts; the ratio is the median of turns. The
 photographs are windows of 375 x 500 at random places of the two that come with scikit-learn,
-encoded as JPEG of quality 92; the result is 224 x 224, in four parts of 445 (64 MiB, the default).
+encoded as JPEG of quality 92; the result is 224 x 224, in eight parts of 445 (64 MiB, the default).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from tasks.mapping import map_parts
 from tasks.planning import batches, choose_schema, find_inputs, plan
 
 WORKERS = 2
-ROUNDS = 5
-CLASSES, OF_A_CLASS = 20, 89  # four parts of 445, two a worker
+ROUNDS = 3
+CLASSES, OF_A_CLASS = 40, 89  # eight parts of 445, four a worker
 SIZE = (224, 224)
 
 
@@ -155,7 +155,7 @@ def pipeline(source: Path) -> Iterator[Callable[[int], float]]:
             shutil.rmtree(url)
             return spent
 
-        ingest_all(4 * 8, 8)
+        ingest_all(8 * 8, 8)
         yield ingest_all
 
 

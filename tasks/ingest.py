@@ -14,6 +14,7 @@ import zarr
 from storage import BadInput, Schema, Store, open_store
 from storage.sources import Unit, fingerprint, read_units
 from tasks.inputs import Decoded, Input, Simulated, identity
+from tasks.mapping import giving_way
 from tasks.planning import Options, Work
 from wavemill.simulate import simulate
 
@@ -117,7 +118,8 @@ def _read(
     outcome.rows = [Row(index, label, columns) for index, label, _, columns in rows]
     if rows:
         contents = (content for _, _, content, _ in rows)
-        _write(store, options.spec(schema), schema, options, outcome, contents)
+        with giving_way():
+            _write(store, options.spec(schema), schema, options, outcome, contents)
 
 
 def _decoded(unit: Unit, payload: list[bytes], schema: Schema, options: Options) -> Decoded:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, as_completed, secede
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
@@ -18,6 +19,27 @@ Progress = Callable[[int, int], None]
 LOGGER = "wavemill"
 WINDOW = 4
 RETRIES = 3
+
+
+_AWAY = threading.Lock()
+
+
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """Let the worker begin another part, while this one waits for a disk.
+
+    One part at a time of each process gives way, so that at most one more than it has threads is
+    held in memory. Outside a worker nothing happens.
+    """
+    first = _AWAY.acquire(blocking=False)
+    try:
+        if first:
+            with contextlib.suppress(ValueError):  # this is no worker
+                secede()
+        yield
+    finally:
+        if first:
+            _AWAY.release()
 
 
 def map_parts(
