@@ -17,9 +17,10 @@ SPARSE: dict[str, Any] = {
     "kernel": 3,
     "atoms": 512,
     "last": 0.1,
-    "hidden": (512,),
-    "epochs": 10,
-    "rate": 0.03,
+    "hidden": (256,),
+    "dropout": 0.3,
+    "epochs": 8,
+    "rate": 0.05,
     "decay": 5e-4,
 }
 CASES: dict[str, dict[str, Any]] = {

@@ -33,8 +33,12 @@ def fit(
         str | None, Field(description="Features to learn from: a view, or KIND:KEY=VALUE,...")
     ] = None,
     target: Annotated[str | None, Field(description="Column to learn.")] = None,
+    cluster: Annotated[
+        str, Field(description="Where a classifier is trained: local:N is N processes together.")
+    ] = "threads",
 ) -> FitOutcome:
     """Fit unless the same fit is stored; show its figures."""
     request = FitRequest(model, parameters or {}, where, split, seed, device, view, target)
-    with session(store, "threads") as run:
-        return steps.fit_model(run.url, dataset, request)
+    with session(store, cluster, device) as run:
+        together = model == "classifier" and cluster != "threads"
+        return steps.fit_model(run.url, dataset, request, run.address() if together else None)

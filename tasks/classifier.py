@@ -19,12 +19,13 @@ from tasks import classifier_figures as figures
 from tasks.checkpoints import Checkpoint, Checkpoints, Row
 from tasks.classifier_data import Data, split
 from tasks.classifier_report import card, code_pictures, per_class
-from tasks.feature_batches import READ, above, below
+from tasks.feature_batches import BUDGET, READ, above, below
 from tasks.fit import FitOutcome, FitRequest
 from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill.dictionaries import starts
 from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.specs import ClassifierSpec
 
@@ -33,8 +34,10 @@ STANDARD, BEST = "standardisation.", "best."
 Array = np.ndarray[Any, Any]
 
 
-def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
+def fit(store: Store, dataset: str, request: FitRequest, team: Team | None = None) -> FitOutcome:
     """Fit a classifier unless the same fit is stored; one that was killed goes on.
+
+    Every member of a team calls it; the first one writes.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
         artifact = store.artifact_at(KIND, key)
         return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
     except NotFound:
-        return _Fit(store, dataset, data, spec, request, key).run()
+        return _Fit(store, dataset, data, spec, request, key, team or Team()).run()
 
 
 class _Fit:
@@ -74,7 +77,9 @@ class _Fit:
         spec: ClassifierSpec,
         request: FitRequest,
         key: str,
+        team: Team,
     ) -> None:
+        self.team = team
         self.store, self.dataset, self.data, self.spec = store, dataset, data, spec
         self.request, self.key = request, key
         self.checkpoints = Checkpoints(store, KIND, key)
@@ -83,6 +88,7 @@ class _Fit:
     def run(self) -> FitOutcome:
         """Go on from the last checkpoint, if there is one, to the published artifact."""
         found = self.checkpoints.latest()
+        self.team.wait()  # nobody writes before all have read
         if found is not None:
             self.standardisation.load(below(STANDARD, found.state))
         else:
@@ -90,6 +96,7 @@ class _Fit:
         data, standard = self.data, self.standardisation
         self.learnt = data.learning(standard)
         self.held = data.judging(standard, self.spec.both)
+        self.learnt.budget = self.held.budget = BUDGET // self.team.size
         self.held.keep()
         if self.spec.model == "ridge":
             return self._ridge()
@@ -125,9 +132,11 @@ class _Fit:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             network = Network(reduced(self.data.shape, spec), len(self.data.classes), spec)
-        training = Training(network, spec, self.learnt.steps(spec.batch), seed, self.request.device)
         if found is None:
             self._start(network)
+        steps, device = self.learnt.steps(spec.batch), self.request.device
+        training = Training(network, spec, steps, seed, device, self.team)
+        if found is None:
             found = self._checkpoint(training, [], {})
         training.load(found.state)
         best = below(BEST, found.state)
@@ -161,7 +170,7 @@ class _Fit:
     def _epoch(self, training: Training) -> Row:
         epoch = training.epoch
         report = Reporter(f"epoch {epoch + 1} of {self.spec.epochs}").values
-        batches = self.learnt.shuffled(self.spec.batch, self.request.seed, epoch)
+        batches = self.learnt.shuffled(self.spec.batch, self.request.seed, epoch, self.team)
         passed = training.advance(batches, report)
         scores = self._scores(training)
         return {
@@ -182,7 +191,8 @@ class _Fit:
             **above(BEST, best),
         }
         made = Checkpoint(state, history)
-        self.checkpoints.save(made)
+        if self.team.leads:
+            self.checkpoints.save(made)
         return made
 
     def _publish(
@@ -195,6 +205,9 @@ class _Fit:
         data, request = self.data, self.request
         counts = confusion(scores, self.held.labels).numpy()
         metrics = self._metrics(scores, history)
+        if not self.team.leads:
+            self.team.wait()
+            return FitOutcome(KIND, self.key, False, metrics)
         standard = above(STANDARD, self.standardisation.state())
         with self.store.attempt_artifact(KIND, self.key) as attempt:
             attempt.write("weights.safetensors", save_tensors({**state, **standard}))
@@ -215,6 +228,7 @@ class _Fit:
                 attempt.write(f"figures/{name}.png", picture)
             manifest, written = attempt.publish(self._manifest())
         self.checkpoints.clear()
+        self.team.wait()
         return FitOutcome(KIND, str(manifest["key"]), written, metrics)
 
     def _metrics(self, scores: Tensor, history: list[Row]) -> dict[str, float]:

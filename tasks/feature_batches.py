@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wavemill.dictionaries.classifiers import Standardisation
+from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import generator_seed
 
 BUDGET = 4 * 2**30  # bytes of standardised features held at once
@@ -85,24 +86,29 @@ class Samples:
             rows = np.arange(start, min(start + batch, self._rows))
             yield self.features(rows), self.labels[rows % len(self)]
 
-    def shuffled(self, batch: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def shuffled(
+        self, batch: int, seed: int, epoch: int, team: Team | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all samples once, in an order of this epoch's own, mirrored by chance.
 
-        The last batch is left out if it is of one sample, which no batch norm could take.
+        A member of a team is given its share of every batch. The last batch is left out if it is of
+        one sample, which no batch norm could take, or too small for the team.
         """
+        team = team or Team()
         generator = np.random.default_rng(generator_seed(seed, epoch))
         read = self.read if self.changed is None else self.changed(epoch)
         for group in self._groups(generator):
             rows = group
             if self.mirrored:
                 rows = rows + len(self) * generator.integers(0, 2, len(rows))
-            held = None if self._kept is not None else self._through(read, rows)
-            for start in range(0, len(rows), batch):
-                stop = min(start + batch, len(rows))
-                if stop - start == 1:
-                    continue
-                x = self.features(rows[start:stop]) if held is None else held[start:stop]
-                yield x, self.labels[group[start:stop]]
+            whole = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+            mine = [part[team.share] for part in whole if len(part) >= max(2, team.size)]
+            if self._kept is not None:
+                yield from ((self._kept[part], self.labels[part % len(self)]) for part in mine)
+            elif mine:
+                x = self._through(read, np.concatenate(mine))
+                for part, values in zip(mine, torch.split(x, list(map(len, mine))), strict=True):
+                    yield values, self.labels[part % len(self)]
 
     def _groups(self, generator: np.random.Generator) -> Iterator[np.ndarray[Any, Any]]:
         """Yield rows in random order: all at once if held, else blocks that fit, shuffled."""

@@ -27,6 +27,7 @@ from tasks.planning import Options, Plan, batches, choose_schema, find_inputs, p
 from tasks.progress import Reporter
 from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report
+from tasks.together import fit_together
 from tasks.views import operator, view_spec
 
 FITS: dict[str, Callable[[Store, str, FitRequest], FitOutcome]] = {  # those of their own kind
@@ -117,10 +118,15 @@ def publish_view(
 
 
 @task(name="fit model")
-def fit_model(url: str, dataset: str, request: FitRequest) -> FitOutcome:
-    """Fit a model and show it."""
+def fit_model(
+    url: str, dataset: str, request: FitRequest, address: str | None = None
+) -> FitOutcome:
+    """Fit a model, a classifier on all workers of a scheduler if one is given, and show it."""
     store = open_store(url)
-    outcome = FITS.get(request.kind, fit)(store, dataset, request)
+    if address is not None:
+        outcome = fit_together(url, dataset, request, address)
+    else:
+        outcome = FITS.get(request.kind, fit)(store, dataset, request)
     show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics)
     get_run_logger().info("model %s", _described(outcome))
     return outcome

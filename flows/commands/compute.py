@@ -91,6 +91,10 @@ def fit(
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,
+    cluster: Annotated[
+        str,
+        typer.Option(help="Where a classifier is trained: local:N is N processes together."),
+    ] = "threads",
     device: Device = "cpu",
     single_writer: SingleWriter = False,
     as_json: AsJson = False,
@@ -105,7 +109,8 @@ def fit(
     with progress(quiet or as_json):
         url = absolute(store, single_writer)
         parameters = settings(pairs, config)
-        made = flow(model, dataset, url, parameters, where, split, seed, device, view, target)
+        asked = (model, dataset, url, parameters, where, split, seed, device, view, target)
+        made = flow(*asked, cluster)
     state = "fitted" if made.written else "was fitted already"
     lines = [f"{made.kind}/{made.key[:12]} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]

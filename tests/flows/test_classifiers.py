@@ -6,11 +6,13 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from flows import features, fit, images, ingest
+from flows.runtime import open_cluster
 from storage import InvalidRequest, open_store
 from tasks import classifier
 from tasks.checkpoints import Checkpoint, Checkpoints
@@ -32,6 +35,7 @@ from tasks.fit import FitRequest
 from tasks.images import ImageOptions
 from tasks.live_features import live
 from tasks.prediction import predict_to
+from tasks.together import fit_together
 from tests.flows.classifier_driver import request
 from wavemill.dictionaries.classifiers import Standardisation
 from wavemill.dictionaries.training import generator_seed
@@ -276,6 +280,26 @@ def test_features_computed_while_training_give_the_same_model(
     assert weights(url, live.key) == weights(url, stored.key)
     with pytest.raises(InvalidRequest, match="is not KEY=VALUE"):
         classifier.fit(store, "set", FitRequest("classifier", view="scattering:J", target="label"))
+
+
+def test_two_processes_train_what_one_does(stripes: str, tmp_path: Path, one_thread: None) -> None:
+    """Shares of every batch, norms of the whole: to the rounding of sums, over twelve steps."""
+    parameters = {**SMALL, "model": "istc", "closed": True, "epochs": 2}
+    alone = learn(stripes, **parameters)
+    expected = load(weights(stripes, alone.key))
+    other = str(tmp_path / "store")
+    shutil.copytree(stripes, other)
+    shutil.rmtree(Path(other) / "artifacts")
+    with open_cluster("local:2") as address:
+        made = fit_together(other, "stripes", request(parameters), address)
+        again = fit_together(other, "stripes", request(parameters), address)
+        with pytest.raises(InvalidRequest, match="no column"):
+            fit_together(other, "stripes", replace(request(parameters), target="x"), address)
+    assert (made.key, made.written, again.written) == (alone.key, True, False)
+    found = load(weights(other, made.key))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+    assert made.metrics == pytest.approx(alone.metrics, rel=1e-4)
 
 
 def test_an_image_and_its_mirror_image_are_given_the_same_scores(

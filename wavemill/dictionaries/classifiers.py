@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wavemill.dictionaries.dictionary import Dictionary, homotopy, istc
+from wavemill.dictionaries.team import SharedNorm
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.specs.images import ClassifierSpec
 
@@ -235,7 +236,7 @@ class Network(nn.Module):
         coded = spec.model.startswith("istc")
         self.coding = SparseCoding(channels, spec) if coded else None
         outputs = spec.atoms if coded else channels
-        self.norm = nn.BatchNorm2d(outputs) if coded else nn.Identity()
+        self.norm = SharedNorm(outputs) if coded else nn.Identity()
         self.pool = nn.AvgPool2d(spec.pool)
         size = outputs * (height // spec.pool) * (width // spec.pool)
         layers: list[nn.Module] = []

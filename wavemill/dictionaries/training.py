@@ -8,6 +8,7 @@ with as many threads).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
@@ -15,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from wavemill.dictionaries.team import SharedNorm, Team
 from wavemill.specs.images import ClassifierSpec
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -34,12 +36,24 @@ class Training:
         Batches of an epoch.
     seed
         Of everything random.
+    team
+        Who trains the same network elsewhere, on other samples of each batch.
     """
 
     def __init__(
-        self, network: nn.Module, spec: ClassifierSpec, steps: int, seed: int, device: str = "cpu"
+        self,
+        network: nn.Module,
+        spec: ClassifierSpec,
+        steps: int,
+        seed: int,
+        device: str = "cpu",
+        team: Team | None = None,
     ) -> None:
         self.network = network.to(device)
+        self.team = team or Team()
+        for module in network.modules():
+            if isinstance(module, SharedNorm):
+                module.team = self.team
         self.spec, self.steps, self.seed, self.device = spec, steps, seed, device
         self.epoch = 0
         groups = _groups(network, spec.decay)
@@ -53,10 +67,13 @@ class Training:
         return spec.rate * spec.factor ** (self.epoch // spec.every)
 
     def advance(self, batches: Batches, progress: Progress | None = None) -> dict[str, float]:
-        """Train one epoch; return the mean loss and the part of right answers on the way."""
+        """Train one epoch; return the mean loss and the part of right answers on the way.
+
+        Of a team each member is given its own share of the batches, and told of all together.
+        """
         self.network.train()
         loss = right = count = 0.0
-        with _seeded(self.seed, self.epoch, self.device):
+        with _seeded(self.seed, self.epoch, self.device, self.team.rank):
             for step, (x, y) in enumerate(batches):
                 value, scores = self._step(x.to(self.device), y.to(self.device), step)
                 loss += float(value) * len(y)
@@ -65,6 +82,8 @@ class Training:
                 if progress is not None:
                     progress(step + 1, self.steps, {"loss": loss / count, "right": right / count})
         self.epoch += 1
+        told = torch.tensor([loss, right, count], dtype=torch.float64, device=self.device)
+        loss, right, count = self.team.total(told).tolist()
         return {"loss": loss / max(count, 1), "right": right / max(count, 1)}
 
     def _step(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +95,11 @@ class Training:
             loss = nn.functional.cross_entropy(
                 scores.float(), y, label_smoothing=self.spec.smoothing
             )
-        torch.autograd.backward(loss)
+        part = 1.0
+        if self.team.size > 1:
+            part = len(y) / float(self.team.total(torch.tensor(len(y), device=self.device)))
+        torch.autograd.backward(loss * part)
+        self.team.add_gradients(self.network.parameters())
         self.optimizer.step()
         return loss.detach(), scores.detach()
 
@@ -86,11 +109,12 @@ class Training:
 
     @torch.no_grad()
     def scores(self, batches: Iterable[Tensor]) -> Tensor:
-        """Return scores ``(n, class)`` on the CPU."""
+        """Return scores ``(n, class)`` on the CPU; members of a team take batches in turns."""
         self.network.eval()
+        mine = itertools.islice(batches, self.team.rank, None, self.team.size)
         with self._precision():
-            found = [self.network(x.to(self.device)).float().cpu() for x in batches]
-        return torch.cat(found)
+            found = [self.network(x.to(self.device)).float().cpu() for x in mine]
+        return torch.cat(self.team.gather(found))
 
     def state(self) -> dict[str, Tensor]:
         """Return all that the next epoch depends on: weights, statistics, momenta, the epoch."""
@@ -132,10 +156,10 @@ def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, epoch: int, device: str) -> Iterator[None]:
-    """Draw from the seed and the epoch, and leave the generators as they were."""
+def _seeded(seed: int, epoch: int, device: str, rank: int) -> Iterator[None]:
+    """Draw from the seed, the epoch and the member, and leave the generators as they were."""
     with torch.random.fork_rng([0] if device == "cuda" else []):
-        torch.manual_seed(generator_seed(seed, epoch))
+        torch.manual_seed(generator_seed(seed, epoch) + (rank << 40))
         yield
 
 

@@ -1,0 +1,74 @@
+"""One fit by all workers of a cluster: a process each, which train one network together."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from distributed import Client, as_completed, get_worker
+
+from storage import open_store
+from tasks import classifier
+from tasks.fit import FitOutcome, FitRequest
+from tasks.mapping import forwarded_logs
+from wavemill.dictionaries.team import joined
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a worker is told: its place, of how many, and where they meet."""
+
+    rank: int
+    size: int
+    meeting: str
+    url: str
+    dataset: str
+    request: FitRequest
+
+
+def fit_together(url: str, dataset: str, request: FitRequest, address: str) -> FitOutcome:
+    """Fit a classifier on all workers of a scheduler; the first one writes.
+
+    Raises
+    ------
+    Exception
+        The first error of a member; the others end when they miss it. A worker that is lost ends
+        the fit, which goes on from its last whole epoch when it is asked for again.
+    """
+    with Client(address, set_as_default=False) as client, forwarded_logs(client):
+        client.wait_for_workers(1, timeout=120)
+        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        meeting = client.submit(free_place, workers=workers[:1], pure=False).result()
+        futures = [
+            client.submit(
+                take_part,
+                Member(rank, len(workers), meeting, url, dataset, request),
+                workers=[worker],
+                resources={"GPU": 1.0} if request.device == "cuda" else None,
+                pure=False,
+                retries=0,
+            )
+            for rank, worker in enumerate(workers)
+        ]
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                future.result()
+            outcome: FitOutcome = futures[0].result()
+        finally:
+            client.cancel(futures)
+        return outcome
+
+
+def take_part(member: Member) -> FitOutcome:
+    """Train with the others (runs on a worker)."""
+    place = (member.rank, member.size, member.meeting, member.request.device)
+    with joined(*place) as team:
+        return classifier.fit(open_store(member.url), member.dataset, member.request, team)
+
+
+def free_place() -> str:
+    """Return this worker's host and a port that nobody listens on."""
+    host = str(get_worker().address).split("://")[-1].rsplit(":", 1)[0]
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as opened:
+        opened.bind((host.strip("[]"), 0))
+        return f"{host}:{opened.getsockname()[1]}"
