@@ -25,9 +25,10 @@ def _load() -> ctypes.CDLL | None:
     if os.environ.get("WAVEMILL_KERNELS") == "0" or not path.exists():
         return None
     try:
-        return ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path))
     except OSError:  # built for another machine
         return None
+    return library if hasattr(library, "scattering_float") else None  # or from earlier sources
 
 
 _library = _load()
