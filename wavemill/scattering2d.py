@@ -33,16 +33,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavemill import kernels
+from wavemill import kernels, sampling
 from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
 from wavemill.folding import FoldedBank, modulus
 from wavemill.harmonics import rectify
 from wavemill.operators import FieldOperator
+from wavemill.sampling import Padding
 from wavemill.scattering_paths import Paths, Task, Window, usable
 
 Nonlinearity = Literal["modulus", "rectifier", "fully-rectified"]
-Padding = Literal["reflect", "periodic"]
 COLUMNS = ("order", "j1", "l1", "alpha1", "j2", "l2", "alpha2")
 _CACHED = 3 << 20  # bytes of one array on a CPU that still stay in its caches
 _LAUNCHED = 1 << 30  # bytes of one array on other devices, which want few large kernels
@@ -251,7 +251,7 @@ class Scattering2D(FieldOperator):
         return self.get_buffer(f"_{name}_{'yx'[axis]}")
 
     def _prepare(self) -> None:
-        pads = [_padding(size, self.J, self.padding) for size in self.shape]
+        pads = [sampling.padding(size, self.J, self.padding) for size in self.shape]
         self.grid = (len(pads[0][0]), len(pads[1][0]))
         self._kept = tuple((pad[1], pad[1] + n) for pad, n in zip(pads, self.shape, strict=True))
         for axis, (source, _) in enumerate(pads):
@@ -266,7 +266,7 @@ class Scattering2D(FieldOperator):
 
     def _low_pass(self, axis: int, level: int) -> Tensor:
         """Return the matrix that averages and samples along one axis, its margins left out."""
-        matrix = _averaging(self.grid[axis], self.J, level)
+        matrix = sampling.averaging(self.grid[axis], self.J, level)
         margin = 1 if self.padding == "reflect" else 0
         return matrix[margin : len(matrix) - margin].to(self.dtype).contiguous()
 
@@ -277,7 +277,7 @@ class Scattering2D(FieldOperator):
             coarsest = j if self.average and self.max_order == 2 else 1
             for level in range(max(1, coarsest)):
                 factor = 2 ** (j - level) if self.average else 1
-                bank = FoldedBank(_cut(psi, 2**level), factor, self.dtype)
+                bank = FoldedBank(sampling.cut(psi, 2**level), factor, self.dtype)
                 self.add_module(f"_psi_{level}_{j}", bank)
 
     def _prepare_loop(self) -> None:
@@ -341,51 +341,6 @@ def _coefficients(
         for ((j1, l1), a1), (j2, l2), a2 in product(first, paths, alphas[1]):
             rows += [(2, j1, l1, a1, j2, l2, a2)] if j2 > j1 else []
     return dict(zip(COLUMNS, np.array(rows, dtype=np.int64).T, strict=True))
-
-
-def _padding(size: int, J: int, mode: Padding) -> tuple[Tensor, int]:
-    """Return the sample that each padded point repeats, and how many of those come first."""
-    if mode == "periodic":
-        return torch.arange(size), 0
-    padded = ((size + 2**J) // 2**J + 1) * 2**J
-    before = (padded - size) // 2
-    period = max(2 * (size - 1), 1)
-    place = (torch.arange(padded) - before) % period
-    return torch.minimum(place, period - place), before
-
-
-def _averaging(size: int, J: int, level: int) -> Tensor:
-    """Return the matrix that convolves with phi_J and samples every 2^J points of the whole.
-
-    It maps the ``size / 2^level`` samples of an axis at that resolution to ``size / 2^J``.
-    """
-    transform = morlet.low_pass(size, J)
-    if level:
-        transform = torch.cat(_halves(transform, 2**level, 0))
-    kernel = torch.fft.ifft(transform).real
-    outputs = torch.arange(0, len(kernel), 2 ** (J - level))
-    matrix: Tensor = kernel[(outputs[:, None] - torch.arange(len(kernel))) % len(kernel)]
-    return matrix
-
-
-def _cut(spectrum: Tensor, factor: int) -> Tensor:
-    """Return the low frequencies of ``(..., y, x)`` that a grid coarser by ``factor`` holds."""
-    if factor == 1:
-        return spectrum
-    for axis in (-2, -1):
-        spectrum = torch.cat(_halves(spectrum, factor, axis), axis)
-    return spectrum
-
-
-def _halves(spectrum: Tensor, factor: int, axis: int) -> tuple[Tensor, Tensor]:
-    """Return frequencies 0..m/2-1 and -m/2..-1 along ``axis``, of m = size / factor."""
-    size = spectrum.shape[axis]
-    kept = size // factor
-    positive = kept // 2
-    return (
-        spectrum.narrow(axis, 0, positive),
-        spectrum.narrow(axis, size - (kept - positive), kept - positive),
-    )
 
 
 def _unit(fields: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from benchmarks.measure import peak_allocation
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import morlet
 from wavemill.harmonics import inverse_rectifier
-from wavemill.scattering2d import COLUMNS, Scattering2D, _cut
+from wavemill.sampling import cut
+from wavemill.scattering2d import COLUMNS, Scattering2D
 
 ROUNDING = 1e-14  # of float64 sums over 10^5 terms of order 1
 FORWARD = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
@@ -47,7 +48,7 @@ def test_filters_equal_the_reference_at_every_resolution(golden: Path) -> None:
     np.testing.assert_allclose(bank.flatten(0, 1).numpy(), psi, rtol=0, atol=ROUNDING)
     low = morlet.low_pass(80, 3)[:, None] * morlet.low_pass(112, 3)[None, :]
     np.testing.assert_allclose(low.numpy(), phi, rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(_cut(bank[2], 2).numpy(), coarse[-6:], rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(cut(bank[2], 2).numpy(), coarse[-6:], rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize(
