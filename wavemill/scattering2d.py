@@ -125,7 +125,7 @@ class Scattering2D(FieldOperator):
             size = [n >> self.J for n in self.shape] if self.average else self.shape
             return fields.new_zeros((*x.shape[:-2], len(self.coefficients["order"]), *size))
         unit = _unit(fields)
-        if self.fused or fields.device.type != "cpu":
+        if self.fused:
             features = self._transform(fields / unit)
         else:
             parts = self._parts(fields / unit, self.L * math.prod(self.grid))
@@ -282,18 +282,20 @@ class Scattering2D(FieldOperator):
 
     def _prepare_loop(self) -> None:
         """Describe the averages to the compiled loop, if it knows this transform."""
-        margin, axes = int(self.padding == "reflect"), (0, 1)
-        self.fused = bool(
-            self.average
-            and self.max_order
-            and self.nonlinearity != "fully-rectified"
-            and kernels.available()
-        )
-        self.windows = [
-            Window.of(self._axis(f"average_{level}", axis), 2 ** (self.J - level), margin)
-            for level, axis in product(range(self.J if self.fused else 0), axes)
-        ]
-        self.fused = self.fused and Task(self, 1).bytes(self.dtype, gradient=False) >= 0
+        margin, levels = int(self.padding == "reflect"), range(self.J)
+        known = self.average and self.max_order and self.nonlinearity != "fully-rectified"
+        self.windows, self._looped = [], False
+        if known and kernels.available():
+            self.windows = [
+                Window.of(self._axis(f"average_{level}", axis), 2 ** (self.J - level), margin)
+                for level, axis in product(levels, (0, 1))
+            ]
+            self._looped = Task(self, 1).bytes(self.dtype, gradient=False) >= 0
+
+    @property
+    def fused(self) -> bool:
+        """Whether the compiled loop computes the paths, where neither graphs nor traces forbid."""
+        return self._looped and self.device.type == "cpu"
 
 
 def _check(
