@@ -1,14 +1,24 @@
-"""Fourier transforms of solid harmonic wavelets on grids, and the grids themselves."""
+"""Fields of molecules on full periodic grids, by Fourier transforms: Kymatio's, to rounding.
+
+Fourier transforms have the sign ``exp(-i k u)``. The frequency -pi, of which there is no +pi, is
+kept as it is, so that fields are complex.
+"""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
-from wavemill.molecules.solid_gaussians import Shape, planes, polynomials
+from wavemill.molecules.solid_gaussians import Shape, bells, planes, polynomials
+from wavemill.molecules.solid_grids import Placed
+
+AXES = (-3, -2, -1)
+ALIASES = (-2 * math.pi, 0.0, 2 * math.pi)  # the next are below 1e-19 for a width of 1 sample
 
 
 def fast(side: int) -> int:
@@ -24,45 +34,106 @@ def fast(side: int) -> int:
         side += 2
 
 
-def frequencies(side: int, kept: int, half: bool) -> Tensor:
-    """Return the ``kept`` lowest angular frequencies of ``side`` samples, in the FFT's order."""
-    index = torch.arange(kept // 2 + 1) if half else torch.fft.fftfreq(kept, 1 / kept)
-    return 2 * math.pi / side * index.double()
-
-
-def cropped(spectra: Tensor, held: Shape, grid: Shape) -> Tensor:
-    """Return the lowest frequencies of half spectra held on a finer grid."""
-    if held == grid:
-        return spectra
-    for axis, side, kept in ((-3, held[0], grid[0]), (-2, held[1], grid[1])):
-        if kept < side:
-            high = spectra.narrow(axis, side - kept // 2, kept // 2)
-            spectra = torch.cat([spectra.narrow(axis, 0, kept - kept // 2), high], axis)
-    return spectra.narrow(-1, 0, grid[2] // 2 + 1)
+def frequencies(side: int) -> Tensor:
+    """Return the angular frequencies of ``side`` samples, in the FFT's order."""
+    return 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64)
 
 
 @lru_cache(maxsize=32)
-def filters(
-    shape: Shape, grid: Shape, sigma: float, L: int, real: bool, dtype: torch.dtype, device: str
-) -> Tensor:
-    """Return the transforms of psi_jlm but for ``(-i)^l``: ``((L + 1)^2, z, y, x, 2)``, real.
-
-    They are there twice, for the real and the imaginary part of what they multiply: products of
-    real and complex arrays are slow.
+def filters(shape: Shape, sigma: float, L: int, dtype: torch.dtype, device: str) -> Tensor:
+    """Return the transforms of psi_jlm but for ``(-i)^l``: ``((L + 1)^2, z, y, x)``, real.
 
     That of ``r^l exp(-r^2 / 2) Y_lm`` is ``(2 pi)^(3/2) (-i)^l k^l exp(-k^2 / 2) Y_lm``; the norm
     is ``n_l = 1 / (sqrt(4 pi (2 l + 1)) 2^((l + 1) / 2) Gamma((l + 3) / 2))``.
     """
-    sides = enumerate(zip(shape, grid, strict=True))
-    waves = [sigma * frequencies(side, kept, real and axis == 2) for axis, (side, kept) in sides]
-    lines = [[(k**power * torch.exp(-k * k / 2))[None] for power in range(L + 1)] for k in waves]
-    bank = torch.zeros((L + 1) ** 2, *map(len, waves), dtype=torch.float64)
+    lines = [bells(sigma * frequencies(side), 1.0, L)[:, None] for side in shape]
+    bank = []
     for degree in range(L + 1):
         moment = 2 ** ((degree + 1) / 2) * math.gamma((degree + 3) / 2)
         norm = (2 * math.pi) ** 1.5 / (math.sqrt(4 * math.pi * (2 * degree + 1)) * moment)
-        for m, terms in enumerate(polynomials(degree)):
-            long = torch.cat([norm * factor * lines[0][a] for a, _, factor in terms])
-            bank[degree**2 + m] = (long.T @ planes(lines, terms, degree)).view(bank.shape[1:])
-    if real:  # of an even number of samples -pi has no partner, by which fields would be lopsided
-        bank[:, grid[0] // 2], bank[:, :, grid[1] // 2], bank[..., grid[2] // 2] = 0, 0, 0
-    return bank.to(device, dtype)[..., None].expand(*bank.shape, 2).contiguous()
+        powers, table = polynomials(degree)
+        plane = planes(lines, powers, degree)[:, 0]
+        long = torch.cat([lines[0][a] for a, _ in powers])
+        bank += [norm * (row[:, None] * long).T @ plane for row in table]
+    return torch.stack(bank).view(-1, *shape).to(device, dtype)
+
+
+@dataclass(frozen=True)
+class FullGrids:
+    """Fields of molecules in periodic boxes of one shape; positions count from the first sample.
+
+    Parameters
+    ----------
+    placed
+        Of each molecule, positions ``(atom, 3)`` in samples and weights ``(channel, atom)``.
+    shape
+        Sides of the box.
+    width, sigmas
+        Of atoms and wavelets, samples.
+    L
+        Highest degree.
+    """
+
+    placed: Placed
+    shape: Shape
+    width: float
+    sigmas: list[float]
+    L: int
+
+    def first(self, sigma: float | None, degree: int) -> tuple[Tensor, float]:
+        """Return ``sum over m of |rho * psi_lm|^2``, and the volume of a point; rho^2 for None."""
+        spectra = self.density
+        if sigma is None:
+            return _squared(torch.fft.ifftn(spectra, dim=AXES)), 1.0
+        return self._square(spectra, sigma, degree), 1.0
+
+    def second(
+        self, modulus: Tensor, sigma: float, degree: int
+    ) -> Iterator[tuple[float, Tensor, float]]:
+        """Yield each wider wavelet, ``sum over m of |U1 * psi_lm|^2`` and the volume of a point."""
+        spectra = torch.fft.fftn(modulus, dim=AXES)
+        for wider in self.sigmas[self.sigmas.index(sigma) + 1 :]:
+            yield wider, self._square(spectra, wider, degree), 1.0
+
+    @cached_property
+    def density(self) -> Tensor:
+        """The Fourier transforms of densities ``(molecule, channel, z, y, x)``.
+
+        They are known in closed form, ``sum of w exp(-i k r - width^2 k^2 / 2)`` over the aliases
+        of k that sampling brings, a product over axes: one matrix product.
+        """
+        return torch.stack([self._density(*molecule) for molecule in self.placed])
+
+    def _density(self, positions: Tensor, weights: Tensor) -> Tensor:
+        axes: list[Tensor] = []
+        for axis, side in enumerate(self.shape):
+            waves = frequencies(side).to(positions)
+            aliases = [self._sampled(positions[:, axis, None], waves + shift) for shift in ALIASES]
+            axes.append(torch.stack(aliases).sum(0))
+        plane = (axes[1][:, :, None] * axes[2][:, None, :]).flatten(1)
+        line = weights.to(positions)[:, None, :] * axes[0].T
+        found: Tensor = (line @ plane).reshape(len(weights), *self.shape)
+        return found
+
+    def _sampled(self, places: Tensor, waves: Tensor) -> Tensor:
+        """Return one alias of the transform of a Gaussian along an axis, ``(atom, frequency)``."""
+        phase = -places * waves
+        decay = torch.exp(-((self.width * waves) ** 2) / 2)
+        return torch.polar(decay.expand_as(phase).contiguous(), phase)
+
+    def _square(self, spectra: Tensor, sigma: float, degree: int) -> Tensor:
+        """Return ``sum over m of |field * psi_lm|^2`` of a field's spectrum."""
+        real = spectra.real
+        bank = filters(self.shape, sigma, self.L, real.dtype, str(real.device))
+        fields = (
+            torch.fft.ifftn(spectra * bank[place], dim=AXES)
+            for place in range(degree**2, (degree + 1) ** 2)
+        )
+        total = torch.zeros_like(real)
+        for field in fields:
+            total = total + _squared(field)
+        return total
+
+
+def _squared(field: Tensor) -> Tensor:
+    return field.real.square() + field.imag.square()

@@ -17,12 +17,9 @@ for j2 > j1
 (Eickenberg et al., J. Chem. Phys. 148, 241732, 2018). They are invariant to translations by whole
 samples, quarter turns and reflections to rounding, and to others as well as the grid resolves.
 
-Fourier transforms have the sign ``exp(-i k u)``. Every density lies in a periodic box of its own.
-A field whose spectrum ends at ``band / width`` is computed on a grid that just holds it. Fields of
-the first order are sums of Gaussians times polynomials: they are written down in closed form
-(:mod:`.solid_gaussians`). Those of the second are transformed, and with real harmonics they
-are real: 2 l + 1 real transforms. Full grids (``band=None``) transform at both orders, keep the
-frequency -pi, of which there is no +pi, as it is, and fields complex: that is Kymatio's transform.
+Each field has a grid of its own, as wide and as fine as it needs (:mod:`.solid_grids`). Full grids
+(``band=None``) are periodic, have a point a sample for all fields, and are transformed at both
+orders: that is Kymatio's transform (:mod:`.solid_filters`).
 """
 
 from __future__ import annotations
@@ -37,15 +34,13 @@ from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules
-from wavemill.molecules.solid_filters import cropped, fast, filters, frequencies
-from wavemill.molecules.solid_gaussians import Shape, gaussian_square, wavelet_of_atom
+from wavemill.molecules.solid_filters import FullGrids, fast
+from wavemill.molecules.solid_gaussians import Shape
+from wavemill.molecules.solid_grids import COARSE, OwnGrids, Placed
 
-First = Callable[[float | None, int, Shape], Tensor]
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
-ALIASES = (-2 * math.pi, 0.0, 2 * math.pi)  # the next are below 1e-19 for a width of 1 sample
-NOISE = 0.5  # rounding units of the largest value, below which a field is noise
-WIDER = 1.2  # what is cut off a spectrum of the second order rings over empty space
-BATCH = 2**22  # samples of the grids of a batch
+NOISE = 0.5  # rounding units of the largest value, below which what a transform gives is noise
+BATCH = {"cpu": 2**17, "cuda": 2**22}  # points of the grids of a batch; a core has small caches
 
 
 def valence(charges: Tensor) -> Tensor:
@@ -81,7 +76,8 @@ class SolidHarmonicScattering(nn.Module):
     channels
         Names in `CHANNELS`; to add one, put a function of nuclear charges there.
     margin
-        Empty space about the atoms, in widths of the widest field: 8 for 1e-5 at q = 1/2.
+        Empty space beyond the atoms, both sides together, in widths of a field: 10 for 1e-4 at
+        q = 1/2. Full grids have that of the widest field.
     band
         Spectra are followed to ``band / width`` and not beyond; None for full grids.
     dtype
@@ -102,8 +98,8 @@ class SolidHarmonicScattering(nn.Module):
         width: float = 2.0,
         resolution: float = 8.0,
         channels: tuple[str, ...] = ("full", "valence", "core"),
-        margin: float = 8.0,
-        band: float | None = 6.0,
+        margin: float = 10.0,
+        band: float | None = 5.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -145,12 +141,16 @@ class SolidHarmonicScattering(nn.Module):
         columns = zip(*rows, strict=True)
         return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
-    def memory(self, molecules: int, side: int = 160) -> int:
-        """Return a bound on the bytes that a batch takes, for boxes of ``side`` samples."""
-        itemsize = torch.finfo(self.dtype).bits // 8
-        fields = (self.L + 1) ** 2 + len(self.channels) * (3 * self.L + 8 + (self.L + 1) * self.J)
-        together = max(1, min(molecules, BATCH // side**3))
-        return itemsize * fields * side**3 * together
+    def memory(self, molecules: int, extent: float = 80.0) -> int:
+        """Return a bound on the bytes that a batch takes, of molecules of ``extent`` samples."""
+        itemsize, degrees = torch.finfo(self.dtype).bits // 8, self.L + 1
+        points = self.points(self.box([extent] * 3))
+        each = 2 * degrees * (degrees + 1) + 4 * degrees  # monomials thrice, lines, fields
+        together = max(1, min(molecules, self._together(points)))
+        return itemsize * len(self.channels) * each * points * together
+
+    def _together(self, points: int) -> int:
+        return BATCH.get(self._here.device.type, BATCH["cpu"]) // points
 
     def forward(self, molecules: Molecules) -> Tensor:
         """Return ``(molecule, coefficient)``; see `coefficients`.
@@ -189,152 +189,67 @@ class SolidHarmonicScattering(nn.Module):
             extent = 2 * self._centred(molecules.positions[atoms]).detach().abs().amax(0)
             groups.setdefault(self.box(extent.tolist()), []).append(row)
         for shape, rows in groups.items():
-            together = max(1, BATCH // math.prod(shape))
+            together = max(1, self._together(self.points(shape)))
             for start in range(0, len(rows), together):
                 yield shape, rows[start : start + together]
 
     def box(self, extent: list[float]) -> Shape:
-        """Return the sides of the periodic box of a molecule that extends so many samples."""
-        margin = self.margin * math.hypot(self.width, self.sigmas[-1])
-        z, y, x = (fast(math.ceil(length + margin)) for length in extent)
+        """Return the extent that a molecule shares, or the sides of its periodic box, samples."""
+        if self.band is not None:
+            z, y, x = (COARSE * math.ceil(length / COARSE) for length in extent)
+        else:
+            margin = self.margin * math.hypot(self.width, self.sigmas[-1])
+            z, y, x = (fast(math.ceil(length + margin)) for length in extent)
         return z, y, x
 
-    def grid(self, shape: Shape, sigma: float) -> Shape:
-        """Return the grid for fields whose spectrum is a Gaussian of width ``1 / sigma``."""
-        if self.band is None:
-            return shape
-        share = self.band / (math.pi * sigma)
-        z, y, x = (min(side, fast(math.ceil(side * share))) for side in shape)
-        return z, y, x
+    def points(self, shape: Shape) -> int:
+        """Return the number of points of the finest grid of a box."""
+        fields = self.fields([], shape)
+        if isinstance(fields, OwnGrids):
+            shape = fields.grid(self.width, self.width).counts
+        return math.prod(shape)
 
-    def density(self, positions: Tensor, weights: Tensor, shape: Shape) -> Tensor:
-        """Return the Fourier transform of the density ``(channel, z, y, x)`` on full grids.
-
-        It is known in closed form, ``sum of w exp(-i k r - width^2 k^2 / 2)`` over the aliases of k
-        that sampling brings, a product over axes: one matrix product.
-
-        Parameters
-        ----------
-        positions
-            ``(atom, 3)`` samples.
-        weights
-            ``(channel, atom)``.
-        shape
-            Sides of the box.
-        """
-        axes: list[Tensor] = []
-        for axis, side in enumerate(shape):
-            waves = frequencies(side, side, False).to(positions)
-            aliases = [self._sampled(positions[:, axis, None], waves + shift) for shift in ALIASES]
-            axes.append(torch.stack(aliases).sum(0))
-        plane = (axes[1][:, :, None] * axes[2][:, None, :]).flatten(1)
-        line = weights.to(positions)[:, None, :] * axes[0].T
-        found: Tensor = (line @ plane).reshape(len(weights), *shape)
-        return found
-
-    def _sampled(self, places: Tensor, waves: Tensor) -> Tensor:
-        """Return one alias of the transform of a Gaussian along an axis, ``(atom, frequency)``."""
-        phase = -places * waves
-        decay = torch.exp(-((self.width * waves) ** 2) / 2)
-        return torch.polar(decay.expand_as(phase).contiguous(), phase)
-
-    def integrals(self, placed: list[tuple[Tensor, Tensor]], shape: Shape) -> Tensor:
-        """Return ``(molecule, channel, coefficient)`` of molecules in boxes of one shape.
+    def integrals(self, placed: Placed, shape: Shape) -> Tensor:
+        """Return ``(molecule, channel, coefficient)`` of molecules of one box.
 
         Parameters
         ----------
         placed
             Of each molecule, positions ``(atom, 3)`` in samples and weights ``(channel, atom)``.
         shape
-            Sides of the box.
+            See `box`.
         """
-        first = (self._in_closed_form if self.real else self._on_full_grids)(placed, shape)
-        points, noise = math.prod(shape), 0.0 if self.real else NOISE
-        found: dict[tuple[int, ...], list[Tensor]] = {}
-        found[()] = [self._sums(first(None, 0, self.grid(shape, self.width)), points, noise)]
+        fields = self.fields(placed, shape)
+        found: dict[tuple[int, ...], list[Tensor]] = {(): [self._sums(*fields.first(None, 0))]}
         for j, sigma in enumerate(self.sigmas):
-            blurred = math.hypot(self.width, sigma)
-            grid = self.grid(shape, blurred)
             for degree in range(self.L + 1):
-                square = first(sigma, degree, grid)
-                found.setdefault((j,), []).append(self._sums(square, points, noise))
-                spectrum = self._transform(_root(square)) if j < self.J else square
-                for k in range(j + 1, self.J + 1):
-                    # a modulus has about the spectrum of the field's square, narrower by sqrt(2)
-                    narrow = math.hypot(self.sigmas[k], blurred / math.sqrt(2))
-                    coarse = _smaller(self.grid(shape, narrow / WIDER), grid)
-                    second = self._square(spectrum, grid, coarse, shape, self.sigmas[k], degree)
-                    second = second * (points / math.prod(grid)) ** 2
-                    found.setdefault((j, k), []).append(self._sums(second, points))
+                square, cell = fields.first(sigma, degree)
+                found.setdefault((j,), []).append(self._sums(square, cell))
+                for wider, second, coarse in fields.second(_root(square), sigma, degree):
+                    path = (j, self.sigmas.index(wider))
+                    found.setdefault(path, []).append(self._sums(second, coarse))
         return torch.cat([torch.cat(found[path], -1) for path in self.paths], -1)
 
-    def _in_closed_form(self, placed: list[tuple[Tensor, Tensor]], shape: Shape) -> First:
-        """Return ``sum over m of |rho * psi_jlm|^2`` as a function of sigma, l and grid."""
+    def fields(self, placed: Placed, shape: Shape) -> OwnGrids | FullGrids:
+        """Return what computes the fields of molecules of one box."""
+        if self.band is None:
+            return FullGrids(placed, shape, self.width, self.sigmas, self.L)
+        return OwnGrids(placed, shape, self.width, self.sigmas, self.margin, self.band)
 
-        def square(sigma: float | None, degree: int, grid: Shape) -> Tensor:
-            width = math.hypot(self.width, sigma or 0.0)
-            factor = wavelet_of_atom(sigma, width, degree)
-            squares = [gaussian_square(*atoms, shape, grid, width, degree) for atoms in placed]
-            return torch.stack(squares) * factor**2
-
-        return square
-
-    def _on_full_grids(self, placed: list[tuple[Tensor, Tensor]], shape: Shape) -> First:
-        """Return the same from the transform of the density."""
-        spectra = torch.stack([self.density(*molecule, shape) for molecule in placed])
-
-        def square(sigma: float | None, degree: int, grid: Shape) -> Tensor:
-            if sigma is None:
-                return _squared(self._inverse(spectra, grid))
-            return self._square(spectra, shape, grid, shape, sigma, degree)
-
-        return square
-
-    def _square(
-        self, spectra: Tensor, held: Shape, grid: Shape, shape: Shape, sigma: float, degree: int
-    ) -> Tensor:
-        """Return ``sum over m of |field * psi_jlm|^2`` on a grid, of a field's spectrum."""
-        cut = cropped(spectra, held, grid)
-        if degree % 2:
-            cut = torch.complex(-cut.imag, cut.real)  # of odd degree the transform is imaginary
-        parts = torch.view_as_real(cut)
-        total = torch.zeros((*cut.shape[:-3], *grid), dtype=self.dtype, device=cut.device)
-        bank = filters(shape, grid, sigma, self.L, self.real, self.dtype, str(cut.device))
-        for m in range(2 * degree + 1):
-            field = self._inverse(torch.view_as_complex(parts * bank[degree**2 + m]), grid)
-            total = total.addcmul(field, field) if self.real else total + _squared(field)
-        return total * (math.prod(grid) / math.prod(shape)) ** 2
-
-    @property
-    def real(self) -> bool:
-        """Whether fields are real, and spectra half as long along x."""
-        return self.band is not None
-
-    def _inverse(self, spectra: Tensor, grid: Shape) -> Tensor:
-        axes = (-3, -2, -1)
-        inverse = torch.fft.irfftn if self.real else torch.fft.ifftn
-        field: Tensor = inverse(spectra, grid, dim=axes)
-        return field
-
-    def _transform(self, field: Tensor) -> Tensor:
-        transform = torch.fft.rfftn if self.real else torch.fft.fftn
-        spectrum: Tensor = transform(field, dim=(-3, -2, -1))
-        return spectrum
-
-    def _sums(self, square: Tensor, points: int, rounding: float = NOISE) -> Tensor:
+    def _sums(self, square: Tensor, cell: float) -> Tensor:
         """Return the integrals of powers of the root, ``(..., power)``, summed in float64.
 
-        What is below ``rounding`` units of the largest value is 0: that of a transform is noise
-        there, and its root would add up over empty space.
+        What is below `NOISE` units of the largest value is 0 on full grids: what transforms leave
+        there is noise, and its root would add up over empty space.
         """
-        cells, small = points / math.prod(square.shape[-3:]), torch.finfo(square.dtype)
-        if rounding:
-            floor = (rounding * small.eps) ** 2 * square.detach().amax((-3, -2, -1), keepdim=True)
-            square = square * (square > floor)
+        if self.band is None:
+            floor = NOISE * torch.finfo(square.dtype).eps
+            least = floor**2 * square.detach().amax((-3, -2, -1), keepdim=True)
+            square = square * (square > least)
         modulus = _root(square)
-        lines = [_power(modulus, square, q).sum(-1) for q in self.powers]  # of some 100 samples
-        sums = [line.sum((-2, -1), dtype=torch.float64) for line in lines]
-        return (torch.stack(sums, -1) * cells).to(self.dtype)
+        sheets = [_power(modulus, square, q).flatten(-2).sum(-1) for q in self.powers]
+        sums = [sheet.sum(-1, dtype=torch.float64) for sheet in sheets]
+        return (torch.stack(sums, -1) * cell).to(self.dtype)
 
 
 def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
@@ -349,16 +264,6 @@ def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
         case 3.0:
             return modulus * square
     return torch.pow(modulus, q)
-
-
-def _squared(field: Tensor) -> Tensor:
-    if field.is_complex():
-        return field.real.square() + field.imag.square()
-    return field.square()
-
-
-def _smaller(one: Shape, other: Shape) -> Shape:
-    return min(one[0], other[0]), min(one[1], other[1]), min(one[2], other[2])
 
 
 def _root(square: Tensor) -> Tensor:

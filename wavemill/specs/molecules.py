@@ -64,7 +64,7 @@ class SolidHarmonicsSpec(Spec):
     channels
         ``full``, ``valence``, ``core``, ``atoms``: what an atom weighs.
     margin
-        Empty space about the atoms, in widths of the widest field.
+        Empty space beyond the atoms, both sides together, in widths of each field.
     band
         Width of the spectra that are followed; None for full grids.
     dtype
@@ -72,7 +72,7 @@ class SolidHarmonicsSpec(Spec):
     """
 
     kind: ClassVar[str] = "solid-harmonics"
-    algorithm: ClassVar[int] = 2  # the first order in closed form, grids a little coarser
+    algorithm: ClassVar[int] = 3  # every field on a grid of its own, the second order by matrices
 
     J: int = 2
     L: int = 3
@@ -81,8 +81,8 @@ class SolidHarmonicsSpec(Spec):
     width: float = 2.0
     resolution: float = 8.0
     channels: tuple[str, ...] = ("full", "valence", "core")
-    margin: float = 8.0
-    band: float | None = 6.0
+    margin: float = 10.0
+    band: float | None = 5.0
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
