@@ -24,6 +24,7 @@ from wavemill.molecules.solid_gaussians import (
 )
 
 Placed = list[tuple[Tensor, Tensor]]
+INNER = 0.8  # of a margin: what is beyond hardly reaches where fields of the second order end
 COARSE = 4  # samples; molecules whose extents are alike but for that share grids
 
 
@@ -86,7 +87,7 @@ class OwnGrids:
     ) -> Iterator[tuple[float, Tensor, float]]:
         """Yield each wider wavelet, ``sum over m of |U1 * psi_lm|^2`` and the volume of a point."""
         blurred = math.hypot(self.width, sigma)
-        held = self.grid(blurred, blurred)
+        modulus, held = _inner(modulus, self.grid(INNER * blurred, blurred))
         for wider in self.sigmas[self.sigmas.index(sigma) + 1 :]:
             # a modulus has about the spectrum of the field's square, narrower by sqrt(2)
             narrow = math.hypot(wider, blurred / math.sqrt(2))
@@ -96,3 +97,13 @@ class OwnGrids:
             square = square_convolved(modulus.flatten(0, 1), axes, degree)
             factor = wavelet_of_atom(wider, wider, degree) * held.step**3
             yield wider, square.view(*modulus.shape[:2], *grid.counts) * factor**2, grid.step**3
+
+
+def _inner(field: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    """Return the points of a field that a grid about its middle needs, and their grid."""
+    sides = enumerate(zip(field.shape[-3:], grid.counts, strict=True), -3)
+    for axis, (count, needed) in sides:
+        beyond = (count - needed) // 2
+        field = field.narrow(axis, beyond, count - 2 * beyond)
+    z, y, x = field.shape[-3:]
+    return field, Grid((z, y, x), grid.step)

@@ -176,9 +176,9 @@ class SolidHarmonicScattering(nn.Module):
         return self._centred(molecules.positions[atoms]), weights[:, atoms]
 
     def _centred(self, positions: Tensor) -> Tensor:
-        """Return samples about the middle, the longest axis first: boxes of few shapes."""
+        """Return samples about the middle, the longest axis last: boxes of few shapes."""
         high, low = positions.detach().amax(0), positions.detach().amin(0)
-        order = torch.argsort(high - low, descending=True)
+        order = torch.argsort(high - low)
         return ((positions - (high + low) / 2) * self.resolution)[:, order]
 
     def _boxes(self, molecules: Molecules) -> Iterator[tuple[Shape, list[int]]]:
