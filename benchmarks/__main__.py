@@ -12,6 +12,7 @@ NAMES = {
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
     "molecules": "learning curves of atomisation energies, in pieces",
+    "regressions": "ridge, multilinear forms and kernels of features of molecules, in pieces",
     "images": "ingestion of photographs, against a bare pool of processes",
     "generation": "generators of Tiny ImageNet, in pieces",
     "pipeline": "features through the whole pipeline, against the bare transform",
@@ -25,6 +26,7 @@ IN_PIECES = (
     "generation",
     "molecules",
     "quality",
+    "regressions",
     "tiny_imagenet",
 )  # hours in all; each run of one goes on where the last ended
 

@@ -23,6 +23,7 @@ from wavemill import (
 )
 from wavemill.molecules.atomic_products import monomials, principal
 from wavemill.molecules.atomic_regression import AtomicRegression, Normal
+from wavemill.molecules.regression import _Features, _Samples, root_mean_square
 
 COUNTS = 3
 
@@ -46,14 +47,28 @@ def test_composition_finds_the_energies_of_the_elements() -> None:
     assert torch.allclose(model.weights_, weights()[:COUNTS], atol=1e-12)
 
 
-def test_ridge_is_the_solution_of_its_normal_equations() -> None:
-    x, alpha = features(40), 0.01
-    y = x @ weights() + torch.sin(torch.arange(40.0).double())
+@pytest.mark.parametrize("samples", [40, 8])
+def test_ridge_is_the_solution_of_its_normal_equations(samples: int) -> None:
+    """Whether there are more samples than features or fewer."""
+    x, alpha = features(samples), 0.01
+    y = x @ weights() + torch.sin(torch.arange(float(samples)).double())
     model = Ridge(COUNTS, alpha).fit(x, y)
     scaled = x / model.scale_
     rest = y - model.composition_.predict(x)
-    gradient = scaled.T @ (scaled @ model.weights_ - rest) + alpha * 40 * model.weights_
+    penalty = alpha * samples * model.weights_
+    gradient = scaled.T @ (scaled @ model.weights_ - rest) + penalty
     assert float(gradient.abs().max()) < 1e-9 * float((scaled.T @ rest).abs().max())
+
+
+def test_ridge_of_few_samples_leaves_the_same_out_as_of_many() -> None:
+    """Both forms are of one problem: the errors of validation agree to rounding."""
+    x = features(48, columns=60)
+    y = torch.sin(torch.arange(48.0).double())
+    scale, folds = root_mean_square(x), [slice(0, 16), slice(16, 48)]
+    forms = [form(x, y, scale, folds) for form in (_Samples, _Features)]
+    few, many = ([form.left_out(fold, 0.3) for fold in (0, 1)] for form in forms)
+    for one, other in zip(few, many, strict=True):
+        assert torch.allclose(one, other, atol=1e-10)
 
 
 def test_ridge_without_noise_finds_the_weights_and_the_least_penalty() -> None:

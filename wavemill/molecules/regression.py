@@ -61,7 +61,8 @@ class Composition:
 class Ridge:
     """Linear least squares with a penalty, in closed form, its strength by cross-validation.
 
-    ``w = (X^T X + alpha n I)^-1 X^T y`` on columns of root mean square 1; of the ``counts`` first
+    ``w = (X^T X + alpha n I)^-1 X^T y`` on columns of root mean square 1, or of fewer samples than
+    features ``w = X^T (X X^T + alpha n I)^-1 y``, which is the same. Of the ``counts`` first
     columns the composition's least squares are taken away beforehand, so that they are free.
 
     Parameters
@@ -83,39 +84,30 @@ class Ridge:
         self.composition_ = Composition(self.counts).fit(x, y)
         target = y.double() - self.composition_.predict(x)
         self.scale_ = root_mean_square(x)
-        bounds = torch.linspace(0, len(x), self.folds + 1).long().tolist()
+        validated = self.alpha is None and len(x) >= 8 * self.folds
+        bounds = torch.linspace(0, len(x), (self.folds if validated else 1) + 1).long().tolist()
         folds = [slice(start, stop) for start, stop in pairwise(bounds)]
-        if self.alpha is None and len(x) >= 8 * self.folds:
-            self.alpha_ = self._validated(x, target, folds, progress)
-        else:
-            self.alpha_ = 1e-6 if self.alpha is None else self.alpha
-        gram, product = self._sums(x, target, slice(None))
-        self.weights_ = penalised(gram, product, self.alpha_ * len(x))
+        form = _Samples if len(x) < x.shape[1] else _Features
+        equations = form(x, target, self.scale_, folds)
+        self.alpha_ = 1e-6 if self.alpha is None else self.alpha
+        if validated:
+            self.alpha_ = self._validated(equations, target, folds, progress)
+        self.weights_ = equations.weights(self.alpha_ * len(x))
         return self
 
-    def _sums(self, x: Tensor, target: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return ``X^T X`` and ``X^T y`` of some rows, block by block."""
-        size = x.shape[1]
-        gram = torch.zeros(size, size, dtype=torch.float64, device=x.device)
-        product = gram.new_zeros(size)
-        for block, values in blocks(x[rows], target[rows]):
-            scaled = block.double() / self.scale_
-            gram.addmm_(scaled.T, scaled)
-            product += scaled.T @ values
-        return gram, product
-
     def _validated(
-        self, x: Tensor, target: Tensor, folds: list[slice], progress: Progress | None
+        self,
+        equations: _Samples | _Features,
+        target: Tensor,
+        folds: list[slice],
+        progress: Progress | None,
     ) -> float:
         """Return the penalty of least mean absolute error on parts left out in turn."""
-        sums = [self._sums(x, target, fold) for fold in folds]
-        gram, product = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
         errors = torch.zeros(len(ALPHAS), dtype=torch.float64)
-        for number, (fold, (some, part)) in enumerate(zip(folds, sums, strict=True)):
-            scaled = x[fold].double() / self.scale_
+        for number, fold in enumerate(folds):
             for place, alpha in enumerate(ALPHAS):
-                weights = penalised(gram - some, product - part, alpha * len(x))
-                errors[place] += (scaled @ weights - target[fold]).abs().sum().cpu() / len(x)
+                found = equations.left_out(number, alpha * len(target))
+                errors[place] += (found - target[fold]).abs().sum().cpu() / len(target)
             if progress is not None:
                 progress(number + 1, len(folds), {"error": float(errors.min())})
         self.errors_ = errors
@@ -137,6 +129,58 @@ class Ridge:
         self.composition_ = Composition(self.counts).load({"weights": state["composition.weights"]})
         self.weights_, self.scale_ = state["weights"], state["scale"]
         return self
+
+
+class _Features:
+    """Normal equations of ridge regression, a number a feature; rows are taken block by block."""
+
+    def __init__(self, x: Tensor, target: Tensor, scale: Tensor, folds: list[slice]) -> None:
+        self.x, self.target, self.scale, self.folds = x, target, scale, folds
+        self.sums = [self._sums(fold) for fold in folds]
+        self.gram, self.product = (
+            torch.stack(parts).sum(0) for parts in zip(*self.sums, strict=True)
+        )
+
+    def _sums(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return ``X^T X`` and ``X^T y`` of some rows."""
+        size = self.x.shape[1]
+        gram = torch.zeros(size, size, dtype=torch.float64, device=self.x.device)
+        product = gram.new_zeros(size)
+        for block, values in blocks(self.x[rows], self.target[rows]):
+            scaled = block.double() / self.scale
+            gram.addmm_(scaled.T, scaled)
+            product += scaled.T @ values
+        return gram, product
+
+    def weights(self, penalty: float) -> Tensor:
+        """Return w of all samples."""
+        return penalised(self.gram, self.product, penalty)
+
+    def left_out(self, fold: int, penalty: float) -> Tensor:
+        """Return what the samples of a fold are predicted by all others."""
+        some, part = self.sums[fold]
+        weights = penalised(self.gram - some, self.product - part, penalty)
+        return (self.x[self.folds[fold]].double() / self.scale) @ weights
+
+
+class _Samples:
+    """The same in the dual, a number a sample."""
+
+    def __init__(self, x: Tensor, target: Tensor, scale: Tensor, folds: list[slice]) -> None:
+        self.scaled, self.target, self.folds = x.double() / scale, target, folds
+        self.alike = self.scaled @ self.scaled.T
+
+    def weights(self, penalty: float) -> Tensor:
+        """Return w of all samples."""
+        return self.scaled.T @ penalised(self.alike, self.target, penalty)
+
+    def left_out(self, fold: int, penalty: float) -> Tensor:
+        """Return what the samples of a fold are predicted by all others."""
+        others = torch.ones(len(self.target), dtype=torch.bool, device=self.alike.device)
+        others[self.folds[fold]] = False
+        rows = self.alike[others]
+        found = penalised(rows[:, others], self.target[others], penalty)
+        return found @ rows[:, self.folds[fold]]
 
 
 class Multilinear:
