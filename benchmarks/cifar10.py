@@ -58,7 +58,13 @@ SETTING = Setting(
 )
 TEXT = """\
 45,000 of the training images (a lossy JPEG re-encoding of CIFAR-10) learnt from, 5,000 held out by
-a hash.
+a hash. Opponent colours, scattering J = 3, L = 8, rectifier of 4 phases at order 1, 867 channels at
+4 x 4, their roots whitened to 256 components, computed and stored once for images and mirror images
+(7 minutes of a processor). All learn from both sides and average scores over them. Layers: 1,024
+units. Sparse codes: a 3 x 3 projection to 128 channels, 512 atoms, 12 iterations to 0.1, batch
+norm, 256 units, a linear form. The penalty of ridge is chosen by the held-out images, and opponent
+colours and roots were, by ridge regression on 10,000 others. Convolutions: six of 3 x 3, 32 to 128
+channels, with batch norm.
 """
 
 
