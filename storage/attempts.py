@@ -8,6 +8,7 @@ loser removes its own folder and uses the winner's.
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import uuid
@@ -21,7 +22,7 @@ import zarr
 
 from storage.arrays import FolderStore
 from storage.backends import Backend
-from storage.documents import Document, now, read_document, seal, unseal
+from storage.documents import Document, now, read_document, seal
 from storage.errors import NotFound
 from storage.keys import digest
 
@@ -67,7 +68,8 @@ class Attempt:
         }
         data, path = seal(body), manifest_path(self.home)
         if self.backend.create(path, data):
-            return unseal(data, path), True
+            made: Document = json.loads(data)
+            return made, True
         self.abandon()
         return read_document(self.backend, path), False
 

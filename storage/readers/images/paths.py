@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from storage.sources import SourceFile, rows
 from storage.sources.archives import kind
@@ -64,5 +65,6 @@ def _split(file: SourceFile, outer: list[str], inner: list[str]) -> tuple[str | 
     return (SPLITS[numbered[1].lower()] if numbered else None), below
 
 
+@lru_cache(4096)
 def _holds_others(name: str) -> bool:
     return kind(name) is not None or rows.kind(name) is not None
