@@ -22,9 +22,10 @@ SPARSE: dict[str, Any] = {
     "last": 0.1,
     "hidden": (256,),
     "dropout": 0.3,
-    "epochs": 6,
+    "epochs": 4,
     "rate": 0.05,
-    "decay": 5e-4,
+    "thin": 0.2,
+    "decay": 1e-3,
 }
 CASES: dict[str, dict[str, Any]] = {
     "linear, ridge": {**STANDARD, "model": "ridge"},

@@ -291,7 +291,8 @@ def test_two_processes_train_what_one_does(stripes: str, tmp_path: Path, one_thr
     shutil.copytree(stripes, other)
     shutil.rmtree(Path(other) / "artifacts")
     with open_cluster("local:2") as address:
-        made = fit_together(other, "stripes", request(parameters), address)
+        asked = (parameters, None, None, 0, "cpu", "scattering", "label", address)
+        made = fit("classifier", "stripes", other, *asked)
         again = fit_together(other, "stripes", request(parameters), address)
         with pytest.raises(InvalidRequest, match="no column"):
             fit_together(other, "stripes", replace(request(parameters), target="x"), address)

@@ -174,6 +174,22 @@ def test_closed_form_gives_the_ridge_classifier_of_the_codes() -> None:
     assert float((scores.argmax(1) == y).double().mean()) > 0.8
 
 
+def test_what_is_left_out_in_training_is_there_afterwards() -> None:
+    """Half of what the linear form sees, each time another half, and twice as large for it."""
+    x, _ = learnable(16)
+    networks = []
+    for thin in (0.0, 0.5):
+        torch.manual_seed(0)
+        networks.append(Network((6, 3, 3), 3, spec(model="linear", thin=thin)))
+    whole, thinned = networks
+    seen = thinned.features(x)
+    kept = seen != 0
+    assert 0.4 < kept.double().mean() < 0.6
+    torch.testing.assert_close(seen[kept], 2 * whole.features(x)[kept])
+    assert not torch.equal(kept, thinned.features(x) != 0)
+    assert torch.equal(thinned.eval()(x), whole.eval()(x))
+
+
 def test_counts_of_right_answers() -> None:
     scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [2, 1, 3], [3, 2, 1]])
     y = torch.tensor([0, 2, 2, 2])

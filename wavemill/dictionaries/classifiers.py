@@ -238,6 +238,7 @@ class Network(nn.Module):
         outputs = spec.atoms if coded else channels
         self.norm = SharedNorm(outputs) if coded else nn.Identity()
         self.pool = nn.AvgPool2d(spec.pool)
+        self.thin = nn.Dropout(spec.thin)
         size = outputs * (height // spec.pool) * (width // spec.pool)
         layers: list[nn.Module] = []
         for units in spec.hidden if spec.model.endswith("mlp") else ():
@@ -249,7 +250,7 @@ class Network(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Return what the last linear form sees, ``(n, feature)``."""
         codes = x if self.coding is None else self.coding(x)
-        found: Tensor = self.layers(self.pool(self.norm(codes)).flatten(1))
+        found: Tensor = self.layers(self.thin(self.pool(self.norm(codes))).flatten(1))
         return found
 
     def forward(self, x: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ class ClassifierSpec(Spec):
         of D, and the thresholds.
     pool
         Positions a side averaged.
+    thin
+        Part of what the layers, or the linear form, see that is left out at random in training.
     hidden, dropout
         Units of the layers, and the part of them left out at random.
     epochs, batch, rate, momentum, decay
@@ -110,6 +112,7 @@ class ClassifierSpec(Spec):
     last: float = 0.05
     iterations: int = 12
     pool: int = 1
+    thin: float = 0.0
     hidden: tuple[int, ...] = (4096, 4096)
     dropout: float = 0.3
     epochs: int = 160
@@ -139,7 +142,7 @@ class ClassifierSpec(Spec):
         check_least(self, 0, *counts, "decay", "momentum")
         check_above(self, "rate", "validation", "alpha")
         check(self.kernel % 2 == 1, f"{self.kind}: kernel={self.kernel} must be odd")
-        for name in ("dropout", "smoothing"):
+        for name in ("thin", "dropout", "smoothing"):
             value = getattr(self, name)
             check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
         check(not self.both or self.mirror is not None, f"{self.kind}: both needs a mirror")
