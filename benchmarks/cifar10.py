@@ -35,7 +35,14 @@ CASES: dict[str, dict[str, Any]] = {
         "decay": 1e-3,
     },
     "sparse codes, W = D": SPARSE,
-    "sparse codes, W free": {**SPARSE, "free": True},
+    "sparse codes, W free": {
+        **SPARSE,
+        "free": True,
+        "thin": 0.4,
+        "dropout": 0.5,
+        "decay": 1e-3,
+        "epochs": 6,
+    },
     "plain convolutions on pixels": {
         **TRAINED,
         "model": "mlp",

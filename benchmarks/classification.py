@@ -322,7 +322,7 @@ def rows(cases: list[Case]) -> Iterator[dict[str, Any]]:
     """Yield a row for each case that has begun."""
     for case in cases:
         found = case.result()
-        if found is not None:
+        if found is not None and (found["epochs"] or case.spec.model == "ridge"):
             support = f"{found['support']:.0f}" if found["support"] else ""
             yield {
                 "classifier": case.name,
