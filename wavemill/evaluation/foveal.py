@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.evaluation.cross_spectra import at_shifts, folded, opposites
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
 
 REACH = 2  # of the shifts, in units of 2^j
 HARMONICS = 4  # the highest k
-SPECTRA = 2**29  # bytes of the channels' transforms held at once: 6 fields of 256^2
-PRODUCTS = 2**22  # of two channels at one frequency, held at once: 32 MiB
+SPECTRA = 2**28  # bytes of the channels' transforms held at once: 3 fields of 256^2
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Covariances:
     ----------
     within
         For each block of channels, covariances about each field's own channel means, averaged over
-        fields: complex ``(shift_x, shift_y, channel, channel)``.
+        fields: complex ``(shift_y, shift_x, channel, channel)``.
     variance
         The same at zero shift of each channel with itself, ``(channel,)`` float64.
     means
@@ -94,15 +94,15 @@ class Covariances:
 class _Block:
     """Covariances of the channels of one scale with those of another as coarse or coarser.
 
-    The second side is each channel of its scale, then the conjugate of each that is not real.
+    The first side is each channel of its scale, then the conjugate of each that is not real.
     ``times`` is how many pairs of angles, in either order, each value stands for.
     """
 
     scale: int
     other: int
     left: slice
-    right: slice
     mirrored: slice
+    right: slice
     times: Tensor  # (left channel, right channel)
 
 
@@ -151,7 +151,7 @@ class FovealCorrelation:
     def measure(self, x: Tensor) -> Covariances:
         """Return the covariances of a set of real fields ``(..., y, x)``.
 
-        Half of the time goes to sums over frequencies, once for some six fields: measure them
+        Half of the time goes to sums over frequencies, once for some three fields: measure them
         together.
 
         Raises
@@ -167,7 +167,7 @@ class FovealCorrelation:
         bytes_each = self.channels * math.prod(self.shape) * torch.finfo(self.dtype).bits // 4
         for chunk in torch.split(fields, max(1, SPECTRA // bytes_each)):
             spectra, mean, variance = self._spectra(chunk.to(self.dtype))
-            for index, value in enumerate(self._covariances(spectra)):
+            for index, value in enumerate(self._covariances(spectra, len(chunk))):
                 totals[index] = totals[index].to(value.device) + value
             means.append(mean)
             variances.append(variance)
@@ -195,8 +195,8 @@ class FovealCorrelation:
         deviation = self.deviation(test)
         apart, norm = 0.0, 0.0
         for index, block in enumerate(self._blocks):
-            right = torch.cat([deviation[block.right], deviation[block.mirrored]])
-            scale = deviation[block.left, None] * right
+            left = torch.cat([deviation[block.left], deviation[block.mirrored]])
+            scale = left[:, None] * deviation[block.right]
             occurrences = torch.from_numpy(_shifts(2**block.scale, 2**block.other)[1])
             repeats = torch.outer(occurrences, occurrences).to(scale)[..., None, None]
             weight = repeats * (block.times.to(scale) / scale.square())
@@ -221,64 +221,82 @@ class FovealCorrelation:
         """Add to what is within fields the covariance of their channel means."""
         block = self._blocks[index]
         means = covariances.means - covariances.means.mean(0)
-        right = torch.cat([means[:, block.right].conj(), means[:, block.mirrored]], dim=1)
-        between = means[:, block.left].mT @ right / len(means)
+        left = torch.cat([means[:, block.left], means[:, block.mirrored].conj()], dim=1)
+        between = left.mT @ means[:, block.right].conj() / len(means)
         return covariances.within[index] + between
 
-    def _spectra(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the centred channels' transforms ``(field, channel, y, x)``, means, variances."""
-        points = math.prod(self.shape)
-        psi, phi = self._psi.to(x.device), self._phi.to(x.device)
-        x_hat = torch.fft.fft2(x - x.mean((-2, -1), keepdim=True))[:, None]
-        spectra = torch.empty(
-            (len(x), self.channels, *self.shape), dtype=x_hat.dtype, device=x.device
-        )
-        means = torch.zeros((len(x), self.channels), dtype=x_hat.dtype, device=x.device)
-        for group in self.groups:
-            if group.low_pass:
-                spectra[:, group.channels] = x_hat * phi
-            elif group.k == 1:
-                spectra[:, group.channels] = x_hat * psi[group.scale]
-            else:
-                waves = torch.fft.ifft2(x_hat * psi[group.scale])
-                harmonic = phase_harmonic(waves, group.k)
-                mean = harmonic.mean((-2, -1), keepdim=True)
-                means[:, group.channels] = mean[..., 0, 0].to(means.dtype)
-                spectra[:, group.channels] = torch.fft.fft2(harmonic - mean)
-        means[:, self.groups[-1].channels] = x.mean((-2, -1), keepdim=True)[..., 0] * phi[0, 0]
-        power = torch.stack([_power(field) for field in spectra.flatten(0, 1)])
-        return spectra, means, power.reshape(means.shape) / points**2
+    def _spectra(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return the centred channels' transforms, ``(y, x, field, channel)`` a scale; statistics.
 
-    def _covariances(self, spectra: Tensor) -> Iterator[Tensor]:
-        """Yield each block's covariances, summed over the fields of ``spectra``."""
+        These are means and variances, ``(field, channel)``. Field by field, whose transforms alone
+        exist twice.
+        """
+        points, complex_ = math.prod(self.shape), self.dtype.to_complex()
+        means = torch.zeros((len(x), self.channels), dtype=complex_, device=x.device)
+        variances = torch.zeros(means.shape, dtype=torch.float64, device=x.device)
+        counts = [sum(group.count for group in self._groups_at(scale)) for scale in range(self.J)]
+        spectra = [means.new_empty(*self.shape, len(x), count) for count in counts]
+        for number, field in enumerate(x):
+            x_hat, start = torch.fft.fft2(field - field.mean()), 0
+            for scale, count in enumerate(counts):
+                parts = [self._transformed(x_hat, g, means[number]) for g in self._groups_at(scale)]
+                matrix = torch.cat(parts).flatten(1)
+                spectra[scale][:, :, number] = matrix.T.contiguous().view(*self.shape, count)
+                power = torch.stack([_power(channel) for channel in matrix])
+                variances[number, start : start + count] = power / points**2
+                start += count
+            means[number, -1] = field.mean() * self._phi[0, 0].to(x.device)
+        return spectra, means, variances
+
+    def _transformed(self, x_hat: Tensor, group: Group, means: Tensor) -> Tensor:
+        """Return the transforms of a group's channels, whose means go into ``means``."""
+        if group.low_pass:
+            return (x_hat * self._phi.to(x_hat.device))[None]
+        response = x_hat * self._psi[group.scale].to(x_hat.device)
+        if group.k == 1:
+            return response
+        harmonic = phase_harmonic(torch.fft.ifft2(response), group.k)
+        mean = harmonic.mean((-2, -1), keepdim=True)
+        means[group.channels] = mean[..., 0, 0].to(means.dtype)
+        transformed: Tensor = torch.fft.fft2(harmonic - mean)
+        return transformed
+
+    def _groups_at(self, scale: int) -> list[Group]:
+        return [group for group in self.groups if group.scale == scale]
+
+    def _covariances(self, spectra: list[Tensor], count: int) -> Iterator[Tensor]:
+        """Yield each block's covariances, summed over ``count`` fields; ``spectra`` is used up."""
         points = math.prod(self.shape)
+        frequency = torch.arange(points, device=spectra[0].device).view(*self.shape, 1, 1)
+        folds = [[math.gcd(2**scale, size) for size in self.shape] for scale in range(self.J)]
         for scale in range(self.J):
-            folds = [math.gcd(2**scale, size) for size in self.shape]
+            if scale:
+                ratio = [a // b for a, b in zip(folds[scale], folds[scale - 1], strict=True)]
+                frequency = folded(frequency, ratio)
+                for other in range(scale, self.J):
+                    spectra[other] = folded(spectra[other], ratio)
             members = [block for block in self._blocks if block.scale == scale]
-            left = _folded(spectra[:, members[0].left], folds)
+            opposite = opposites(frequency.flatten(), self.shape)
+            left = _with_conjugates(spectra[scale], members[0], opposite)
             for block in members:
-                mirrored = _reflected(spectra[:, block.mirrored])
-                right = torch.cat([spectra[:, block.right].conj(), mirrored], dim=1)
                 shifts = _shifts(2**scale, 2**block.other)[0]
-                yield _at_shifts(left, _folded(right, folds), shifts, self.shape) / points**2
+                yield at_shifts(left, spectra[block.other], shifts, self.shape) / points**2
+            spectra[scale] = torch.empty(0)  # of no further use
 
     def _block(self, scale: int, other: int) -> _Block:
         lefts, rights = ([g for g in self.groups if g.scale == s] for s in (scale, other))
-        complex_ = [group for group in rights if not group.real]
-        times = [
-            [_times(left, right, False) for right in rights]
-            + [_times(left, right, True) for right in complex_]
-            for left in lefts
-        ]
-        across = torch.tensor([group.count for group in (*rights, *complex_)])
+        complex_ = [group for group in lefts if not group.real]
+        times = [[_times(left, right, False) for right in rights] for left in lefts]
+        times += [[_times(left, right, True) for right in rights] for left in complex_]
+        across = torch.tensor([group.count for group in rights])
         expanded = torch.tensor(times).repeat_interleave(across, 1)
-        down = torch.tensor([group.count for group in lefts])
+        down = torch.tensor([group.count for group in (*lefts, *complex_)])
         return _Block(
             scale,
             other,
             _span(lefts),
-            _span(rights),
             _span(complex_),
+            _span(rights),
             # R is Hermitian: what joins two scales occurs twice.
             expanded.repeat_interleave(down, 0) * (1 if scale == other else 2),
         )
@@ -288,11 +306,25 @@ def _span(groups: Sequence[Group]) -> slice:
     return slice(groups[0].channels.start, groups[-1].channels.stop)
 
 
+def _with_conjugates(spectra: Tensor, block: _Block, opposite: Tensor) -> Tensor:
+    """Return the first side of a block, ``(y, x, alias and field, channel)``.
+
+    The transform of a conjugate is the conjugate of the transform at -w.
+    """
+    *grid, count, channels = spectra.shape
+    first, last = (end - block.left.start for end in (block.mirrored.start, block.mirrored.stop))
+    both = spectra.new_empty(*grid, count, channels + last - first)
+    both[..., :channels] = spectra
+    turned = spectra.view(len(opposite), -1, channels)[opposite].view(spectra.shape)
+    both[..., channels:] = turned[..., first:last].conj()
+    return both
+
+
 def _times(left: Group, right: Group, mirrored: bool) -> int:
     """Return how many pairs of angles a pair of channels stands for."""
     times = left.weight * right.weight
     if mirrored:
-        return 0 if left.real else times // 2
+        return 0 if right.real else times // 2
     return times if left.real or right.real else times // 2
 
 
@@ -322,48 +354,3 @@ def _shifts(step: int, other: int) -> tuple[NDArray[np.int64], NDArray[np.float6
     reach = np.arange(-REACH, REACH + 1)
     values, counts = np.unique(step * reach[:, None] - other * reach, return_counts=True)
     return values.astype(np.int64), counts.astype(np.float64)
-
-
-def _folded(spectra: Tensor, folds: list[int]) -> Tensor:
-    """Return spectra ``(field, channel, y, x)`` as ``(x, y, channel, alias and field)``.
-
-    Frequencies that coincide on a grid of every ``folds``-th point are aliases.
-    """
-    count, channels, rows, columns = spectra.shape
-    split = spectra.reshape(
-        count, channels, folds[0], rows // folds[0], folds[1], columns // folds[1]
-    )
-    folded = split.permute(5, 3, 1, 2, 4, 0)
-    return folded.reshape(*folded.shape[:3], folds[0] * folds[1] * count)
-
-
-def _reflected(spectra: Tensor) -> Tensor:
-    """Return spectra at -w."""
-    return spectra.flip((-2, -1)).roll((1, 1), (-2, -1))
-
-
-def _at_shifts(
-    left: Tensor, right: Tensor, shifts: NDArray[np.int64], shape: tuple[int, int]
-) -> Tensor:
-    """Return ``sum over w of left(w) right(w) e^{i w shift}`` for all pairs of channels.
-
-    ``left`` and ``right`` are folded; the result is ``(shift_x, shift_y, channel, channel)``. The
-    products of a few columns of frequencies are held at once.
-    """
-    width, height, count, _ = left.shape
-    pairs = count * right.shape[2]
-    rows = _waves(shifts, shape[0], height).to(left.dtype).to(left.device)
-    columns = _waves(shifts, shape[1], width).to(left.dtype).to(left.device)
-    total = left.new_zeros((len(shifts), len(shifts) * pairs))
-    step = max(1, PRODUCTS // (pairs * height))
-    for start in range(0, width, step):
-        span = slice(start, start + step)
-        cross = left[span] @ right[span].mT
-        across = rows @ cross.reshape(-1, height, pairs)
-        total += columns[:, span] @ across.reshape(-1, len(shifts) * pairs)
-    return total.reshape(len(shifts), len(shifts), count, right.shape[2])
-
-
-def _waves(shifts: NDArray[np.int64], size: int, frequencies: int) -> Tensor:
-    turns = np.outer(shifts, np.arange(frequencies)) % size  # exact: integer turns are dropped
-    return torch.from_numpy(np.exp(2j * np.pi * turns / size))
