@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from wavemill.errors import InvalidParameter
 from wavemill.moments.components import CrossCovariance, OfComponent
 from wavemill.moments.differentiated import Joined, MomentOperator
 from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
+from wavemill.moments.masked import MaskedCovariance
 from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
 from wavemill.moments.scattering_spectra import ScatteringSpectra
 from wavemill.specs import MicrocanonicalSpec
@@ -19,10 +21,19 @@ def moments_of(spec: MicrocanonicalSpec, shape: tuple[int, int], components: int
 
     Of these, the set of each component, and covariances between components
     (:class:`.CrossCovariance`): those of second order alone for A0 and A.
+
+    Raises
+    ------
+    InvalidParameter
+        If scales do not fit, or fields of several components are to have masked borders.
     """
     each = _of_one(spec, shape)
     if components == 1:
         return each
+    if spec.borders == "mask":
+        raise InvalidParameter(
+            f"borders='mask' takes fields of one component, got {components}: fit them one by one"
+        )
     linear = spec.set in SECOND_ORDER
     between = CrossCovariance(components, shape, spec.J, spec.L, linear, each.dtype)
     return Joined([*(OfComponent(each, number) for number in range(components)), between])
@@ -38,5 +49,7 @@ def _of_one(spec: MicrocanonicalSpec, shape: tuple[int, int]) -> MomentOperator:
         case "H":
             gaussian = PhaseHarmonicCovariance(shape, J, L, "A", spec.lags, dtype)
             return Joined([gaussian, SkewnessFlatness(shape, J, L, dtype)])
+        case name if spec.borders == "mask":
+            return MaskedCovariance(shape, J, L, name, spec.lags, dtype)
         case name:
             return PhaseHarmonicCovariance(shape, J, L, name, spec.lags, dtype)

@@ -98,7 +98,7 @@ class PhaseHarmonicCovariance(nn.Module):
             )
         self.table, self.shape, self.dtype = table, shape, dtype
         form = canonical(table)
-        self.coefficients, parts = _coefficient_table(table, form.real)
+        self.coefficients, parts = coefficient_table(table, form.real)
         self._angles = angles_by_group(form.distinct)
         self._channels = spans(self._angles)
         self.schedule = Schedule(table, form.distinct, self._angles, dtype)
@@ -272,13 +272,11 @@ class PhaseHarmonicCovariance(nn.Module):
         """Hold where each row's and each coefficient's result comes, and each result's channels."""
         evaluated = self.schedule.order
         place = np.argsort(evaluated)[form.index]
-        flips = form.conjugate[parts // 2] & (parts % 2 == 1)
         keep_buffer(self, "_rows", torch.from_numpy(place))
         keep_buffer(self, "_conjugate", torch.from_numpy(form.conjugate))
-        index = (2 * place[parts // 2] + parts % 2).reshape(-1, self.table.run)
-        sign = np.where(flips, -1.0, 1.0).reshape(-1, self.table.run)
-        keep_buffer(self, "_index", torch.from_numpy(index))
-        keep_buffer(self, "_sign", torch.from_numpy(sign).to(self.dtype))
+        index, sign = coefficient_places(form, parts, self.table.run, place)
+        keep_buffer(self, "_index", index)
+        keep_buffer(self, "_sign", sign.to(self.dtype))
         for name, side in (("_left", "1"), ("_right", "2")):
             channel = [
                 self._channels[group].start + self._angles[group].index(angle)
@@ -308,7 +306,7 @@ class _Loss(torch.autograd.Function):
         return gradients[0][..., None, None] * gradient, None, None
 
 
-def _coefficient_table(
+def coefficient_table(
     table: MomentTable, real: NDArray[np.bool_]
 ) -> tuple[dict[str, NDArray[np.generic]], NDArray[np.int64]]:
     """Return what each coefficient is, by its first row, and its places among (re, im)."""
@@ -320,3 +318,16 @@ def _coefficient_table(
     columns |= {name: rows[name][place // 2] for name in INDICES}
     columns |= {"part": np.where(place % 2, "im", "re"), "family": rows["class"][place // 2]}
     return columns, places
+
+
+def coefficient_places(
+    form: Canonical, parts: NDArray[np.int64], run: int, place: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Return which of (re, im) of all covariances a coefficient is the mean of, and their signs.
+
+    ``place`` tells where each given row's covariance comes; results are ``(coefficient, run)``.
+    """
+    flips = form.conjugate[parts // 2] & (parts % 2 == 1)
+    index = (2 * place[parts // 2] + parts % 2).reshape(-1, run)
+    sign = np.where(flips, -1.0, 1.0).reshape(-1, run)
+    return torch.from_numpy(index), torch.from_numpy(sign)

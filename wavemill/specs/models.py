@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import ModelSet, Precision, Spec, check, check_bank, check_least
+from wavemill.specs.base import (
+    ModelSet,
+    MomentSet,
+    Precision,
+    Spec,
+    check,
+    check_bank,
+    check_least,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,10 @@ class MicrocanonicalSpec(Spec):
         Most gradients evaluated for one sample.
     start
         Noise that descent begins from: with the reference's ``"spectrum"``, or ``"white"``.
+    borders
+        ``"wrap"``: fields are periodic. ``"mask"``: they are not, and points that a filter carries
+        around the border are left out of its moments. Sets of phase harmonics alone, and fields of
+        one component.
     tolerance, gradient_tolerance
         A sample is done before that once its loss, or the norm of the gradient, is this small
         relative to the first; 0: never.
@@ -74,10 +86,15 @@ class MicrocanonicalSpec(Spec):
     tolerance: float = 0.0
     gradient_tolerance: float = 0.0
     dtype: Precision = "float32"
+    borders: typing.Literal["wrap", "mask"] = "wrap"
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
         check_bank(self.kind, self.J, self.L, self.lags)
+        check(
+            self.borders == "wrap" or self.set in typing.get_args(MomentSet),
+            f"{self.kind}: the set {self.set!r} has no moments with borders='mask'",
+        )
         check_least(self, 1, "iterations")
         for name in ("tolerance", "gradient_tolerance"):
             value = getattr(self, name)
