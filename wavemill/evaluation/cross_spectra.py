@@ -53,9 +53,10 @@ def at_shifts(
     )
     total = down.new_zeros(len(down), len(across) * 2 * pairs)
     step = max(1, PRODUCTS // (pairs * width))
-    for rows in torch.arange(height).split(max(step, SUMS // total.shape[1])):
+    most = max(step, SUMS // total.shape[1])
+    for rows in torch.split(torch.arange(height), most):
         narrow = []
-        for part in rows.split(step):
+        for part in torch.split(rows, step):
             span = slice(int(part[0]), int(part[-1]) + 1)
             cross = torch.view_as_real(right[span].mH @ left[span])
             narrow.append(across @ cross.reshape(-1, width, 2 * pairs))

@@ -36,7 +36,8 @@ def fast(side: int) -> int:
 
 def frequencies(side: int) -> Tensor:
     """Return the angular frequencies of ``side`` samples, in the FFT's order."""
-    return 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64)
+    turns: Tensor = torch.fft.fftfreq(side, dtype=torch.float64)
+    return 2 * math.pi * turns
 
 
 @lru_cache(maxsize=32)
