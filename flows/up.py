@@ -62,18 +62,26 @@ def up(service: Service) -> None:
     """
     with contextlib.ExitStack() as stack:
         port = free_port(service.host, service.port)
+        _say("starting Dask")
         address = stack.enter_context(open_cluster(service.cluster, device=service.device))
         environment = _environment(service, port, address)
+        _say(f"starting a Prefect server on port {port}")
         host, number = service.host, str(port)
         command = ["server", "start", "--host", host, "--port", number]
         server = stack.enter_context(_running("server", command, environment))
         _wait_until_healthy(f"http://{_reachable(service.host)}:{port}/api/health", server)
+        _say("deploying the flows")
         _deploy(service, environment)
+        _say("starting a worker")
         worker = stack.enter_context(
             _running("worker", ["worker", "start", "--pool", POOL], environment)
         )
         _announce(service, port)
         _serve({"server": server, "worker": worker})
+
+
+def _say(step: str) -> None:
+    print(f"wavemill: {step}", file=sys.stderr, flush=True)
 
 
 def free_port(host: str, first: int) -> int:
