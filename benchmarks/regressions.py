@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ HOME = FOLDER / CASE.name
 PIECE = 250  # molecules
 ON_GRIDS = 1000  # most molecules learnt from whose features on grids are computed
 SIZES = (1000, 2000, 5000, 10_000, 20_000, 45_000)
-ORDERS = (1, 2, 3)
+PRODUCTS = ("r = 1", "r = 2", "r = 3")
 MOST_PRODUCTS, MOST_KERNEL = 10_000, 5_000  # molecules that these learn from
 LANDMARKS = 2000
 ATOMIC, GRIDS, BOTH = "about atoms", "on grids", "both"
@@ -52,32 +51,37 @@ def main() -> None:
 
 
 def measure(until: float) -> None:
-    """Compute features, then learn from more and more molecules."""
+    """Learn from more and more molecules; features on grids, which take longest, come last."""
     molecules, data = ingested(CASE)
-    held = range(data.test.start, data.test.stop)
-    order = [*held, *range(SIZES[-1])]
+    order = [*range(data.test.start, data.test.stop), *range(SIZES[-1])]
     elements = tuple(sorted(set(molecules.charges.tolist())))
-    grid = SolidHarmonicScattering()
-    features(grid, molecules, order[: CASE.test + ON_GRIDS], "grids", until)
-    features(AtomicHarmonics(elements), molecules, order, "atoms", until)
+    transform = AtomicHarmonics(elements)
+    features(transform, molecules, order, "atoms", until)
+
+    def learn_all(kind: str, count: int, names: tuple[str, ...]) -> None:
+        for name in names:
+            learn(kind, name, transform, molecules, data, order, count, until)
+
     for count in SIZES:
-        for kind in (ATOMIC, GRIDS, BOTH) if count <= ON_GRIDS else (ATOMIC,):
-            for name, make in models(len(elements), count).items():
-                learn(kind, name, make, molecules, data, order, count, until)
-        if count <= MOST_KERNEL:
-            kernel = AtomicKernel(AtomicHarmonics(elements), LANDMARKS)
-            learn(ATOMIC, "kernel", lambda k=kernel: k, molecules, data, order, count, until)
+        learn_all(ATOMIC, count, ("composition", "ridge"))
+        learn_all(ATOMIC, count, PRODUCTS if count <= MOST_PRODUCTS else ())
+        learn_all(ATOMIC, count, ("kernel",) if count <= MOST_KERNEL else ())
+    features(SolidHarmonicScattering(), molecules, order[: CASE.test + ON_GRIDS], "grids", until)
+    for kind in (GRIDS, BOTH):
+        learn_all(kind, ON_GRIDS, ("composition", "ridge", *PRODUCTS))
 
 
-def models(elements: int, count: int) -> dict[str, Callable[[], Any]]:
-    """Return what learns from stored features of so many molecules, by name."""
-    found: dict[str, Callable[[], Any]] = {
-        "composition": lambda: Composition(elements),
-        "ridge": lambda: Ridge(elements),
-    }
-    for order in ORDERS if count <= MOST_PRODUCTS else ():
-        found[f"r = {order}"] = lambda order=order: Multilinear(elements, order)
-    return found
+def model(name: str, transform: AtomicHarmonics) -> Any:
+    """Return what learns, by name."""
+    counts = len(transform.elements)
+    match name:
+        case "composition":
+            return Composition(counts)
+        case "ridge":
+            return Ridge(counts)
+        case "kernel":
+            return AtomicKernel(transform, LANDMARKS)
+    return Multilinear(counts, int(name[-1]))
 
 
 def features(
@@ -116,7 +120,7 @@ def held_features(kind: str, count: int) -> torch.Tensor:
 def learn(
     kind: str,
     name: str,
-    make: Callable[[], Any],
+    transform: AtomicHarmonics,
     molecules: Molecules,
     data: Data,
     order: list[int],
@@ -137,9 +141,10 @@ def learn(
     else:
         x = held_features(kind, count)
         if kind == GRIDS:  # features on grids do not count atoms
-            x = torch.cat([held_features(ATOMIC, count)[:, : make().counts], x], 1)
-    model = make().fit(x[CASE.test :], target[CASE.test :])
-    error = (model.predict(x[: CASE.test]) - target[: CASE.test]).abs().mean()
+            counts = len(transform.elements)
+            x = torch.cat([held_features(ATOMIC, count)[:, :counts], x], 1)
+    found = model(name, transform).fit(x[CASE.test :], target[CASE.test :])
+    error = (found.predict(x[: CASE.test]) - target[: CASE.test]).abs().mean()
     done.write_text(json.dumps(float(error)))
 
 
@@ -151,7 +156,7 @@ def result(kind: str, name: str, count: int) -> Path:
 
 def results() -> list[dict[str, Any]]:
     """Return a row a training size and kind of features."""
-    names = ["composition", "ridge", *(f"r = {order}" for order in ORDERS), "kernel"]
+    names = ["composition", "ridge", *PRODUCTS, "kernel"]
     rows = []
     for count in SIZES:
         for kind in (ATOMIC, GRIDS, BOTH):
@@ -168,7 +173,7 @@ def results() -> list[dict[str, Any]]:
 def write(rows: list[dict[str, Any]]) -> None:
     """Write the table."""
     pieces = [float(np.load(file)["seconds"]) for file in sorted(HOME.glob("grids-*.npz"))]
-    each = sum(pieces) / (PIECE * len(pieces))
+    each = sum(pieces) / (PIECE * max(1, len(pieces)))
     text = (
         "Mean absolute errors, kcal/mol, of atomisation energies of the 1,000 molecules of QM9 "
         "held out in `molecules.md`, learnt from the first of the others. Features: atomic "
