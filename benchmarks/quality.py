@@ -34,7 +34,7 @@ from wavemill.maxent import Energy, Gaussian, Microcanonical
 DATA = Path(__file__).parents[2] / "shared" / "data" / "turbulence"
 DATASETS = {"vorticity": "vorticity2d", "cosmic web": "cosmic_web_quijote_log256"}
 SIDE = int(os.environ.get("WAVEMILL_QUALITY_SIDE", "256"))
-J = {256: 5, 128: 5, 64: 4}[SIDE]  # of models, and of the matrix that judges them
+J = {256: 5, 128: 4, 64: 4}[SIDE]  # of models, and of the matrix that judges them
 SMALL = {"J": J, "L": 4, "lags": 1, "iterations": 200}  # the product's default
 PAPER = {"J": J, "L": 8, "lags": 2, "iterations": 200}  # Zhang and Mallat's
 SCRATCH = Path(__file__).with_name("scratch") / f"quality-{SIDE}"

@@ -1,4 +1,4 @@
-"""A process of its own, whose peak memory is that of one loss: ``python probe.py SIDE SET``.
+"""A process of its own, whose peak memory is that of one loss: ``probe.py SIDE SET [BUDGET]``.
 
 Prints bytes beyond the operator's: of the covariances, of the loss with its gradient, and what
 :meth:`PhaseHarmonicCovariance.memory` says of either.
@@ -19,7 +19,8 @@ def main() -> None:
     torch.set_num_threads(1)
     side, kind = int(sys.argv[1]), sys.argv[2]
     warm_up(kind)
-    op, x = PhaseHarmonicCovariance((side, side), 4, 4, kind), torch.randn(side, side)
+    budget = {"budget": int(sys.argv[3])} if len(sys.argv) > 3 else {}
+    op, x = PhaseHarmonicCovariance((side, side), 4, 4, kind, **budget), torch.randn(side, side)
     before = resident("VmRSS")
     op(x)
     forward = resident("VmHWM") - before

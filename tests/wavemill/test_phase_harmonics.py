@@ -16,7 +16,10 @@ import torch
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import bump_steerable
 from wavemill.moments import pairs
-from wavemill.moments.pairs import LOW_PASS, ROW, MomentTable
+from wavemill.moments.banks import points_held
+from wavemill.moments.chunks import BUDGET, chunks_of
+from wavemill.moments.groups import angles_by_group, groups
+from wavemill.moments.pairs import LOW_PASS, ROW, MomentTable, canonical, model
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 
 PROBE = Path(__file__).with_name("covariance_memory_probe.py")
@@ -259,14 +262,40 @@ def test_a_pickled_operator_computes_the_same() -> None:
     torch.testing.assert_close(pickle.loads(pickle.dumps(op))(x), op(x), rtol=0, atol=0)  # noqa: S301
 
 
-@pytest.mark.parametrize("moments", ["C", "pywph"])
-def test_memory_stays_within_what_is_said(moments: str) -> None:
+@pytest.mark.parametrize(("moments", "budget"), [("C", 2**29), ("pywph", 2**29), ("pywph", 2**27)])
+def test_memory_stays_within_what_is_said(moments: str, budget: int) -> None:
     """At 384^2, in a process of its own: a channel is 1.2 MB, so what Python adds is small."""
-    command = [sys.executable, str(PROBE), "384", moments]
+    command = [sys.executable, str(PROBE), "384", moments, str(budget)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     forward, gradient, may_forward, may_gradient = map(int, told.split())
     assert forward <= may_forward
-    assert gradient <= may_gradient < 2**29
+    assert gradient <= may_gradient < budget
+
+
+@pytest.mark.parametrize("moments", ["C+L", "D", "pywph"])
+def test_chunks_of_pairs_add_up_to_the_whole(moments: str) -> None:
+    whole, chunked = (
+        PhaseHarmonicCovariance((32, 32), 3, 4, moments, dtype=torch.float64, budget=budget)
+        for budget in (2**30, 1)
+    )
+    assert chunked.memory(1, gradient=True) < whole.memory(1, gradient=True)
+    x, reference = field(32, 32), field(32, 32, seed=1)
+    found, expected = chunked.measure(reference), whole.measure(reference)
+    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=EXACT)
+    losses = [op.loss_and_gradient(x, expected) for op in (chunked, whole)]
+    torch.testing.assert_close(*losses, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("side", "moments", "J"), [(512, "pywph", 7), (1024, "C", 6)])
+def test_chunks_of_large_fields_fit_the_budget(side: int, moments: str, J: int) -> None:
+    table = model(moments, (side, side), J, 4)
+    rows = canonical(table).distinct
+    chunks = chunks_of(rows, table, torch.float32, BUDGET)
+    assert len(chunks) > 1
+    np.testing.assert_array_equal(np.sort(np.concatenate(chunks)), np.arange(len(rows)))
+    for part in (rows[chunk] for chunk in chunks):
+        compared = set(zip(groups(part, "1"), groups(part, "2"), strict=True))
+        assert points_held(angles_by_group(part), compared, True) * 4 * side**2 <= BUDGET
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.moments.chunks import BUDGET, schedule_of
 from wavemill.moments.groups import angles_by_group, groups, spans
 from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
-from wavemill.moments.schedule import Pull, Schedule
+from wavemill.moments.schedule import Pull
 from wavemill.moments.shifts import keep_buffer
 
 
@@ -66,6 +67,9 @@ class PhaseHarmonicCovariance(nn.Module):
         Reach of the shifts of a named set.
     dtype
         Real precision computed and returned.
+    budget
+        Bytes that a gradient of one field may take: beyond, pairs go in chunks
+        (:mod:`.chunks`), which takes longer. One scale's channels are held in any case.
 
     Raises
     ------
@@ -88,6 +92,7 @@ class PhaseHarmonicCovariance(nn.Module):
         moments: str | MomentTable = "C",
         lags: int = 1,
         dtype: torch.dtype = torch.float32,
+        budget: int = BUDGET,
     ) -> None:
         super().__init__()
         table = model(moments, shape, J, L, lags) if isinstance(moments, str) else moments
@@ -101,7 +106,7 @@ class PhaseHarmonicCovariance(nn.Module):
         self.coefficients, parts = coefficient_table(table, form.real)
         self._angles = angles_by_group(form.distinct)
         self._channels = spans(self._angles)
-        self.schedule = Schedule(table, form.distinct, self._angles, dtype)
+        self.schedule = schedule_of(table, form.distinct, self._angles, dtype, budget)
         self._index_results(form, parts)
 
     @property

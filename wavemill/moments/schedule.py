@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wavemill.moments.banks import Bank, points_held
 from wavemill.moments.boxes import (
     Box,
     add_into,
@@ -36,7 +37,7 @@ from wavemill.moments.covariances import (
     Stack,
     as_complex,
 )
-from wavemill.moments.groups import Group, Scale, bands_of, filters_of, groups, is_linear, spans
+from wavemill.moments.groups import Group, Scale, bands_of, groups, is_linear, spans
 from wavemill.moments.pairs import MomentTable, Rows
 from wavemill.moments.shifts import keep_buffer
 
@@ -67,6 +68,8 @@ class Schedule(nn.Module):
         Angles of each group, in order.
     dtype
         Real precision.
+    bank
+        Filters of each scale, with their angles (:func:`.bank_of`): shared, not copied.
 
     Attributes
     ----------
@@ -75,21 +78,26 @@ class Schedule(nn.Module):
     """
 
     def __init__(
-        self, table: MomentTable, rows: Rows, angles: dict[Group, list[int]], dtype: torch.dtype
+        self,
+        table: MomentTable,
+        rows: Rows,
+        angles: dict[Group, list[int]],
+        dtype: torch.dtype,
+        bank: Bank,
     ) -> None:
         super().__init__()
         self.shape, self.dtype, self._angles = table.shape, dtype, angles
         self._points = math.prod(table.shape)
         self._bands = bands_of(angles)
         self._channels = spans(angles)
-        self._filters = {s: filters_of(table, s, found) for s, found in self._bands.items()}
+        self._filters = {s: bank[s].exact[bank[s].among(own)] for s, own in self._bands.items()}
         self._boxes: dict[Group, Box] = {}  # of groups whose spectra are needed
         self._spatial: set[Group] = set()  # groups whose fields are needed
         self._centred: set[Group] = set()  # whose mean matters: x * psi has none, nor meets one
         self._blocks = nn.ModuleList()
         self._plan(rows)
-        for scale, filters in self._filters.items():
-            keep_buffer(self, _name(scale), filters.to(dtype.to_complex()))
+        for scale, own in self._bands.items():
+            keep_buffer(self, _name(scale), bank[scale].filters[bank[scale].among(own)])
         self._place = {group: self._placed(group) for group in angles}
         del self._filters
 
@@ -135,19 +143,8 @@ class Schedule(nn.Module):
 
     def memory(self, gradient: bool) -> int:
         """Return an upper bound in bytes of :meth:`evaluate` for one field."""
-        alive: dict[Group, float] = {}
-        scales: dict[Scale, float] = {}
-        most = 0.0
-        for step in self.steps:
-            group, count = step.group, len(self._angles[step.group])
-            scales[group[:2]] = len(self._bands[group[:2]]) * (14 if gradient else 8)
-            alive[group] = count * (8 if gradient else 4)
-            most = max(most, sum(alive.values()) + sum(scales.values()) + 12 * count)
-            for old in step.last:
-                alive.pop(old)
-            for old_scale in step.last_scales:
-                scales.pop(old_scale)
-        return int(most + 16) * self._points * torch.finfo(self.dtype).bits // 8
+        points = points_held(self._angles, self._pairs, gradient)
+        return points * self._points * torch.finfo(self.dtype).bits // 8
 
     def _response(self, pass_: _Pass, scale: Scale) -> Response:
         if scale not in pass_.responses:
@@ -216,6 +213,7 @@ class Schedule(nn.Module):
         self.steps = [Step(group) for group in self._angles]
         place = {group: step for step, group in enumerate(self._angles)}
         drafts = list(self._drafts(rows, place))
+        self._pairs = {(draft.first, draft.second) for draft in drafts}
         self._centred = {
             group
             for draft in drafts
@@ -302,8 +300,7 @@ class Schedule(nn.Module):
         return GramBlock(pairs, 1 / self._points, None)
 
     def _bank(self, group: Group) -> Tensor:
-        bands = self._bands[group[:2]]
-        return self._filters[group[:2]][[bands.index(angle) for angle in self._angles[group]]]
+        return self._filters[group[:2]][self._placed(group)]
 
     def _plan_ends(self, place: dict[Group, int]) -> None:
         """Note after which step each group and each scale is needed no more."""
