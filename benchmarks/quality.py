@@ -54,7 +54,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 TEN = 10  # maps of the last; the other ten judge it
 HELD = 3  # maps that are fitted to, and never judge
-COLUMNS = tuple(metric for metric in METRICS if not metric.endswith("_scatter"))
+COLUMNS = tuple(m for m in METRICS if not m.endswith("_scatter") and m != "coherence")
 
 
 def setting(name: str, default: str) -> str:
@@ -176,7 +176,7 @@ def write() -> None:
         text += (
             " 200 gradients a sample from noise of the fitted spectrum; L = 8 and lags 2, in small "
             f"models L = 4 and lags 1; J = {J} on {SIDE}^2 points. M counts distinct real moments, "
-            "s is seconds a sample. "
+            "s is seconds of the clock a sample, on cores shared with other work. "
             "`memory` is the mean correlation with the fitted map at the best shift."
         )
         name = "quality" if SIDE == 256 else f"quality-{SIDE}"
