@@ -157,7 +157,7 @@ class Operator:
         """Return a bound on the bytes that transforming so many samples takes."""
         fields = samples * len(self.components)
         copies = 2 * self.images + 2 * self.opponent  # v and v / 255; colours, and their order
-        floats: int = 4 * copies * fields * math.prod(self.module.shape)
+        floats = 4 * copies * fields * math.prod(self.module.shape) if copies else 0
         return int(self.module.memory(fields)) + floats
 
     def batch(self, budget: int) -> int:
