@@ -147,7 +147,7 @@ class Scattering2D(FieldOperator):
         outputs = count / 4**self.J if self.average else count * math.prod(self.shape) / points
         if self.fused:
             threads = torch.get_num_threads()
-            numbers = batch * (8 + 3 * outputs + gradient * (6 + 2 * threads + 2 * outputs))
+            numbers = batch * (5 + 2 * outputs + gradient * (3 + 2 * threads + 2 * outputs))
             work = threads * Task(self, batch).bytes(self.dtype, gradient)
             return int(self.dtype.itemsize * points * numbers) + work
         together = min(batch, self._most(self.L * points))
