@@ -159,9 +159,7 @@ class Scattering2D(FieldOperator):
     def _working(self) -> float:
         """Return how many numbers a point are alive at once in one field's transform."""
         A1, A2 = self.phases
-        first = self.L * (
-            4 + 2 * A1
-        )  # waves before and after a transform, and what is made of them
+        first = self.L * (4 + 2 * A1)  # waves before and after a transform, and their fields
         if self.max_order < 2:
             return self.max_order * first
         coarser = 0.25 if self.average else 1.0
@@ -295,7 +293,7 @@ class Scattering2D(FieldOperator):
     @property
     def fused(self) -> bool:
         """Whether the compiled loop computes the paths, where neither graphs nor traces forbid."""
-        return self._looped and self.device.type == "cpu"
+        return self._looped and kernels.available() and self.device.type == "cpu"
 
 
 def _check(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import pickle
 import shutil
 from pathlib import Path
 
@@ -78,12 +77,13 @@ def test_sides_with_large_prime_factors_are_left_to_torch():
 
 
 @compiled
-def test_a_transform_that_was_sent_elsewhere_finds_its_filters_there():
+def test_a_transform_that_was_sent_to_where_nothing_is_compiled_works_there(monkeypatch):
     op, x = Scattering2D((32, 32), J=2, L=4), torch.randn(2, 32, 32)
-    sent = pickle.loads(pickle.dumps(op))  # noqa: S301  (as Dask does)
     expected = op(x)
-    del op
-    torch.testing.assert_close(sent(x), expected, rtol=0, atol=0)
+    monkeypatch.setattr(kernels, "_library", None)
+    assert not op.fused
+    assert op.memory(2) > 0
+    torch.testing.assert_close(op(x), expected, rtol=1e-5, atol=1e-6)  # sums reordered
 
 
 @compiled

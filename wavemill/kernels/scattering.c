@@ -351,11 +351,11 @@ static int64_t NAMED(lay)(DESK *desk, char *memory, const Scattering *task, cons
     return used;
 }
 
-/* Bytes that each thread works in, or -1 if a side has a large prime factor. */
+/* Bytes that each thread works in, or -1 if a side has a large prime factor, or scales are too many. */
 int64_t NAMED(scattering_bytes)(const Scattering *task, int back) {
     const int64_t rows = task->height, columns = task->width / 2;
     PLAN y, x;
-    const int good = NAMED(plan)(&y, rows) & NAMED(plan)(&x, columns);
+    const int good = NAMED(plan)(&y, rows) & NAMED(plan)(&x, columns) & (task->J <= SCALES);
     GRID grid = {y, x, rows + 1, columns + 2};
     DESK desk;
     free(y.twiddles), free(x.twiddles);
@@ -370,7 +370,7 @@ int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, RE
     const int64_t tiles = (task->images * task->L + LANES - 1) / LANES;
     const int64_t size = task->images * task->height * task->width;
     GRID grids[SCALES];
-    int good = task->J <= SCALES;
+    int good = 1;
     for (int64_t j = 0; j < task->J; j++) {
         const Bank *s = task->first + j;
         good &= NAMED(plan)(&grids[j].y, s->rows) & NAMED(plan)(&grids[j].x, s->columns / 2);
