@@ -7,22 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.classification import DATA, STANDARD, TRAINED, Setting, run
+from benchmarks.classification import DATA, SPARSE, STANDARD, TRAINED, Setting, run
 
-SPARSE: dict[str, Any] = {
-    **STANDARD,
-    **TRAINED,
-    "model": "istc-mlp",
-    "channels": 128,
-    "kernel": 3,
-    "atoms": 512,
-    "last": 0.1,
-    "hidden": (256,),
-    "dropout": 0.3,
-    "epochs": 8,
-    "rate": 0.05,
-    "decay": 5e-4,
-}
 CASES: dict[str, dict[str, Any]] = {
     "linear, ridge": {**STANDARD, "model": "ridge"},
     "layers": {
@@ -34,7 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
         "rate": 0.02,
         "decay": 1e-3,
     },
-    "sparse codes, W = D": SPARSE,
+    "sparse codes, W = D": {**SPARSE, "epochs": 8, "decay": 5e-4},
     "sparse codes, W free": {
         **SPARSE,
         "free": True,

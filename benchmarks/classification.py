@@ -41,6 +41,18 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 CHUNK, SEEN, TOGETHER = 2000, 10_000, 50
 STANDARD: dict[str, Any] = {"components": 256, "power": 0.5, "mirror": "mirrored", "both": True}
 TRAINED: dict[str, Any] = {"schedule": "cosine", "smoothing": 0.1, "dropout": 0.5}
+SPARSE: dict[str, Any] = {
+    **STANDARD,
+    **TRAINED,
+    "model": "istc-mlp",
+    "channels": 128,
+    "kernel": 3,
+    "atoms": 512,
+    "last": 0.1,
+    "hidden": (256,),
+    "dropout": 0.3,
+    "rate": 0.05,
+}
 
 
 class OutOfTime(Exception):

@@ -9,27 +9,18 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from benchmarks.classification import DATA, STANDARD, TRAINED, Setting, run
+from benchmarks.classification import DATA, SPARSE, STANDARD, Setting, run
 
 FOLDER = DATA / "tiny_imagenet"
-SPARSE: dict[str, Any] = {
-    **STANDARD,
-    **TRAINED,
-    "model": "istc-mlp",
-    "channels": 128,
-    "kernel": 3,
-    "atoms": 512,
-    "last": 0.1,
-    "hidden": (256,),
-    "dropout": 0.3,
-    "epochs": 4,
-    "rate": 0.05,
-    "thin": 0.2,
-    "decay": 1e-3,
-}
 CASES: dict[str, dict[str, Any]] = {
     "linear, ridge": {**STANDARD, "model": "ridge"},
-    "sparse codes, W free": {**SPARSE, "free": True},
+    "sparse codes, W free": {
+        **SPARSE,
+        "free": True,
+        "epochs": 4,
+        "thin": 0.2,
+        "decay": 1e-3,
+    },
 }
 
 
