@@ -33,7 +33,7 @@ from tasks.mapping import map_parts
 from wavemill import Scattering2D
 
 WORKERS = 2
-ROUNDS = 2
+ROUNDS = 3
 CASES = (  # side, J, L (4 and 8 are the defaults), fields of a part of 128 MiB, parts
     (64, 4, 8, 8192, 6),
     (64, 3, 8, 8192, 6),

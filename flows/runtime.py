@@ -39,6 +39,13 @@ _CONFIG = {
     # What fills a worker is torch's, which Dask cannot spill; results are a few numbers.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    # What Dask does at its leisure took each core a tenth of its time: samples of stacks a hundred
+    # times a second, a tick fifty times, a look at memory ten times. Tasks here last seconds.
+    "distributed.worker.profile.interval": "200ms",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.scheduler.work-stealing-interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
     # Dask would have glibc give every freed block back to the kernel. A transform frees and
     # takes the same megabytes many times a second, and paging them in again costs it two thirds
     # of its speed; so freed blocks stay, up to 512 MiB.

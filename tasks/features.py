@@ -17,9 +17,10 @@ from storage.documents import Document
 from storage.molecules import read_part_atoms
 from storage.parts import FEATURES, read_rows
 from storage.records import PartRef
+from tasks.mapping import giving_way
 from tasks.views import Operator, operator
 
-BATCH_BUDGET = 64 * 2**20  # small working sets stay near the processor
+BATCH_BUDGET = 32 * 2**20  # small working sets stay near the processor
 Array = np.ndarray[Any, Any]
 
 
@@ -125,10 +126,11 @@ class _Shards:
         self.written, self.held, self.filling = self.written + self.held, 0, None
 
     def close(self) -> zarr.Array[Any]:
-        """Wait for the last shard and return the array."""
+        """Wait for the last shard, while the worker begins another part; return the array."""
         if self.array is None or self.writing is None:
             raise ValueError("a part without rows has no features")
-        self.writing.result()
+        with giving_way():
+            self.writing.result()
         return self.array
 
 
