@@ -148,7 +148,7 @@ class Scattering2D(FieldOperator):
         if self.fused:
             threads = torch.get_num_threads()
             numbers = batch * (5 + 2 * outputs + gradient * (3 + 2 * threads + 2 * outputs))
-            work = threads * Task(self, batch).bytes(self.dtype, gradient)
+            work = Task(self, batch).bytes(self.dtype, gradient)
             return int(self.dtype.itemsize * points * numbers) + work
         together = min(batch, self._most(self.L * points))
         numbers = batch * (6 + 2 * outputs) + together * self._working()

@@ -6,7 +6,7 @@ and averages, several fields in the lanes of each vector. The way back computes 
 than keep them. Filters are the operator's own; both give the same numbers to rounding.
 
 The loop takes plain float32 and float64 memory of a processor and grids whose sides have no prime
-factor above 13. Under ``torch.func``, forward derivatives and ``torch.compile``, and for
+factor above 31. Under ``torch.func``, forward derivatives and ``torch.compile``, and for
 derivatives of the gradient, the formulas of torch are taken instead.
 """
 
@@ -78,7 +78,7 @@ class Task:
         self.described = kernels.Scattering(*sizes, self.coefficients, *addresses)
 
     def bytes(self, dtype: torch.dtype, gradient: bool) -> int:
-        """Return what each thread works in, -1 for sides that the loop cannot transform."""
+        """Return what the threads work in, -1 for sides that the loop cannot transform."""
         return kernels.scattering_bytes(self.described, dtype, gradient)
 
 

@@ -364,7 +364,7 @@ def test_training_sees_images_changed_anew_in_each_epoch(
 def test_mirrored_samples_follow_the_others_with_the_same_classes() -> None:
     x = np.arange(20, dtype="float32").reshape(20, 1, 1, 1)
     standardisation = Standardisation().update(torch.from_numpy(x)).solve()
-    samples = Samples(lambda rows: x[rows], torch.arange(10), standardisation, mirrored=True)
+    samples = Samples(lambda rows: x[rows], torch.arange(10), standardisation, sides=2)
     read = list(samples.ordered(8))
     assert torch.cat([y for _, y in read]).tolist() == 2 * list(range(10))
     together = torch.cat([values for values, _ in read])

@@ -76,10 +76,11 @@ class Scattering(ctypes.Structure):
 
 
 def scattering_bytes(task: Scattering, dtype: torch.dtype, gradient: bool) -> int:
-    """Return what each thread works in, or -1 for sides with a prime factor above 13."""
+    """Return what the threads work in, or -1 for sides with a prime factor above 31."""
     function = getattr(_library, f"scattering_bytes_{_SUFFIX[dtype]}")
     function.restype = ctypes.c_int64
-    return int(function(ctypes.byref(task), ctypes.c_int(gradient)))
+    threads = torch.get_num_threads()
+    return int(function(ctypes.byref(task), ctypes.c_int(gradient), ctypes.c_int(threads)))
 
 
 def scattering(
@@ -87,10 +88,10 @@ def scattering(
 ) -> None:
     """Write coefficients into ``out``; or, given ``gradients``, those of spectra from ``out``."""
     size = scattering_bytes(task, out.dtype, gradients is not None)
-    memory = torch.empty(size * torch.get_num_threads() + _LINE, dtype=torch.uint8)
+    memory = torch.empty(size + _LINE, dtype=torch.uint8)
     start = ctypes.c_void_p(-(-memory.data_ptr() // _LINE) * _LINE)
     written = torch.view_as_real(spectra), ctypes.byref(task), out, gradients
-    if not _call("scattering", *written, start, ctypes.c_int64(size)):
+    if not _call("scattering", *written, start):
         raise MemoryError("no memory for a scattering transform")
 
 

@@ -8,8 +8,13 @@
 typedef REAL NAMED(Vec) __attribute__((vector_size(WIDTH)));
 typedef struct { NAMED(Vec) re, im; } NAMED(Complex);
 
-/* A length, its factors, and the twiddles e^{-2 pi i k p / length} of each stage. */
-typedef struct { int64_t n; int stages, radix[FACTORS]; REAL *twiddles; } NAMED(Plan);
+/* A length, its factors, the twiddles e^{-2 pi i k p / length} of each stage, and behind them the
+ * roots of unity (cosine, sine) of each prime factor above 5, which begin where `roots` says. */
+typedef struct {
+    int64_t n, roots[FACTORS];
+    int stages, radix[FACTORS];
+    REAL *twiddles;
+} NAMED(Plan);
 
 #define VEC NAMED(Vec)
 #define COMPLEX NAMED(Complex)
@@ -18,14 +23,16 @@ typedef struct { int64_t n; int stages, radix[FACTORS]; REAL *twiddles; } NAMED(
 
 /* Returns whether there was memory and the length has small factors. */
 static int NAMED(plan)(PLAN *plan, int64_t n) {
-    static const int radices[] = {4, 2, 3, 5, 7, 11, 13};
     int64_t rest = n, count = 0, length = n;
-    *plan = (PLAN){n, 0, {0}, NULL};
-    for (int i = 0; i < 7; i++)
-        for (; rest % radices[i] == 0; rest /= radices[i]) plan->radix[plan->stages++] = radices[i];
+    *plan = (PLAN){n, {0}, 0, {0}, NULL};
+    for (; rest % 4 == 0; rest /= 4) plan->radix[plan->stages++] = 4;
+    for (int prime = 2; prime <= PRIME; prime++)
+        for (; rest % prime == 0; rest /= prime) plan->radix[plan->stages++] = prime;
     if (rest != 1) return 0;
     for (int t = 0; t < plan->stages; length /= plan->radix[t++])
         count += 2 * (plan->radix[t] - 1) * (length / plan->radix[t]);
+    for (int t = 0; t < plan->stages; t++)
+        if (plan->radix[t] > 5) plan->roots[t] = count, count += 2 * plan->radix[t];
     REAL *w = plan->twiddles = malloc((count + 1) * sizeof(REAL));
     if (!w) return 0;
     length = n;
@@ -35,6 +42,11 @@ static int NAMED(plan)(PLAN *plan, int64_t n) {
                 double angle = -2 * PI * (double)(k * p) / (double)length;
                 *w++ = (REAL)cos(angle), *w++ = (REAL)sin(angle);
             }
+    for (int t = 0; t < plan->stages; t++)
+        for (int k = 0; plan->radix[t] > 5 && k < plan->radix[t]; k++) {
+            const double angle = 2 * PI * k / plan->radix[t];
+            *w++ = (REAL)cos(angle), *w++ = (REAL)sin(angle);
+        }
     return 1;
 }
 
@@ -98,24 +110,36 @@ BUTTERFLY(five) {
     PUT(4, er - gi, ei + gr);
 }
 
-/* The other factors, by their definition. */
-INLINE void NAMED(other)(const VEC *xr, const VEC *xi, int64_t apart, VEC *yr, VEC *yi, int64_t gap,
-                         const REAL *w, int turned, int radix) {
-    for (int k = 0; k < radix; k++) {
-        VEC r = xr[0], i = xi[0];
-        for (int j = 1; j < radix; j++) {
-            const double angle = -2 * PI * (j * k % radix) / radix;
-            const REAL c = (REAL)cos(angle), s = (REAL)sin(angle);
-            r += AT(xr, j * apart) * c - AT(xi, j * apart) * s;
-            i += AT(xr, j * apart) * s + AT(xi, j * apart) * c;
+/* An odd prime: sums and differences of x_j and x_-j meet cosines and sines, as for five. */
+INLINE void NAMED(odd)(const VEC *xr, const VEC *xi, int64_t apart, VEC *yr, VEC *yi, int64_t gap,
+                       const REAL *w, int turned, int radix, const REAL *roots) {
+    VEC ar[PRIME / 2], ai[PRIME / 2], br[PRIME / 2], bi[PRIME / 2];
+    const int half = radix / 2;
+    GET(0);
+    VEC sr = r0, si = i0;
+    for (int j = 1; j <= half; j++) {
+        const VEC pr = AT(xr, j * apart), pi = AT(xi, j * apart);
+        const VEC qr = AT(xr, (radix - j) * apart), qi = AT(xi, (radix - j) * apart);
+        ar[j - 1] = pr + qr, ai[j - 1] = pi + qi, br[j - 1] = pr - qr, bi[j - 1] = pi - qi;
+        sr += ar[j - 1], si += ai[j - 1];
+    }
+    PUT(0, sr, si);
+    for (int k = 1; k <= half; k++) {
+        VEC er = r0, ei = i0, gr = {0}, gi = {0};
+        for (int j = 1, at = k; j <= half; j++, at = (at + k) % radix) {
+            const REAL c = roots[2 * at], s = roots[2 * at + 1];
+            er += c * ar[j - 1], ei += c * ai[j - 1];
+            gr += s * br[j - 1], gi += s * bi[j - 1];
         }
-        PUT(k, r, i);
+        PUT(k, er + gi, ei - gr);
+        PUT(radix - k, er - gi, ei + gr);
     }
 }
 
 /* One stage, of pieces of radix m elements that lie s apart. */
 INLINE void NAMED(stage)(int radix, const VEC *xr, const VEC *xi, VEC *yr, VEC *yi, int64_t m,
-                         int64_t s, int64_t step, const REAL *w, int turned) {
+                         int64_t s, int64_t step, const REAL *w, int turned,
+                         const REAL *roots) {
 #define ALL(name, ...)                                                                           \
     for (int64_t p = 0; p < m; p++, w += 2 * (radix - 1))                                        \
         for (int64_t q = 0; q < s; q++)                                                          \
@@ -127,7 +151,11 @@ INLINE void NAMED(stage)(int radix, const VEC *xr, const VEC *xi, VEC *yr, VEC *
     case 3: ALL(three); break;
     case 4: ALL(four); break;
     case 5: ALL(five); break;
-    default: ALL(other, , radix);
+    case 7: ALL(odd, , 7, roots); break;
+    case 11: ALL(odd, , 11, roots); break;
+    case 13: ALL(odd, , 13, roots); break;
+    case 17: ALL(odd, , 17, roots); break;
+    default: ALL(odd, , radix, roots);
     }
 #undef ALL
 }
@@ -142,8 +170,9 @@ CLONED static void NAMED(transform)(const PLAN *plan, const VEC *xr, const VEC *
         const int64_t m = plan->n / s / radix;
         COMPLEX *to = spare + t % 2 * plan->n;
         VEC *tr = last ? yr : &to->re, *ti = last ? yi : &to->im;
-        if (last) NAMED(stage)(radix, xr, xi, tr, ti, m, s, step, w, 0);
-        else NAMED(stage)(radix, xr, xi, tr, ti, m, s, 1, w, 1);
+        const REAL *roots = plan->twiddles + plan->roots[t];
+        if (last) NAMED(stage)(radix, xr, xi, tr, ti, m, s, step, w, 0, roots);
+        else NAMED(stage)(radix, xr, xi, tr, ti, m, s, 1, w, 1, roots);
         xr = tr, xi = ti, w += 2 * (radix - 1) * m, s *= radix;
     }
 }

@@ -11,11 +11,16 @@
 #define WIDTH 32 /* bytes of a vector */
 #define LANES ((int64_t)(WIDTH / sizeof(REAL)))
 #define FACTORS 24
+#define PRIME 31 /* the largest factor of a side */
 #define SCALES 24
 #define PI 3.14159265358979323846
 
 /* Products that are summed at once at most. */
 #define TERMS 256
+
+/* Bytes that each thread may take to work apart, on fields of its own. Beyond, a team shares them and
+ * meets after each pass, which takes some microseconds: passes over so much take hundreds. */
+#define APART ((int64_t)1 << 24)
 
 /* Block (y, x) of a spectrum, the filters first..last-1 that reach it, and which term of the sums
  * the first of them is. Filters lie row by row, in a row term by term: other orders put what is
@@ -61,19 +66,36 @@ typedef struct {
 #include "fourier.h"
 #include "lines.h"
 
-/* One thread's memory. */
-typedef struct {
+/* What one thread works on, and which part of it is its own: fields may be those of a team, the
+ * rest is never shared. */
+typedef struct NAMED(Desk) {
     COMPLEX *waves, *spectrum, *gradient, *line, *slope, *spare;
     VEC *extended, *averaged, *sums, *pair;
     REAL *rows;
+    int64_t part, parts;
+    struct NAMED(Desk) *team;
 } NAMED(Desk);
 
 #define DESK NAMED(Desk)
 
+/* Where part p of n rows or columns begins. */
+INLINE int64_t NAMED(begin)(int64_t n, const DESK *desk, int64_t p) {
+    return n * (desk->part + p) / desk->parts;
+}
+
+#define OWN(i, n) int64_t i = NAMED(begin)(n, desk, 0), end = NAMED(begin)(n, desk, 1); i < end; i++
+
+/* Wait for the team. */
+static void NAMED(meet)(const DESK *desk) {
+    if (desk->parts > 1) {
+#pragma omp barrier
+    }
+}
+
 /* The spectra of the first-order fields at scale j1 become waves, transposed, along x only. */
 CLONED static void NAMED(first_rows)(const Scattering *task, const REAL *spectra, int64_t j,
                                      int64_t job, const GRID *grid, const DESK *desk) {
-    for (int64_t row = 0; row < grid->y.n; row++) {
+    for (OWN(row, grid->y.n)) {
         NAMED(fold_lanes)(task, spectra, task->first + j, job, row, desk->rows, desk->line);
         COMPLEX *to = desk->waves + row;
         NAMED(transform)(&grid->x, &desk->line->im, &desk->line->re, &to->im, &to->re, grid->column,
@@ -83,7 +105,7 @@ CLONED static void NAMED(first_rows)(const Scattering *task, const REAL *spectra
 
 CLONED static void NAMED(second_rows)(const Bank *bank, const GRID *finer, const GRID *grid, int64_t l,
                                       int64_t stop, int64_t size, const DESK *desk) {
-    for (int64_t row = 0; row < grid->y.n; row++)
+    for (OWN(row, grid->y.n))
         for (int64_t k = l; k < stop; k++) {
             NAMED(fold_half)(desk->spectrum, finer, bank, k, row, desk->line);
             COMPLEX *to = desk->waves + (k - l) * size + row;
@@ -99,7 +121,7 @@ CLONED static void NAMED(columns)(COMPLEX *waves, const GRID *grid, const Averag
     const REAL unit = (REAL)(1.0 / (double)(nx * ny));
     VEC *u = desk->extended - averages[0].first;
     memset(desk->sums, 0, outputs * (phases ? phases : 1) * sizeof(VEC));
-    for (int64_t x = 0; x < nx; x++) {
+    for (OWN(x, nx)) {
         COMPLEX *column = waves + x * grid->column, *z = desk->line;
         NAMED(transform)(&grid->y, &column->im, &column->re, &z->im, &z->re, 1, desk->spare);
         for (int64_t a = 0; a < phases; a++) {
@@ -118,9 +140,10 @@ CLONED static void NAMED(columns)(COMPLEX *waves, const GRID *grid, const Averag
 }
 
 /* The half spectrum of the moduli: two real columns in one transform along y, then along x. */
-CLONED static void NAMED(half_spectrum)(const GRID *grid, const DESK *desk) {
-    const int64_t ny = grid->y.n, nx = grid->x.n;
-    for (int64_t x = 0; x < nx; x += 2) {
+CLONED static void NAMED(half_columns)(const GRID *grid, const DESK *desk) {
+    const int64_t ny = grid->y.n;
+    for (OWN(pair, grid->x.n / 2)) {
+        const int64_t x = 2 * pair;
         const VEC *one = (const VEC *)(desk->waves + x * grid->column);
         const VEC *other = (const VEC *)(desk->waves + (x + 1) * grid->column);
         COMPLEX *z = desk->line;
@@ -133,11 +156,28 @@ CLONED static void NAMED(half_spectrum)(const GRID *grid, const DESK *desk) {
             to[1] = (COMPLEX){(REAL)0.5 * (p.im + q.im), (REAL)0.5 * (q.re - p.re)};
         }
     }
-    for (int64_t k = 0; k <= ny / 2; k++) {
+}
+
+CLONED static void NAMED(half_rows)(const GRID *grid, const DESK *desk) {
+    for (OWN(k, grid->y.n / 2 + 1)) {
         COMPLEX *z = desk->spectrum + k * grid->row;
         NAMED(transform)(&grid->x, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
-        z[nx] = z[0];
+        z[grid->x.n] = z[0];
     }
+}
+
+/* First-order waves at scale j1, averages of their moduli or rectifiers; the moduli if they go on. */
+static void NAMED(first_order)(const Scattering *task, const REAL *spectra, const GRID *grid,
+                               int64_t j1, int64_t job, int64_t phases, int deeper,
+                               const DESK *desk) {
+    NAMED(first_rows)(task, spectra, j1, job, grid, desk);
+    NAMED(meet)(desk);
+    NAMED(columns)(desk->waves, grid, task->averages + 2 * j1, phases, deeper, desk);
+    NAMED(meet)(desk);
+    if (!deeper) return;
+    NAMED(half_columns)(grid, desk);
+    NAMED(meet)(desk);
+    NAMED(half_rows)(grid, desk);
 }
 
 /* Columns of second-order waves, transformed along x, become gradients of the same. */
@@ -248,36 +288,45 @@ static int64_t NAMED(start)(const Scattering *task, int64_t j1) {
     return start;
 }
 
+/* Write fields of averages, each a sum over the team's columns, and go on in `to`. */
+static void NAMED(write)(const DESK *desk, const Average *averages, int64_t fields, int64_t lanes,
+                         REAL **to) {
+    const int64_t outputs = averages[0].count * averages[1].count;
+    VEC *sums = desk->sums;
+    for (int64_t p = 1; p < desk->parts; p++)
+        for (int64_t i = 0; i < fields * outputs; i++) sums[i] += desk->team[p].sums[i];
+    for (; fields; fields--, sums += outputs) {
+        NAMED(put)(sums, averages, averages + 1, lanes, to);
+        for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
+    }
+}
+
 /* Coefficients of orders 1 and 2 of LANES jobs, pairs of image and angle, at scale j1. */
 static void NAMED(paths)(const Scattering *task, const REAL *spectra, const GRID *grids, int64_t j1,
                          int64_t job, const DESK *desk, REAL *out) {
     const int64_t J = task->J, L = task->L, A = task->phases ? task->phases : 1;
     const int64_t jobs = task->images * L, lanes = jobs - job < LANES ? jobs - job : LANES;
     const Average *averages = task->averages + 2 * j1;
-    const int64_t outputs = averages[0].count * averages[1].count;
     const int deeper = task->order == 2 && j1 < J - 1;
     REAL *to[LANES];
-    NAMED(first_rows)(task, spectra, j1, job, grids + j1, desk);
-    NAMED(columns)(desk->waves, grids + j1, averages, task->phases, deeper, desk);
+    NAMED(first_order)(task, spectra, grids + j1, j1, job, task->phases, deeper, desk);
     NAMED(places)(task, out, job, lanes, 1 + j1 * L * A, A, to);
-    for (int64_t a = 0; a < A; a++) {
-        NAMED(put)(desk->sums + a * outputs, averages, averages + 1, lanes, to);
-        for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
-    }
-    if (!deeper) return;
-    NAMED(half_spectrum)(grids + j1, desk);
+    if (!desk->part) NAMED(write)(desk, averages, A, lanes, to);
+    NAMED(meet)(desk);
     NAMED(places)(task, out, job, lanes, NAMED(start)(task, j1), L * (J - 1 - j1), to);
-    for (int64_t j2 = j1 + 1; j2 < J; j2++) {
+    for (int64_t j2 = deeper ? j1 + 1 : J; j2 < J; j2++) {
         const GRID *grid = grids + j2;
         const int64_t size = grid->x.n * grid->column, fit = (int64_t)1 << 2 * (j2 - j1);
         for (int64_t l = 0, stop; l < L; l = stop) {
             stop = l + fit < L ? l + fit : L;
             NAMED(second_rows)(task->second + j1 * J + j2, grids + j1, grid, l, stop, size, desk);
+            NAMED(meet)(desk);
             for (int64_t k = l; k < stop; k++) {
-                NAMED(columns)(desk->waves + (k - l) * size, grid, averages + 2 * (j2 - j1), 0, 0,
-                               desk);
-                NAMED(put)(desk->sums, averages, averages + 1, lanes, to);
-                for (int64_t lane = 0; lane < lanes; lane++) to[lane] += outputs;
+                COMPLEX *waves = desk->waves + (k - l) * size;
+                NAMED(columns)(waves, grid, task->averages + 2 * j2, 0, 0, desk);
+                NAMED(meet)(desk);
+                if (!desk->part) NAMED(write)(desk, averages, 1, lanes, to);
+                NAMED(meet)(desk);
             }
         }
     }
@@ -295,9 +344,7 @@ static void NAMED(paths_back)(const Scattering *task, const REAL *spectra, const
     const int deeper = task->order == 2 && j1 < J - 1;
     REAL *to[LANES];
     if (deeper) {
-        NAMED(first_rows)(task, spectra, j1, job, finer, desk);
-        NAMED(columns)(desk->waves, finer, averages, 0, 1, desk);
-        NAMED(half_spectrum)(finer, desk);
+        NAMED(first_order)(task, spectra, finer, j1, job, 0, 1, desk);
         memset(desk->gradient, 0, (finer->y.n / 2 + 1) * finer->row * sizeof(COMPLEX));
         NAMED(places)(task, out, job, lanes, NAMED(start)(task, j1), L * (J - 1 - j1), to);
         for (int64_t j2 = j1 + 1; j2 < J; j2++) {
@@ -328,66 +375,116 @@ static void NAMED(paths_back)(const Scattering *task, const REAL *spectra, const
     NAMED(first_rows_back)(task, gradients, j1, job, lanes, finer, desk);
 }
 
-static int64_t NAMED(lay)(DESK *desk, char *memory, const Scattering *task, const GRID *grids,
-                         int back) {
-    const int64_t ny = grids->y.n, nx = grids->x.n, n = ny > nx ? ny : nx;
-    const int64_t outputs = task->averages[0].count * task->averages[1].count;
-    const int64_t A = task->phases ? task->phases : 1;
-    int64_t used = 0;
 #define TAKE(field, type, count)                                       \
     (desk->field = (type *)(memory + used), used += (((count) * (int64_t)sizeof(type) + 63) / 64) * 64)
-    TAKE(waves, COMPLEX, nx * (ny + ((int64_t)1 << (task->J - 1)))); /* finer by 4^d: 4^d angles */
-    TAKE(spectrum, COMPLEX, (ny / 2 + 1) * grids->row);
-    TAKE(gradient, COMPLEX, back ? (ny / 2 + 1) * grids->row : 0);
+
+/* Lay out the fields of one thread or of a team; return how many bytes they take. */
+static int64_t NAMED(lay_fields)(DESK *desk, char *memory, const Scattering *task,
+                                 const GRID *grid, int back) {
+    int64_t used = 0;
+    /* at scales coarser by 4^d as many angles: */
+    TAKE(waves, COMPLEX, grid->x.n * (grid->y.n + ((int64_t)1 << (task->J - 1))));
+    TAKE(spectrum, COMPLEX, (grid->y.n / 2 + 1) * grid->row);
+    TAKE(gradient, COMPLEX, back ? (grid->y.n / 2 + 1) * grid->row : 0);
+    return used;
+}
+
+/* The same of what each thread has to itself. */
+static int64_t NAMED(lay_lines)(DESK *desk, char *memory, const Scattering *task,
+                                const GRID *grid) {
+    const int64_t ny = grid->y.n, nx = grid->x.n, n = ny > nx ? ny : nx;
+    const int64_t outputs = task->averages[0].count * task->averages[1].count;
+    int64_t used = 0;
     TAKE(line, COMPLEX, n);
     TAKE(slope, COMPLEX, n);
     TAKE(spare, COMPLEX, 2 * n);
     TAKE(extended, VEC, 4 * ny);
     TAKE(averaged, VEC, ny);
-    TAKE(sums, VEC, A * outputs);
+    TAKE(sums, VEC, (task->phases ? task->phases : 1) * outputs);
     TAKE(rows, REAL, 2 * nx * LANES);
     TAKE(pair, VEC, 2 * ny);
-#undef TAKE
     return used;
 }
 
-/* Bytes that each thread works in, or -1 if a side has a large prime factor, or scales are too many. */
-int64_t NAMED(scattering_bytes)(const Scattering *task, int back) {
+#undef TAKE
+
+/* Whether threads work on the same fields: on large ones, and on smaller ones where there are fewer
+ * than threads. The way back never does: it adds to arrays of each thread's own. */
+static int NAMED(together)(const Scattering *task, int64_t bytes, int back, int threads) {
+#ifdef _OPENMP
+    const int64_t tiles = (task->images * task->L + LANES - 1) / LANES;
+    return !back && threads > 1 && bytes > (tiles < threads ? APART / 4 : APART);
+#else
+    return 0;
+#endif
+}
+
+/* Bytes that so many threads work in, or -1 if a side has a large prime factor, or scales are too
+ * many. */
+int64_t NAMED(scattering_bytes)(const Scattering *task, int back, int threads) {
     const int64_t rows = task->height, columns = task->width / 2;
     PLAN y, x;
     const int good = NAMED(plan)(&y, rows) & NAMED(plan)(&x, columns) & (task->J <= SCALES);
     GRID grid = {y, x, rows + 1, columns + 2};
     DESK desk;
     free(y.twiddles), free(x.twiddles);
-    return good ? NAMED(lay)(&desk, NULL, task, &grid, back) : -1;
+    const int64_t fields = NAMED(lay_fields)(&desk, NULL, task, &grid, back);
+    const int64_t lines = NAMED(lay_lines)(&desk, NULL, task, &grid);
+    const int one = NAMED(together)(task, fields + lines, back, threads);
+    return good ? (one ? 1 : threads) * fields + threads * lines : -1;
 }
 
 /* out (image, coefficient, y', x') but order 0 from spectra of images; or, given `gradients`
- * (thread, image, y, x), 0 to begin with, those of spectra from out, those of coefficients. Each
- * thread has so many bytes of memory, and does the same every time: sums do not depend on chance. */
+ * (thread, image, y, x), 0 to begin with, those of spectra from out, those of coefficients. `memory`
+ * is as large as `scattering_bytes` says. Each thread does the same every time: sums do not depend on
+ * chance. */
 int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, REAL *gradients,
-                      char *memory, int64_t bytes, int threads) {
+                      char *memory, int threads) {
     const int64_t tiles = (task->images * task->L + LANES - 1) / LANES;
     const int64_t size = task->images * task->height * task->width;
+    const int back = gradients != NULL;
+    DESK *desks = calloc(threads, sizeof(DESK));
     GRID grids[SCALES];
-    int good = 1;
+    int good = desks != NULL;
     for (int64_t j = 0; j < task->J; j++) {
         const Bank *s = task->first + j;
         good &= NAMED(plan)(&grids[j].y, s->rows) & NAMED(plan)(&grids[j].x, s->columns / 2);
         grids[j].column = s->rows + 1, grids[j].row = s->columns / 2 + 2;
     }
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)
+    const int64_t fields = NAMED(lay_fields)(&(DESK){0}, NULL, task, grids, back);
+    const int64_t lines = NAMED(lay_lines)(&(DESK){0}, NULL, task, grids);
+    const int one = NAMED(together)(task, fields + lines, back, threads);
     for (int64_t thread = 0; thread < (good ? threads : 0); thread++) {
-        DESK desk;
-        NAMED(lay)(&desk, memory + thread * bytes, task, grids, gradients != NULL);
-        for (int64_t t = thread; t < tiles * task->J; t += threads) {
-            const int64_t j = t / tiles, job = t % tiles * LANES;
-            if (gradients)
-                NAMED(paths_back)(task, spectra, grids, j, job, &desk, out, gradients + thread * size);
-            else NAMED(paths)(task, spectra, grids, j, job, &desk, out);
+        char *whole = memory + thread * (one ? 0 : fields);
+        NAMED(lay_fields)(desks + thread, whole, task, grids, back);
+        NAMED(lay_lines)(desks + thread, memory + (one ? 1 : threads) * fields + thread * lines,
+                         task, grids);
+        desks[thread].parts = 1;
+    }
+    if (good && one) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads)
+        {
+            DESK *desk = desks + omp_get_thread_num();
+            desk->part = omp_get_thread_num(), desk->parts = omp_get_num_threads();
+            desk->team = desks;
+            for (int64_t t = 0; t < tiles * task->J; t++)
+                NAMED(paths)(task, spectra, grids, t / tiles, t % tiles * LANES, desk, out);
         }
+#endif
+    } else {
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)
+        for (int64_t thread = 0; thread < (good ? threads : 0); thread++)
+            for (int64_t t = thread; t < tiles * task->J; t += threads) {
+                const int64_t j = t / tiles, job = t % tiles * LANES;
+                if (back)
+                    NAMED(paths_back)(task, spectra, grids, j, job, desks + thread, out,
+                                      gradients + thread * size);
+                else NAMED(paths)(task, spectra, grids, j, job, desks + thread, out);
+            }
     }
     for (int64_t j = 0; j < task->J; j++) free(grids[j].y.twiddles), free(grids[j].x.twiddles);
+    free(desks);
     return good;
 }
 
@@ -396,5 +493,6 @@ int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, RE
 #undef PLAN
 #undef AT
 #undef DESK
+#undef OWN
 #undef GRID
 #endif
