@@ -1,9 +1,9 @@
 """Classifiers of images by scattering: features stored once, trainings in pieces.
 
-Features are computed chunk by chunk, of images and of their mirror images, and trainings keep a
-checkpoint an epoch, all in a folder (``WAVEMILL_BENCH_FOLDER``). A run stops after
-``WAVEMILL_BENCH_SECONDS`` at the end of a piece; ``WAVEMILL_BENCH_CASES`` names those to go on
-with, such as ``layers-0`` for the first seed.
+Features are computed chunk by chunk, of images, of their mirror images, and of shifted ones of
+both. Trainings keep a checkpoint an epoch, all in a folder (``WAVEMILL_BENCH_FOLDER``). A run stops
+after ``WAVEMILL_BENCH_SECONDS`` at the end of a piece; ``WAVEMILL_BENCH_CASES`` names those to go
+on with, such as ``layers-0`` for the first seed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from wavemill.specs import ClassifierSpec
 
 SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))
 DATA = Path(__file__).parents[2] / "shared" / "data"
-CHUNK, SEEN, TOGETHER = 2000, 10_000, 50
+CHUNK, SEEN, TOGETHER, SHIFT = 2000, 10_000, 50, 3
+BUDGET = 1 << 30  # bytes of features in memory
 STANDARD: dict[str, Any] = {"components": 256, "power": 0.5, "mirror": "mirrored", "both": True}
 TRAINED: dict[str, Any] = {"schedule": "cosine", "smoothing": 0.1, "dropout": 0.5}
 SPARSE: dict[str, Any] = {
@@ -85,8 +86,10 @@ class Setting:
         Returns the class of an image by its name.
     held
         Images held out: the last in order.
-    side
-        Of the squares of pixels that are averaged before anything else.
+    square
+        Pixels a side of the squares that are averaged before anything else.
+    sides
+        Of an image: itself, its mirror image, then alternately shifted ones of either.
     last
         Says of a name whether it comes after all others; else the order is that of a hash.
     transform
@@ -104,7 +107,8 @@ class Setting:
     transform: dict[str, Any]
     cases: dict[str, dict[str, Any]]
     last: Callable[[str], bool] = field(default=lambda name: False)
-    side: int = 1
+    square: int = 1
+    sides: int = 2
 
     @property
     def folder(self) -> Path:
@@ -160,21 +164,33 @@ class Images:
         x = as_float(torch.from_numpy(np.load(self.folder / "images.npy")[self.order]))
         return (x - 0.47) / 0.25
 
-    def features(self, flip: int, clock: Clock) -> list[np.ndarray[Any, Any]]:
-        """Return the chunks of features, of mirror images if asked; compute those that lack."""
+    def features(self, side: int, clock: Clock) -> list[np.ndarray[Any, Any]]:
+        """Return the chunks of features of one side of the images; compute those that lack."""
         transform, found = Scattering2D(**self.setting.transform), []
         scales = self.setting.transform["J"]
         for chunk in range(len(self.names) // CHUNK):
-            path = self.folder / f"opponent_J{scales}_{flip}_{chunk:02d}.npy"
+            path = self.folder / f"opponent_J{scales}_{side}_{chunk:02d}.npy"
             if not path.exists():
                 clock.check(30)
                 some = self.order[chunk * CHUNK : (chunk + 1) * CHUNK]
                 images = as_float(torch.from_numpy(np.load(self.folder / "images.npy")[some]))
-                images = nn.functional.avg_pool2d(images, self.setting.side)
-                images = opponent(images.flip(-1) if flip else images)
+                images = nn.functional.avg_pool2d(images, self.setting.square)
+                images = opponent(self.turned(images, side, chunk))
                 _replace(path, partial(np.save, arr=self._transformed(transform, images)))
             found.append(np.load(path, mmap_mode="r"))
         return found
+
+    @staticmethod
+    def turned(images: Tensor, side: int, chunk: int) -> Tensor:
+        """Return images ``(n, 3, y, x)`` mirrored on odd sides, shifted by chance from 2 on."""
+        images = images.flip(-1) if side % 2 else images
+        if side < 2:
+            return images
+        size, generator = images.shape[-1], np.random.default_rng([side, chunk])
+        wide = nn.functional.pad(images, 4 * [SHIFT], mode="reflect")
+        corners = generator.integers(0, 2 * SHIFT + 1, (len(images), 2))
+        windows = zip(wide, corners, strict=True)
+        return torch.stack([one[:, y : y + size, x : x + size] for one, (y, x) in windows])
 
     @staticmethod
     @torch.inference_mode()
@@ -182,34 +198,39 @@ class Images:
         parts = [transform(part).flatten(1, 2).half() for part in torch.split(images, TOGETHER)]
         return torch.cat(parts).numpy()
 
-    def standardised(self, spec: ClassifierSpec, clock: Clock) -> Tensor:
-        """Return features ``(2, n, component, y, x)``, also of mirror images, made once and kept.
+    def standardised(self, spec: ClassifierSpec, clock: Clock) -> list[Tensor]:
+        """Return float16 features ``(n, component, y, x)`` of each side, made once and kept.
 
         The standardisation is learnt from the first images.
         """
-        path = self.folder / f"standard_{spec.components}_{spec.power}.npy"
-        if not path.exists():
-            sides = [self.features(flip, clock) for flip in (0, 1)]
-            clock.check(120)
+        stem = f"standard_{spec.components}_{spec.power}"
+        paths = [self.folder / f"{stem}_{side}.npy" for side in range(self.setting.sides)]
+        if not all(path.exists() for path in paths):
             model = Standardisation(spec.components, spec.power)
-            for chunk in sides[0][: SEEN // CHUNK]:
-                model.update(torch.from_numpy(np.array(chunk)))
+            for part in self.features(0, clock)[: SEEN // CHUNK]:
+                model.update(torch.from_numpy(np.array(part)))
             model.solve()
-            found = [
-                model(part).half()
-                for chunk in (*sides[0], *sides[1])
-                for part in torch.split(torch.from_numpy(np.array(chunk)), 500)
-            ]
-            _replace(path, partial(np.save, arr=torch.cat(found).numpy()))
-        kept = torch.from_numpy(np.load(path)).float()
-        return kept.view(2, len(kept) // 2, *kept.shape[1:])
+            for side, path in enumerate(paths):
+                if not path.exists():
+                    chunks = self.features(side, clock)
+                    clock.check(60)
+                    found = [model(torch.from_numpy(np.array(chunk))).half() for chunk in chunks]
+                    _replace(path, partial(np.save, arr=torch.cat(found).numpy()))
+        return [torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths]
 
 
-def _samples(x: Tensor, y: Tensor) -> Samples:
-    """Return images and mirror images, held ready."""
-    samples = Samples(lambda rows: rows, y, Standardisation(), mirrored=True)
-    samples._kept = x.flatten(0, 1)
-    return samples
+def _samples(sides: list[Tensor], y: Tensor, rows: slice) -> Samples:
+    """Return the rows of all sides, read as they are wanted."""
+    kept, y = [side[rows] for side in sides], y[rows]
+
+    def read(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found = np.empty((len(numbers), *kept[0].shape[1:]), "float32")
+        for side, x in enumerate(kept):
+            there = numbers // len(y) == side
+            found[there] = x.numpy()[numbers[there] % len(y)]
+        return found
+
+    return Samples(read, y, lambda x: x, len(kept), budget=BUDGET)
 
 
 def _replace(path: Path, write: Any) -> None:
@@ -255,12 +276,12 @@ class Case:
         self.folder.mkdir(parents=True, exist_ok=True)
         pixels = self.name.startswith("plain")
         x = self._pixels() if pixels else self.images.standardised(self.spec, clock)
-        y = self.images.labels
-        last = self.setting.held
-        learnt, held = _samples(x[:, :-last], y[:-last]), _samples(x[:, -last:], y[-last:])
-        shape = (x.shape[2], x.shape[3], x.shape[4])
-        del x
-        if self.spec.model == "ridge":
+        y, last = self.images.labels, len(self.images.names) - self.setting.held
+        few = self.spec.model == "ridge"
+        learnt = _samples(x[:2] if few else x, y, slice(last))
+        held = _samples(x[:2], y, slice(last, None))
+        shape = tuple(x[0].shape[1:])
+        if few:
             self._ridge(learnt, held)
             return
         torch.manual_seed(self.seed)
@@ -269,8 +290,13 @@ class Case:
         training = Training(network, self.spec, learnt.steps(self.spec.batch), self.seed)
         self._train(training, learnt, held, clock)
 
-    def _pixels(self) -> Tensor:
-        return torch.stack([self.images.pixels, self.images.pixels.flip(-1)])
+    def _pixels(self) -> list[Tensor]:
+        """Return the same sides of the pixels."""
+        pixels, sides = self.images.pixels, range(self.setting.sides)
+        return [
+            torch.cat([Images.turned(x, side, n) for n, x in enumerate(pixels.split(CHUNK))]).half()
+            for side in sides
+        ]
 
     def _ridge(self, learnt: Samples, held: Samples) -> None:
         began = time.process_time()

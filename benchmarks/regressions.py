@@ -32,7 +32,8 @@ from wavemill import (
 CASE = CASES[0]
 HOME = FOLDER / CASE.name
 PIECE = 250  # molecules
-ON_GRIDS, HELD_ON_GRIDS = 1000, 500  # molecules learnt from and held out, seen on grids, too
+ON_GRIDS = (1000, 2000, 5000)  # molecules learnt from that are seen on grids, too
+HELD_ON_GRIDS = 500
 SIZES = (1000, 2000, 5000, 10_000, 20_000, 45_000)
 PRODUCTS = ("r = 1", "r = 2", "r = 3")
 MOST_PRODUCTS, MOST_KERNEL = 10_000, 5_000  # molecules that these learn from
@@ -64,10 +65,11 @@ def measure(until: float) -> None:
             learn(kind, name, transform, molecules, data, order, count, held, until)
 
     for count in SIZES:
-        if count == ON_GRIDS:
+        if count in ON_GRIDS:
             seen, grids = places(count, HELD_ON_GRIDS), SolidHarmonicScattering()
             features(grids, molecules, order, seen, "grids", until)
-            for name in ("composition", "ridge", *PRODUCTS):
+            forms = PRODUCTS if count == ON_GRIDS[0] else ()
+            for name in ("composition", "ridge", *forms):
                 for kind in (ATOMIC, GRIDS, BOTH):
                     learn_all(kind, count, (name,), HELD_ON_GRIDS)
         learn_all(ATOMIC, count, ("composition", "ridge"))
@@ -173,7 +175,8 @@ def results() -> list[dict[str, Any]]:
     """Return a row a training size and kind of features."""
     names = ["composition", "ridge", *PRODUCTS, "kernel"]
     rows = []
-    cases = [(ON_GRIDS, HELD_ON_GRIDS, kind) for kind in (ATOMIC, GRIDS, BOTH)]
+    kinds = (ATOMIC, GRIDS, BOTH)
+    cases = [(count, HELD_ON_GRIDS, kind) for count in ON_GRIDS for kind in kinds]
     for count, held, kind in [*cases, *((count, CASE.test, ATOMIC) for count in SIZES)]:
         files = {name: result(kind, name, count, held) for name in names}
         errors = {

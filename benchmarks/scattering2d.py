@@ -54,11 +54,22 @@ def measure(batch: int, side: int, J: int) -> dict[str, Any]:
         }
         peak = {name: peak_allocation(call) / 2**20 for name, call in calls.items()}
         row[f"{label} MiB"] = f"{peak['wavemill']:.0f} / {peak['kymatio']:.0f}"
+    row["MiB on 2 threads"] = f"{on_threads(2, forward(transforms['wavemill'], x)):.0f}"
     row["filters (s)"] = f"{built['wavemill']:.2f} / {built['kymatio']:.2f}"
     row["ratio of filters"] = f"{built['kymatio'] / built['wavemill']:.0f}"
     mine, other = (forward(transforms[name], x)() for name in ("wavemill", "kymatio"))
     row["apart"] = f"{float((mine - other).abs().max() / other.abs().max()):.0e}"
     return row
+
+
+def on_threads(count: int, call: Callable[[], torch.Tensor]) -> float:
+    """Return the MiB that a call takes on so many threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        return peak_allocation(call) / 2**20
+    finally:
+        torch.set_num_threads(threads)
 
 
 def forward(transform: Transform, x: torch.Tensor) -> Callable[[], torch.Tensor]:

@@ -118,7 +118,7 @@ class _Fit:
         report, done = Reporter("fit ridge"), 0
         for x, y in self.learnt.ordered():
             model.update(x.flatten(1), y)
-            report(done := done + len(y), (1 + self.learnt.mirrored) * len(self.learnt))
+            report(done := done + len(y), self.learnt.sides * len(self.learnt))
         held = torch.cat([x.flatten(1) for x, _ in self.held.ordered()])
         if self.spec.alpha is None:
             model.choose(held, torch.cat([y for _, y in self.held.ordered()]))

@@ -73,8 +73,8 @@ class Data:
 
     def _samples(self, rows: pd.DataFrame, standard: Standardisation, mirrored: bool) -> Samples:
         read = partial(self._read, (self.frame, self.mirror), rows)
-        mirrored = mirrored and self.mirror is not None
-        return Samples(read, self.numbers(rows), standard, mirrored)
+        sides = 2 if mirrored and self.mirror is not None else 1
+        return Samples(read, self.numbers(rows), standard, sides)
 
     def _changed(self, epoch: int) -> Read:
         """Return what reads the images learnt from, changed as is this epoch's turn."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavemill.dictionaries.classifiers import Standardisation
 from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import generator_seed
 
@@ -27,14 +26,14 @@ class Samples:
     Attributes
     ----------
     read
-        Returns the features of rows by number; those from ``len(labels)`` on are the mirrored
-        ones, in the same order.
+        Returns the features of rows by number; those of side s of all samples, such as of their
+        mirror images, begin at ``s len(labels)``, in the same order.
     labels
         A class for each row.
     standardisation
         Applied to what is read.
-    mirrored
-        Whether there are mirrored features.
+    sides
+        How many features there are of each sample.
     budget
         Bytes that may be held.
     changed
@@ -44,8 +43,8 @@ class Samples:
 
     read: Read
     labels: Tensor
-    standardisation: Standardisation
-    mirrored: bool = False
+    standardisation: Callable[[Tensor], Tensor]
+    sides: int = 1
     budget: int = BUDGET
     changed: Callable[[int], Read] | None = None
     _kept: Tensor | None = field(default=None, repr=False)
@@ -78,10 +77,10 @@ class Samples:
 
     @property
     def _rows(self) -> int:
-        return len(self) * (2 if self.mirrored else 1)
+        return len(self) * self.sides
 
     def ordered(self, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all samples in their order, then their mirror images if there are any."""
+        """Yield one side of all samples in their order, then the next."""
         for start in range(0, self._rows, batch):
             rows = np.arange(start, min(start + batch, self._rows))
             yield self.features(rows), self.labels[rows % len(self)]
@@ -89,7 +88,7 @@ class Samples:
     def shuffled(
         self, batch: int, seed: int, epoch: int, team: Team | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all samples once, in an order of this epoch's own, mirrored by chance.
+        """Yield all samples once, in an order of this epoch's own, of sides by chance.
 
         A member of a team is given its share of every batch. The last batch is left out if it is of
         one sample, which no batch norm could take, or too small for the team.
@@ -99,8 +98,8 @@ class Samples:
         read = self.read if self.changed is None else self.changed(epoch)
         for group in self._groups(generator):
             rows = group
-            if self.mirrored:
-                rows = rows + len(self) * generator.integers(0, 2, len(rows))
+            if self.sides > 1:
+                rows = rows + len(self) * generator.integers(0, self.sides, len(rows))
             whole = [rows[start : start + batch] for start in range(0, len(rows), batch)]
             mine = [part[team.share] for part in whole if len(part) >= max(2, team.size)]
             if self._kept is not None:
