@@ -55,6 +55,7 @@ def main() -> None:
 def measure(until: float) -> None:
     """Learn from more and more molecules; features on grids, which take longest, of few."""
     molecules, data = ingested(CASE)
+    HOME.mkdir(parents=True, exist_ok=True)
     order = [*range(data.test.start, data.test.stop), *range(SIZES[-1])]
     elements = tuple(sorted(set(molecules.charges.tolist())))
     transform = AtomicHarmonics(elements)
