@@ -46,13 +46,14 @@ SETTING = Setting(
 TEXT = """\
 45,000 of the training images (a lossy JPEG re-encoding of CIFAR-10) learnt from, 5,000 held out by
 a hash. Opponent colours, scattering J = 3, L = 8, rectifier of 4 phases at order 1, 867 channels at
-4 x 4, their roots whitened to 256 components, computed and stored once for images and mirror images
-(7 minutes of a processor). All learn from both sides and average scores over them. Layers: 1,024
-units. Sparse codes: a 3 x 3 projection to 128 channels, 512 atoms, 12 iterations to 0.1, batch
-norm, 256 units, a linear form; with W free, training leaves out 40 % of the codes and half of the
-units (W = D: none and 30 %) and decays weights twice as fast, so the two rows differ by more than
-W. The penalty of ridge is chosen by the held-out images, and opponent colours and roots were, by
-ridge regression on 10,000 others. Convolutions: six of 3 x 3, 32 to 128 channels, with batch norm.
+4 x 4, their roots whitened to 256 components, computed and stored once for images, their mirror
+images, and four times either shifted by up to 3 pixels (12 minutes of a processor). An epoch takes
+one of the ten of each image by chance; ridge learns from the first two. Scores are means over image
+and mirror image. Layers: 1,024 units. Sparse codes: a 3 x 3 projection to 128 channels, 512 atoms,
+12 iterations to 0.1, batch norm, 256 units, a linear form; both rows differ by W alone. The penalty
+of ridge is chosen by the held-out images, and opponent colours and roots were, by ridge regression
+on 10,000 others. Convolutions: six of 3 x 3, 32 to 128 channels, with batch norm, on the pixels of
+the same ten.
 """
 
 
