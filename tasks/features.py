@@ -182,7 +182,8 @@ def projected_memory(transform: Operator, schema: Schema, features: tuple[int, .
     """Return a bound on what :func:`compute_part` holds at once, in bytes.
 
     Two shards of input, the transform's work and result, and of the output the shard being
-    filled and the one being written with its compressed form.
+    filled and the one being written with its compressed form. A worker that began this part while
+    the last one's was being written holds that, too, for as long.
     """
     size, shard_in = batch_rows(transform, schema, 2**62), _input_shard(schema)
     row_in = np.dtype(schema.dtype).itemsize * int(np.prod(schema.row_shape))
