@@ -27,7 +27,7 @@ _QUIET = {
     "tornado": logging.WARNING,
     "bokeh": logging.ERROR,  # it warns of wildcard hosts, which on loopback harm nobody
 }
-_MALLOC = {
+MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": 2**25,  # the most that glibc accepts
     "MALLOC_TRIM_THRESHOLD_": 2**29,
     "MALLOC_ARENA_MAX": 1,
@@ -49,7 +49,7 @@ _CONFIG = {
     # Dask would have glibc give every freed block back to the kernel. A transform frees and
     # takes the same megabytes many times a second, and paging them in again costs it two thirds
     # of its speed; so freed blocks stay, up to 512 MiB.
-    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()},
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()},
 }
 
 

@@ -181,15 +181,15 @@ def _input_shard(schema: Schema) -> int:
 def projected_memory(transform: Operator, schema: Schema, features: tuple[int, ...]) -> int:
     """Return a bound on what :func:`compute_part` holds at once, in bytes.
 
-    Two shards of input, the transform's work and result, and of the output the shard being
-    filled and the one being written with its compressed form. A worker that began this part while
-    the last one's was being written holds that, too, for as long.
+    Two shards of input and one as it was read; the transform's work and result; of the output the
+    shard being filled, the one being written, its compressed chunks and what they are joined to. A
+    worker that began this part while the last one's was being written holds that, too, for as long.
     """
     size, shard_in = batch_rows(transform, schema, 2**62), _input_shard(schema)
     row_in = np.dtype(schema.dtype).itemsize * int(np.prod(schema.row_shape))
     row_out = np.dtype(transform.dtype).itemsize * int(np.prod(features))
     shard = layout(2**62, row_out)[1]
-    return 2 * shard_in * row_in + transform.memory(size) + (3 * shard + size) * row_out
+    return 3 * shard_in * row_in + transform.memory(size) + (4 * shard + size) * row_out
 
 
 def publish(

@@ -7,10 +7,12 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from storage.backends.base import ObjectInfo, probe
 
 _TEMPORARY = ".tmp-"
+_TRIES = 20
 
 
 class LocalBackend:
@@ -56,10 +58,9 @@ class LocalBackend:
     def _temporary(self, path: str, data: bytes | memoryview) -> Iterator[Path]:
         """Yield a durable temporary file beside ``path``; afterwards make the folder durable."""
         target = self._file(path)
-        make_folder(target.parent)
         temporary = target.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
-            with temporary.open("wb") as file:
+            with _opened(temporary) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -132,3 +133,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _opened(file: Path) -> BinaryIO:
+    """Open a new file, making its folder again if a collector removes it meanwhile, as empty."""
+    for _ in range(_TRIES):
+        make_folder(file.parent)
+        with contextlib.suppress(FileNotFoundError):
+            return file.open("wb")
+    return file.open("wb")

@@ -14,6 +14,7 @@ import pytest
 import zarr
 from PIL import Image
 
+from flows.runtime import MALLOC
 from storage import open_store
 from storage.arrays import create_array
 from storage.parts import FIELDS
@@ -21,6 +22,7 @@ from tasks.features import BATCH_BUDGET
 from tests.tasks.memory_probe import SCHEMA
 
 PROBE = Path(__file__).with_name("memory_probe.py")
+ALONE = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin", "PYTHONPATH": str(PROBE.parents[2])}
 if not Path("/proc/self/clear_refs").exists():
     pytest.skip("the peak of a process can be measured on Linux only", allow_module_level=True)
 
@@ -64,7 +66,7 @@ def test_a_worker_grows_within_the_projection(parts: tuple[str, str], spec: dict
         capture_output=True,
         text=True,
         check=True,
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin", "PYTHONPATH": str(PROBE.parents[2])},
+        env={**ALONE, **{name: str(value) for name, value in MALLOC.items()}},  # as workers have
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["grown"] < 1.5 * found["projected"]
@@ -84,7 +86,7 @@ def test_ingestion_of_images_holds_a_part_and_two_shards(tmp_path: Path) -> None
         capture_output=True,
         text=True,
         check=True,
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin", "PYTHONPATH": str(PROBE.parents[2])},
+        env=ALONE,
     )
     grown = json.loads(done.stdout.splitlines()[-1])[1]
     row, image = 3 * 224**2, 3 * 3000**2
