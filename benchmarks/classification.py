@@ -33,7 +33,7 @@ from wavemill import Scattering2D, as_float
 from wavemill.dictionaries import starts
 from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
 from wavemill.dictionaries.training import Training, topk
-from wavemill.images import opponent
+from wavemill.images import Augmentation, opponent
 from wavemill.specs import ClassifierSpec
 
 SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))
@@ -186,11 +186,9 @@ class Images:
         images = images.flip(-1) if side % 2 else images
         if side < 2:
             return images
-        size, generator = images.shape[-1], np.random.default_rng([side, chunk])
-        wide = nn.functional.pad(images, 4 * [SHIFT], mode="reflect")
-        corners = generator.integers(0, 2 * SHIFT + 1, (len(images), 2))
-        windows = zip(wide, corners, strict=True)
-        return torch.stack([one[:, y : y + size, x : x + size] for one, (y, x) in windows])
+        generator = torch.Generator().manual_seed(len(images) * side + chunk)
+        shifted = Augmentation(flip=False, shift=SHIFT)(images.movedim(1, -1), generator)
+        return shifted.movedim(-1, 1)
 
     @staticmethod
     @torch.inference_mode()
@@ -277,13 +275,11 @@ class Case:
         pixels = self.name.startswith("plain")
         x = self._pixels() if pixels else self.images.standardised(self.spec, clock)
         y, last = self.images.labels, len(self.images.names) - self.setting.held
-        few = self.spec.model == "ridge"
-        learnt = _samples(x[:2] if few else x, y, slice(last))
         held = _samples(x[:2], y, slice(last, None))
-        shape = tuple(x[0].shape[1:])
-        if few:
-            self._ridge(learnt, held)
+        if self.spec.model == "ridge":
+            self._ridge(_samples(x[:2], y, slice(last)), held)
             return
+        learnt, shape = _samples(x, y, slice(last)), tuple(x[0].shape[1:])
         torch.manual_seed(self.seed)
         classes = self.setting.classes
         network = plain(classes) if pixels else Network(shape, classes, self.spec)

@@ -6,9 +6,8 @@ Dask task a part, on warm worker processes of one thread. Bare: as many processe
 files, decode and resize them by the same functions of the same library, and drop the results. The
 two take turns, since the speed of a machine drifts; the ratio is the median of turns. Others may be
 at work on the machine, so the time of processors that each takes, of all its processes, is given
-too. The photographs are windows of 375 x 500 at random places of the two that come with
-scikit-learn, encoded as JPEG of quality 92; the result is 224 x 224, in eight parts of 445 (64 MiB,
-the default).
+too. The photographs are the hundred of ImageNet in `../shared/data`, again and again under new
+names; the result is 224 x 224, in 24 parts of 445 (64 MiB, the default).
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from benchmarks import tables
 from flows.runtime import open_cluster
@@ -42,9 +38,10 @@ from tasks.mapping import map_parts
 from tasks.planning import batches, choose_schema, find_inputs, plan
 
 WORKERS = 2
-ROUNDS = 2
-CLASSES, OF_A_CLASS = 40, 89  # eight parts of 445, four a worker
+ROUNDS = 3
+CLASSES, OF_A_CLASS = 40, 267  # 24 parts of 445, twelve a worker
 SIZE = (224, 224)
+SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet" / "sample_images"
 
 
 def main() -> None:
@@ -62,15 +59,12 @@ def main() -> None:
 
 def photographs(folder: Path) -> list[Path]:
     """Write the photographs and return their paths."""
-    generator = np.random.default_rng(0)
-    scenes = load_sample_images().images
+    scenes = [file.read_bytes() for file in sorted(SAMPLES.glob("*.JPEG"))]
     made = []
     for number in range(CLASSES * OF_A_CLASS):
-        scene = scenes[number % len(scenes)]
-        top, left = (int(generator.integers(0, n)) for n in (427 - 375, 640 - 500))
         path = folder / "train" / f"n{number % CLASSES:08d}" / f"{number:06d}.JPEG"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene[top : top + 375, left : left + 500]).save(path, "JPEG", quality=92)
+        path.write_bytes(scenes[number % len(scenes)])
         made.append(path)
     return made
 

@@ -32,7 +32,6 @@ from wavemill import (
 CASE = CASES[0]
 HOME = FOLDER / CASE.name
 PIECE = 250  # molecules
-ON_GRIDS = (1000, 2000, 5000)  # molecules learnt from that are seen on grids, too
 HELD_ON_GRIDS = 500
 SIZES = (1000, 2000, 5000, 10_000, 20_000, 45_000)
 PRODUCTS = ("r = 1", "r = 2", "r = 3")
@@ -53,7 +52,7 @@ def main() -> None:
 
 
 def measure(until: float) -> None:
-    """Learn from more and more molecules; features on grids, which take longest, of few."""
+    """Learn from more and more molecules, by features about atoms, on grids, and both."""
     molecules, data = ingested(CASE)
     HOME.mkdir(parents=True, exist_ok=True)
     order = [*range(data.test.start, data.test.stop), *range(SIZES[-1])]
@@ -66,13 +65,11 @@ def measure(until: float) -> None:
             learn(kind, name, transform, molecules, data, order, count, held, until)
 
     for count in SIZES:
-        if count in ON_GRIDS:
-            seen, grids = places(count, HELD_ON_GRIDS), SolidHarmonicScattering()
-            features(grids, molecules, order, seen, "grids", until)
-            forms = PRODUCTS if count == ON_GRIDS[0] else ()
-            for name in ("composition", "ridge", *forms):
-                for kind in (ATOMIC, GRIDS, BOTH):
-                    learn_all(kind, count, (name,), HELD_ON_GRIDS)
+        seen, grids = places(count, HELD_ON_GRIDS), SolidHarmonicScattering()
+        features(grids, molecules, order, seen, "grids", until)
+        forms = PRODUCTS if count == SIZES[0] else ()
+        for kind in (ATOMIC, GRIDS, BOTH):
+            learn_all(kind, count, ("composition", "ridge", *forms), HELD_ON_GRIDS)
         learn_all(ATOMIC, count, ("composition", "ridge"))
         learn_all(ATOMIC, count, PRODUCTS if count <= MOST_PRODUCTS else ())
         learn_all(ATOMIC, count, ("kernel",) if count <= MOST_KERNEL else ())
@@ -177,7 +174,7 @@ def results() -> list[dict[str, Any]]:
     names = ["composition", "ridge", *PRODUCTS, "kernel"]
     rows = []
     kinds = (ATOMIC, GRIDS, BOTH)
-    cases = [(count, HELD_ON_GRIDS, kind) for count in ON_GRIDS for kind in kinds]
+    cases = [(count, HELD_ON_GRIDS, kind) for count in SIZES for kind in kinds]
     for count, held, kind in [*cases, *((count, CASE.test, ATOMIC) for count in SIZES)]:
         files = {name: result(kind, name, count, held) for name in names}
         errors = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.update(  # before Prefect is imported: it reads its settings once
@@ -33,9 +33,14 @@ def golden(shared: Path) -> Path:
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Compute on one thread, so that sums are taken in one order."""
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Lets a test choose how many threads torch has, and puts their number back."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread(set_threads: Callable[[int], None]) -> None:
+    """Compute on one thread, so that sums are taken in one order."""
+    set_threads(1)

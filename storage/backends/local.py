@@ -13,6 +13,7 @@ from storage.backends.base import ObjectInfo, probe
 
 _TEMPORARY = ".tmp-"
 _TRIES = 20
+_LARGE = 2**20
 
 
 class LocalBackend:
@@ -64,6 +65,8 @@ class LocalBackend:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+                if len(data) >= _LARGE:
+                    _leave_cache(file)
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
@@ -133,6 +136,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _leave_cache(file: BinaryIO) -> None:
+    """Let the system forget a file that is on the disk.
+
+    Data sets are larger than memory: what is read again pushes out what is only written, but at
+    the price of a fresh page each time, which took four times as long to fill as one used before.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _opened(file: Path) -> BinaryIO:

@@ -60,7 +60,7 @@ def add(url: str, rows: int) -> str:
     ids=lambda spec: spec["kind"],
 )
 def test_a_worker_grows_within_the_projection(parts: tuple[str, str], spec: dict[str, Any]) -> None:
-    """Growth at the peak over the warmed state, against 1.5 times the projected bytes."""
+    """Growth at the peak over the warmed state, against 1.2 times the projected bytes."""
     done = subprocess.run(
         [sys.executable, str(PROBE), parts[0], json.dumps(spec), parts[1]],
         capture_output=True,
@@ -69,7 +69,7 @@ def test_a_worker_grows_within_the_projection(parts: tuple[str, str], spec: dict
         env={**ALONE, **{name: str(value) for name, value in MALLOC.items()}},  # as workers have
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["grown"] < 1.5 * found["projected"]
+    assert found["grown"] < 1.2 * found["projected"]
     assert found["projected"] < BATCH_BUDGET + 3 * 2**27  # whatever the part: it is streamed
 
 

@@ -89,34 +89,26 @@ def test_a_transform_that_was_sent_to_where_nothing_is_compiled_works_there(monk
 
 
 @compiled
-def test_threads_do_not_change_what_compiled_loops_compute():
+def test_threads_do_not_change_what_compiled_loops_compute(set_threads):
     op, x = Scattering2D((48, 40), J=2), torch.randn(3, 48, 40)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = op(x)
-        torch.set_num_threads(2)
-        # the matrix products of order 0 may sum in another order
-        torch.testing.assert_close(op(x)[:, 1:], alone[:, 1:], rtol=0, atol=0)
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(1)
+    alone = op(x)
+    set_threads(2)
+    # the matrix products of order 0 may sum in another order
+    torch.testing.assert_close(op(x)[:, 1:], alone[:, 1:], rtol=0, atol=0)
 
 
 @compiled
 @pytest.mark.parametrize("nonlinearity", ["modulus", "rectifier"])
-def test_threads_that_share_a_large_field_compute_what_one_does(nonlinearity):
+def test_threads_that_share_a_large_field_compute_what_one_does(set_threads, nonlinearity):
     """In the memory of one: the fields are not laid out for each of them."""
     op, x = Scattering2D((240, 248), J=3, L=3, nonlinearity=nonlinearity), torch.randn(240, 248)
     assert op.fused
-    threads, memory = torch.get_num_threads(), []
-    try:
-        results = []
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            memory.append(op.memory(1))
-            results.append(op(x))
-    finally:
-        torch.set_num_threads(threads)
+    memory, results = [], []
+    for count in (1, 2, 3):
+        set_threads(count)
+        memory.append(op.memory(1))
+        results.append(op(x))
     assert memory[2] < 1.2 * memory[0]
     for shared in results[1:]:  # sums over columns, in as many parts
         torch.testing.assert_close(shared, results[0], rtol=1e-5, atol=1e-6)

@@ -19,7 +19,7 @@
 #define TERMS 256
 
 /* Bytes that each thread may take to work apart, on fields of its own. Beyond, a team shares them and
- * meets after each pass, which takes some microseconds: passes over so much take hundreds. */
+ * meets after each pass. */
 #define APART ((int64_t)1 << 24)
 
 /* Block (y, x) of a spectrum, the filters first..last-1 that reach it, and which term of the sums
@@ -419,6 +419,23 @@ static int NAMED(together)(const Scattering *task, int64_t bytes, int back, int 
 #endif
 }
 
+/* Lay out what so many threads work on and in; return how many bytes that is. */
+static int64_t NAMED(lay)(DESK *desks, char *memory, const Scattering *task, const GRID *grid,
+                          int back, int threads) {
+    DESK one;
+    const int64_t fields = NAMED(lay_fields)(&one, NULL, task, grid, back);
+    const int64_t lines = NAMED(lay_lines)(&one, NULL, task, grid);
+    const int shared = NAMED(together)(task, fields + lines, back, threads);
+    const int64_t behind = (shared ? 1 : threads) * fields;
+    for (int64_t thread = 0; desks && thread < threads; thread++) {
+        DESK *desk = desks + thread;
+        NAMED(lay_fields)(desk, memory + (shared ? 0 : thread) * fields, task, grid, back);
+        NAMED(lay_lines)(desk, memory + behind + thread * lines, task, grid);
+        desk->part = 0, desk->parts = shared ? threads : 1, desk->team = desks;
+    }
+    return behind + threads * lines;
+}
+
 /* Bytes that so many threads work in, or -1 if a side has a large prime factor, or scales are too
  * many. */
 int64_t NAMED(scattering_bytes)(const Scattering *task, int back, int threads) {
@@ -426,12 +443,8 @@ int64_t NAMED(scattering_bytes)(const Scattering *task, int back, int threads) {
     PLAN y, x;
     const int good = NAMED(plan)(&y, rows) & NAMED(plan)(&x, columns) & (task->J <= SCALES);
     GRID grid = {y, x, rows + 1, columns + 2};
-    DESK desk;
     free(y.twiddles), free(x.twiddles);
-    const int64_t fields = NAMED(lay_fields)(&desk, NULL, task, &grid, back);
-    const int64_t lines = NAMED(lay_lines)(&desk, NULL, task, &grid);
-    const int one = NAMED(together)(task, fields + lines, back, threads);
-    return good ? (one ? 1 : threads) * fields + threads * lines : -1;
+    return good ? NAMED(lay)(NULL, NULL, task, &grid, back, threads) : -1;
 }
 
 /* out (image, coefficient, y', x') but order 0 from spectra of images; or, given `gradients`
@@ -443,7 +456,7 @@ int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, RE
     const int64_t tiles = (task->images * task->L + LANES - 1) / LANES;
     const int64_t size = task->images * task->height * task->width;
     const int back = gradients != NULL;
-    DESK *desks = calloc(threads, sizeof(DESK));
+    DESK *desks = malloc(threads * sizeof(DESK));
     GRID grids[SCALES];
     int good = desks != NULL;
     for (int64_t j = 0; j < task->J; j++) {
@@ -451,23 +464,13 @@ int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, RE
         good &= NAMED(plan)(&grids[j].y, s->rows) & NAMED(plan)(&grids[j].x, s->columns / 2);
         grids[j].column = s->rows + 1, grids[j].row = s->columns / 2 + 2;
     }
-    const int64_t fields = NAMED(lay_fields)(&(DESK){0}, NULL, task, grids, back);
-    const int64_t lines = NAMED(lay_lines)(&(DESK){0}, NULL, task, grids);
-    const int one = NAMED(together)(task, fields + lines, back, threads);
-    for (int64_t thread = 0; thread < (good ? threads : 0); thread++) {
-        char *whole = memory + thread * (one ? 0 : fields);
-        NAMED(lay_fields)(desks + thread, whole, task, grids, back);
-        NAMED(lay_lines)(desks + thread, memory + (one ? 1 : threads) * fields + thread * lines,
-                         task, grids);
-        desks[thread].parts = 1;
-    }
-    if (good && one) {
+    if (good) NAMED(lay)(desks, memory, task, grids, back, threads);
+    if (good && desks->parts > 1) {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
         {
             DESK *desk = desks + omp_get_thread_num();
             desk->part = omp_get_thread_num(), desk->parts = omp_get_num_threads();
-            desk->team = desks;
             for (int64_t t = 0; t < tiles * task->J; t++)
                 NAMED(paths)(task, spectra, grids, t / tiles, t % tiles * LANES, desk, out);
         }
