@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
-ALPHAS = tuple(10.0**power for power in range(-9, -2))
+ALPHAS = tuple(10.0**power for power in range(-13, -2))
 BLOCK = 2048  # rows taken into double precision at a time
 Progress = Callable[[int, int, dict[str, float]], None]
 
