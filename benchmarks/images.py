@@ -1,7 +1,7 @@
 """Ingestion of photographs, against decoding and resizing them in a pool of processes.
 
 The pipeline finds nothing out: its inputs are listed before. Timed is what workers do, from the
-first submission to the last manifest: read, hash, decode, resize, compress, checksum and write, one
+first submission to the last manifest: read, hash, decode, resize, checksum and write, one
 Dask task a part, on warm worker processes of one thread. Bare: as many processes that read the same
 files, decode and resize them by the same functions of the same library, and drop the results. The
 two take turns, since the speed of a machine drifts; the ratio is the median of turns. Others may be
