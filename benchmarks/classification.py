@@ -186,7 +186,7 @@ class Images:
         images = images.flip(-1) if side % 2 else images
         if side < 2:
             return images
-        generator = torch.Generator().manual_seed(len(images) * side + chunk)
+        generator = torch.Generator().manual_seed(CHUNK * side + chunk)
         shifted = Augmentation(flip=False, shift=SHIFT)(images.movedim(1, -1), generator)
         return shifted.movedim(-1, 1)
 
