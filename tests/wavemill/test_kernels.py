@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from wavemill import Scattering2D, kernels
 from wavemill.kernels.build import compile_kernels
+from wavemill.moments.boxes import crop, to_conjugate_field, to_field, to_spectrum
 
 ROOT = Path(__file__).parents[2]
 PRECISIONS = [torch.float32, torch.float64]
@@ -112,6 +115,42 @@ def test_threads_that_share_a_large_field_compute_what_one_does(set_threads, non
     assert memory[2] < 1.2 * memory[0]
     for shared in results[1:]:  # sums over columns, in as many parts
         torch.testing.assert_close(shared, results[0], rtol=1e-5, atol=1e-6)
+
+
+GRIDS = [(64, 64), (30, 22), (7, 9), (13, 40), (31, 4), (1, 5)]  # every factor; few rows, columns
+
+
+@compiled
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_transforms_between_fields_and_boxes_equal_those_of_torch(
+    monkeypatch, set_threads, grid, dtype
+):
+    """With as many fields as threads, and with fewer, when they share each."""
+    generator = torch.manual_seed(5)
+    boxes = {grid, tuple(2 * (n // 5) + 1 for n in grid), (grid[0], 2 * (grid[1] // 5) + 1)}
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-14
+    for (count, threads), box in product([(4, 1), (4, 2), (3, 2)], boxes):
+        set_threads(threads)
+        x, y = torch.randn(2, count, *grid, dtype=dtype, generator=generator)
+        spectra = crop(torch.complex(x, y), box)
+        for transform, given, wanted in [
+            (to_spectrum, x, box),
+            (to_spectrum, torch.complex(x, y), box),
+            (to_field, spectra, grid),
+            (to_conjugate_field, spectra, grid),
+        ]:
+            ours, torchs = both(monkeypatch, partial(transform, given, wanted))
+            assert (ours - torchs).abs().max() <= tolerance * torchs.abs().max()
+
+
+@compiled
+def test_a_transform_with_large_prime_factors_or_a_graph_is_left_to_torch():
+    assert kernels.fourier(torch.randn(37, 8), (37, 8), (37, 8), inverse=False) is None
+    x = torch.randn(8, 8, requires_grad=True)
+    assert kernels.fourier(x, (8, 8), (8, 8), inverse=False) is None
+    z = torch.randn(8, 8, dtype=torch.complex64)
+    torch.testing.assert_close(to_field(z.conj(), (8, 8)), to_field(z.conj().clone(), (8, 8)))
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is here")

@@ -1,7 +1,7 @@
-"""Compiled loops of scattering transforms and of sparse codes, where they could be built.
+"""Compiled loops of Fourier and scattering transforms and of sparse codes, where they were built.
 
-``scattering.c`` and ``sparse_codes.c`` need a C compiler and nothing else; ``build.py`` runs it
-when the package is installed. Where there is none, and wherever a tensor is not plain memory of a
+``boxes.c``, ``scattering.c`` and ``sparse_codes.c`` need a C compiler and nothing else; ``build.py``
+runs it when the package is installed. Where there is none, and wherever a tensor is not plain memory of a
 processor, callers compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so
 everywhere.
 """
@@ -9,7 +9,9 @@ everywhere.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -28,7 +30,7 @@ def _load() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
     except OSError:  # built for another machine
         return None
-    return library if hasattr(library, "scattering_float") else None  # or from earlier sources
+    return library if hasattr(library, "boxes_float") else None  # or from earlier sources
 
 
 _library = _load()
@@ -46,8 +48,48 @@ def usable(*tensors: Tensor) -> bool:
         and torch._C._has_storage(tensor)  # not of a vmap
         and tensor.device.type == "cpu"
         and tensor.is_contiguous()
+        and not tensor.is_conj()
         for tensor in tensors
     )
+
+
+class Boxes(ctypes.Structure):
+    """Fields and boxes of their frequencies: ``Boxes`` in ``boxes.c``."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (*"NYX", "from_y", "from_x", "to_y", "to_x", "complex", "inverse")
+    ]
+
+
+def fourier(
+    x: Tensor, shape: tuple[int, int], box: tuple[int, int], inverse: bool
+) -> Tensor | None:
+    """Return the frequencies in ``box`` of the transform on a grid ``shape``, not normalised.
+
+    ``x`` is ``(..., y, x)``, all of the grid or the box of frequencies that are not 0, which lie in
+    the order of the FFT; either it or what is returned is all of the grid. None where the loops
+    cannot do it: on other devices, for sides with a prime factor above 31, in a graph of autograd.
+    """
+    real = x.dtype.to_real()
+    if not usable(x) or real not in _SUFFIX or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    fields, before = math.prod(x.shape[:-2]), (x.shape[-2], x.shape[-1])
+    sizes = (fields, *shape, *before, *box, int(x.is_complex()), int(inverse))
+    size = _fourier_bytes(sizes, real, torch.get_num_threads())
+    if size < 0:
+        return None
+    memory, start = _room(size)
+    out = torch.empty(*x.shape[:-2], *box, dtype=real.to_complex())
+    _call("boxes", x, ctypes.byref(Boxes(*sizes)), out, start)
+    return out
+
+
+@lru_cache(maxsize=256)
+def _fourier_bytes(sizes: tuple[int, ...], dtype: torch.dtype, threads: int) -> int:
+    function = getattr(_library, f"boxes_bytes_{_SUFFIX[dtype]}")
+    function.restype = ctypes.c_int64
+    return int(function(ctypes.byref(Boxes(*sizes)), ctypes.c_int(threads)))
 
 
 class Average(ctypes.Structure):
@@ -88,8 +130,7 @@ def scattering(
 ) -> None:
     """Write coefficients into ``out``; or, given ``gradients``, those of spectra from ``out``."""
     size = scattering_bytes(task, out.dtype, gradients is not None)
-    memory = torch.empty(size + _LINE, dtype=torch.uint8)
-    start = ctypes.c_void_p(-(-memory.data_ptr() // _LINE) * _LINE)
+    memory, start = _room(size)
     written = torch.view_as_real(spectra), ctypes.byref(task), out, gradients
     if not _call("scattering", *written, start):
         raise MemoryError("no memory for a scattering transform")
@@ -128,8 +169,14 @@ def istc_gradients(
     return made[0], *(value.sum(0) for value in made[1:])
 
 
+def _room(size: int) -> tuple[Tensor, ctypes.c_void_p]:
+    """Return memory of so many bytes, and where in it a cache's line begins."""
+    memory = torch.empty(size + _LINE, dtype=torch.uint8)
+    return memory, ctypes.c_void_p(-(-memory.data_ptr() // _LINE) * _LINE)
+
+
 def _call(name: str, first: Tensor, *others: object) -> int:
-    function = getattr(_library, f"{name}_{_SUFFIX[first.dtype]}")
+    function = getattr(_library, f"{name}_{_SUFFIX[first.dtype.to_real()]}")
     arguments = [
         ctypes.c_void_p(item.data_ptr()) if isinstance(item, Tensor) else item
         for item in (first, *others)

@@ -16,7 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("wavemill/kernels")
-SOURCES = [FOLDER / "scattering.c", FOLDER / "sparse_codes.c"]
+SOURCES = [FOLDER / f"{name}.c" for name in ("boxes", "scattering", "sparse_codes")]
 LIBRARY = FOLDER / "_kernels.so"
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 

@@ -23,6 +23,12 @@
 #define INLINE static inline
 #endif
 
+#define WIDTH 32 /* bytes of a vector */
+#define LANES ((int64_t)(WIDTH / sizeof(REAL)))
+#define FACTORS 24
+#define PRIME 31 /* the largest factor of a side */
+#define PI 3.14159265358979323846
+
 #define JOIN_(name, type) name##_##type
 #define JOIN(name, type) JOIN_(name, type)
 #define NAMED(name) JOIN(name, REAL)

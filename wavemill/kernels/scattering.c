@@ -8,12 +8,7 @@
 #ifndef REAL
 
 #include "kernels.h"
-#define WIDTH 32 /* bytes of a vector */
-#define LANES ((int64_t)(WIDTH / sizeof(REAL)))
-#define FACTORS 24
-#define PRIME 31 /* the largest factor of a side */
 #define SCALES 24
-#define PI 3.14159265358979323846
 
 /* Products that are summed at once at most. */
 #define TERMS 256

@@ -11,6 +11,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from wavemill.kernels import fourier
+
 Box = tuple[int, int]
 WORTHWHILE = 0.6  # of an axis: larger boxes save less than cutting and filling costs
 
@@ -57,16 +59,22 @@ def add_into(into: Tensor, spectrum: Tensor) -> None:
 
 def to_spectrum(field: Tensor, box: Box) -> Tensor:
     """Return ``sum over u of field e^{-i w u}`` at the frequencies of ``box``."""
-    if _sizes(field) == box:
-        whole: Tensor = torch.fft.fft2(field)
-        return whole
+    whole = _sizes(field)
+    compiled = fourier(field, whole, box, inverse=False)
+    if compiled is not None:
+        return compiled
+    if whole == box:
+        transform: Tensor = torch.fft.fft2(field)
+        return transform
     rows = _crop(torch.fft.fft(field), -1, box[1])
-    spectrum = _crop(torch.fft.fft(rows, dim=-2), -2, box[0])
-    return spectrum
+    return _crop(torch.fft.fft(rows, dim=-2), -2, box[0])
 
 
 def to_field(spectrum: Tensor, shape: Box) -> Tensor:
     """Return ``sum over w of spectrum e^{i w u}``, complex, on the whole grid."""
+    compiled = fourier(spectrum, shape, shape, inverse=True)
+    if compiled is not None:
+        return compiled
     if _sizes(spectrum) == shape:
         whole: Tensor = torch.fft.ifft2(spectrum, norm="forward")
         return whole
@@ -77,6 +85,9 @@ def to_field(spectrum: Tensor, shape: Box) -> Tensor:
 
 def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
     """Return ``sum over w of spectrum e^{-i w u}``, complex, on the whole grid."""
+    compiled = fourier(spectrum, shape, shape, inverse=False)
+    if compiled is not None:
+        return compiled
     if _sizes(spectrum) == shape:
         whole: Tensor = torch.fft.fft2(spectrum)
         return whole

@@ -1,0 +1,273 @@
+/* Fourier transforms of fields of whose frequencies only a box is given or wanted: what
+ * wavemill/moments/boxes.py does with torch.
+ *
+ * LANES rows are transformed at once, then LANES columns; where a box is given, columns first: always
+ * the fewer lines first. What lies in between fits the second cache. */
+#ifndef REAL
+
+#include "kernels.h"
+
+/* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. */
+typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse; } Boxes;
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (NAMED(Mask)){__VA_ARGS__})
+#endif
+
+/* One round of a transposition: squares of side d change places. */
+#define ROUND(d, low, high)                                            \
+    for (int i = 0; i < LANES; i++) {                                  \
+        if (i & d) continue;                                           \
+        const VEC a = v[i], b = v[i + d];                              \
+        v[i] = low(a, b), v[i + d] = high(a, b);                       \
+    }
+
+#define REAL float
+#define WHOLE int32_t
+#define EVEN(a, b) SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14)
+#define ODD(a, b) SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15)
+#define LOW(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
+#define HIGH(a, b) SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
+#define LOW1(a, b) SHUFFLE(a, b, 0, 8, 2, 10, 4, 12, 6, 14)
+#define HIGH1(a, b) SHUFFLE(a, b, 1, 9, 3, 11, 5, 13, 7, 15)
+#define LOW2(a, b) SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
+#define HIGH2(a, b) SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
+#define LOW4(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
+#define HIGH4(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#define TRANSPOSE() ROUND(1, LOW1, HIGH1) ROUND(2, LOW2, HIGH2) ROUND(4, LOW4, HIGH4)
+#include "boxes.c"
+#undef REAL
+#undef WHOLE
+#undef EVEN
+#undef ODD
+#undef LOW
+#undef HIGH
+#undef LOW1
+#undef HIGH1
+#undef LOW2
+#undef HIGH2
+#undef TRANSPOSE
+
+#define REAL double
+#define WHOLE int64_t
+#define EVEN(a, b) SHUFFLE(a, b, 0, 4, 2, 6)
+#define ODD(a, b) SHUFFLE(a, b, 1, 5, 3, 7)
+#define LOW EVEN
+#define HIGH ODD
+#define LOW2(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
+#define HIGH2(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+#define TRANSPOSE() ROUND(1, EVEN, ODD) ROUND(2, LOW2, HIGH2)
+#include "boxes.c"
+
+#else /* one precision */
+
+#include "fourier.h"
+
+#if !defined(__clang__) && __GNUC__ < 12
+typedef WHOLE NAMED(Mask) __attribute__((vector_size(WIDTH)));
+#endif
+
+/* What one thread works in; `field` may be a team's, of rows `row` numbers apart. */
+typedef struct {
+    PLAN y, x;
+    COMPLEX *line, *spare;
+    REAL *field;
+    int64_t row, part, parts;
+} NAMED(Desk);
+
+#define DESK NAMED(Desk)
+#define VALUE(line, i) ((REAL *)(line))[i]
+
+/* A vector anywhere in memory. */
+typedef REAL NAMED(Loose) __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
+
+#define LOOSE(p) (*(NAMED(Loose) *)(p))
+
+/* Rows become the line's lanes: complex, or real with nothing imaginary. */
+INLINE void NAMED(read_rows)(const REAL *from, int64_t row, int64_t rows, int64_t n, int complex,
+                             COMPLEX *line) {
+    const REAL *start[WIDTH / sizeof(REAL)];
+    const int64_t numbers = complex ? 2 * n : n, apart = complex ? 1 : 2;
+    VEC v[WIDTH / sizeof(REAL)], *to = (VEC *)line;
+    for (int64_t lane = 0; lane < LANES; lane++)
+        start[lane] = from + (lane < rows ? lane : rows - 1) * row;
+    int64_t i = 0;
+    for (; i + LANES <= numbers; i += LANES) {
+        for (int64_t lane = 0; lane < LANES; lane++) v[lane] = LOOSE(start[lane] + i);
+        TRANSPOSE()
+        for (int64_t k = 0; k < LANES; k++) to[apart * (i + k)] = v[k];
+    }
+    for (; i < numbers; i++)
+        for (int64_t lane = 0; lane < LANES; lane++)
+            VALUE(to + apart * i, lane) = start[lane][i];
+    for (i = 0; !complex && i < n; i++) line[i].im = (VEC){0};
+}
+
+INLINE void NAMED(write_rows)(const COMPLEX *line, int64_t row, int64_t rows, int64_t n, REAL *to) {
+    VEC v[WIDTH / sizeof(REAL)];
+    const VEC *from = (const VEC *)line;
+    int64_t i = 0;
+    for (; i + LANES <= 2 * n; i += LANES) {
+        for (int64_t k = 0; k < LANES; k++) v[k] = from[i + k];
+        TRANSPOSE()
+        for (int64_t lane = 0; lane < rows; lane++) LOOSE(to + lane * row + i) = v[lane];
+    }
+    for (; i < 2 * n; i++)
+        for (int64_t lane = 0; lane < rows; lane++) to[lane * row + i] = VALUE(from + i, lane);
+}
+
+/* Columns become the line's lanes, in an order of their own that `write_columns` undoes. */
+INLINE void NAMED(read_columns)(const REAL *from, int64_t row, int64_t columns, int64_t n,
+                                COMPLEX *line) {
+    REAL some[2 * WIDTH / sizeof(REAL)] = {0};
+    for (int64_t i = 0; i < n; i++, from += row) {
+        const REAL *p = from;
+        if (columns < LANES) p = memcpy(some, from, columns * 2 * sizeof(REAL));
+        const VEC a = LOOSE(p), b = LOOSE(p + LANES);
+        line[i].re = EVEN(a, b), line[i].im = ODD(a, b);
+    }
+}
+
+INLINE void NAMED(write_columns)(const COMPLEX *line, int64_t row, int64_t columns, int64_t n,
+                                 REAL *to) {
+    REAL some[2 * WIDTH / sizeof(REAL)];
+    for (int64_t i = 0; i < n; i++, to += row) {
+        REAL *p = columns < LANES ? some : to;
+        LOOSE(p) = LOW(line[i].re, line[i].im), LOOSE(p + LANES) = HIGH(line[i].re, line[i].im);
+        if (columns < LANES) memcpy(to, some, columns * 2 * sizeof(REAL));
+    }
+}
+
+/* The frequencies -a..a of a line of n, from its first `known` or in them. */
+INLINE void NAMED(widen)(COMPLEX *line, int64_t known, int64_t n) {
+    const int64_t reach = known / 2;
+    if (known == n) return;
+    memmove(line + n - reach, line + reach + 1, reach * sizeof(COMPLEX));
+    memset(line + reach + 1, 0, (n - known) * sizeof(COMPLEX));
+}
+
+INLINE void NAMED(narrow)(COMPLEX *line, int64_t known, int64_t n) {
+    const int64_t reach = known / 2;
+    if (known < n) memmove(line + reach + 1, line + n - reach, reach * sizeof(COMPLEX));
+}
+
+INLINE void NAMED(turn)(const PLAN *plan, const DESK *desk, int64_t inverse) {
+    COMPLEX *z = desk->line;
+    if (inverse) NAMED(transform)(plan, &z->im, &z->re, &z->im, &z->re, 1, desk->spare);
+    else NAMED(transform)(plan, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
+}
+
+/* The first of these lines that are a thread's own. */
+INLINE int64_t NAMED(begin)(int64_t n, const DESK *desk, int64_t next) {
+    const int64_t blocks = (n + LANES - 1) / LANES * (desk->part + next) / desk->parts;
+    return blocks * LANES < n ? blocks * LANES : n;
+}
+
+CLONED static void NAMED(along_rows)(const Boxes *task, const REAL *from, int64_t row,
+                                     int64_t known, int64_t kept, int complex, REAL *to,
+                                     int64_t other, const DESK *desk) {
+    const int64_t end = NAMED(begin)(task->height, desk, 1);
+    for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += LANES) {
+        const int64_t rows = end - y < LANES ? end - y : LANES;
+        NAMED(read_rows)(from + y * row, row, rows, known, complex, desk->line);
+        NAMED(widen)(desk->line, known, task->width);
+        NAMED(turn)(&desk->x, desk, task->inverse);
+        NAMED(narrow)(desk->line, kept, task->width);
+        NAMED(write_rows)(desk->line, other, rows, kept, to + y * other);
+    }
+}
+
+CLONED static void NAMED(along_columns)(const Boxes *task, const REAL *from, int64_t row,
+                                        int64_t columns, REAL *to, int64_t other,
+                                        const DESK *desk) {
+    const int64_t end = NAMED(begin)(columns, desk, 1);
+    for (int64_t x = NAMED(begin)(columns, desk, 0); x < end; x += LANES) {
+        NAMED(read_columns)(from + 2 * x, row, columns - x, task->from[0], desk->line);
+        NAMED(widen)(desk->line, task->from[0], task->height);
+        NAMED(turn)(&desk->y, desk, task->inverse);
+        NAMED(narrow)(desk->line, task->to[0], task->height);
+        NAMED(write_columns)(desk->line, other, columns - x, task->to[0], to + 2 * x);
+    }
+}
+
+static void NAMED(meet)(const DESK *desk) {
+    if (desk->parts > 1) {
+#pragma omp barrier
+    }
+}
+
+/* One field, or a thread's part of it. */
+static void NAMED(field)(const Boxes *task, const REAL *from, REAL *to, const DESK *desk) {
+    const int64_t known = task->from[1], kept = task->to[1];
+    if (known < task->width || task->from[0] < task->height) {
+        NAMED(along_columns)(task, from, 2 * known, known, desk->field, desk->row, desk);
+        NAMED(meet)(desk);
+        NAMED(along_rows)(task, desk->field, desk->row, known, kept, 1, to, 2 * kept, desk);
+    } else {
+        const int64_t row = task->complex ? 2 * known : known;
+        NAMED(along_rows)(task, from, row, known, kept, task->complex, desk->field, desk->row, desk);
+        NAMED(meet)(desk);
+        NAMED(along_columns)(task, desk->field, desk->row, kept, to, 2 * kept, desk);
+    }
+    NAMED(meet)(desk);
+}
+
+/* Numbers from one row of a thread's field to the next: not a power of two. */
+static int64_t NAMED(row)(const Boxes *task) {
+    const int64_t columns = task->from[1] < task->to[1] ? task->from[1] : task->to[1];
+    return 2 * ((columns + LANES - 1) / LANES * LANES + LANES);
+}
+
+/* Whether threads share each field. */
+static int NAMED(together)(const Boxes *task, int threads) {
+    return threads > 1 && task->fields % threads && task->fields < 4 * threads;
+}
+
+/* Bytes that so many threads work in, or -1 if a side has a large prime factor. */
+int64_t NAMED(boxes_bytes)(const Boxes *task, int threads) {
+    const int64_t n = task->height > task->width ? task->height : task->width;
+    PLAN y, x;
+    const int good = NAMED(plan)(&y, task->height) & NAMED(plan)(&x, task->width);
+    free(y.twiddles), free(x.twiddles);
+    const int64_t field = task->height * NAMED(row)(task) * (int64_t)sizeof(REAL);
+    const int64_t fields = NAMED(together)(task, threads) ? 1 : threads;
+    return good ? fields * field + threads * 3 * n * (int64_t)sizeof(COMPLEX) : -1;
+}
+
+/* Fields become what `task` says; `memory` is as large as `boxes_bytes` says. */
+int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, int threads) {
+    const int64_t n = task->height > task->width ? task->height : task->width;
+    const int64_t before = task->from[0] * task->from[1] * (task->complex ? 2 : 1);
+    const int64_t after = task->to[0] * task->to[1] * 2;
+    const int shared = NAMED(together)(task, threads);
+    DESK one = {.row = NAMED(row)(task), .parts = shared ? threads : 1};
+    const int good = NAMED(plan)(&one.y, task->height) & NAMED(plan)(&one.x, task->width);
+    const int64_t field = task->height * one.row * (int64_t)sizeof(REAL);
+#pragma omp parallel num_threads(threads) if (good && threads > 1)
+    {
+        int64_t thread = 0, all = 1;
+#ifdef _OPENMP
+        thread = omp_get_thread_num(), all = omp_get_num_threads();
+#endif
+        DESK desk = one;
+        char *own = memory + thread * 3 * n * sizeof(COMPLEX);
+        desk.line = (COMPLEX *)own, desk.spare = desk.line + n;
+        desk.field = (REAL *)(memory + threads * 3 * n * sizeof(COMPLEX) + (shared ? 0 : thread) * field);
+        desk.part = shared ? thread : 0, desk.parts = shared ? all : 1;
+        for (int64_t f = shared ? 0 : thread; good && f < task->fields; f += shared ? 1 : all)
+            NAMED(field)(task, from + f * before, to + f * after, &desk);
+    }
+    free(one.y.twiddles), free(one.x.twiddles);
+    return good;
+}
+
+#undef VALUE
+#undef LOOSE
+#undef DESK
+#undef VEC
+#undef COMPLEX
+#undef PLAN
+#undef AT
+#endif
