@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import pickle
 import shutil
 from functools import partial
 from itertools import product
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from wavemill import Scattering2D, kernels
+from wavemill import PhaseHarmonicCovariance, Scattering2D, kernels
 from wavemill.kernels.build import compile_kernels
 from wavemill.moments.boxes import crop, to_conjugate_field, to_field, to_spectrum
+from wavemill.moments.channels import Response
 
 ROOT = Path(__file__).parents[2]
 PRECISIONS = [torch.float32, torch.float64]
@@ -142,6 +144,60 @@ def test_transforms_between_fields_and_boxes_equal_those_of_torch(
         ]:
             ours, torchs = both(monkeypatch, partial(transform, given, wanted))
             assert (ours - torchs).abs().max() <= tolerance * torchs.abs().max()
+
+
+@compiled
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_harmonics_and_their_gradients_equal_those_of_torch(monkeypatch, dtype):
+    """Of points that fill no vector, one of them 0."""
+    generator = torch.manual_seed(6)
+    z, spectrum, a, b = torch.randn(4, 1, 3, 5, 7, dtype=dtype.to_complex(), generator=generator)
+    z[0, 0, 0, 0] = 0
+
+    def compute():
+        response = Response(spectrum, (5, 7), low_pass=False)
+        response.field = z
+        found = [response.harmonic(k, slice(0, 3)) for k in range(6)]
+        response.pull(0, slice(0, 3), a.real)
+        response.pull(1, slice(0, 3), b)
+        response.pull(2, slice(0, 2), a[:, :2].clone())
+        response.pull(3, slice(0, 3), b.conj())
+        return [*found, response.pulled()]
+
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-14
+    for ours, torchs in zip(*both(monkeypatch, compute), strict=True):
+        assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
+
+
+SETS = {  # one field and several, shifts and none, channels alone, linear, and mirrored
+    "C": {"moments": "C", "lags": 2},
+    "C+L": {"moments": "C+L", "lags": 1},
+    "D": {"moments": "D", "lags": 1},
+    "pywph": {"moments": "pywph", "lags": 2},
+}
+
+
+@compiled
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("fields", [1, 3])
+@pytest.mark.parametrize("name", SETS)
+def test_covariances_and_their_gradients_equal_those_of_torch(monkeypatch, name, fields, dtype):
+    op = PhaseHarmonicCovariance((40, 30), J=3, L=4, dtype=dtype, **SETS[name])
+    x, y = torch.randn(2, fields, 40, 30, dtype=dtype, generator=torch.manual_seed(7))
+    moments = op.measure(y)
+    tolerance = 5e-6 if dtype == torch.float32 else 1e-13
+    compute = partial(op.loss_and_gradient, x, moments)
+    for ours, torchs in zip(*both(monkeypatch, compute), strict=True):
+        assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
+
+
+@compiled
+def test_covariances_survive_being_sent_elsewhere_and_follow_their_tables():
+    op = PhaseHarmonicCovariance((32, 32), J=3, L=2, moments="C")
+    x = torch.randn(32, 32, generator=torch.manual_seed(8))
+    expected = op(x)
+    assert torch.equal(pickle.loads(pickle.dumps(op))(x), expected)  # noqa: S301
+    assert torch.equal(op.to("cpu")(x), expected)
 
 
 @compiled

@@ -1,9 +1,8 @@
-"""Compiled loops of Fourier and scattering transforms and of sparse codes, where they were built.
+"""Compiled loops of transforms, of covariances and of sparse codes, where they could be built.
 
-``boxes.c``, ``scattering.c`` and ``sparse_codes.c`` need a C compiler and nothing else; ``build.py``
-runs it when the package is installed. Where there is none, and wherever a tensor is not plain memory of a
-processor, callers compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so
-everywhere.
+The sources, in C, need a compiler and nothing else; ``build.py`` runs it when the package is
+installed. Where there is none, and wherever a tensor is not plain memory of a processor, callers
+compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so everywhere.
 """
 
 from __future__ import annotations
@@ -11,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +21,21 @@ from torch import Tensor
 LIBRARY = "_kernels.so"
 _LINE = 64  # bytes of a cache's line
 _SUFFIX = {torch.float32: "float", torch.float64: "double"}
+_KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
+_ARGUMENTS = {  # pointers and numbers; threads come last
+    "boxes_bytes": "p",
+    "boxes": "pppp",
+    "harmonics": "pnnp",
+    "polar": "ppnnnp",
+    "slopes": "ppppnp",
+    "shifts_room": "pn",
+    "shifts": "ppppp",
+    "shifts_gradients": "ppppppnnp",
+    "scattering_bytes": "pn",
+    "scattering": "ppppp",
+    "istc": "ppppp",
+    "istc_gradients": "pppppppppppp",
+}
 
 
 def _load() -> ctypes.CDLL | None:
@@ -30,7 +46,7 @@ def _load() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
     except OSError:  # built for another machine
         return None
-    return library if hasattr(library, "boxes_float") else None  # or from earlier sources
+    return library if hasattr(library, "shifts_float") else None  # or from earlier sources
 
 
 _library = _load()
@@ -54,7 +70,7 @@ def usable(*tensors: Tensor) -> bool:
 
 
 class Boxes(ctypes.Structure):
-    """Fields and boxes of their frequencies: ``Boxes`` in ``boxes.c``."""
+    """Fields and boxes of their frequencies: ``Boxes`` in ``fields.c``."""
 
     _fields_ = [
         (name, ctypes.c_int64)
@@ -79,17 +95,84 @@ def fourier(
     size = _fourier_bytes(sizes, real, torch.get_num_threads())
     if size < 0:
         return None
-    memory, start = _room(size)
     out = torch.empty(*x.shape[:-2], *box, dtype=real.to_complex())
-    _call("boxes", x, ctypes.byref(Boxes(*sizes)), out, start)
+    _call("boxes", x, ctypes.byref(Boxes(*sizes)), out, _room(size))
     return out
 
 
 @lru_cache(maxsize=256)
 def _fourier_bytes(sizes: tuple[int, ...], dtype: torch.dtype, threads: int) -> int:
-    function = getattr(_library, f"boxes_bytes_{_SUFFIX[dtype]}")
-    function.restype = ctypes.c_int64
-    return int(function(ctypes.byref(Boxes(*sizes)), ctypes.c_int(threads)))
+    return int(_function("boxes_bytes", dtype)(ctypes.byref(Boxes(*sizes)), threads))
+
+
+def harmonics(z: Tensor, k: int) -> Tensor:
+    """Return ``abs(z) (z / abs(z))^k``, k >= 1, or, of k = 0, the real modulus."""
+    out = torch.empty_like(z, dtype=z.dtype if k else z.dtype.to_real())
+    _call("harmonics", z, z.numel(), k, out)
+    return out
+
+
+def add_polar(z: Tensor, k: int, conjugate: Tensor, known: Tensor | None) -> Tensor:
+    """Return ``known + Re p - i k Im p`` of ``p = conjugate (z / abs(z))^k``, known or none."""
+    out = torch.empty_like(z) if known is None else known
+    _call("polar", z, conjugate, z.numel(), k, known is None, out)
+    return out
+
+
+def slopes(z: Tensor, radial: Tensor | None, polar: Tensor | None, more: Tensor | None) -> Tensor:
+    """Return ``z / abs(z) (radial + polar) + more``, of which any may be absent."""
+    out = torch.empty_like(z)
+    _call("slopes", z, radial, polar, more, z.numel(), out)
+    return out
+
+
+class Shifts(ctypes.Structure):
+    """Pairs of spectra, and means at shifts: ``Shifts`` in ``shifts.c``."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            *("fields", "pairs", "means", "waves", "rows", "columns", "channels_1", "channels_2"),
+            *(
+                "rows_1",
+                "columns_1",
+                "rows_2",
+                "columns_2",
+                "alone",
+                "linear",
+                "fresh_1",
+                "fresh_2",
+            ),
+        )
+    ] + [(name, ctypes.c_void_p) for name in ("chosen", "mean", "along", "across")]
+
+
+def shifts_room(task: Shifts, dtype: torch.dtype, gradient: bool) -> int:
+    """Return how many numbers the threads work in."""
+    function = _function("shifts_room", dtype)
+    return int(function(ctypes.byref(task), gradient, torch.get_num_threads()))
+
+
+def shifts(first: Tensor, second: Tensor, task: Shifts, room: int) -> Tensor:
+    """Return means of cross-spectra times waves, complex ``(field, mean)``."""
+    out = first.new_empty(task.fields, task.means)
+    memory = torch.empty(room, dtype=first.dtype.to_real())
+    _call("shifts", first, second, ctypes.byref(task), out, memory)
+    return out
+
+
+def add_shifts_gradients(
+    spectra: tuple[Tensor, Tensor],
+    task: Shifts,
+    values: Tensor,
+    gradients: tuple[Tensor, Tensor],
+    fresh: tuple[bool, bool],
+    room: int,
+) -> None:
+    """Add to both stacks' gradients, or write where ``fresh``, those from the means' gradient."""
+    memory = torch.empty(room, dtype=values.dtype.to_real())
+    written = ctypes.byref(task), values, *gradients, *fresh, memory
+    _call("shifts_gradients", *spectra, *written)
 
 
 class Average(ctypes.Structure):
@@ -119,10 +202,8 @@ class Scattering(ctypes.Structure):
 
 def scattering_bytes(task: Scattering, dtype: torch.dtype, gradient: bool) -> int:
     """Return what the threads work in, or -1 for sides with a prime factor above 31."""
-    function = getattr(_library, f"scattering_bytes_{_SUFFIX[dtype]}")
-    function.restype = ctypes.c_int64
-    threads = torch.get_num_threads()
-    return int(function(ctypes.byref(task), ctypes.c_int(gradient), ctypes.c_int(threads)))
+    function = _function("scattering_bytes", dtype)
+    return int(function(ctypes.byref(task), gradient, torch.get_num_threads()))
 
 
 def scattering(
@@ -130,9 +211,8 @@ def scattering(
 ) -> None:
     """Write coefficients into ``out``; or, given ``gradients``, those of spectra from ``out``."""
     size = scattering_bytes(task, out.dtype, gradients is not None)
-    memory, start = _room(size)
     written = torch.view_as_real(spectra), ctypes.byref(task), out, gradients
-    if not _call("scattering", *written, start):
+    if not _call("scattering", *written, _room(size)):
         raise MemoryError("no memory for a scattering transform")
 
 
@@ -169,16 +249,21 @@ def istc_gradients(
     return made[0], *(value.sum(0) for value in made[1:])
 
 
-def _room(size: int) -> tuple[Tensor, ctypes.c_void_p]:
-    """Return memory of so many bytes, and where in it a cache's line begins."""
+def _room(size: int) -> Tensor:
+    """Return memory of so many bytes that begins with a line of a cache."""
     memory = torch.empty(size + _LINE, dtype=torch.uint8)
-    return memory, ctypes.c_void_p(-(-memory.data_ptr() // _LINE) * _LINE)
+    return memory[-memory.data_ptr() % _LINE :]
 
 
 def _call(name: str, first: Tensor, *others: object) -> int:
-    function = getattr(_library, f"{name}_{_SUFFIX[first.dtype.to_real()]}")
-    arguments = [
-        ctypes.c_void_p(item.data_ptr()) if isinstance(item, Tensor) else item
-        for item in (first, *others)
-    ]
-    return int(function(*arguments, ctypes.c_int(torch.get_num_threads())))
+    arguments = [item.data_ptr() if isinstance(item, Tensor) else item for item in others]
+    function = _function(name, first.dtype)
+    return int(function(first.data_ptr(), *arguments, torch.get_num_threads()))
+
+
+@lru_cache
+def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
+    function: Any = getattr(_library, f"{name}_{_SUFFIX[dtype.to_real()]}")
+    function.argtypes = [*(_KINDS[kind] for kind in _ARGUMENTS[name]), ctypes.c_int]
+    function.restype = ctypes.c_int64 if name.endswith(("_bytes", "_room")) else ctypes.c_int
+    return cast(Callable[..., int], function)

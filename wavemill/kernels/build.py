@@ -16,9 +16,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("wavemill/kernels")
-SOURCES = [FOLDER / f"{name}.c" for name in ("boxes", "scattering", "sparse_codes")]
+SOURCES = [FOLDER / f"{name}.c" for name in ("fields", "scattering", "shifts", "sparse_codes")]
 LIBRARY = FOLDER / "_kernels.so"
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
 
 
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ignore]

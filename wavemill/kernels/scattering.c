@@ -433,13 +433,13 @@ static int64_t NAMED(lay)(DESK *desks, char *memory, const Scattering *task, con
 
 /* Bytes that so many threads work in, or -1 if a side has a large prime factor, or scales are too
  * many. */
-int64_t NAMED(scattering_bytes)(const Scattering *task, int back, int threads) {
+int64_t NAMED(scattering_bytes)(const Scattering *task, int64_t back, int threads) {
     const int64_t rows = task->height, columns = task->width / 2;
     PLAN y, x;
     const int good = NAMED(plan)(&y, rows) & NAMED(plan)(&x, columns) & (task->J <= SCALES);
     GRID grid = {y, x, rows + 1, columns + 2};
     free(y.twiddles), free(x.twiddles);
-    return good ? NAMED(lay)(NULL, NULL, task, &grid, back, threads) : -1;
+    return good ? NAMED(lay)(NULL, NULL, task, &grid, back != 0, threads) : -1;
 }
 
 /* out (image, coefficient, y', x') but order 0 from spectra of images; or, given `gradients`

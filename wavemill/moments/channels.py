@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from wavemill import kernels
 from wavemill.harmonics import phase_harmonic
 from wavemill.moments.boxes import Box, to_field, to_spectrum
 
@@ -47,7 +48,11 @@ class Response:
     @property
     def modulus(self) -> Tensor:
         """Their moduli, of wavelets."""
-        return self.field.abs() if self.field.requires_grad else self._polar[0]
+        if self.field.requires_grad:
+            return self.field.abs()
+        if kernels.usable(self.field):
+            return kernels.harmonics(self.field, 0)
+        return self._polar[0]
 
     def harmonic(self, k: int, angles: slice) -> Tensor:
         """Return [z]^k, k >= 0, of some angles; of low passes, y for k = 1 and abs(y) for k = 0."""
@@ -55,9 +60,12 @@ class Response:
             return self.field[:, angles]
         if self.low_pass:
             return self.field.abs()
-        if self.field.requires_grad:
-            return phase_harmonic(self.field[:, angles], k)
-        return self._powers(k, angles)[1] if k else self.modulus[:, angles]
+        if k == 0:
+            return self.modulus[:, angles]
+        z = self.field[:, angles]
+        if z.requires_grad:
+            return phase_harmonic(z, k)
+        return kernels.harmonics(z, k) if kernels.usable(z) else self._powers(k, angles)[1]
 
     def pull(self, k: int, angles: slice, conjugate: Tensor) -> None:
         """Take in and keep the conjugate of a gradient of [z]^k; real for k = 0 and low passes."""
@@ -69,6 +77,8 @@ class Response:
         elif k == 1:
             gradient = conjugate.conj().resolve_conj()
             self._gradient = self._plus(self._gradient, angles, gradient)
+        elif kernels.usable(self.field[:, angles]):
+            self._gather_compiled(conjugate, k, angles)
         else:
             power = self._powers(k, angles)[0]
             own = conjugate.is_complex() and not conjugate.is_conj()
@@ -77,6 +87,11 @@ class Response:
     def pulled(self) -> Tensor | None:
         """Return the gradient of the spectrum from all that was taken in; None if nothing was."""
         radial, polar = self._radial, self._polar_gradient
+        if kernels.usable(self.field) and (radial is not None or polar is not None):
+            radial = None if radial is None else radial.contiguous()
+            more = None if self._gradient is None else self._gradient.contiguous()
+            self._gradient = kernels.slopes(self.field, radial, polar, more)
+            radial = polar = None
         if radial is not None:
             if polar is None:
                 polar = torch.complex(radial, torch.zeros_like(radial))
@@ -97,6 +112,17 @@ class Response:
             known = torch.zeros(self.field.shape, dtype=more.dtype, device=more.device)
         known[:, angles].add_(more)
         return known
+
+    def _gather_compiled(self, conjugate: Tensor, k: int, angles: slice) -> None:
+        """Do what :meth:`_gather` does, of ``conjugate`` times u^k."""
+        z, known = self.field[:, angles], self._polar_gradient
+        if known is None and z.shape != self.field.shape:
+            self._polar_gradient = known = torch.zeros_like(self.field)
+        of_these = None if known is None else known[:, angles]
+        conjugate = conjugate.to(z.dtype).resolve_conj().contiguous()
+        gathered = kernels.add_polar(z, k, conjugate, of_these)
+        if known is None:
+            self._polar_gradient = gathered
 
     def _gather(self, p: Tensor, k: int, angles: slice) -> None:
         """Add ``Re p - i k Im p``, one pass over memory with p seen as rows of real numbers."""

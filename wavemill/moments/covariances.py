@@ -16,14 +16,18 @@ channels *linear* in x fill small ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wavemill import kernels
 from wavemill.moments.boxes import Box, add_into, crop, mirror, pad
-from wavemill.moments.shifts import FewShifts, Indices, keep_buffer
+from wavemill.moments.shifts import FewShifts, Indices, few_waves, keep_buffer
 
 
 class Stack:
@@ -83,6 +87,26 @@ class Stack:
         else:
             known.index_add_(1, channels, pad(gradient, (spectrum.shape[-2], spectrum.shape[-1])))
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether compiled loops may read the spectrum, which is in no graph of autograd."""
+        spectrum = self.spectrum
+        return spectrum is not None and kernels.usable(spectrum) and not spectrum.requires_grad
+
+    def begin_gradient(self, once: bool, sizes: tuple[int, int, int]) -> bool:
+        """Have memory for the spectra's gradient; say if it is to be written, not to be added to.
+
+        It is where nothing is known yet and what comes, channels of these sizes ``once`` each, is
+        all of it.
+        """
+        assert self.spectrum is not None
+        if self.spectrum_gradient is not None:
+            return False
+        fresh = once and self.spectrum.shape[1:] == sizes
+        new = torch.empty_like if fresh else torch.zeros_like
+        self.spectrum_gradient = new(self.spectrum)
+        return fresh
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -113,6 +137,103 @@ class Pairs:
         return pairs[:, 0], pairs[:, 1], index.reshape(-1)
 
 
+class Loops(nn.Module):
+    """Covariances, at few shifts or none, of spectra in compiled loops.
+
+    The same as :class:`GramBlock` and :class:`ShiftBlock`, whose parameters these are; of
+    cross-spectra there are a few rows at a time, and boxes are neither cut nor filled.
+    """
+
+    _chosen: Tensor
+    _means: Tensor
+    _along: Tensor
+    _across: Tensor
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        scale: float,
+        box: Box,
+        shape: Box,
+        linear: tuple[bool, bool],
+        auto: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        swapped, self._linear = linear[0], any(linear)
+        self._box, self._swapped, self._auto = box, swapped, auto
+        first, second, pair = pairs.distinct()
+        chosen = [second, first] if swapped else [first, second]
+        self._once = [np.array_equal(side, np.arange(len(side))) for side in chosen]
+        y, x = (-pairs.shifts if swapped else pairs.shifts).T
+        sizes, cosine = np.unique(np.abs(y), return_inverse=True)
+        across, place = np.unique(x, return_inverse=True)
+        along = few_waves(sizes, shape[0], box[0])
+        sine = len(sizes) + cosine.reshape(-1) - (sizes[0] == 0)  # of a shift 0 there is none
+        means = np.column_stack([pair, cosine.reshape(-1), sine, np.sign(y), place.reshape(-1)])
+        keep_buffer(self, "_chosen", torch.from_numpy(np.stack(chosen)))
+        keep_buffer(self, "_means", torch.from_numpy(np.ascontiguousarray(means)))
+        keep_buffer(self, "_along", torch.cat([along.real, along.imag[sizes != 0]]).to(dtype))
+        wide = scale * few_waves(across, shape[1], box[1])
+        keep_buffer(self, "_across", wide.to(dtype.to_complex()))
+        self._tasks: dict[Hashable, tuple[kernels.Shifts, int, int]] = {}
+
+    def usable(self, a: Stack, b: Stack) -> bool:
+        """Say whether the loops can read these spectra, and nothing wants to differentiate them."""
+        return a.plain and b.plain
+
+    def evaluate(self, a: Stack, b: Stack) -> Tensor:
+        """Return the covariances ``(batch, row)``."""
+        first, second = self._spectra(a, b)
+        task, room, _ = self._task(first, second)
+        c = kernels.shifts(first, second, task, room)
+        return c.conj() if self._swapped else c
+
+    def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
+        """Add the gradient to those of ``a`` and ``b``."""
+        spectra = self._spectra(a, b)
+        task, _, room = self._task(*spectra)
+        first, second = (b, a) if self._swapped else (a, b)
+        apart, sizes = first is not second, (task.pairs, *self._box)
+        once = (apart or self._auto) and self._once[0], apart and self._once[1]
+        fresh = first.begin_gradient(once[0], sizes), second.begin_gradient(once[1], sizes)
+        values = (g if self._swapped else g.conj()).resolve_conj().contiguous()
+        assert first.spectrum_gradient is not None
+        assert second.spectrum_gradient is not None
+        gradients = first.spectrum_gradient, second.spectrum_gradient
+        kernels.add_shifts_gradients(spectra, task, values, gradients, fresh, room)
+
+    def _spectra(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
+        """Return the spectra, of what is linear second."""
+        assert a.spectrum is not None
+        assert b.spectrum is not None
+        return (b.spectrum, a.spectrum) if self._swapped else (a.spectrum, b.spectrum)
+
+    def _task(self, first: Tensor, second: Tensor) -> tuple[kernels.Shifts, int, int]:
+        """Return what the loops are asked for, and how much they work in, forward and back."""
+        key = first.shape, second.shape, torch.get_num_threads()
+        if key not in self._tasks:
+            (fields, *one), (_, *two) = first.shape, second.shape
+            tables = self._chosen, self._means, self._along, self._across
+            task = kernels.Shifts(
+                *(fields, self._chosen.shape[1], len(self._means), len(self._along), *self._box),
+                *(one[0], two[0], *one[1:], *two[1:], self._auto, self._linear),
+                *(table.data_ptr() for table in tables),
+            )
+            forward, back = (kernels.shifts_room(task, first.dtype, way) for way in (False, True))
+            self._tasks[key] = task, forward, back
+        return self._tasks[key]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._tasks = {}  # which point to tables that move
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be pickled, in which there are no pointers."""
+        return self.__dict__ | {"_tasks": {}}
+
+
 class GramBlock(nn.Module):
     """Covariances without shift: the products of all of a with all of b, or of a few with a few.
 
@@ -124,12 +245,17 @@ class GramBlock(nn.Module):
         Factor of the sum over points or frequencies.
     box
         Frequencies to sum over; None: in space, as pairs with conjugates must be.
+    loops
+        The same sums over frequencies in compiled loops, for where these can be used.
     """
 
     _pick: Tensor
 
-    def __init__(self, pairs: Pairs, scale: float, box: Box | None) -> None:
+    def __init__(
+        self, pairs: Pairs, scale: float, box: Box | None = None, loops: Loops | None = None
+    ) -> None:
         super().__init__()
+        self._loops = loops
         self._scale, self._box, self._mirrored = scale, box, pairs.mirrored
         self._first, self._second = _span(pairs.first), _span(pairs.second)
         first, second, pair = pairs.distinct()
@@ -141,6 +267,8 @@ class GramBlock(nn.Module):
 
     def evaluate(self, a: Stack, b: Stack) -> Tensor:
         """Return the covariances ``(batch, row)``."""
+        if self._loops is not None and self._loops.usable(a, b):
+            return self._loops.evaluate(a, b)
         left, right = self._sides(a, b)
         if self._aligned:
             dot = torch.dot if self._mirrored else torch.vdot  # conj(first) times second
@@ -153,6 +281,9 @@ class GramBlock(nn.Module):
 
     def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
         """Add the gradient to those of ``a`` and ``b``."""
+        if self._loops is not None and self._loops.usable(a, b):
+            self._loops.pull(g, a, b)
+            return
         left, right = self._sides(a, b)
         g = g * self._scale if left.is_complex() else g.real * self._scale
         count = left.shape[1] if self._aligned else math.prod(self._products)
@@ -207,8 +338,8 @@ class ShiftBlock(nn.Module):
         Frequencies that both stacks hold.
     shape
         Grid ``(y, x)``.
-    swapped
-        a is the linear one.
+    linear
+        Which of a and b are linear, one at most.
     auto
         Each channel with itself, real.
     dtype
@@ -224,21 +355,27 @@ class ShiftBlock(nn.Module):
         scale: float,
         box: Box,
         shape: Box,
-        swapped: bool,
+        linear: tuple[bool, bool],
         auto: bool,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         first, second, pair = pairs.distinct()
+        swapped = linear[0]
         self._box, self._swapped, self._auto, self._mirrored = box, swapped, auto, pairs.mirrored
         self._spans = _contiguous(first), _contiguous(second)
         keep_buffer(self, "_first", torch.from_numpy(first))
         keep_buffer(self, "_second", torch.from_numpy(second))
         shifts = -pairs.shifts if swapped else pairs.shifts
         self.transform = FewShifts(pair, len(first), shifts, shape, box, scale, dtype)
+        self._loops = (
+            None if pairs.mirrored else Loops(pairs, scale, box, shape, linear, auto, dtype)
+        )
 
     def evaluate(self, a: Stack, b: Stack) -> Tensor:
         """Return the covariances ``(batch, row)``."""
+        if self._loops is not None and self._loops.usable(a, b):
+            return self._loops.evaluate(a, b)
         left, right = self._sides(a, b)
         if self._auto:
             return self.transform.sum(left.real.square() + left.imag.square())
@@ -247,6 +384,9 @@ class ShiftBlock(nn.Module):
 
     def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
         """Add the gradient to those of ``a`` and ``b``."""
+        if self._loops is not None and self._loops.usable(a, b):
+            self._loops.pull(g, a, b)
+            return
         left, right = self._sides(a, b)
         spread = self.transform.spread(g if self._swapped and not self._mirrored else g.conj())
         stacks, chosen = (a, b), self._chosen()

@@ -31,6 +31,7 @@ from wavemill.moments.boxes import (
 from wavemill.moments.channels import Response
 from wavemill.moments.covariances import (
     GramBlock,
+    Loops,
     Pairs,
     PowerBlock,
     ShiftBlock,
@@ -116,13 +117,17 @@ class Schedule(nn.Module):
             Given the places and values c of some results, returns g: d(loss) = Re sum conj(g) dc.
         """
         pass_ = _Pass(torch.fft.fft2(x, norm="forward"))
-        results = []
+        results: list[Tensor] = []
         for step in self.steps:
             pass_.stacks[step.group] = self._stack(pass_, step.group, means)
-            for rows, first, second, block in step.blocks:
-                results.append(_compare(pass_, block, first, second))
-                if pull is not None:
-                    _pull(pass_, block, first, second, pull(rows, results[-1]))
+            results += [_compare(pass_, block, a, b) for _, a, b, block in step.blocks]
+            if pull is not None and step.blocks:
+                fresh = results[-len(step.blocks) :]
+                rows = slice(step.blocks[0][0].start, step.blocks[-1][0].stop)
+                g = pull(rows, torch.cat(fresh, dim=1))
+                parts = torch.split(g, [c.shape[1] for c in fresh], dim=1)
+                for (_, a, b, block), part in zip(step.blocks, parts, strict=True):
+                    _pull(pass_, block, a, b, part)
             self._drop(pass_, step, pull is not None)
         return torch.cat(results, dim=1), None if pull is None else pass_.gradient()
 
@@ -287,17 +292,18 @@ class Schedule(nn.Module):
             (len(self._angles[a]), len(self._angles[b])),
             draft.mirrored,
         )
-        box = self._common(draft)
-        if is_linear(a) and is_linear(b):
+        box, linear = self._common(draft), (is_linear(a), is_linear(b))
+        if all(linear):
             banks = (crop(self._bank(a), box), crop(self._bank(b), box))
             return PowerBlock(pairs, banks, self.shape, self.dtype)
         scale = math.prod(1.0 if is_linear(group) else 1 / self._points for group in (a, b))
         if draft.shifted:
             auto = a == b and not draft.mirrored and bool((pairs.first == pairs.second).all())
-            return ShiftBlock(pairs, scale, box, self.shape, is_linear(a), auto, self.dtype)
+            return ShiftBlock(pairs, scale, box, self.shape, linear, auto, self.dtype)
         if self._in_frequency(draft):
-            return GramBlock(pairs, scale, box)
-        return GramBlock(pairs, 1 / self._points, None)
+            loops = Loops(pairs, scale, box, self.shape, linear, False, self.dtype)
+            return GramBlock(pairs, scale, box, loops)
+        return GramBlock(pairs, 1 / self._points)
 
     def _bank(self, group: Group) -> Tensor:
         return self._filters[group[:2]][self._placed(group)]

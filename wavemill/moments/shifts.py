@@ -62,8 +62,8 @@ class FewShifts(nn.Module):
         flat = (spectrum * len(across_y) + y.reshape(-1)) * len(across_x) + x.reshape(-1)
         keep_buffer(self, "_pick", torch.from_numpy(flat))
         sizes, y_sizes = np.unique(np.abs(across_y), return_inverse=True)
-        rows = _waves(sizes, shape[0], box[0])
-        columns = scale * _waves(across_x, shape[1], box[1]).T
+        rows = few_waves(sizes, shape[0], box[0])
+        columns = scale * few_waves(across_x, shape[1], box[1]).T
         keep_buffer(self, "_rows", torch.cat([rows.real, rows.imag]).to(dtype))
         keep_buffer(
             self,
@@ -109,7 +109,7 @@ def _signs(size: Indices, count: int, sign: Indices) -> Tensor:
     return torch.from_numpy(matrix)
 
 
-def _waves(shifts: Indices, size: int, kept: int) -> Tensor:
+def few_waves(shifts: Indices, size: int, kept: int) -> Tensor:
     """Return ``e^{i w shift}`` at the frequencies kept of an axis: ``(shift, kept)`` complex128."""
     frequency = np.rint(np.fft.fftfreq(kept, 1 / kept)).astype(np.int64)
     turns = np.outer(shifts, frequency) % size  # exact: integer turns are dropped

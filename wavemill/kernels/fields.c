@@ -1,5 +1,5 @@
-/* Fourier transforms of fields of whose frequencies only a box is given or wanted: what
- * wavemill/moments/boxes.py does with torch.
+/* Phase harmonics of fields, and Fourier transforms of fields of whose frequencies only a box is
+ * given or wanted: what wavemill/moments/channels.py and boxes.py do with torch.
  *
  * LANES rows are transformed at once, then LANES columns; where a box is given, columns first: always
  * the fewer lines first. What lies in between fits the second cache. */
@@ -25,7 +25,11 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
     }
 
 #define REAL float
+#define ROOT sqrtf
+#define TINY FLT_MIN
 #define WHOLE int32_t
+/* EVEN and ODD part complex numbers, LOW and HIGH join them; in between they lie as SORT would put
+ * real numbers, and back: so each is one instruction. */
 #define EVEN(a, b) SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14)
 #define ODD(a, b) SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15)
 #define LOW(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
@@ -36,9 +40,12 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
 #define HIGH2(a, b) SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
 #define LOW4(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
 #define HIGH4(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#define SORT(a) SHUFFLE(a, a, 0, 1, 4, 5, 2, 3, 6, 7)
 #define TRANSPOSE() ROUND(1, LOW1, HIGH1) ROUND(2, LOW2, HIGH2) ROUND(4, LOW4, HIGH4)
-#include "boxes.c"
+#include "fields.c"
 #undef REAL
+#undef ROOT
+#undef TINY
 #undef WHOLE
 #undef EVEN
 #undef ODD
@@ -48,9 +55,12 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
 #undef HIGH1
 #undef LOW2
 #undef HIGH2
+#undef SORT
 #undef TRANSPOSE
 
 #define REAL double
+#define ROOT sqrt
+#define TINY DBL_MIN
 #define WHOLE int64_t
 #define EVEN(a, b) SHUFFLE(a, b, 0, 4, 2, 6)
 #define ODD(a, b) SHUFFLE(a, b, 1, 5, 3, 7)
@@ -58,8 +68,9 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
 #define HIGH ODD
 #define LOW2(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
 #define HIGH2(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+#define SORT(a) SHUFFLE(a, a, 0, 2, 1, 3)
 #define TRANSPOSE() ROUND(1, EVEN, ODD) ROUND(2, LOW2, HIGH2)
-#include "boxes.c"
+#include "fields.c"
 
 #else /* one precision */
 
@@ -263,6 +274,133 @@ int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, in
     return good;
 }
 
+/* z = r u at LANES points from one on, or at as many as are left. */
+typedef struct { VEC re, im; } NAMED(Wave);
+
+#define WAVE NAMED(Wave)
+
+INLINE WAVE NAMED(get)(const REAL *from, int64_t left) {
+    REAL some[2 * WIDTH / sizeof(REAL)] = {0};
+    if (left < LANES) from = memcpy(some, from, 2 * left * sizeof(REAL));
+    const VEC a = LOOSE(from), b = LOOSE(from + LANES);
+    return (WAVE){EVEN(a, b), ODD(a, b)};
+}
+
+INLINE void NAMED(put)(WAVE z, REAL *to, int64_t left) {
+    REAL some[2 * WIDTH / sizeof(REAL)], *p = left < LANES ? some : to;
+    LOOSE(p) = LOW(z.re, z.im), LOOSE(p + LANES) = HIGH(z.re, z.im);
+    if (left < LANES) memcpy(to, some, 2 * left * sizeof(REAL));
+}
+
+INLINE WAVE NAMED(times)(WAVE a, WAVE b) {
+    return (WAVE){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+
+/* u, 0 where z is, and r. */
+INLINE WAVE NAMED(unit)(WAVE z, VEC *modulus) {
+    const VEC square = z.re * z.re + z.im * z.im + TINY;
+    VEC root;
+    for (int64_t lane = 0; lane < LANES; lane++) ((REAL *)&root)[lane] = ROOT(square[lane]);
+    const VEC inverse = 1 / root;
+    *modulus = (square - TINY) * inverse;
+    return (WAVE){z.re * inverse, z.im * inverse};
+}
+
+/* u^k, k >= 1, by squares. */
+INLINE WAVE NAMED(power)(WAVE u, int64_t k) {
+    WAVE out = u;
+    int64_t bit = 1;
+    while (bit <= k / 2) bit *= 2;
+    while (bit /= 2) {
+        out = NAMED(times)(out, out);
+        if (k & bit) out = NAMED(times)(out, u);
+    }
+    return out;
+}
+
+INLINE VEC NAMED(get_real)(const REAL *from, int64_t left) {
+    REAL some[WIDTH / sizeof(REAL)] = {0};
+    if (left < LANES) from = memcpy(some, from, left * sizeof(REAL));
+    const VEC x = LOOSE(from);
+    return SORT(x);
+}
+
+INLINE void NAMED(put_real)(VEC x, REAL *to, int64_t left) {
+    const VEC sorted = SORT(x);
+    if (left < LANES) memcpy(to, &sorted, left * sizeof(REAL));
+    else LOOSE(to) = sorted;
+}
+
+/* out = r u^k, or, of k = 0, the real r. */
+CLONED static void NAMED(some_harmonics)(const REAL *z, int64_t i, int64_t end, int64_t k,
+                                         REAL *out) {
+    VEC r;
+    for (; i < end; i += LANES) {
+        const WAVE u = NAMED(unit)(NAMED(get)(z + 2 * i, end - i), &r);
+        if (k) {
+            const WAVE v = NAMED(power)(u, k);
+            NAMED(put)((WAVE){r * v.re, r * v.im}, out + 2 * i, end - i);
+        } else {
+            NAMED(put_real)(r, out + i, end - i);
+        }
+    }
+}
+
+/* polar (+)= Re p - i k Im p, where p = a u^k. */
+CLONED static void NAMED(some_polar)(const REAL *z, int64_t i, int64_t end, int64_t k,
+                                     const REAL *a, int64_t fresh, REAL *polar) {
+    VEC r;
+    for (; i < end; i += LANES) {
+        const WAVE u = NAMED(unit)(NAMED(get)(z + 2 * i, end - i), &r);
+        const WAVE p = NAMED(times)(NAMED(get)(a + 2 * i, end - i), NAMED(power)(u, k));
+        WAVE sum = fresh ? (WAVE){{0}, {0}} : NAMED(get)(polar + 2 * i, end - i);
+        sum.re += p.re, sum.im -= (REAL)k * p.im;
+        NAMED(put)(sum, polar + 2 * i, end - i);
+    }
+}
+
+/* out = u (radial + polar) + more, of which any may be absent. */
+CLONED static void NAMED(some_slopes)(const REAL *z, int64_t i, int64_t end, const REAL *radial,
+                                      const REAL *polar, const REAL *more, REAL *out) {
+    VEC r;
+    for (; i < end; i += LANES) {
+        const WAVE u = NAMED(unit)(NAMED(get)(z + 2 * i, end - i), &r);
+        WAVE sum = polar ? NAMED(get)(polar + 2 * i, end - i) : (WAVE){{0}, {0}};
+        if (radial) sum.re += NAMED(get_real)(radial + i, end - i);
+        sum = NAMED(times)(u, sum);
+        const WAVE rest = more ? NAMED(get)(more + 2 * i, end - i) : (WAVE){{0}, {0}};
+        sum.re += rest.re, sum.im += rest.im;
+        NAMED(put)(sum, out + 2 * i, end - i);
+    }
+}
+
+#define SHARE(task, i, n, end, threads)                                                      \
+    _Pragma("omp parallel for num_threads(threads) if (threads > 1 && n > 1 << 14)")         \
+    for (int64_t part = 0; part < threads; part++) {                                         \
+        const int64_t i = n * part / threads / LANES * LANES;                                \
+        const int64_t end = part + 1 < threads ? n * (part + 1) / threads / LANES * LANES : n; \
+        task;                                                                                \
+    }
+
+int NAMED(harmonics)(const REAL *z, int64_t n, int64_t k, REAL *out, int threads) {
+    SHARE(NAMED(some_harmonics)(z, i, end, k, out), i, n, end, threads)
+    return 1;
+}
+
+int NAMED(polar)(const REAL *z, const REAL *a, int64_t n, int64_t k, int64_t fresh, REAL *polar,
+                 int threads) {
+    SHARE(NAMED(some_polar)(z, i, end, k, a, fresh, polar), i, n, end, threads)
+    return 1;
+}
+
+int NAMED(slopes)(const REAL *z, const REAL *radial, const REAL *polar, const REAL *more, int64_t n,
+                  REAL *out, int threads) {
+    SHARE(NAMED(some_slopes)(z, i, end, radial, polar, more, out), i, n, end, threads)
+    return 1;
+}
+
+#undef SHARE
+#undef WAVE
 #undef VALUE
 #undef LOOSE
 #undef DESK

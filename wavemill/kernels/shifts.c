@@ -1,0 +1,264 @@
+/* Cross-spectra at few shifts, and the gradients of their sums: what GramBlock
+ * and ShiftBlock of wavemill/moments/covariances.py do with torch, without writing cross-spectra to memory. */
+#ifndef REAL
+
+#include "kernels.h"
+
+/* A mean to be taken: of which pair, with which waves along y, the cosine and `sign` i times the sine,
+ * and with which wave along x. */
+typedef struct { int64_t pair, cosine, sine, sign, across; } Mean;
+
+/* Which channels of two stacks of spectra, (field, channel, y, x) in boxes of their own, meet in a
+ * box common to both; waves along y, (wave, y), and along x, complex and (wave, x). `alone`: each
+ * channel meets itself, and cross-spectra are real. `linear`: gradients of the second stack are not
+ * conjugated. */
+typedef struct {
+    int64_t fields, pairs, means, waves, rows, columns, channels[2], boxes[2][2];
+    int64_t alone, linear;
+    const int64_t *chosen;
+    const Mean *mean;
+    const void *along, *across;
+} Shifts;
+
+#define ROWS 4 /* of a cross-spectrum at once */
+
+#define REAL float
+#include "shifts.c"
+#undef REAL
+
+#define REAL double
+#include "shifts.c"
+
+#else /* one precision */
+
+/* A row of a spectrum, of which frequencies above a/2 begin `jump` numbers later than in the box. */
+typedef struct { REAL *start; int64_t jump; } NAMED(Row);
+
+#define ROW NAMED(Row)
+
+/* Row y of the box in a pair's channel of one stack. */
+INLINE ROW NAMED(find)(const Shifts *task, const REAL *stack, int64_t pair, int side, int64_t y) {
+    const int64_t height = task->boxes[side][0], width = task->boxes[side][1];
+    const int64_t channel = pair / task->pairs * task->channels[side] +
+                            task->chosen[side * task->pairs + pair % task->pairs];
+    if (y > task->rows / 2) y += height - task->rows;
+    return (ROW){(REAL *)stack + 2 * (channel * height + y) * width, 2 * (width - task->columns)};
+}
+
+INLINE void NAMED(times_conjugate)(const REAL *restrict a, const REAL *restrict b,
+                                   REAL *restrict out, int64_t n) {
+    for (int64_t i = 0; i < 2 * n; i += 2) {
+        out[i] = a[i] * b[i] + a[i + 1] * b[i + 1];
+        out[i + 1] = a[i + 1] * b[i] - a[i] * b[i + 1];
+    }
+}
+
+INLINE void NAMED(squares)(const REAL *restrict a, REAL *restrict out, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = a[2 * i] * a[2 * i] + a[2 * i + 1] * a[2 * i + 1];
+}
+
+/* g (+)= s conj(b) */
+INLINE void NAMED(pull_first)(REAL *restrict g, const REAL *restrict s, const REAL *restrict b,
+                              int64_t n, int fresh) {
+    for (int64_t i = 0; i < 2 * n; i += 2) {
+        const REAL re = s[i] * b[i] + s[i + 1] * b[i + 1];
+        const REAL im = s[i + 1] * b[i] - s[i] * b[i + 1];
+        g[i] = fresh ? re : g[i] + re, g[i + 1] = fresh ? im : g[i + 1] + im;
+    }
+}
+
+/* g (+)= s a, or its conjugate */
+INLINE void NAMED(pull_second)(REAL *restrict g, const REAL *restrict s, const REAL *restrict a,
+                               int64_t n, int fresh, REAL sign) {
+    for (int64_t i = 0; i < 2 * n; i += 2) {
+        const REAL re = s[i] * a[i] - s[i + 1] * a[i + 1];
+        const REAL im = sign * (s[i] * a[i + 1] + s[i + 1] * a[i]);
+        g[i] = fresh ? re : g[i] + re, g[i + 1] = fresh ? im : g[i + 1] + im;
+    }
+}
+
+/* g (+)= 2 s conj(a), of real s */
+INLINE void NAMED(pull_alone)(REAL *restrict g, const REAL *restrict s, const REAL *restrict a,
+                              int64_t n, int fresh) {
+    for (int64_t i = 0; i < n; i++) {
+        const REAL re = 2 * s[i] * a[2 * i], im = -2 * s[i] * a[2 * i + 1];
+        g[2 * i] = fresh ? re : g[2 * i] + re, g[2 * i + 1] = fresh ? im : g[2 * i + 1] + im;
+    }
+}
+
+/* Where each half of a box's row begins, and how many numbers it has. */
+#define HALVES(half, at, count)                                                               \
+    for (int64_t half = 0, at = 0, count = task->columns / 2 + 1; half < 2;                   \
+         at = count, count = task->columns - count, half++)
+
+/* out (wave, x): the sums along y of a pair's cross-spectrum times the waves. */
+CLONED static void NAMED(sum_pair)(const Shifts *task, const REAL *first, const REAL *second,
+                                   int64_t pair, REAL *lines, REAL *out) {
+    const int64_t n = task->columns, width = task->alone ? n : 2 * n;
+    memset(out, 0, task->waves * width * sizeof(REAL));
+    for (int64_t y = 0; y < task->rows; y += ROWS) {
+        for (int64_t r = 0; r < ROWS; r++) {
+            REAL *line = lines + r * width;
+            if (y + r >= task->rows) {
+                memset(line, 0, width * sizeof(REAL));
+                continue;
+            }
+            const ROW a = NAMED(find)(task, first, pair, 0, y + r);
+            const ROW b = NAMED(find)(task, second, pair, 1, y + r);
+            HALVES(half, at, count) {
+                const REAL *p = a.start + half * a.jump + 2 * at, *q = b.start + half * b.jump + 2 * at;
+                if (task->alone) NAMED(squares)(p, line + at, count);
+                else NAMED(times_conjugate)(p, q, line + 2 * at, count);
+            }
+        }
+        const REAL *l0 = lines, *l1 = l0 + width, *l2 = l1 + width, *l3 = l2 + width;
+        for (int64_t s = 0; s < task->waves; s++) {
+            REAL w[ROWS], *restrict sum = out + s * width;
+            for (int64_t r = 0; r < ROWS; r++)
+                w[r] = y + r < task->rows ? ((const REAL *)task->along)[s * task->rows + y + r] : 0;
+            for (int64_t i = 0; i < width; i++)
+                sum[i] += (w[0] * l0[i] + w[1] * l1[i]) + (w[2] * l2[i] + w[3] * l3[i]);
+        }
+    }
+}
+
+/* Gradients of one row of a pair's spectra, given those of its sums. */
+CLONED static void NAMED(pull_row)(const Shifts *task, const REAL *first, const REAL *second,
+                                   int64_t pair, int64_t y, const REAL *sums, REAL *line,
+                                   REAL *first_gradient, REAL *second_gradient,
+                                   const int *fresh) {
+    const int64_t n = task->columns, width = task->alone ? n : 2 * n;
+    const REAL *w = (const REAL *)task->along + y;
+    for (int64_t s = 0; s < task->waves; s++) {
+        const REAL weight = w[s * task->rows], *restrict p = sums + s * width;
+        for (int64_t i = 0; i < width; i++) line[i] = s ? line[i] + weight * p[i] : weight * p[i];
+    }
+    const ROW a = NAMED(find)(task, first, pair, 0, y), b = NAMED(find)(task, second, pair, 1, y);
+    const ROW g = NAMED(find)(task, first_gradient, pair, 0, y);
+    const ROW h = NAMED(find)(task, second_gradient, pair, 1, y);
+    HALVES(half, at, count) {
+        const int64_t i = half * a.jump + 2 * at, k = half * b.jump + 2 * at;
+        if (task->alone) {
+            if (fresh[0]) NAMED(pull_alone)(g.start + i, line + at, a.start + i, count, 1);
+            else NAMED(pull_alone)(g.start + i, line + at, a.start + i, count, 0);
+            continue;
+        }
+        const REAL sign = task->linear ? 1 : -1, *from = line + 2 * at;
+        if (fresh[0]) NAMED(pull_first)(g.start + i, from, b.start + k, count, 1);
+        else NAMED(pull_first)(g.start + i, from, b.start + k, count, 0);
+        if (fresh[1]) NAMED(pull_second)(h.start + k, from, a.start + i, count, 1, sign);
+        else NAMED(pull_second)(h.start + k, from, a.start + i, count, 0, sign);
+    }
+}
+
+/* The means of a pair from its sums along y. */
+CLONED static void NAMED(take_means)(const Shifts *task, int64_t pair, const REAL *sums, REAL *out) {
+    const int64_t n = task->columns, width = task->alone ? n : 2 * n;
+    for (int64_t m = 0; m < task->means; m++) {
+        const Mean *mean = task->mean + m;
+        if (mean->pair != pair) continue;
+        const REAL *wave = (const REAL *)task->across + 2 * n * mean->across;
+        REAL parts[2][2] = {{0}};
+        for (int part = 0; part < (mean->sign ? 2 : 1); part++) {
+            const REAL *line = sums + (part ? mean->sine : mean->cosine) * width;
+            REAL rr = 0, ii = 0, ri = 0, ir = 0;
+            for (int64_t x = 0; x < n; x++) {
+                const REAL re = task->alone ? line[x] : line[2 * x];
+                const REAL im = task->alone ? 0 : line[2 * x + 1];
+                rr += wave[2 * x] * re, ii += wave[2 * x + 1] * im;
+                ri += wave[2 * x] * im, ir += wave[2 * x + 1] * re;
+            }
+            parts[part][0] = rr - ii, parts[part][1] = ri + ir;
+        }
+        out[2 * m] = parts[0][0] - (REAL)mean->sign * parts[1][1];
+        out[2 * m + 1] = parts[0][1] + (REAL)mean->sign * parts[1][0];
+    }
+}
+
+/* The gradient of the sums along y of a pair from that of its means. */
+CLONED static void NAMED(give_means)(const Shifts *task, int64_t pair, const REAL *values,
+                                     REAL *sums) {
+    const int64_t n = task->columns, width = task->alone ? n : 2 * n;
+    memset(sums, 0, task->waves * width * sizeof(REAL));
+    for (int64_t m = 0; m < task->means; m++) {
+        const Mean *mean = task->mean + m;
+        if (mean->pair != pair) continue;
+        const REAL *wave = (const REAL *)task->across + 2 * n * mean->across;
+        for (int part = 0; part < (mean->sign ? 2 : 1); part++) {
+            const REAL sign = (REAL)mean->sign;
+            const REAL re = part ? -sign * values[2 * m + 1] : values[2 * m];
+            const REAL im = part ? sign * values[2 * m] : values[2 * m + 1];
+            REAL *restrict line = sums + (part ? mean->sine : mean->cosine) * width;
+            for (int64_t x = 0; x < n && task->alone; x++)
+                line[x] += re * wave[2 * x] - im * wave[2 * x + 1];
+            for (int64_t x = 0; x < n && !task->alone; x++) {
+                line[2 * x] += re * wave[2 * x] - im * wave[2 * x + 1];
+                line[2 * x + 1] += re * wave[2 * x + 1] + im * wave[2 * x];
+            }
+        }
+    }
+}
+
+/* How many threads are worth waking. */
+INLINE int NAMED(team)(const Shifts *task, int threads) {
+    return task->fields * task->pairs * task->rows * task->columns > 1 << 14 ? threads : 1;
+}
+
+INLINE int64_t NAMED(width)(const Shifts *task) {
+    return (task->alone ? 1 : 2) * task->columns;
+}
+
+/* Numbers that so many threads work in. */
+int64_t NAMED(shifts_room)(const Shifts *task, int64_t gradient, int threads) {
+    const int64_t sums = task->waves * NAMED(width)(task);
+    return threads * ROWS * NAMED(width)(task) +
+           (gradient ? task->fields * task->pairs : threads) * sums;
+}
+
+/* out (field, mean), complex. Each pair is one thread's: sums do not depend on chance. */
+int NAMED(shifts)(const REAL *first, const REAL *second, const Shifts *task, REAL *out, REAL *memory,
+                  int threads) {
+    const int64_t width = NAMED(width)(task), all = task->fields * task->pairs;
+    const int64_t parts = NAMED(team)(task, threads);
+#pragma omp parallel for num_threads(parts) if (parts > 1) schedule(static, 1)
+    for (int64_t part = 0; part < parts; part++) {
+        REAL *lines = memory + part * (ROWS + task->waves) * width, *sums = lines + ROWS * width;
+        for (int64_t pair = part; pair < all; pair += parts) {
+            NAMED(sum_pair)(task, first, second, pair, lines, sums);
+            NAMED(take_means)(task, pair % task->pairs, sums,
+                              out + pair / task->pairs * 2 * task->means);
+        }
+    }
+    return 1;
+}
+
+/* The gradients of either stack from those of the means, added, or written where `fresh`; each row is
+ * one thread's. */
+int NAMED(shifts_gradients)(const REAL *first, const REAL *second, const Shifts *task,
+                            const REAL *values, REAL *first_gradient, REAL *second_gradient,
+                            int64_t first_fresh, int64_t second_fresh, REAL *memory,
+                            int threads) {
+    const int fresh[2] = {first_fresh != 0, second_fresh != 0};
+    const int64_t width = NAMED(width)(task), all = task->fields * task->pairs;
+    const int64_t parts = NAMED(team)(task, threads);
+    REAL *sums = memory + threads * ROWS * width;
+#pragma omp parallel num_threads(parts) if (parts > 1)
+    {
+#pragma omp for schedule(static, 1)
+        for (int64_t pair = 0; pair < all; pair++)
+            NAMED(give_means)(task, pair % task->pairs, values + pair / task->pairs * 2 * task->means,
+                              sums + pair * task->waves * width);
+#pragma omp for schedule(static, 1)
+        for (int64_t part = 0; part < parts; part++)
+            for (int64_t y = task->rows * part / parts; y < task->rows * (part + 1) / parts; y++)
+                for (int64_t pair = 0; pair < all; pair++)
+                    NAMED(pull_row)(task, first, second, pair, y, sums + pair * task->waves * width,
+                                    memory + part * ROWS * width, first_gradient, second_gradient,
+                                    fresh);
+    }
+    return 1;
+}
+
+#undef HALVES
+#undef ROW
+#endif
