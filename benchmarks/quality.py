@@ -44,6 +44,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "B, small": lambda: Microcanonical({"set": "B", **SMALL}),
     "C, small": lambda: Microcanonical({"set": "C", **SMALL}),
     "C+L, small": lambda: Microcanonical({"set": "C+L", **SMALL}),
+    "D, small": lambda: Microcanonical({"set": "D", **SMALL}),
     "C, small, ten maps": lambda: Microcanonical({"set": "C", **SMALL}),
     "A": lambda: Microcanonical({"set": "A", **PAPER}),
     "B": lambda: Microcanonical({"set": "B", **PAPER}),

@@ -28,6 +28,8 @@ _ARGUMENTS = {  # pointers and numbers; threads come last
     "harmonics": "pnnp",
     "polar": "ppnnnp",
     "slopes": "ppppnp",
+    "filtered": "ppnnnp",
+    "filtered_back": "ppnnnp",
     "shifts_room": "pn",
     "shifts": "ppppp",
     "shifts_gradients": "ppppppnnp",
@@ -123,6 +125,15 @@ def slopes(z: Tensor, radial: Tensor | None, polar: Tensor | None, more: Tensor 
     """Return ``z / abs(z) (radial + polar) + more``, of which any may be absent."""
     out = torch.empty_like(z)
     _call("slopes", z, radial, polar, more, z.numel(), out)
+    return out
+
+
+def filtered(x: Tensor, filters: Tensor, back: bool) -> Tensor:
+    """Return ``x (field, ...)`` times the real part of ``filters (channel, ...)``, or go back."""
+    channels, *sizes = filters.shape
+    out = x.new_empty(len(x), *([] if back else [channels]), *sizes)
+    name = "filtered_back" if back else "filtered"
+    _call(name, x, filters, len(x), channels, math.prod(sizes), out)
     return out
 
 

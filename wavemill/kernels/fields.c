@@ -399,6 +399,35 @@ int NAMED(slopes)(const REAL *z, const REAL *radial, const REAL *polar, const RE
     return 1;
 }
 
+CLONED static void NAMED(some_products)(const REAL *x, const REAL *psi, int64_t i, int64_t end,
+                                        int more, REAL *out) {
+    for (; i < end; i++) {
+        const REAL re = psi[2 * i] * x[2 * i], im = psi[2 * i] * x[2 * i + 1];
+        out[2 * i] = more ? out[2 * i] + re : re, out[2 * i + 1] = more ? out[2 * i + 1] + im : im;
+    }
+}
+
+/* out (field, channel, ...) = x (field, ...) times filters (channel, ...) of n points, complex with
+ * nothing imaginary. */
+int NAMED(filtered)(const REAL *x, const REAL *psi, int64_t fields, int64_t channels, int64_t n,
+                    REAL *out, int threads) {
+    for (int64_t f = 0; f < fields; f++)
+        for (int64_t c = 0; c < channels; c++)
+            SHARE(NAMED(some_products)(x + 2 * f * n, psi + 2 * c * n, i, end, 0,
+                                       out + 2 * (f * channels + c) * n), i, n, end, threads)
+    return 1;
+}
+
+/* The transpose: out (field, ...) = the sum over channels of x (field, channel, ...) times them. */
+int NAMED(filtered_back)(const REAL *x, const REAL *psi, int64_t fields, int64_t channels, int64_t n,
+                         REAL *out, int threads) {
+    for (int64_t f = 0; f < fields; f++)
+        for (int64_t c = 0; c < channels; c++)
+            SHARE(NAMED(some_products)(x + 2 * (f * channels + c) * n, psi + 2 * c * n, i, end, c > 0,
+                                       out + 2 * f * n), i, n, end, threads)
+    return 1;
+}
+
 #undef SHARE
 #undef WAVE
 #undef VALUE

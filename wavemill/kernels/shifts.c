@@ -10,11 +10,11 @@ typedef struct { int64_t pair, cosine, sine, sign, across; } Mean;
 
 /* Which channels of two stacks of spectra, (field, channel, y, x) in boxes of their own, meet in a
  * box common to both; waves along y, (wave, y), and along x, complex and (wave, x). `alone`: each
- * channel meets itself, and cross-spectra are real. `linear`: gradients of the second stack are not
+ * channel meets itself, and cross-spectra are real. `plain`: gradients of either stack are such, not
  * conjugated. */
 typedef struct {
     int64_t fields, pairs, means, waves, rows, columns, channels[2], boxes[2][2];
-    int64_t alone, linear;
+    int64_t alone, plain[2];
     const int64_t *chosen;
     const Mean *mean;
     const void *along, *across;
@@ -57,12 +57,12 @@ INLINE void NAMED(squares)(const REAL *restrict a, REAL *restrict out, int64_t n
     for (int64_t i = 0; i < n; i++) out[i] = a[2 * i] * a[2 * i] + a[2 * i + 1] * a[2 * i + 1];
 }
 
-/* g (+)= s conj(b) */
+/* g (+)= s conj(b), or its conjugate */
 INLINE void NAMED(pull_first)(REAL *restrict g, const REAL *restrict s, const REAL *restrict b,
-                              int64_t n, int fresh) {
+                              int64_t n, int fresh, REAL sign) {
     for (int64_t i = 0; i < 2 * n; i += 2) {
         const REAL re = s[i] * b[i] + s[i + 1] * b[i + 1];
-        const REAL im = s[i + 1] * b[i] - s[i] * b[i + 1];
+        const REAL im = sign * (s[i + 1] * b[i] - s[i] * b[i + 1]);
         g[i] = fresh ? re : g[i] + re, g[i + 1] = fresh ? im : g[i + 1] + im;
     }
 }
@@ -143,11 +143,12 @@ CLONED static void NAMED(pull_row)(const Shifts *task, const REAL *first, const 
             else NAMED(pull_alone)(g.start + i, line + at, a.start + i, count, 0);
             continue;
         }
-        const REAL sign = task->linear ? 1 : -1, *from = line + 2 * at;
-        if (fresh[0]) NAMED(pull_first)(g.start + i, from, b.start + k, count, 1);
-        else NAMED(pull_first)(g.start + i, from, b.start + k, count, 0);
-        if (fresh[1]) NAMED(pull_second)(h.start + k, from, a.start + i, count, 1, sign);
-        else NAMED(pull_second)(h.start + k, from, a.start + i, count, 0, sign);
+        const REAL one = task->plain[0] ? -1 : 1, two = task->plain[1] ? 1 : -1;
+        const REAL *from = line + 2 * at;
+        if (fresh[0]) NAMED(pull_first)(g.start + i, from, b.start + k, count, 1, one);
+        else NAMED(pull_first)(g.start + i, from, b.start + k, count, 0, one);
+        if (fresh[1]) NAMED(pull_second)(h.start + k, from, a.start + i, count, 1, two);
+        else NAMED(pull_second)(h.start + k, from, a.start + i, count, 0, two);
     }
 }
 

@@ -11,7 +11,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from wavemill.kernels import fourier
+from wavemill import kernels
+from wavemill.kernels import fourier, usable
 
 Box = tuple[int, int]
 WORTHWHILE = 0.6  # of an axis: larger boxes save less than cutting and filling costs
@@ -55,6 +56,20 @@ def add_into(into: Tensor, spectrum: Tensor) -> None:
         return
     for here, there in itertools.product(*map(_corners, known, whole)):
         into[..., here[1], there[1]].add_(spectrum[..., here[0], there[0]])
+
+
+def filtered(spectrum: Tensor, filters: Tensor) -> Tensor:
+    """Return ``spectrum (batch, y, x)`` times ``filters (angle, y, x)``, complex without phase."""
+    if usable(spectrum, filters) and not spectrum.requires_grad:
+        return kernels.filtered(spectrum, filters, back=False)
+    return spectrum[:, None] * filters
+
+
+def filtered_back(spectra: Tensor, filters: Tensor) -> Tensor:
+    """Return the sum over angles of ``spectra (batch, angle, y, x)`` times filters."""
+    if usable(spectra, filters) and not spectra.requires_grad:
+        return kernels.filtered(spectra, filters, back=True)
+    return (spectra * filters).sum(1)
 
 
 def to_spectrum(field: Tensor, box: Box) -> Tensor:

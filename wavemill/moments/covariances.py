@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -54,6 +53,7 @@ class Stack:
         self.field_gradient: Tensor | None = None
         self.spectrum_gradient: Tensor | None = None
         self._cut: dict[tuple[Box, bool], Tensor] = {}
+        self._plain: dict[bool, bool] = {}
 
     def within(self, box: Box, conjugate: bool = False) -> Tensor:
         """Return the spectrum, or its conjugate, within a box."""
@@ -87,25 +87,38 @@ class Stack:
         else:
             known.index_add_(1, channels, pad(gradient, (spectrum.shape[-2], spectrum.shape[-1])))
 
-    @cached_property
-    def plain(self) -> bool:
-        """Whether compiled loops may read the spectrum, which is in no graph of autograd."""
-        spectrum = self.spectrum
-        return spectrum is not None and kernels.usable(spectrum) and not spectrum.requires_grad
+    def channels(self, space: bool) -> Tensor:
+        """Return the fields or the spectra."""
+        channels = self.field if space else self.spectrum
+        assert channels is not None
+        return channels
 
-    def begin_gradient(self, once: bool, sizes: tuple[int, int, int]) -> bool:
-        """Have memory for the spectra's gradient; say if it is to be written, not to be added to.
+    def plain(self, space: bool) -> bool:
+        """Say whether compiled loops may read them: complex, in memory, in no graph of autograd."""
+        if space not in self._plain:
+            x = self.channels(space)
+            self._plain[space] = x.is_complex() and kernels.usable(x) and not x.requires_grad
+        return self._plain[space]
+
+    def begin_gradient(
+        self, space: bool, once: bool, sizes: tuple[int, int, int]
+    ) -> tuple[Tensor, bool]:
+        """Return memory of their gradient, and if it is to be written to, not to be added to.
 
         It is where nothing is known yet and what comes, channels of these sizes ``once`` each, is
         all of it.
         """
-        assert self.spectrum is not None
-        if self.spectrum_gradient is not None:
-            return False
-        fresh = once and self.spectrum.shape[1:] == sizes
-        new = torch.empty_like if fresh else torch.zeros_like
-        self.spectrum_gradient = new(self.spectrum)
-        return fresh
+        known = self.field_gradient if space else self.spectrum_gradient
+        if known is not None:
+            return known, False
+        channels = self.channels(space)
+        fresh = once and channels.shape[1:] == sizes
+        new = torch.empty_like(channels) if fresh else torch.zeros_like(channels)
+        if space:
+            self.field_gradient = new
+        else:
+            self.spectrum_gradient = new
+        return new, fresh
 
 
 @dataclass(frozen=True)
@@ -153,14 +166,15 @@ class Loops(nn.Module):
         self,
         pairs: Pairs,
         scale: float,
-        box: Box,
         shape: Box,
         linear: tuple[bool, bool],
-        auto: bool,
         dtype: torch.dtype,
+        box: Box | None,
+        auto: bool = False,
     ) -> None:
         super().__init__()
-        swapped, self._linear = linear[0], any(linear)
+        self._space, box = box is None, box or shape
+        swapped, self._plain = linear[0], (self._space, self._space or any(linear))
         self._box, self._swapped, self._auto = box, swapped, auto
         first, second, pair = pairs.distinct()
         chosen = [second, first] if swapped else [first, second]
@@ -179,35 +193,36 @@ class Loops(nn.Module):
         self._tasks: dict[Hashable, tuple[kernels.Shifts, int, int]] = {}
 
     def usable(self, a: Stack, b: Stack) -> bool:
-        """Say whether the loops can read these spectra, and nothing wants to differentiate them."""
-        return a.plain and b.plain
+        """Say whether the loops can read the channels, which nothing wants to differentiate."""
+        return a.plain(self._space) and b.plain(self._space)
 
     def evaluate(self, a: Stack, b: Stack) -> Tensor:
         """Return the covariances ``(batch, row)``."""
-        first, second = self._spectra(a, b)
+        first, second = (stack.channels(self._space) for stack in self._ordered(a, b))
         task, room, _ = self._task(first, second)
         c = kernels.shifts(first, second, task, room)
         return c.conj() if self._swapped else c
 
     def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
         """Add the gradient to those of ``a`` and ``b``."""
-        spectra = self._spectra(a, b)
-        task, _, room = self._task(*spectra)
-        first, second = (b, a) if self._swapped else (a, b)
-        apart, sizes = first is not second, (task.pairs, *self._box)
+        stacks = first, second = self._ordered(a, b)
+        channels = first.channels(self._space), second.channels(self._space)
+        task, _, room = self._task(*channels)
+        apart = first is not second
         once = (apart or self._auto) and self._once[0], apart and self._once[1]
-        fresh = first.begin_gradient(once[0], sizes), second.begin_gradient(once[1], sizes)
+        gradients, fresh = zip(
+            *(
+                stack.begin_gradient(self._space, alone, (task.pairs, *self._box))
+                for stack, alone in zip(stacks, once, strict=True)
+            ),
+            strict=True,
+        )
         values = (g if self._swapped else g.conj()).resolve_conj().contiguous()
-        assert first.spectrum_gradient is not None
-        assert second.spectrum_gradient is not None
-        gradients = first.spectrum_gradient, second.spectrum_gradient
-        kernels.add_shifts_gradients(spectra, task, values, gradients, fresh, room)
+        kernels.add_shifts_gradients(channels, task, values, gradients, fresh, room)
 
-    def _spectra(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
-        """Return the spectra, of what is linear second."""
-        assert a.spectrum is not None
-        assert b.spectrum is not None
-        return (b.spectrum, a.spectrum) if self._swapped else (a.spectrum, b.spectrum)
+    def _ordered(self, a: Stack, b: Stack) -> tuple[Stack, Stack]:
+        """Return the stacks, the linear one second."""
+        return (b, a) if self._swapped else (a, b)
 
     def _task(self, first: Tensor, second: Tensor) -> tuple[kernels.Shifts, int, int]:
         """Return what the loops are asked for, and how much they work in, forward and back."""
@@ -217,7 +232,7 @@ class Loops(nn.Module):
             tables = self._chosen, self._means, self._along, self._across
             task = kernels.Shifts(
                 *(fields, self._chosen.shape[1], len(self._means), len(self._along), *self._box),
-                *(one[0], two[0], *one[1:], *two[1:], self._auto, self._linear),
+                *(one[0], two[0], *one[1:], *two[1:], self._auto, *self._plain),
                 *(table.data_ptr() for table in tables),
             )
             forward, back = (kernels.shifts_room(task, first.dtype, way) for way in (False, True))
@@ -243,23 +258,34 @@ class GramBlock(nn.Module):
         The rows.
     scale
         Factor of the sum over points or frequencies.
+    shape
+        Grid ``(y, x)``.
+    linear
+        Which of a and b are linear, one at most.
+    dtype
+        Real precision.
     box
         Frequencies to sum over; None: in space, as pairs with conjugates must be.
-    loops
-        The same sums over frequencies in compiled loops, for where these can be used.
     """
 
     _pick: Tensor
 
     def __init__(
-        self, pairs: Pairs, scale: float, box: Box | None = None, loops: Loops | None = None
+        self,
+        pairs: Pairs,
+        scale: float,
+        shape: Box,
+        linear: tuple[bool, bool],
+        dtype: torch.dtype,
+        box: Box | None = None,
     ) -> None:
         super().__init__()
-        self._loops = loops
         self._scale, self._box, self._mirrored = scale, box, pairs.mirrored
         self._first, self._second = _span(pairs.first), _span(pairs.second)
         first, second, pair = pairs.distinct()
         self._aligned = bool(_contiguous(first) and _contiguous(second))
+        looped = not pairs.mirrored and (box is not None or self._aligned)
+        self._loops = Loops(pairs, scale, shape, linear, dtype, box) if looped else None
         self._products = [span.stop - span.start for span in (self._first, self._second)]
         flat = (pairs.first - self._first.start) * self._products[1]
         flat = flat + pairs.second - self._second.start
@@ -369,7 +395,7 @@ class ShiftBlock(nn.Module):
         shifts = -pairs.shifts if swapped else pairs.shifts
         self.transform = FewShifts(pair, len(first), shifts, shape, box, scale, dtype)
         self._loops = (
-            None if pairs.mirrored else Loops(pairs, scale, box, shape, linear, auto, dtype)
+            None if pairs.mirrored else Loops(pairs, scale, shape, linear, dtype, box, auto)
         )
 
     def evaluate(self, a: Stack, b: Stack) -> Tensor:

@@ -23,6 +23,8 @@ from wavemill.moments.boxes import (
     Box,
     add_into,
     crop,
+    filtered,
+    filtered_back,
     larger,
     smaller,
     to_conjugate_field,
@@ -31,7 +33,6 @@ from wavemill.moments.boxes import (
 from wavemill.moments.channels import Response
 from wavemill.moments.covariances import (
     GramBlock,
-    Loops,
     Pairs,
     PowerBlock,
     ShiftBlock,
@@ -154,7 +155,7 @@ class Schedule(nn.Module):
     def _response(self, pass_: _Pass, scale: Scale) -> Response:
         if scale not in pass_.responses:
             filters = getattr(self, _name(scale))
-            spectrum = crop(pass_.x_hat, _box(filters))[:, None] * filters
+            spectrum = filtered(crop(pass_.x_hat, _box(filters)), filters)
             pass_.responses[scale] = Response(spectrum, self.shape, scale[0])
         return pass_.responses[scale]
 
@@ -191,7 +192,7 @@ class Schedule(nn.Module):
             response = pass_.responses.pop(scale, None)
             spectral = response.pulled() if differentiate and response is not None else None
             if spectral is not None:
-                pass_.pull_field((spectral * getattr(self, _name(scale))).sum(1))
+                pass_.pull_field(filtered_back(spectral, getattr(self, _name(scale))))
 
     def _return(self, pass_: _Pass, group: Group, stack: Stack) -> None:
         """Hand a group's gradient to its scale, or, of a spectrum linear in x, to the field."""
@@ -199,7 +200,7 @@ class Schedule(nn.Module):
         conjugate = None if stack.field_gradient is None else stack.field_gradient.conj()
         if spectral is not None and stack.linear:
             filters = getattr(self, _name(group[:2]))[place]
-            pass_.pull_field((spectral * filters).sum(1))
+            pass_.pull_field(filtered_back(spectral, filters))
         elif spectral is not None:
             pulled = to_conjugate_field(spectral, self.shape)
             pulled = pulled if group[2] and not group[0] else pulled.real
@@ -301,9 +302,8 @@ class Schedule(nn.Module):
             auto = a == b and not draft.mirrored and bool((pairs.first == pairs.second).all())
             return ShiftBlock(pairs, scale, box, self.shape, linear, auto, self.dtype)
         if self._in_frequency(draft):
-            loops = Loops(pairs, scale, box, self.shape, linear, False, self.dtype)
-            return GramBlock(pairs, scale, box, loops)
-        return GramBlock(pairs, 1 / self._points)
+            return GramBlock(pairs, scale, self.shape, linear, self.dtype, box)
+        return GramBlock(pairs, 1 / self._points, self.shape, linear, self.dtype)
 
     def _bank(self, group: Group) -> Tensor:
         return self._filters[group[:2]][self._placed(group)]
