@@ -144,16 +144,7 @@ class Shifts(ctypes.Structure):
         (name, ctypes.c_int64)
         for name in (
             *("fields", "pairs", "means", "waves", "rows", "columns", "channels_1", "channels_2"),
-            *(
-                "rows_1",
-                "columns_1",
-                "rows_2",
-                "columns_2",
-                "alone",
-                "linear",
-                "fresh_1",
-                "fresh_2",
-            ),
+            *("rows_1", "columns_1", "rows_2", "columns_2", "alone", "plain_1", "plain_2"),
         )
     ] + [(name, ctypes.c_void_p) for name in ("chosen", "mean", "along", "across")]
 

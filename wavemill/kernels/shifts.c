@@ -1,5 +1,6 @@
-/* Cross-spectra at few shifts, and the gradients of their sums: what GramBlock
- * and ShiftBlock of wavemill/moments/covariances.py do with torch, without writing cross-spectra to memory. */
+/* Covariances of spectra, or of fields, at few shifts or none, and the gradients of these: what
+ * GramBlock and ShiftBlock of wavemill/moments/covariances.py do with torch. Cross-spectra are never
+ * written to memory. */
 #ifndef REAL
 
 #include "kernels.h"
