@@ -119,7 +119,14 @@ def test_threads_that_share_a_large_field_compute_what_one_does(set_threads, non
         torch.testing.assert_close(shared, results[0], rtol=1e-5, atol=1e-6)
 
 
-GRIDS = [(64, 64), (30, 22), (7, 9), (13, 40), (31, 4), (1, 5)]  # every factor; few rows, columns
+GRIDS = [
+    (80, 72),
+    (30, 22),
+    (7, 9),
+    (13, 40),
+    (31, 4),
+    (1, 5),
+]  # one worth two threads; few rows, columns
 
 
 @compiled

@@ -256,7 +256,8 @@ int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, in
     DESK one = {.row = NAMED(row)(task), .parts = shared ? threads : 1};
     const int good = NAMED(plan)(&one.y, task->height) & NAMED(plan)(&one.x, task->width);
     const int64_t field = task->height * one.row * (int64_t)sizeof(REAL);
-#pragma omp parallel num_threads(threads) if (good && threads > 1)
+    const int large = task->fields * task->height * task->width > 1 << 14;
+#pragma omp parallel num_threads(threads) if (good && threads > 1 && large)
     {
         int64_t thread = 0, all = 1;
 #ifdef _OPENMP
