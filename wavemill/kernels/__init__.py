@@ -76,7 +76,19 @@ class Boxes(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in (*"NYX", "from_y", "from_x", "to_y", "to_x", "complex", "inverse")
+        for name in (
+            *(
+                "fields",
+                "height",
+                "width",
+                "from_y",
+                "from_x",
+                "to_y",
+                "to_x",
+                "complex",
+                "inverse",
+            ),
+        )
     ]
 
 

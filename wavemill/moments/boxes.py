@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from wavemill import kernels
-from wavemill.kernels import fourier, usable
 
 Box = tuple[int, int]
 WORTHWHILE = 0.6  # of an axis: larger boxes save less than cutting and filling costs
@@ -60,14 +59,14 @@ def add_into(into: Tensor, spectrum: Tensor) -> None:
 
 def filtered(spectrum: Tensor, filters: Tensor) -> Tensor:
     """Return ``spectrum (batch, y, x)`` times ``filters (angle, y, x)``, complex without phase."""
-    if usable(spectrum, filters) and not spectrum.requires_grad:
+    if _loops(spectrum, filters):
         return kernels.filtered(spectrum, filters, back=False)
     return spectrum[:, None] * filters
 
 
 def filtered_back(spectra: Tensor, filters: Tensor) -> Tensor:
     """Return the sum over angles of ``spectra (batch, angle, y, x)`` times filters."""
-    if usable(spectra, filters) and not spectra.requires_grad:
+    if _loops(spectra, filters):
         return kernels.filtered(spectra, filters, back=True)
     return (spectra * filters).sum(1)
 
@@ -75,7 +74,7 @@ def filtered_back(spectra: Tensor, filters: Tensor) -> Tensor:
 def to_spectrum(field: Tensor, box: Box) -> Tensor:
     """Return ``sum over u of field e^{-i w u}`` at the frequencies of ``box``."""
     whole = _sizes(field)
-    compiled = fourier(field, whole, box, inverse=False)
+    compiled = kernels.fourier(field, whole, box, inverse=False)
     if compiled is not None:
         return compiled
     if whole == box:
@@ -87,7 +86,7 @@ def to_spectrum(field: Tensor, box: Box) -> Tensor:
 
 def to_field(spectrum: Tensor, shape: Box) -> Tensor:
     """Return ``sum over w of spectrum e^{i w u}``, complex, on the whole grid."""
-    compiled = fourier(spectrum, shape, shape, inverse=True)
+    compiled = kernels.fourier(spectrum, shape, shape, inverse=True)
     if compiled is not None:
         return compiled
     if _sizes(spectrum) == shape:
@@ -100,7 +99,7 @@ def to_field(spectrum: Tensor, shape: Box) -> Tensor:
 
 def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
     """Return ``sum over w of spectrum e^{-i w u}``, complex, on the whole grid."""
-    compiled = fourier(spectrum, shape, shape, inverse=False)
+    compiled = kernels.fourier(spectrum, shape, shape, inverse=False)
     if compiled is not None:
         return compiled
     if _sizes(spectrum) == shape:
@@ -114,6 +113,12 @@ def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
 def mirror(spectrum: Tensor) -> Tensor:
     """Return the spectrum at -w."""
     return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1))
+
+
+def _loops(spectra: Tensor, filters: Tensor) -> bool:
+    """Say whether compiled loops may multiply them: of one precision, in no graph of autograd."""
+    alike = spectra.dtype == filters.dtype and not spectra.requires_grad
+    return alike and kernels.usable(spectra, filters)
 
 
 def _sizes(spectrum: Tensor) -> Box:

@@ -194,7 +194,8 @@ class Loops(nn.Module):
 
     def usable(self, a: Stack, b: Stack) -> bool:
         """Say whether the loops can read the channels, which nothing wants to differentiate."""
-        return a.plain(self._space) and b.plain(self._space)
+        alike = a.channels(self._space).dtype == self._across.dtype
+        return alike and a.plain(self._space) and b.plain(self._space)
 
     def evaluate(self, a: Stack, b: Stack) -> Tensor:
         """Return the covariances ``(batch, row)``."""
