@@ -14,7 +14,7 @@ import torch
 
 from wavemill import PhaseHarmonicCovariance, Scattering2D, kernels
 from wavemill.kernels.build import compile_kernels
-from wavemill.moments.boxes import crop, to_conjugate_field, to_field, to_spectrum
+from wavemill.moments.boxes import crop, filtered, to_conjugate_field, to_field, to_spectrum
 from wavemill.moments.channels import Response
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +196,14 @@ def test_covariances_and_their_gradients_equal_those_of_torch(monkeypatch, name,
     compute = partial(op.loss_and_gradient, x, moments)
     for ours, torchs in zip(*both(monkeypatch, compute), strict=True):
         assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
+
+
+@compiled
+def test_filters_of_another_precision_are_left_to_torch():
+    generator = torch.manual_seed(9)
+    spectrum = torch.randn(2, 5, 7, dtype=torch.complex64, generator=generator)
+    filters = torch.randn(3, 5, 7, dtype=torch.float64, generator=generator).to(torch.complex128)
+    assert torch.equal(filtered(spectrum, filters), spectrum[:, None] * filters)
 
 
 @compiled

@@ -31,20 +31,15 @@ from wavemill.moments.boxes import (
     to_spectrum,
 )
 from wavemill.moments.channels import Response
-from wavemill.moments.covariances import (
-    GramBlock,
-    Pairs,
-    PowerBlock,
-    ShiftBlock,
-    Stack,
-    as_complex,
-)
+from wavemill.moments.covariances import GramBlock, PowerBlock, ShiftBlock, as_complex
 from wavemill.moments.groups import Group, Scale, bands_of, groups, is_linear, spans
+from wavemill.moments.loops import Loops
 from wavemill.moments.pairs import MomentTable, Rows
 from wavemill.moments.shifts import keep_buffer
+from wavemill.moments.stacks import Pairs, Stack
 
 Pull = Callable[[slice, Tensor], Tensor]  # results' places and values -> gradient of them
-Block = GramBlock | ShiftBlock | PowerBlock
+Block = GramBlock | ShiftBlock | PowerBlock | Loops
 
 
 @dataclass
@@ -298,12 +293,20 @@ class Schedule(nn.Module):
             banks = (crop(self._bank(a), box), crop(self._bank(b), box))
             return PowerBlock(pairs, banks, self.shape, self.dtype)
         scale = math.prod(1.0 if is_linear(group) else 1 / self._points for group in (a, b))
+        block: GramBlock | ShiftBlock
+        within: Box | None = box
+        auto, looped = False, not draft.mirrored
         if draft.shifted:
-            auto = a == b and not draft.mirrored and bool((pairs.first == pairs.second).all())
-            return ShiftBlock(pairs, scale, box, self.shape, linear, auto, self.dtype)
-        if self._in_frequency(draft):
-            return GramBlock(pairs, scale, self.shape, linear, self.dtype, box)
-        return GramBlock(pairs, 1 / self._points, self.shape, linear, self.dtype)
+            auto = a == b and looped and bool((pairs.first == pairs.second).all())
+            block = ShiftBlock(pairs, scale, box, self.shape, linear[0], auto, self.dtype)
+        else:
+            if not self._in_frequency(draft):
+                scale, within = 1 / self._points, None
+            block = GramBlock(pairs, scale, within)
+            looped &= within is not None or block.aligned  # else a matrix product is faster
+        if not looped:
+            return block
+        return Loops(block, pairs, scale, self.shape, linear, self.dtype, within, auto)
 
     def _bank(self, group: Group) -> Tensor:
         return self._filters[group[:2]][self._placed(group)]

@@ -1,0 +1,141 @@
+"""Covariances in the compiled loops of ``wavemill/kernels/shifts.c``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavemill import kernels
+from wavemill.moments.boxes import Box
+from wavemill.moments.covariances import GramBlock, ShiftBlock
+from wavemill.moments.shifts import few_waves, keep_buffer
+from wavemill.moments.stacks import Pairs, Stack
+
+
+class Loops(nn.Module):
+    """Covariances at few shifts or none in compiled loops, or by a block where these cannot run.
+
+    Of cross-spectra there are a few rows at a time, and boxes are neither cut nor filled.
+
+    Parameters
+    ----------
+    block
+        What computes the same with torch.
+    pairs
+        The rows, none mirrored.
+    scale
+        Factor of the sum over points or frequencies.
+    shape
+        Grid ``(y, x)``.
+    linear
+        Which of a and b are linear, one at most.
+    dtype
+        Real precision.
+    box
+        Frequencies to sum over; None: in space.
+    auto
+        Each channel with itself, real.
+    """
+
+    _chosen: Tensor
+    _means: Tensor
+    _along: Tensor
+    _across: Tensor
+
+    def __init__(
+        self,
+        block: GramBlock | ShiftBlock,
+        pairs: Pairs,
+        scale: float,
+        shape: Box,
+        linear: tuple[bool, bool],
+        dtype: torch.dtype,
+        box: Box | None,
+        auto: bool = False,
+    ) -> None:
+        super().__init__()
+        self.block = block
+        self._space, box = box is None, box or shape
+        swapped, self._plain = linear[0], (self._space, self._space or any(linear))
+        self._box, self._swapped, self._auto = box, swapped, auto
+        first, second, pair = pairs.distinct()
+        chosen = [second, first] if swapped else [first, second]
+        self._once = [np.array_equal(side, np.arange(len(side))) for side in chosen]
+        y, x = (-pairs.shifts if swapped else pairs.shifts).T
+        sizes, cosine = np.unique(np.abs(y), return_inverse=True)
+        across, place = np.unique(x, return_inverse=True)
+        along = few_waves(sizes, shape[0], box[0])
+        sine = len(sizes) + cosine.reshape(-1) - (sizes[0] == 0)  # of a shift 0 there is none
+        means = np.column_stack([pair, cosine.reshape(-1), sine, np.sign(y), place.reshape(-1)])
+        keep_buffer(self, "_chosen", torch.from_numpy(np.stack(chosen)))
+        keep_buffer(self, "_means", torch.from_numpy(np.ascontiguousarray(means)))
+        keep_buffer(self, "_along", torch.cat([along.real, along.imag[sizes != 0]]).to(dtype))
+        wide = scale * few_waves(across, shape[1], box[1])
+        keep_buffer(self, "_across", wide.to(dtype.to_complex()))
+        self._tasks: dict[Hashable, tuple[kernels.Shifts, int, int]] = {}
+
+    def evaluate(self, a: Stack, b: Stack) -> Tensor:
+        """Return the covariances ``(batch, row)``."""
+        if not self._usable(a, b):
+            return self.block.evaluate(a, b)
+        first, second = (stack.channels(self._space) for stack in self._ordered(a, b))
+        task, room, _ = self._task(first, second)
+        c = kernels.shifts(first, second, task, room)
+        return c.conj() if self._swapped else c
+
+    def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
+        """Add the gradient to those of ``a`` and ``b``."""
+        if not self._usable(a, b):
+            self.block.pull(g, a, b)
+            return
+        stacks = first, second = self._ordered(a, b)
+        channels = first.channels(self._space), second.channels(self._space)
+        task, _, room = self._task(*channels)
+        apart = first is not second
+        once = (apart or self._auto) and self._once[0], apart and self._once[1]
+        gradients, fresh = zip(
+            *(
+                stack.begin_gradient(self._space, alone, (task.pairs, *self._box))
+                for stack, alone in zip(stacks, once, strict=True)
+            ),
+            strict=True,
+        )
+        values = (g if self._swapped else g.conj()).resolve_conj().contiguous()
+        kernels.add_shifts_gradients(channels, task, values, gradients, fresh, room)
+
+    def _usable(self, a: Stack, b: Stack) -> bool:
+        """Say whether the loops can read the channels, which nothing wants to differentiate."""
+        alike = a.channels(self._space).dtype == self._across.dtype
+        return alike and a.plain(self._space) and b.plain(self._space)
+
+    def _ordered(self, a: Stack, b: Stack) -> tuple[Stack, Stack]:
+        """Return the stacks, the linear one second."""
+        return (b, a) if self._swapped else (a, b)
+
+    def _task(self, first: Tensor, second: Tensor) -> tuple[kernels.Shifts, int, int]:
+        """Return what the loops are asked for, and how much they work in, forward and back."""
+        key = first.shape, second.shape, torch.get_num_threads()
+        if key not in self._tasks:
+            (fields, *one), (_, *two) = first.shape, second.shape
+            tables = self._chosen, self._means, self._along, self._across
+            task = kernels.Shifts(
+                *(fields, self._chosen.shape[1], len(self._means), len(self._along), *self._box),
+                *(one[0], two[0], *one[1:], *two[1:], self._auto, *self._plain),
+                *(table.data_ptr() for table in tables),
+            )
+            forward, back = (kernels.shifts_room(task, first.dtype, way) for way in (False, True))
+            self._tasks[key] = task, forward, back
+        return self._tasks[key]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._tasks = {}  # which point to tables that move
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be pickled, in which there are no pointers."""
+        return self.__dict__ | {"_tasks": {}}
