@@ -146,7 +146,7 @@ def _evaluate(
         judge, rows_of_one, portrait = _judged(one, spec, dataset, request)
         suffix = f" [{dataset.schema.components[number]}]" if number else ""
         table = {f"{name}{suffix}": row for name, row in rows_of_one.items()} | table
-    _between_components(table, test, sets["drawn"])
+    _between_components(table, test, sets["drawn"], bool(dataset.schema.periodic))
     test = one["test"]
     tensors = {f"model.{name}": value for name, value in portrait.state().items()}
     tensors |= {f"test.{name}": value for name, value in judge.portrait.state().items()}
@@ -176,16 +176,20 @@ def _judged(
     return judge, rows | {"model": _defined(scores)}, portrait
 
 
-def _between_components(table: Scores, test: Array, drawn: Array) -> None:
+def _between_components(table: Scores, test: Array, drawn: Array, periodic: bool) -> None:
     """Add how far apart the coherence of several components is, to the rows of the first."""
     if test.shape[1] == 1:
         return
     real, made = torch.from_numpy(test), torch.from_numpy(drawn)
     half = len(test) // 2
     first, second = real[:half], real[half:]
-    table["real, one map"]["coherence"] = coherence_distance(first[:1], second)
-    table[f"real, {half} against {len(second)}"]["coherence"] = coherence_distance(first, second)
-    table["model"]["coherence"] = coherence_distance(made, real)
+    compared = {
+        "real, one map": (first[:1], second),
+        f"real, {half} against {len(second)}": (first, second),
+        "model": (made, real),
+    }
+    for row, (model, others) in compared.items():
+        table[row]["coherence"] = coherence_distance(model, others, periodic)
 
 
 def _with_components(fields: Array) -> Array:

@@ -112,6 +112,21 @@ def isotropic_spectrum(
     return wavenumber, operator(x)[..., 1:] / _shells(operator.shape, spacing)[0]
 
 
+def tapered(x: Tensor) -> Tensor:
+    """Return fields that fall to 0 at their borders: for spectra of what does not wrap around.
+
+    ``(x - m) h / rms(h)`` with h the Hann window of both axes and m the mean under it: white noise
+    keeps its spectrum, and a jump from border to border does not cover steep ones.
+    """
+    sides = [
+        torch.sin(math.pi * (torch.arange(n, dtype=x.dtype, device=x.device) + 0.5) / n).square()
+        for n in x.shape[-2:]
+    ]
+    window = sides[0][:, None] * sides[1]
+    mean = (x * window).sum((-2, -1), keepdim=True) / window.sum()
+    return (x - mean) * window / window.square().mean().sqrt()
+
+
 def pdf(
     x: Tensor, bins: int = 64, interval: tuple[float, float] | None = None
 ) -> tuple[Tensor, Tensor]:

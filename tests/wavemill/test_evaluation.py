@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 
 import numpy as np
@@ -17,6 +19,7 @@ from wavemill.evaluation.diversity import best_correlation, pair_correlations
 from wavemill.evaluation.minkowski import minkowski_functionals
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
+from wavemill.spectra import PowerSpectrum, tapered
 
 SHIFTS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
 
@@ -58,6 +61,81 @@ def test_eps_is_that_of_the_matrix_written_out(shape: tuple[int, int], J: int) -
     assert op.distance(op.measure(model), op.measure(test)) == pytest.approx(float(eps), rel=1e-10)
 
 
+def masked_matrix(fields: Tensor, J: int, L: int) -> Tensor:
+    """The same of fields that do not wrap: means over pairs of points within borders of 2^(j+1)."""
+    shape, far = (fields.shape[-2], fields.shape[-1]), 8 * 2 ** (J - 1)
+    x_hat, waves = torch.fft.fft2(fields)[:, None], []
+    for j in range(J):
+        psi = bump_steerable.wavelets_at(shape, j, range(2 * L), L)
+        waves += [(j, phase_harmonic(torch.fft.ifft2(x_hat * psi), k)) for k in range(2**j + 1)]
+    phi = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
+    waves.append((J - 1, torch.fft.ifft2(x_hat * phi)))
+    scales = np.concatenate([[j] * harmonics.shape[1] for j, harmonics in waves])
+    channels = torch.cat([harmonics.to(torch.complex128) for _, harmonics in waves], dim=1)
+    mask = torch.zeros(len(scales), *shape, dtype=torch.float64)
+    for one, scale in zip(mask, scales, strict=True):
+        one[2 << scale : -2 << scale, 2 << scale : -2 << scale] = 1
+    means = (channels * mask).sum((-2, -1)) / mask.sum((-2, -1))
+    centred = (channels - means[..., None, None]) * mask
+    padded, points = (torch.nn.functional.pad(part, (far, far) * 2) for part in (centred, mask))
+    between = means - means.mean(0)
+    between = between.mT @ between.conj() / len(fields)
+    members = [np.flatnonzero(scales == j) for j in range(J)]
+
+    @functools.cache
+    def covariances(a: int, b: int, shift: tuple[int, int]) -> Tensor:
+        first, second = members[a], members[b]
+        there, counted = (part.roll(shift, (-2, -1)) for part in (padded[:, first], points[first]))
+        products = torch.einsum("fayx,fbyx->ab", there, padded[:, second].conj()) / len(fields)
+        pairs = torch.einsum("ayx,byx->ab", counted, points[second])
+        return products / pairs + between[np.ix_(first, second)]
+
+    R = torch.zeros(len(scales), 25, len(scales), 25, dtype=torch.complex128)
+    for (d, to), (e, back) in itertools.product(enumerate(SHIFTS), enumerate(SHIFTS)):
+        for a, b in itertools.product(range(J), range(J)):
+            shift = ((back[0] << b) - (to[0] << a), (back[1] << b) - (to[1] << a))
+            block = np.ix_(members[a], [d], members[b], [e])
+            R[block] = covariances(a, b, shift)[:, None, :, None]
+    return R.flatten(2).flatten(0, 1)
+
+
+def test_eps_of_fields_that_do_not_wrap_takes_means_within_borders() -> None:
+    test, model = noise(3, 20, 23) ** 3, noise(2, 20, 23, seed=1) + noise(2, 1, 1, seed=2)
+    op = FovealCorrelation((20, 23), 2, 2, torch.float64, periodic=False)
+    expected, found = masked_matrix(test, 2, 2), masked_matrix(model, 2, 2)
+    scale = expected.diagonal().real.sqrt()
+    scale = scale * scale[:, None]
+    eps = ((expected - found) / scale).norm() / (expected / scale).norm()
+    assert op.distance(op.measure(model), op.measure(test)) == pytest.approx(float(eps), rel=1e-10)
+
+
+def steep(n: int, side: int, power: float, seed: int = 0) -> Tensor:
+    """Gaussian fields whose spectrum falls as ``|k|^-power``; cut out, they do not wrap around."""
+    k = torch.fft.fftfreq(side, dtype=torch.float64) * side
+    radius = torch.hypot(k[:, None], k[: side // 2 + 1].abs()).clamp(min=1)
+    x_hat = torch.fft.rfft2(noise(n, side, side, seed=seed)) * radius ** (-power / 2)
+    return torch.fft.irfft2(x_hat, s=(side, side))
+
+
+def test_fields_cut_out_look_like_the_whole_but_for_borders_that_do_not_meet() -> None:
+    whole = steep(16, 128, 3)
+    cut = whole[..., :64, :64]
+    truth = FovealCorrelation((128, 128), 3, 2, torch.float64).measure(whole)
+    wrapped, within = (FovealCorrelation((64, 64), 3, 2, torch.float64, p) for p in (True, False))
+    assert within.distance(within.measure(cut), truth) < 0.3
+    assert wrapped.distance(wrapped.measure(cut), truth) > 1
+
+    def spectrum(x: Tensor) -> Tensor:
+        return PowerSpectrum((x.shape[-2], x.shape[-1]), dtype=torch.float64)(x)[:, 1:].mean(0)
+
+    shells = spectrum(whole)[15:63]  # from wavenumber 16 of the whole on, 8 of a half
+    expected = shells[1::2][:-1] + (shells[:-2:2] + shells[2::2]) / 2
+    jumps = spectrum(cut)[8 : 8 + len(expected)] - expected  # of k^-2 along the axes
+    assert jumps.sum() > 0.5 * expected.sum()
+    found = spectrum(tapered(cut))[8 : 8 + len(expected)]
+    torch.testing.assert_close(found, expected, rtol=0.35, atol=0)
+
+
 def test_the_matrix_of_the_paper_has_8025_rows() -> None:
     assert FovealCorrelation((32, 32), 5, 8).size == (20 * 16 + 1) * 25
 
@@ -86,6 +164,8 @@ def test_single_precision_tells_eps_to_a_thousandth() -> None:
 def test_a_matrix_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="lower J"):
         FovealCorrelation((16, 16), 5)
+    with pytest.raises(InvalidParameter, match="lower J"):
+        FovealCorrelation((16, 16), 2, periodic=False)
     with pytest.raises(ShapeMismatch):
         FovealCorrelation((16, 16), 2).measure(noise(3, 8, 8))
 
@@ -176,6 +256,12 @@ def test_minkowski_functionals_of_known_shapes() -> None:
     assert euler.tolist() == pytest.approx([1, 0, 1])
 
 
+def test_what_touches_a_border_goes_on_beyond_it_unless_fields_wrap() -> None:
+    half = (torch.arange(16) < 8).double().expand(16, 16)
+    edges = [minkowski_functionals(half, [0.5], periodic)[1, 0] for periodic in (True, False)]
+    assert float(edges[0]) * 16 == pytest.approx(2 * float(edges[1]) * 15)  # two of 16, one of 15
+
+
 def test_euler_characteristics_change_sign_with_the_set() -> None:
     """Components of a set are holes of its complement; the torus itself counts 0."""
     x = noise(3, 32, 32)
@@ -212,6 +298,7 @@ def intermittent(n: int, seed: int) -> Tensor:
 def test_a_judge_prefers_the_truth_to_a_gaussian_and_a_copy_lacks_diversity() -> None:
     judge, fitted = Judge(intermittent(8, 1), L=2), intermittent(1, 2)
     assert judge.J == 4  # of 5: what fits into 32
+    assert Judge(intermittent(2, 1), L=2, periodic=False).J == 2  # and leaves points within borders
     truth, _ = judge.score(intermittent(8, 3), fitted)
     gaussian, _ = judge.score(gaussian_fields(8, 32, 1.0, 4)[0] * judge.std)
     shifts = [(3 * i, 5 * i) for i in range(8)]

@@ -14,15 +14,18 @@ import torch
 from torch import Tensor
 
 from wavemill.evaluation.bispectrum import shell_edges
+from wavemill.spectra import tapered
 
 
-def coherence(x: Tensor) -> Tensor:
+def coherence(x: Tensor, periodic: bool = True) -> Tensor:
     """Return c for all pairs of components and each octave that holds a frequency.
 
     Parameters
     ----------
     x
         Real ``(field, component, y, x)``; sums are over fields too.
+    periodic
+        Whether fields wrap around; if not, they are tapered.
 
     Returns
     -------
@@ -30,7 +33,8 @@ def coherence(x: Tensor) -> Tensor:
         ``(pair, octave)`` float64.
     """
     shape = (x.shape[-2], x.shape[-1])
-    x_hat = torch.fft.fft2(x.double() - x.double().mean((-2, -1), keepdim=True))
+    field = x.double() - x.double().mean((-2, -1), keepdim=True)
+    x_hat = torch.fft.fft2(field if periodic else tapered(field))
     w = [2 * math.pi * torch.fft.fftfreq(size, dtype=torch.float64) for size in shape]
     radius = torch.hypot(w[0][:, None], w[1]).to(x.device)
     edges = shell_edges(shape, max(1, int(math.log2(max(shape)))))
@@ -49,7 +53,8 @@ def coherence(x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def coherence_distance(model: Tensor, test: Tensor) -> float:
+def coherence_distance(model: Tensor, test: Tensor, periodic: bool = True) -> float:
     """Return ``|c_model - c_test| / |c_test|`` of fields ``(field, component, y, x)``."""
-    expected = coherence(test)
-    return float((coherence(model) - expected).norm() / expected.norm().clamp_min(1e-300))
+    expected = coherence(test, periodic)
+    apart = coherence(model, periodic) - expected
+    return float(apart.norm() / expected.norm().clamp_min(1e-300))

@@ -15,6 +15,9 @@ of shifts alone, angles half a turn apart are conjugates, and R is Hermitian. Ea
 is held once and weighted by how often it occurs. Covariances at multiples of 2^j need the
 cross-spectrum only after it is folded 2^j times, which is a small matrix product a frequency.
 
+Of fields that are not periodic, means are over the points u and u + shift that no filter carries
+around the border, those of :mod:`wavemill.moments.masked`.
+
 Transforms have sign ``-i w u``, unnormalised forward.
 
 Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
@@ -36,9 +39,11 @@ from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.evaluation.cross_spectra import at_shifts, folded, opposites
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
+from wavemill.moments.masked import Window, window
 
 REACH = 2  # of the shifts, in units of 2^j
 HARMONICS = 4  # the highest k
+ZERO = np.zeros(1, dtype=np.int64)
 SPECTRA = 2**28  # bytes of the channels' transforms held at once: 3 fields of 256^2
 
 
@@ -112,16 +117,18 @@ class FovealCorrelation:
     Parameters
     ----------
     shape
-        Grid ``(y, x)``, periodic.
+        Grid ``(y, x)``.
     J, L
         Scales, and angles in a half turn.
     dtype
         Real precision.
+    periodic
+        Whether fields wrap around.
 
     Raises
     ------
     InvalidParameter
-        If the coarsest wavelet does not fit on the grid.
+        If the coarsest wavelet does not fit on the grid, or leaves too little within its borders.
     """
 
     def __init__(
@@ -130,12 +137,18 @@ class FovealCorrelation:
         J: int = 5,
         L: int = 8,
         dtype: torch.dtype = torch.float32,
+        periodic: bool = True,
     ) -> None:
         if J < 1 or L < 2 or min(shape) < 2**J:
             raise InvalidParameter(
                 f"J={J}, L={L} need a grid of {2**J} points a side, got {shape}: lower J"
             )
-        self.shape, self.J, self.L, self.dtype = shape, J, L, dtype
+        self.shape, self.J, self.L, self.dtype, self.periodic = shape, J, L, dtype, periodic
+        self._inside: list[Window] = []
+        if not periodic:
+            longest = REACH * 2**J
+            window((True, J), (longest, longest), shape)  # refuses what leaves too little
+            self._inside = [window((False, scale), (0, 0), shape) for scale in range(J)]
         psi = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
         self._psi = torch.stack(psi).to(dtype)
         self._phi = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J)).to(dtype)
@@ -231,7 +244,7 @@ class FovealCorrelation:
         These are means and variances, ``(field, channel)``. Field by field, whose transforms alone
         exist twice.
         """
-        points, complex_ = math.prod(self.shape), self.dtype.to_complex()
+        complex_ = self.dtype.to_complex()
         means = torch.zeros((len(x), self.channels), dtype=complex_, device=x.device)
         variances = torch.zeros(means.shape, dtype=torch.float64, device=x.device)
         counts = [sum(group.count for group in self._groups_at(scale)) for scale in range(self.J)]
@@ -243,22 +256,26 @@ class FovealCorrelation:
                 matrix = torch.cat(parts).flatten(1)
                 spectra[scale][:, :, number] = matrix.T.contiguous().view(*self.shape, count)
                 power = torch.stack([_power(channel) for channel in matrix])
-                variances[number, start : start + count] = power / points**2
+                variances[number, start : start + count] = power / self._products(scale, scale)
                 start += count
-            means[number, -1] = field.mean() * self._phi[0, 0].to(x.device)
+            means[number, -1] += field.mean() * self._phi[0, 0].to(x.device)
         return spectra, means, variances
 
     def _transformed(self, x_hat: Tensor, group: Group, means: Tensor) -> Tensor:
         """Return the transforms of a group's channels, whose means go into ``means``."""
-        if group.low_pass:
-            return (x_hat * self._phi.to(x_hat.device))[None]
-        response = x_hat * self._psi[group.scale].to(x_hat.device)
-        if group.k == 1:
+        filters = self._phi[None] if group.low_pass else self._psi[group.scale]
+        response = x_hat * filters.to(x_hat.device)
+        if group.k == 1 and self.periodic:
             return response
         harmonic = phase_harmonic(torch.fft.ifft2(response), group.k)
-        mean = harmonic.mean((-2, -1), keepdim=True)
+        kept = harmonic if self.periodic else harmonic[(..., *self._inside[group.scale])]
+        mean = kept.mean((-2, -1), keepdim=True)
         means[group.channels] = mean[..., 0, 0].to(means.dtype)
-        transformed: Tensor = torch.fft.fft2(harmonic - mean)
+        centred = kept - mean
+        if not self.periodic:
+            centred = torch.zeros_like(harmonic)
+            centred[(..., *self._inside[group.scale])] = kept - mean
+        transformed: Tensor = torch.fft.fft2(centred)
         return transformed
 
     def _groups_at(self, scale: int) -> list[Group]:
@@ -280,8 +297,26 @@ class FovealCorrelation:
             left = _with_conjugates(spectra[scale], members[0], opposite)
             for block in members:
                 shifts = _shifts(2**scale, 2**block.other)[0]
-                yield at_shifts(left, spectra[block.other], shifts, self.shape) / points**2
+                totals = at_shifts(left, spectra[block.other], shifts, self.shape)
+                products = self._products(block.scale, block.other, shifts).to(totals.real)
+                yield totals / products[..., None, None]
             spectra[scale] = torch.empty(0)  # of no further use
+
+    def _products(self, scale: int, other: int, shifts: NDArray[np.int64] = ZERO) -> Tensor:
+        """Return by what sums over frequencies are divided, ``(shift_y, shift_x)`` float64.
+
+        It is the number of frequencies times that of points u of one scale and u + shift of the
+        other within their borders.
+        """
+        counts = [np.full(len(shifts), size) for size in self.shape]
+        if not self.periodic:
+            sides = zip(self._inside[scale], self._inside[other], strict=True)
+            counts = [
+                np.minimum(left.stop - shifts, right.stop)
+                - np.maximum(left.start - shifts, right.start)
+                for left, right in sides
+            ]
+        return torch.from_numpy(np.outer(*counts) * float(math.prod(self.shape)))
 
     def _block(self, scale: int, other: int) -> _Block:
         lefts, rights = ([g for g in self.groups if g.scale == s] for s in (scale, other))
@@ -300,6 +335,13 @@ class FovealCorrelation:
             # R is Hermitian: what joins two scales occurs twice.
             expanded.repeat_interleave(down, 0) * (1 if scale == other else 2),
         )
+
+
+def largest_scale(shape: tuple[int, int], periodic: bool = True) -> int:
+    """Return the largest J of a matrix on a grid, 0 if none fits."""
+    side = min(shape)
+    # Borders of 2^J on either side, shifts by 2^(J + 1), and half a border: 4.5 x 2^J.
+    return max(0, int(math.log2(side / (2 if periodic else 4.5)))) if side > 1 else 0
 
 
 def _span(groups: Sequence[Group]) -> slice:

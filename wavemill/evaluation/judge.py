@@ -19,9 +19,9 @@ from torch import Tensor
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.evaluation.bispectrum import bispectrum
 from wavemill.evaluation.diversity import best_correlation, pair_correlations
-from wavemill.evaluation.foveal import Covariances, FovealCorrelation
+from wavemill.evaluation.foveal import Covariances, FovealCorrelation, largest_scale
 from wavemill.evaluation.minkowski import minkowski_functionals
-from wavemill.spectra import PowerSpectrum, flatness, skewness, structure_functions
+from wavemill.spectra import PowerSpectrum, flatness, skewness, structure_functions, tapered
 
 THRESHOLDS = tuple(np.linspace(-3, 3, 25).tolist())  # in standard deviations of the test set
 ORDERS = (1, 2, 3, 4, 5)
@@ -100,7 +100,9 @@ class Judge:
     J, L
         Scales and angles of the foveal matrix; J is lowered to what fits, see :attr:`J`.
     periodic
-        Whether structure functions wrap around. All else takes the grid as periodic.
+        Whether fields wrap around. If not, the foveal matrix and J leave out borders, spectra are
+        those of tapered fields, and no increment or neighbour crosses a border. Diversity and
+        memory take the best of all cyclic shifts either way.
 
     Raises
     ------
@@ -123,12 +125,12 @@ class Judge:
                 f"judging needs two real fields (n, y, x) or more, got {tuple(test.shape)}"
             )
         self.shape = (test.shape[-2], test.shape[-1])
-        self.J, self.periodic = min(J, int(math.log2(min(self.shape))) - 1), periodic
+        self.J, self.periodic = min(J, largest_scale(self.shape, periodic)), periodic
         self.mean, self.std = float(test.double().mean()), float(test.double().std(correction=0))
         if not self.std > 0 or self.J < 1:
             raise InvalidParameter(f"nothing to judge: std {self.std} on a grid of {self.shape}")
         self._test, self._follow = test, follow or (lambda what: None)
-        self.foveal = FovealCorrelation(self.shape, self.J, L)
+        self.foveal = FovealCorrelation(self.shape, self.J, L, periodic=periodic)
         half = len(test) // 2
         self._halves = [self._measured(part) for part in (test[:half], test[half:])]
         self._covariances = self.foveal.together(self._halves)
@@ -140,17 +142,18 @@ class Judge:
             raise ShapeMismatch(f"expected fields (n, {self.shape}), got {tuple(x.shape)}")
         self._follow("describe")
         field = (x.to(torch.float64) - self.mean) / self.std
+        waves = field if self.periodic else tapered(field)
         levels = (np.arange(QUANTILES) + 1) / (QUANTILES + 1)
         values = np.quantile(field.cpu().numpy(), levels)
         lags = [2**j for j in range(int(math.log2(min(self.shape))))]
         state = {
-            "spectrum": PowerSpectrum(self.shape, dtype=torch.float64)(field)[:, 1:],
+            "spectrum": PowerSpectrum(self.shape, dtype=torch.float64)(waves)[:, 1:],
             "quantiles": torch.from_numpy(values),
             "skewness": skewness(field),
             "flatness": flatness(field),
             "structure": structure_functions(field, lags, ORDERS, self.periodic),
-            "bispectrum": bispectrum(field),
-            "minkowski": minkowski_functionals(field, THRESHOLDS),
+            "bispectrum": bispectrum(waves),
+            "minkowski": minkowski_functionals(field, THRESHOLDS, self.periodic),
             "pairs": pair_correlations(x),
         }
         return Portrait.from_state(

@@ -1,6 +1,6 @@
 """Minkowski functionals of the sets where a field exceeds a threshold: area, length, number.
 
-On the periodic grid, from counts of points, pairs and triangles of neighbours alone:
+On the grid, from counts of points, pairs and triangles of neighbours alone:
 
 - area: the fraction of points in the set;
 - perimeter a unit of area: Crofton's formula over four directions of lines. A line in direction e
@@ -27,36 +27,41 @@ import torch
 from torch import Tensor
 
 
-def minkowski_functionals(x: Tensor, thresholds: Sequence[float]) -> Tensor:
+def minkowski_functionals(x: Tensor, thresholds: Sequence[float], periodic: bool = True) -> Tensor:
     """Return area fraction, perimeter and Euler characteristic a unit of area.
 
     Parameters
     ----------
     x
-        Real ``(..., y, x)`` on a periodic grid; lengths are in samples.
+        Real ``(..., y, x)``; lengths are in samples.
     thresholds
         In units of ``x``; a point is in the set if it is not below.
+    periodic
+        Whether the points of one border are neighbours of those of the opposite one.
 
     Returns
     -------
     Tensor
         ``(..., 3, threshold)``, float64.
     """
+    if periodic:
+        x = torch.cat([x, x[..., :1, :]], dim=-2)
+        x = torch.cat([x, x[..., :1]], dim=-1)
     return torch.stack([_functionals(x >= threshold) for threshold in thresholds], dim=-1)
 
 
-def _functionals(here: Tensor) -> Tensor:
-    """Return the three densities ``(..., 3)`` of a set given by its points."""
-    right, below = here.roll(-1, -1), here.roll(-1, -2)
-    across = below.roll(-1, -1)
-    neighbours = (right, below, across)
-    points, horizontal, vertical, falling = (_count(here & other) for other in (here, *neighbours))
-    rising = _count(right & below)
-    crossings = 2 * points - horizontal - vertical  # each counted on one of two sides
-    diagonal = 2 * points - falling - rising
-    perimeter = math.pi / 8 * 2 * (crossings + diagonal / math.sqrt(2))
+def _functionals(members: Tensor) -> Tensor:
+    """Return the three densities ``(..., 3)`` of a set given by its points, a cell a neighbour."""
+    here, right = members[..., :-1, :-1], members[..., :-1, 1:]
+    below, across = members[..., 1:, :-1], members[..., 1:, 1:]
+    pairs = ((here, right), (here, below), (here, across), (right, below))
+    horizontal, vertical, falling, rising = (_count(a & b) for a, b in pairs)
+    crossings = [_count(a ^ b) for a, b in pairs]
+    straight, diagonal = crossings[0] + crossings[1], crossings[2] + crossings[3]
+    perimeter = math.pi / 8 * (straight + diagonal / math.sqrt(2))
     corners = ((here, right, across), (here, below, across), (here, right, below))
     triangles = sum(_count(a & b & c) for a, b, c in (*corners, (right, below, across)))
+    points = _count(here)
     euler = points - horizontal - vertical - (falling + rising) / 2 + triangles / 2
     return torch.stack([points, perimeter, euler], dim=-1)
 

@@ -146,7 +146,7 @@ class EvaluationSpec(Spec):
     """
 
     kind: ClassVar[str] = "evaluation"
-    algorithm: ClassVar[int] = 2
+    algorithm: ClassVar[int] = 3  # fields that do not wrap around: means within borders
 
     samples: int = 10
     real: int = 20
