@@ -8,6 +8,8 @@ SHELL := bash
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# By file, whose tests may share what is dear to make; in order, so that long ones come first.
+WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
@@ -37,7 +39,7 @@ demo: .venv/.installed ## the main job on embedded data, from snapshots to a rep
 
 test: lint ## all that must hold: lint, then pytest (PYTEST_ARGS="-k scattering" chooses)
 	$(SAY) pytest
-	@$(BIN)/pytest --durations=10 $(PYTEST_ARGS)
+	@$(BIN)/pytest $(WORKERS) --durations=10 $(PYTEST_ARGS)
 
 lint: .venv/.installed ## ruff, mypy --strict, import-linter
 	$(SAY) ruff check

@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.update(  # before Prefect is imported: it reads its settings once
     DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MPLBACKEND="Agg"
 )
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small problems, several at once: threads would spin
 
 import pytest
 import torch

@@ -313,7 +313,8 @@ def test_a_stopped_command_leaves_no_lease_and_no_process(
     )
     try:
         deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and not list(store.glob("parts/*/*/*")):
+        while not list(store.glob("parts/*/*/*")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.1)
         family = psutil.Process(process.pid).children(recursive=True)
         if whole:  # as terminals do, and some service managers

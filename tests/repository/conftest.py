@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FIGURES = pytest.StashKey[list[str]]()
 
 Report = Callable[[str], None]
 
@@ -32,16 +31,19 @@ def tracked() -> list[Path]:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> Iterator[Report]:
+def report(record_property: Callable[[str, object], None]) -> Report:
     """Say a measured figure in the summary that closes the run."""
-    figures: list[str] = []
-    yield figures.append
-    request.config.stash.setdefault(FIGURES, []).extend(
-        f"{request.node.name}: {figure}" for figure in figures
-    )
+    return lambda figure: record_property("figure", figure)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if figures := terminalreporter.config.stash.get(FIGURES, []):
+    calls = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    figures = [
+        f"{call.nodeid}: {figure}"
+        for call in calls
+        for name, figure in call.user_properties
+        if name == "figure"
+    ]
+    if figures:
         terminalreporter.section("figures")
         terminalreporter.write_line("\n".join(figures))
