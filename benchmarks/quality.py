@@ -51,7 +51,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "C": lambda: Microcanonical({"set": "C", **PAPER}),
     "C+L": lambda: Microcanonical({"set": "C+L", **PAPER}),
     "C, ten maps": lambda: Microcanonical({"set": "C", **PAPER}),
-    "energy of B, small": lambda: Energy({"set": "B", "J": 3, "L": 4, "lags": 1, "steps": 1000}),
+    "B, J = 3, ten maps": lambda: Microcanonical({"set": "B", **SMALL, "J": 3}),
+    "energy of B, J = 3, ten maps": lambda: Energy(
+        {"set": "B", "J": 3, "L": 4, "lags": 1, "steps": 1000}
+    ),
 }
 TEN = 10  # maps of the last; the other ten judge it
 HELD = 3  # maps that are fitted to, and never judge

@@ -302,7 +302,8 @@ def test_a_stopped_command_leaves_no_lease_and_no_process(
 ) -> None:
     """While workers simulate: exit 130, and the collector may run at once."""
     store = tmp_path / "store"
-    command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=256"]
+    command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=64"]
+    command += ["--part-size", "64KiB"]  # of 4 fields each: the first is soon there
     process = subprocess.Popen(
         [*command, "--name", "flow", "--store", str(store), "--cluster", "local:1"],
         env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
