@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.filters import bump_steerable
 from wavemill.maxent import Energy
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
+from wavemill.maxent.energy import GROWTH, least_distance
 from wavemill.moments.pairs import model
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance
 from wavemill.spectra import PowerSpectrum, flatness
@@ -89,7 +92,7 @@ def test_the_energy_of_a_gaussian_is_its_inverse_spectrum() -> None:
     x = coloured(200, spectrum)
     fitted = Energy({"J": 2, "L": 2, "set": "A0", "lags": 0}).fit(x)
     standard = float(x.std())
-    assert fitted.metrics_["ridge"] == 0
+    assert fitted.metrics_["constraints"] == fitted.metrics_["score_lost"] == 0
     # E is quadratic: at a wave of frequency w, of unit square norm, it is 1 / 2 S(w).
     for w in ((1, 0), (0, 3), (4, 4), (7, 2), (2, -5)):
         u = torch.arange(16, dtype=torch.float64) * 2 * math.pi / 16
@@ -121,21 +124,36 @@ def test_chains_sample_the_gaussian_and_report_their_acceptance() -> None:
     assert abs(float(flatness(drawn).mean()) - 3) < 0.4
 
 
-def test_an_energy_that_would_not_grow_is_shrunk_until_it_does() -> None:
+def test_an_energy_that_would_not_grow_is_constrained_to() -> None:
     """Of fields with heavy tails: moduli want to lower the energy of large values."""
     x = torch.fft.ifft2(torch.fft.fft2(noise(10, 8, 8)) * metric(8)).real
     x = x / x.std() * (1 + 0.3 * (x / x.std()).square())
     fitted = Energy({"J": 2, "L": 2, "set": "B", "lags": 0, "steps": 60}).fit(x)
-    assert fitted.metrics_["ridge"] > 0
-    assert 0 < fitted.metrics_["growth_worst"] <= fitted.metrics_["growth_random"]
+    assert fitted.metrics_["constraints"] > 0
+    assert GROWTH / 2 <= fitted.metrics_["growth_worst"] <= fitted.metrics_["growth_random"]
+    assert 0 < fitted.metrics_["score_lost"] < 1
     assert torch.isfinite(fitted.sample(2)).all()
+    y = noise(8, 8, seed=3)
+    growth = float(fitted._far(y)[0])
+    assert float(fitted._far_moments(y) @ fitted.beta_) == pytest.approx(growth, rel=1e-9)
+    far = float(fitted.energy(1e3 * fitted.colour(y))) / 1e6  # centring moves it by a thousandth
+    assert far == pytest.approx(growth * float((y - y.mean()).square().sum()), rel=0.02)
+
+
+def test_the_least_distance_meets_constraints_at_the_least_cost() -> None:
+    rows, asked = noise(6, 9), noise(6, seed=1)
+    found = least_distance(rows, asked)
+    constraint = {"type": "ineq", "fun": lambda u: rows.numpy() @ u - asked.numpy()}
+    expected = minimize(lambda u: u @ u, np.zeros(9), constraints=[constraint], tol=1e-14).x
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-6)
+    assert least_distance(rows, -asked.abs() - 1).abs().max() < 1e-12  # met by 0
 
 
 def test_an_energy_that_falls_is_found_out() -> None:
     fitted = Energy({"J": 2, "L": 2, "set": "A0", "lags": 0, "steps": 200})
     fitted.fit(coloured(8, band_spectrum(16, 2, 2)))
     fitted.beta_ = -fitted.beta_
-    assert fitted._growth()[1] < 0
+    assert fitted._worst_from(noise(16, 16))[0] < 0
     with pytest.raises(DivergentModel, match="no density"):
         fitted.sample(1)
 

@@ -2,9 +2,10 @@
 
     p(x) = exp(-beta . phi(x)) / Z ,
 
-phi the distinct real phase-harmonic moments of a field x, standardised as by the references. In
+phi_0 = |K^{-1/2} x|^2 / 2, which alone makes the Gaussian of the references' isotropic spectrum K,
+then the distinct real phase-harmonic moments of a field x, standardised as by the references. In
 place of the unknown Z, beta minimises the distance of the gradients of log p from the data's
-(Hyvarinen 2005) in the metric K, the isotropic spectrum of the references: a linear system,
+(Hyvarinen 2005) in the metric K: a linear system,
 
     E[J K J^T] beta = E[tr(K d2 phi)] ,   J the Jacobian of phi, both exact (maxent/derivatives.py).
 
@@ -13,9 +14,9 @@ Samples come from the Metropolis-adjusted Langevin algorithm, in coordinates y w
     y' = y - e grad E(y) + sqrt(2 e) n ,   accepted with probability min(1, p(y') q(y | y') / ...) .
 
 The density exists if its energy grows in every direction: far out E(t x) / t^2 tends to the same
-form of uncentred moments, which is searched for its least value. While that is not above 0, all
-beta but those of the bands' energies are shrunk by a ridge, the least that helps; energies alone
-make a Gaussian density.
+form of uncentred moments, which is searched for its least value. Where it falls short, growth in
+the direction found becomes a constraint on beta, to which it is linear, and the rest is as near to
+the data's score as it can be.
 
 Sources: Hyvarinen, *Estimation of non-normalized statistical models by score matching*, JMLR 6, 695
 (2005); Roberts and Tweedie, *Exponential convergence of Langevin distributions and their discrete
@@ -33,7 +34,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import fmin_l_bfgs_b
+from scipy.optimize import fmin_l_bfgs_b, nnls
 from torch import Tensor
 
 from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMismatch
@@ -45,8 +46,8 @@ from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import PowerSpectrum
 
 ACCEPTANCE = 0.574  # at which MALA moves fastest in many dimensions
-RIDGES = (1e-6, 1e2)  # between which the least is sought, by halving their ratio
-HALVINGS = 6
+GROWTH = 0.05  # of E(t y) / (t^2 |y|^2) in every direction: a tenth of the Gaussian's
+ROUNDS = 12  # of directions sought, in which it is less
 FLOOR = 1e-6  # of the spectrum, of its largest shell
 DIRECTIONS = 30  # random ones, in which the energy must grow
 SEARCHES = 2  # from the least of them, for a worse one
@@ -65,14 +66,15 @@ class Energy:
     Attributes
     ----------
     beta_
-        ``(moment,)`` float64.
+        ``(1 + moment,)`` float64.
     gaussian_
         The :class:`Gaussian` model of the references: it holds their mean and std.
     metrics_
-        Number of real ``moments``; ``ridge``, in units of the system's diagonal;
-        ``growth_random`` and ``growth_worst``, the least of E(t y) / (t^2 |y|^2), t large, over
-        random directions and by search: 1/2 for the Gaussian of the references' spectrum; mean,
-        std, skewness and flatness of the references.
+        Number of real ``moments``; ``constraints``, directions in which growth was imposed, and
+        ``score_lost``, the part of the score's explained square that they cost; ``growth_random``
+        and ``growth_worst``, the least of E(t y) / (t^2 |y|^2), t large, over random directions
+        and by search: 1/2 for the Gaussian of the references' spectrum; mean, std, skewness and
+        flatness of the references.
     acceptance_, steps_
         After :meth:`sample`: the rate after warming up, and the step e, one a sample.
     """
@@ -110,13 +112,14 @@ class Energy:
         samples = (fields[:, 0] - self.gaussian_.mean_) / self._standard
         self._prepare(self.operator_for(self.gaussian_.shape).statistics(samples), _metric(samples))
         gram, curvature = self._score_matching(samples, progress)
-        self.metrics_ = describe(fields) | {"moments": float(len(curvature))}
+        self.metrics_ = describe(fields) | {"moments": float(len(curvature) - 1)}
         self._solve(gram, curvature)
         return self
 
     def energy(self, x: Tensor) -> Tensor:
         """Return ``beta . phi`` of standardised fields ``(..., y, x)``: -log p - log Z."""
-        return self._form(x, self._statistics)
+        whitened = self.whiten(x).square().sum((-2, -1))
+        return self._form(x, self._statistics) + self.beta_[0] * whitened / 2
 
     def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
         """Draw ``n`` fields ``(n, y, x)`` by a chain each; sample i does not depend on ``n``.
@@ -178,6 +181,12 @@ class Energy:
         coloured: Tensor = torch.fft.ifft2(torch.fft.fft2(y) * self._metric.sqrt()).real
         return coloured
 
+    def whiten(self, x: Tensor) -> Tensor:
+        """Return ``K^{-1/2} x`` without its mean."""
+        inverse = torch.where(self._metric > 0, self._metric.clamp(min=1e-300).rsqrt(), 0.0)
+        whitened: Tensor = torch.fft.ifft2(torch.fft.fft2(x) * inverse).real
+        return whitened
+
     def operator_for(self, shape: tuple[int, int]) -> PhaseHarmonicCovariance:
         """Return the moments on a grid, in double precision."""
         spec = self.spec
@@ -185,8 +194,13 @@ class Energy:
 
     def energy_and_gradient(self, y: Tensor) -> tuple[float, Tensor]:
         """Return E at ``K^{1/2} y`` and its gradient with respect to y."""
-        energy, gradient = self._form_and_gradient(self.colour(y), self._statistics)
-        return energy, self.colour(gradient)
+        return self._in_whitened(y, self._statistics)
+
+    def _in_whitened(self, y: Tensor, statistics: Statistics) -> tuple[float, Tensor]:
+        """Return ``beta . phi`` at ``K^{1/2} y``, y of mean 0, and its gradient by y."""
+        form, gradient = self._form_and_gradient(self.colour(y), statistics)
+        base = self.beta_[0]
+        return form + float(base * y.square().sum() / 2), self.colour(gradient) + base * y
 
     def _prepare(self, statistics: Statistics, metric: Tensor) -> None:
         self.operator = self.operator_for(self.gaussian_.shape)
@@ -205,78 +219,91 @@ class Energy:
                 f"the Jacobian of {count} moments by {points} points is over {MOST >> 20} MiB: "
                 "choose a smaller set, J or grid"
             )
-        gram, curvature = torch.zeros(count, count).double(), torch.zeros(count).double()
-        jacobian = torch.empty(count, points, dtype=torch.float64)
+        gram = torch.zeros(1 + count, 1 + count).double()
+        curvature = torch.zeros(1 + count).double()
+        curvature[0] = points - 1  # of |y|^2 / 2
+        jacobian = torch.empty(1 + count, points, dtype=torch.float64)
         for step, field in enumerate(samples, 1):
-            for row, gradient in enumerate(derivatives.gradients(field)):
+            jacobian[0] = self.whiten(field).flatten()
+            for row, gradient in enumerate(derivatives.gradients(field), 1):
                 jacobian[row] = self.colour(gradient).flatten()
             gram += jacobian @ jacobian.T / len(samples)
-            curvature += derivatives.laplacians(field) / len(samples)
+            curvature[1:] += derivatives.laplacians(field) / len(samples)
             if progress is not None:
                 progress(step, len(samples), {})
         return gram, curvature
 
     def _solve(self, gram: Tensor, curvature: Tensor) -> None:
-        """Find beta with the least ridge for which the energy grows in all directions tried."""
-        shrunk = (~self._energies()).double()
-        low, high = RIDGES
-        self._try(gram, curvature, shrunk, 0.0)
-        if self.metrics_["growth_worst"] > 0:
-            return
-        for _ in range(HALVINGS):
-            middle = math.sqrt(low * high)
-            self._try(gram, curvature, shrunk, middle)
-            low, high = (low, middle) if self.metrics_["growth_worst"] > 0 else (middle, high)
-        self._try(gram, curvature, shrunk, high)
+        """Find the beta of least score distance whose energy grows in every direction.
 
-    def _try(self, gram: Tensor, curvature: Tensor, shrunk: Tensor, ridge: float) -> None:
-        """Solve with a ridge, in units of the system's diagonal, and note how the energy grows."""
-        scale = gram.diagonal().clamp(min=1e-300).sqrt()
-        system = gram / (scale * scale[:, None]) + ridge * torch.diag(shrunk)
-        values, vectors = torch.linalg.eigh(system)
-        kept = values > 1e-12 * values[-1]  # moments that repeat others
-        inverse = torch.where(kept, 1 / values, 0.0)
-        self.beta_ = vectors @ (inverse * (vectors.T @ (curvature / scale))) / scale
-        random, worst = self._growth()
-        self.metrics_ |= {"ridge": ridge, "growth_random": random, "growth_worst": worst}
+        Growth in one direction is linear in beta. Where a search finds too little, enough is asked
+        for there, and the quadratic programme solved again with one more constraint. What is still
+        missing after the last round, a share of the Gaussian makes up.
+        """
+        root = _inverse_root(gram)
+        best = root.T @ curvature
+        moved, rows = torch.zeros_like(best), torch.zeros(0, len(curvature), dtype=torch.float64)
+        tried = self._random_directions()
+        found: list[tuple[float, Tensor]] = []
+        for _ in range(ROUNDS):
+            self.beta_ = root @ (best + moved)
+            growths = torch.stack([self._far(y)[0] for y in tried])
+            starts = [y for _, y in found[:1]] + [*tried[growths.argsort()[:SEARCHES]]]
+            found = sorted(map(self._worst_from, starts), key=lambda pair: pair[0])
+            if found[0][0] >= GROWTH / 2:
+                break
+            asked = [self._far_moments(y) for growth, y in found if growth < GROWTH]
+            rows = torch.cat([rows, torch.stack(asked)])
+            moved = least_distance(rows @ root, GROWTH - rows @ (root @ best))
+        worst = found[0][0]
+        if worst < GROWTH / 2:
+            gaussian = torch.zeros_like(curvature)
+            gaussian[0] = curvature[0] / gram[0, 0]
+            share = (GROWTH / 2 - worst) / (float(gaussian[0]) / 2 - worst)
+            self.beta_, worst = torch.lerp(self.beta_, gaussian, share), GROWTH / 2
+        lost = self.beta_ - root @ best
+        self.metrics_ |= {
+            "constraints": float(len(rows)),
+            "score_lost": float(lost @ gram @ lost / best.square().sum()),
+            "growth_random": min(float(self._far(y)[0]) for y in tried),
+            "growth_worst": worst,
+        }
 
-    def _energies(self) -> Tensor:
-        """Tell which moments are energies of a band or of phi: of them alone a density exists."""
-        table = self.operator.coefficients
-        same = [table[name + "1"] == table[name + "2"] for name in "jlk"]
-        still = [table["shift_y"] == 0, table["shift_x"] == 0, table["k1"] == 1]
-        return torch.from_numpy(np.logical_and.reduce([*same, *still]))
-
-    def _growth(self) -> tuple[float, float]:
-        """Return the least of E(t y) / (t^2 |y|^2), t large: over random directions, searched."""
+    def _random_directions(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         shape = (DIRECTIONS, *self.operator.shape)
-        tried = torch.randn(shape, generator=generator, dtype=torch.float64)
-        forms = torch.stack([self._far(y)[0] for y in tried])
-        least = forms.argsort()[:SEARCHES]
-        found = [self._worst_from(tried[index]) for index in least.tolist()]
-        return float(forms.min()), min(found)
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     def _far(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the form far out over |y|^2, and its gradient, of y without its mean."""
         y = _centred(y)
         square = y.square().sum()
-        form, gradient = self._form_and_gradient(self.colour(y), self._far_out)
+        form, gradient = self._in_whitened(y, self._far_out)
         quotient = form / square
-        return quotient, (self.colour(gradient) - 2 * quotient * y) / square
+        return quotient, (gradient - 2 * quotient * y) / square
 
-    def _worst_from(self, y: Tensor) -> float:
+    def _far_moments(self, y: Tensor) -> Tensor:
+        """Return what beta is multiplied with in :meth:`_far`."""
+        y = _centred(y)
+        square = y.square().sum()
+        values = self.operator.measure(self.colour(y)[None], self._far_out).values
+        return torch.cat([square[None] / 2, values.flatten()]) / square
+
+    def _worst_from(self, y: Tensor) -> tuple[float, Tensor]:
+        """Return the least growth that a descent from y finds, and where."""
+
         def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             value, gradient = self._far(torch.from_numpy(flat).reshape(self.operator.shape))
             return float(value), gradient.numpy().ravel()
 
-        _, least, _ = fmin_l_bfgs_b(objective, y.numpy().ravel(), maxiter=40, maxfun=50)
-        return float(least)
+        start = y.numpy().ravel()
+        flat, least, _ = fmin_l_bfgs_b(objective, start, maxiter=40, maxfun=50)
+        return float(least), torch.from_numpy(flat).reshape(self.operator.shape)
 
     def _form(self, x: Tensor, statistics: Statistics) -> Tensor:
         """Return ``beta . phi`` with channels normalised by ``statistics``."""
-        size = float(self.beta_.norm())
-        unit = self.beta_ / size
+        size = float(self.beta_[1:].norm())
+        unit = self.beta_[1:] / size
         zero, moments = Moments(statistics, 0 * unit), Moments(statistics, unit)
         # 2 beta . phi = |phi|^2 + |beta|^2 - |phi - beta|^2: losses are what an operator tells.
         loss = self.operator.loss(x, zero) - self.operator.loss(x, moments)
@@ -287,6 +314,28 @@ class Energy:
         form = self._form(field, statistics)
         (gradient,) = torch.autograd.grad(form, field)
         return float(form.detach()), gradient
+
+
+def _inverse_root(gram: Tensor) -> Tensor:
+    """Return R with ``R R^T`` the inverse of a Gram matrix, without moments that repeat others."""
+    scale = gram.diagonal().clamp(min=1e-300).sqrt()
+    values, vectors = torch.linalg.eigh(gram / (scale * scale[:, None]))
+    kept = values > 1e-12 * values[-1]
+    root: Tensor = vectors[:, kept] / values[kept].sqrt() / scale[:, None]
+    return root
+
+
+def least_distance(rows: Tensor, asked: Tensor) -> Tensor:
+    """Return the u of least ``|u|`` for which ``rows u >= asked``.
+
+    Source: Lawson and Hanson, *Solving Least Squares Problems* (1974), chapter 23.
+    """
+    system = torch.cat([rows.T, asked[None]]).numpy()
+    target = np.zeros(len(system))
+    target[-1] = 1
+    weights, _ = nnls(system, target)
+    residual = system @ weights - target
+    return torch.from_numpy(-residual[:-1] / residual[-1])
 
 
 class _Chain:

@@ -117,6 +117,7 @@ class EnergySpec(Spec):
     """
 
     kind: ClassVar[str] = "energy"
+    algorithm: ClassVar[int] = 2  # holds the references' spectrum; grows by constraints
 
     J: int = 3
     L: int = 4
