@@ -113,7 +113,7 @@ class Energy:
         self._prepare(self.operator_for(self.gaussian_.shape).statistics(samples), _metric(samples))
         gram, curvature = self._score_matching(samples, progress)
         self.metrics_ = describe(fields) | {"moments": float(len(curvature) - 1)}
-        self._solve(gram, curvature)
+        self._solve(gram, curvature, len(samples), progress)
         return self
 
     def energy(self, x: Tensor) -> Tensor:
@@ -230,10 +230,10 @@ class Energy:
             gram += jacobian @ jacobian.T / len(samples)
             curvature[1:] += derivatives.laplacians(field) / len(samples)
             if progress is not None:
-                progress(step, len(samples), {})
+                progress(step, len(samples) + ROUNDS, {})
         return gram, curvature
 
-    def _solve(self, gram: Tensor, curvature: Tensor) -> None:
+    def _solve(self, gram: Tensor, curvature: Tensor, done: int, progress: Progress | None) -> None:
         """Find the beta of least score distance whose energy grows in every direction.
 
         Growth in one direction is linear in beta. Where a search finds too little, enough is asked
@@ -245,11 +245,13 @@ class Energy:
         moved, rows = torch.zeros_like(best), torch.zeros(0, len(curvature), dtype=torch.float64)
         tried = self._random_directions()
         found: list[tuple[float, Tensor]] = []
-        for _ in range(ROUNDS):
+        for round_ in range(1, ROUNDS + 1):
             self.beta_ = root @ (best + moved)
             growths = torch.stack([self._far(y)[0] for y in tried])
             starts = [y for _, y in found[:1]] + [*tried[growths.argsort()[:SEARCHES]]]
             found = sorted(map(self._worst_from, starts), key=lambda pair: pair[0])
+            if progress is not None:
+                progress(done + round_, done + ROUNDS, {"growth": found[0][0]})
             if found[0][0] >= GROWTH / 2:
                 break
             asked = [self._far_moments(y) for growth, y in found if growth < GROWTH]
@@ -261,6 +263,8 @@ class Energy:
             gaussian[0] = curvature[0] / gram[0, 0]
             share = (GROWTH / 2 - worst) / (float(gaussian[0]) / 2 - worst)
             self.beta_, worst = torch.lerp(self.beta_, gaussian, share), GROWTH / 2
+        if progress is not None:
+            progress(done + ROUNDS, done + ROUNDS, {"growth": worst})
         lost = self.beta_ - root @ best
         self.metrics_ |= {
             "constraints": float(len(rows)),
