@@ -147,6 +147,8 @@ def test_the_least_distance_meets_constraints_at_the_least_cost() -> None:
     expected = minimize(lambda u: u @ u, np.zeros(9), constraints=[constraint], tol=1e-14).x
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-6)
     assert least_distance(rows, -asked.abs() - 1).abs().max() < 1e-12  # met by 0
+    with pytest.raises(DivergentModel, match="no energy"):
+        least_distance(torch.stack([rows[0], -rows[0]]), torch.ones(2).double())
 
 
 def test_an_energy_that_falls_is_found_out() -> None:

@@ -273,8 +273,9 @@ class FovealCorrelation:
         means[group.channels] = mean[..., 0, 0].to(means.dtype)
         centred = kept - mean
         if not self.periodic:
-            centred = torch.zeros_like(harmonic)
-            centred[(..., *self._inside[group.scale])] = kept - mean
+            borders = torch.zeros_like(harmonic)
+            borders[(..., *self._inside[group.scale])] = centred
+            centred = borders
         transformed: Tensor = torch.fft.fft2(centred)
         return transformed
 

@@ -77,17 +77,8 @@ class Boxes(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
         for name in (
-            *(
-                "fields",
-                "height",
-                "width",
-                "from_y",
-                "from_x",
-                "to_y",
-                "to_x",
-                "complex",
-                "inverse",
-            ),
+            *("fields", "height", "width", "from_y", "from_x", "to_y", "to_x"),
+            *("complex", "inverse"),
         )
     ]
 

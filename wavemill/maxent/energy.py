@@ -9,20 +9,16 @@ place of the unknown Z, beta minimises the distance of the gradients of log p fr
 
     E[J K J^T] beta = E[tr(K d2 phi)] ,   J the Jacobian of phi, both exact (maxent/derivatives.py).
 
-Samples come from the Metropolis-adjusted Langevin algorithm, in coordinates y with x = K^{1/2} y:
-
-    y' = y - e grad E(y) + sqrt(2 e) n ,   accepted with probability min(1, p(y') q(y | y') / ...) .
+Samples come from the Metropolis-adjusted Langevin algorithm (maxent/langevin.py), in coordinates y
+with x = K^{1/2} y.
 
 The density exists if its energy grows in every direction: far out E(t x) / t^2 tends to the same
 form of uncentred moments, which is searched for its least value. Where it falls short, growth in
 the direction found becomes a constraint on beta, to which it is linear, and the rest is as near to
 the data's score as it can be.
 
-Sources: Hyvarinen, *Estimation of non-normalized statistical models by score matching*, JMLR 6, 695
-(2005); Roberts and Tweedie, *Exponential convergence of Langevin distributions and their discrete
-approximations*, Bernoulli 2, 341 (1996); for the acceptance aimed at, Roberts and Rosenthal,
-*Optimal scaling of discrete approximations to Langevin diffusions*, J. R. Stat. Soc. B 60, 255
-(1998).
+Source: Hyvarinen, *Estimation of non-normalized statistical models by score matching*, JMLR 6, 695
+(2005).
 """
 
 from __future__ import annotations
@@ -40,18 +36,17 @@ from torch import Tensor
 from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.gaussian import Gaussian
-from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
+from wavemill.maxent.langevin import Chain, centred
+from wavemill.maxent.samples import Progress, as_samples, as_spec, describe
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import PowerSpectrum
 
-ACCEPTANCE = 0.574  # at which MALA moves fastest in many dimensions
 GROWTH = 0.05  # of E(t y) / (t^2 |y|^2) in every direction: a tenth of the Gaussian's
 ROUNDS = 12  # of directions sought, in which it is less
 FLOOR = 1e-6  # of the spectrum, of its largest shell
 DIRECTIONS = 30  # random ones, in which the energy must grow
 SEARCHES = 2  # from the least of them, for a worse one
-FAR = 5.0  # root mean square of y, 1 at the fitted spectrum: nothing comes back from there
 MOST = 2**30  # bytes of a Jacobian
 
 
@@ -141,7 +136,7 @@ class Energy:
             raise InvalidParameter(f"n={n} samples: ask for 1 or more")
         self.acceptance_, self.steps_, fields = [], [], []
         for index in range(n):
-            chain = _Chain(self, index, seed)
+            chain = Chain(self.energy_and_gradient, self.operator.shape, index, seed)
             for step in range(self.spec.steps):
                 chain.move(step < self.spec.steps // 2)
                 if progress is not None:
@@ -192,13 +187,14 @@ class Energy:
         spec = self.spec
         return PhaseHarmonicCovariance(shape, spec.J, spec.L, spec.set, spec.lags, torch.float64)
 
-    def energy_and_gradient(self, y: Tensor) -> tuple[float, Tensor]:
-        """Return E at ``K^{1/2} y`` and its gradient with respect to y."""
-        return self._in_whitened(y, self._statistics)
+    def energy_and_gradient(
+        self, y: Tensor, statistics: Statistics | None = None
+    ) -> tuple[float, Tensor]:
+        """Return E at ``K^{1/2} y``, y of mean 0, and its gradient with respect to y.
 
-    def _in_whitened(self, y: Tensor, statistics: Statistics) -> tuple[float, Tensor]:
-        """Return ``beta . phi`` at ``K^{1/2} y``, y of mean 0, and its gradient by y."""
-        form, gradient = self._form_and_gradient(self.colour(y), statistics)
+        ``statistics`` other than the references' normalise the moments.
+        """
+        form, gradient = self._form_and_gradient(self.colour(y), statistics or self._statistics)
         base = self.beta_[0]
         return form + float(base * y.square().sum() / 2), self.colour(gradient) + base * y
 
@@ -280,15 +276,15 @@ class Energy:
 
     def _far(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the form far out over |y|^2, and its gradient, of y without its mean."""
-        y = _centred(y)
+        y = centred(y)
         square = y.square().sum()
-        form, gradient = self._in_whitened(y, self._far_out)
+        form, gradient = self.energy_and_gradient(y, self._far_out)
         quotient = form / square
         return quotient, (gradient - 2 * quotient * y) / square
 
     def _far_moments(self, y: Tensor) -> Tensor:
         """Return what beta is multiplied with in :meth:`_far`."""
-        y = _centred(y)
+        y = centred(y)
         square = y.square().sum()
         values = self.operator.measure(self.colour(y)[None], self._far_out).values
         return torch.cat([square[None] / 2, values.flatten()]) / square
@@ -333,64 +329,22 @@ def least_distance(rows: Tensor, asked: Tensor) -> Tensor:
     """Return the u of least ``|u|`` for which ``rows u >= asked``.
 
     Source: Lawson and Hanson, *Solving Least Squares Problems* (1974), chapter 23.
+
+    Raises
+    ------
+    DivergentModel
+        If there is none.
     """
     system = torch.cat([rows.T, asked[None]]).numpy()
     target = np.zeros(len(system))
     target[-1] = 1
     weights, _ = nnls(system, target)
     residual = system @ weights - target
+    if -residual[-1] < np.finfo(float).eps:
+        raise DivergentModel(
+            "no energy of these moments grows: choose fewer, or fit to more fields"
+        )
     return torch.from_numpy(-residual[:-1] / residual[-1])
-
-
-class _Chain:
-    """One Markov chain in y; its step adapts while it warms up."""
-
-    def __init__(self, model: Energy, index: int, seed: int) -> None:
-        self.model, shape = model, model.operator.shape
-        self.y = _centred(white_noise(index, shape, seed))
-        self._generator = torch.Generator().manual_seed((seed * 7_368_787 + index + 1) % 2**63)
-        self.step = 0.5 / math.prod(shape) ** (1 / 3)
-        self.energy, self.gradient = model.energy_and_gradient(self.y)
-        self._moves = self._accepted = 0
-
-    @property
-    def acceptance(self) -> float:
-        """Fraction of proposals accepted since the step was last let go, or ever set."""
-        return self._accepted / max(self._moves, 1)
-
-    def move(self, warming: bool) -> None:
-        """Propose a step and accept it or stay."""
-        noise = _centred(torch.randn(self.y.shape, generator=self._generator).double())
-        proposal = self.y - self.step * self.gradient + math.sqrt(2 * self.step) * noise
-        energy, gradient = self.model.energy_and_gradient(proposal)
-        back = (self.y - proposal + self.step * gradient).square().sum() / (4 * self.step)
-        log_ratio = self.energy - energy - float(back) + float(noise.square().sum()) / 2
-        probability = math.exp(min(0.0, log_ratio)) if math.isfinite(log_ratio) else 0.0
-        accepted = float(torch.rand((), generator=self._generator)) < probability
-        if accepted:
-            self.y, self.energy, self.gradient = proposal, energy, gradient
-            self._refuse_the_far()
-        self._count(accepted, probability, warming)
-
-    def _count(self, accepted: bool, probability: float, warming: bool) -> None:
-        if warming:
-            self.step *= math.exp((probability - ACCEPTANCE) / 10)
-            return
-        self._moves += 1
-        self._accepted += accepted
-
-    def _refuse_the_far(self) -> None:
-        size = float(self.y.square().mean().sqrt())
-        if size > FAR:
-            raise DivergentModel(
-                f"a chain went to {size:.1f} times the fitted spectrum's amplitude: this energy "
-                "has no density; choose fewer moments, or fit to more fields"
-            )
-
-
-def _centred(y: Tensor) -> Tensor:
-    """Return y without its mean, of which an energy says nothing."""
-    return y - y.mean()
 
 
 def _metric(samples: Tensor) -> Tensor:
