@@ -26,6 +26,7 @@ from wavemill.generation import (
     whiteness,
 )
 from wavemill.generation.convolutional import estimate_population
+from wavemill.generation.shared import shared_inverse
 from wavemill.generation.training import Epoch, Pairs
 from wavemill.specs import GeneratorSpec
 
@@ -77,6 +78,8 @@ def test_rectifiers_that_do_not_invert_are_refused() -> None:
         RectifiedWavelets((16, 16), 2, 2, A=5)
     with pytest.raises(InvalidParameter, match="multiples of 2"):
         RectifiedWavelets((18, 16), 2, 2)
+    with pytest.raises(InvalidParameter, match="multiples of 2"):
+        Embedding((18, 16), 10, "scattering", 2, 2)
     with pytest.raises(InvalidParameter, match="A=5"):
         GeneratorSpec(A=5)
 
@@ -177,6 +180,54 @@ def test_the_linear_generator_is_least_squares() -> None:
     normal = w[:250].T @ w[:250] + alpha * torch.eye(10)
     expected = torch.linalg.solve(normal, w[:250].T @ centred)
     torch.testing.assert_close(linear.matrix, expected, rtol=0, atol=1e-4)
+
+
+def shared_pairs(n: int, seed: int) -> Pairs:
+    """Codes of all the averages at 2 x 2 points, and images that one matrix a point makes of them.
+
+    With a little that is different at each point, and noise of variance 1.
+    """
+    y = noise(n, 5, 2, 2, seed=seed)
+    y = y - y.mean(0)  # as codes are on what they were learnt from
+    kernels = noise(4, 5, 4, seed=21)  # of the points away by (0, 0), (0, 1), (1, 0), (1, 1)
+    offsets = ((0, 0), (0, 1), (1, 0), (1, 1))
+    squares = sum(
+        torch.einsum("nfyx,fp->npyx", y.roll((-i, -j), (2, 3)), kernel)
+        for (i, j), kernel in zip(offsets, kernels, strict=True)
+    )
+    x = torch.nn.functional.pixel_shuffle(squares, 2) + noise(1, 4, 4, seed=22)
+    x = x + 0.1 * torch.einsum("nm,mcyx->ncyx", y.flatten(1), noise(20, 1, 4, 4, seed=23))
+    x = x + noise(*x.shape, seed=seed + 50)
+    w = an_embedding().whitening(y.flatten(1))
+    return pairs(w - w.mean(0), x)
+
+
+def test_the_shared_inverse_moves_with_the_averages() -> None:
+    """Averages moved by a point of the grid give the image moved by as many pixels as it is."""
+    embedding, train = an_embedding(), shared_pairs(50, 0)
+    S = shared_inverse(embedding, train, torch.zeros(1, 4, 4))
+    features = noise(7, 5, 2, 2)
+    for shift in ((0, 1), (1, 0), (1, 1)):
+        moved = embedding.whitening(features.roll(shift, (2, 3)).flatten(1))
+        still = embedding.whitening(features.flatten(1))
+        images, expected = (torch.einsum("nm,mcyx->ncyx", w, S) for w in (moved, still))
+        expected = expected.roll((2 * shift[0], 2 * shift[1]), (2, 3))
+        origin = torch.einsum("m,mcyx->cyx", embedding.whitening(torch.zeros(1, 20))[0], S)
+        turned = origin.roll((2 * shift[0], 2 * shift[1]), (1, 2))
+        torch.testing.assert_close(images - origin, expected - turned, rtol=0, atol=2e-4)
+
+
+def test_a_shared_prior_learns_from_fewer_images_than_unknowns() -> None:
+    """24 images of 20 unknowns a pixel: ridge guesses, a prior that all points share does not."""
+    train, held = shared_pairs(24, 0), shared_pairs(300, 1)
+    rows, errors = torch.arange(300), []
+    for embedding in (None, an_embedding()):
+        linear = LinearGenerator(20, (1, 4, 4)).fit(train, shared_pairs(50, 2), embedding)
+        errors.append(float((linear(held.w) - held.images(rows)).square().mean()) - 1)
+    assert errors[1] < errors[0] / 3
+    many = shared_pairs(3000, 3)  # and with many images the rest of R is found all the same
+    exact = LinearGenerator(20, (1, 4, 4)).fit(many, held, an_embedding())
+    assert (exact(held.w) - held.images(rows)).square().mean() < 1.05
 
 
 def test_population_statistics_are_those_of_the_codes() -> None:

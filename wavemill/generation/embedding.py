@@ -51,7 +51,7 @@ class Embedding(nn.Module):
     Raises
     ------
     InvalidParameter
-        If such a transform cannot be built.
+        If such a transform cannot be built, or the grid is no multiple of 2^J.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Embedding(nn.Module):
         super().__init__()
         if transform not in get_args(Transform):
             raise InvalidParameter(f"transform must be wavelets or scattering, got {transform!r}")
+        if any(size % 2**J for size in shape):
+            raise InvalidParameter(f"the grid {tuple(shape)} must be of multiples of 2^J={2**J}")
         self.shape, self.J = shape, J
         self.rectified = (
             RectifiedWavelets(shape, J, L, A, dtype=dtype) if transform == "wavelets" else None

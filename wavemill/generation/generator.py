@@ -89,7 +89,7 @@ class Generator:
         if linear is not None and "linear.matrix" in resume:
             linear.load_state_dict(under("linear", resume))
         elif linear is not None:
-            linear.fit(train, valid)
+            linear.fit(train, valid, self.embedding_ if self.spec.shared else None)
         if linear is self.network_:
             self.metrics_["validation_psnr"] = self._validate(linear, valid)
         else:

@@ -1,8 +1,10 @@
 """The best linear generator: ridge regression of images on codes.
 
-    x ~ mean + R^T w ,   R = (W^T W + alpha n I)^-1 W^T (x - mean) .
+    x ~ mean + w R ,   R = S + (W^T W + alpha n I)^-1 W^T (x - mean - W S) .
 
-It is what any other generator has to beat, and the part of the sparse inversion that is linear.
+With S = 0 it is what any other generator has to beat. With S the inverse that all points of the
+grid share (:mod:`wavemill.generation.shared`) it has fewer numbers to learn from the same images,
+and is the part of the sparse inversion that is linear.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from wavemill.generation.embedding import Embedding
+from wavemill.generation.shared import shared_inverse
 from wavemill.generation.training import Pairs
 
-ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 BLOCK = 512
 
 
@@ -55,19 +59,29 @@ class LinearGenerator(nn.Module):
         return made.to(self.matrix.device)
 
     @torch.no_grad()
-    def fit(self, train: Pairs, held: Pairs) -> LinearGenerator:
-        """Learn R from ``train`` in closed form, alpha by the squared error on ``held``."""
+    def fit(self, train: Pairs, held: Pairs, embedding: Embedding | None = None) -> LinearGenerator:
+        """Learn R from ``train`` in closed form, alpha by the squared error on ``held``.
+
+        With an embedding, fitted, R is drawn to what all points of its grid share; else to 0.
+        """
         gram, product = self._sums(train)
+        shared = torch.zeros_like(self.matrix)
+        if embedding is not None:
+            mean = self.mean.reshape(self.image_shape)
+            shared = shared_inverse(embedding, train, mean).flatten(1)
+            product -= gram @ shared.double()
         values, vectors = torch.linalg.eigh(gram)
         rotated = (vectors.T @ product).float()
         codes = (held.w.double() @ vectors).float()
-        targets = held.images(torch.arange(len(held))).flatten(1) - self.mean
+        targets = held.images(torch.arange(len(held))).flatten(1) - self.mean - held.w @ shared
         errors = [
             float((codes @ (rotated / (values + alpha)[:, None].float()) - targets).square().mean())
             for alpha in ALPHAS
         ]
         alpha = ALPHAS[errors.index(min(errors))]
-        self.matrix.copy_(vectors.float() @ (rotated / (values + alpha)[:, None].float()))
+        self.matrix.copy_(shared).add_(
+            vectors.float() @ (rotated / (values + alpha)[:, None].float())
+        )
         self.get_buffer("alpha").fill_(alpha)
         return self
 

@@ -25,6 +25,8 @@ class GeneratorSpec(Spec):
         Scales, angles in a half turn, phases of the rectifier, and order of the scattering.
     loss
         ``"l1"`` or ``"l2"``, of images in standard units.
+    shared
+        Draw the linear inverse to one that all points of the grid share, instead of to 0.
     width
         Channels of the convolutional generator's first layer.
     atoms, iterations, signed
@@ -46,6 +48,7 @@ class GeneratorSpec(Spec):
     """
 
     kind: ClassVar[str] = "generator"
+    algorithm: ClassVar[int] = 2  # ridge about what all points of the grid share
 
     model: typing.Literal["sparse", "convolutional", "linear"] = "sparse"
     dimension: int = 512
@@ -55,6 +58,7 @@ class GeneratorSpec(Spec):
     A: int = 4
     max_order: int = 1
     loss: typing.Literal["l1", "l2"] = "l2"
+    shared: bool = True
     width: int = 128
     atoms: int = 128
     iterations: int = 3
