@@ -33,6 +33,12 @@ def golden(shared: Path) -> Path:
     return shared / "golden"
 
 
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of Prefect's that commands share: in a new one each waits for migrations."""
+    return tmp_path_factory.mktemp("prefect")
+
+
 @pytest.fixture
 def set_threads() -> Iterator[Callable[[int], None]]:
     """Lets a test choose how many threads torch has, and puts their number back."""

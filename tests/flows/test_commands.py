@@ -298,7 +298,7 @@ def test_settings_come_from_a_file_and_from_the_line(
     ids=["ctrl-c", "terminated", "terminated-alone"],
 )
 def test_a_stopped_command_leaves_no_lease_and_no_process(
-    tmp_path: Path, number: int, whole: bool
+    tmp_path: Path, prefect_home: Path, number: int, whole: bool
 ) -> None:
     """While workers simulate: exit 130, and the collector may run at once."""
     store = tmp_path / "store"
@@ -306,7 +306,7 @@ def test_a_stopped_command_leaves_no_lease_and_no_process(
     command += ["--part-size", "64KiB"]  # of 4 fields each: the first is soon there
     process = subprocess.Popen(
         [*command, "--name", "flow", "--store", str(store), "--cluster", "local:1"],
-        env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
+        env={**os.environ, "PREFECT_HOME": str(prefect_home)},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=listen_to_interrupts,
