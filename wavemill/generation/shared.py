@@ -1,15 +1,16 @@
 """The linear inverse that is the same at all points of the grid: what shifts say of R.
 
 Averages y = L U x move with the image, by multiples of 2^J, and so does the best linear inverse if
-images are stationary. Then the square of 2^J x 2^J pixels about the point p follows from the
-averages at p and the eight points about it, by one matrix for all points,
+images are stationary. Then the pixels about the point p follow from the averages at p and the eight
+points about it, by one matrix for all points, which is learnt from every point of every image:
 
-    x_p ~ mean_p + sum_q K_q^T y_(p + q) ,   q in {-1, 0, 1}^2 ,
+    x(u) ~ mean(u) + sum_q K_q(u - 2^J p)^T y_(p + q) ,   q in {-1, 0, 1}^2 ,
 
-which is learnt from every point of every image. In terms of codes it is a matrix S, and a prior of
-ridge regression: images are not stationary (the sky is above), and what S leaves tells how.
+for pixels u of the four squares of 2^J x 2^J that have p as a corner. Of a square its corners have
+four opinions, which are weighted bilinearly, so that nothing jumps from square to square.
 
-The grid is periodic, as the wavelets are.
+In terms of codes that is a matrix S, and a prior of ridge regression: images are not stationary
+(the sky is above), and what S leaves tells how. The grid is periodic, as the wavelets are.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from wavemill.generation.training import Pairs
 PENALTY = 3e-4  # relative to unit features
 FLAT = 1e-9  # features of a variance below this part of the first are rounding
 ROWS = 8192  # points whose neighbours are held at a time
+CORNERS = tuple(product((0, 1), repeat=2))  # of a square, from the point that it is named after
 
 
 @torch.no_grad()
@@ -41,21 +43,41 @@ def shared_inverse(embedding: Embedding, train: Pairs, mean: Tensor) -> Tensor:
         ``(component, y, x)`` of the images.
     """
     features = _features(embedding).to(train.w)
-    m, size, points = len(features), 9 * features.shape[1], features[0, 0].numel()
-    block = max(1, ROWS // points)
+    m, size, grid = len(features), 9 * features.shape[1], embedding.grid
+    block = max(1, ROWS // (grid[0] * grid[1]))
     gram = torch.zeros(size, size, dtype=torch.float64, device=train.w.device)
     sums: Tensor | float = 0.0
     for rows in torch.split(torch.arange(len(train)), block):
-        design = _neighbours(train.w[rows], features)
-        target = _squares(train.images(rows) - mean, embedding.grid)
+        design = _neighbours(train.w[rows], features).flatten(0, 2)
+        squares = _squares(train.images(rows) - mean, grid)
+        # at p the squares that have p as a corner
+        targets = torch.stack([squares.roll(corner, (1, 2)) for corner in CORNERS], 3)
         gram += design.T @ design
-        sums = sums + (design.T @ target).double()
-    gram.diagonal().add_(PENALTY * len(train) * points)
+        sums = sums + (design.T @ targets.flatten(3).flatten(0, 2)).double()
+    gram.diagonal().add_(PENALTY * len(train) * grid[0] * grid[1])
     kernels = torch.linalg.solve(gram, torch.as_tensor(sums)).to(train.w)
+    weights = _weights(mean.shape[1] // grid[0], mean.shape[2] // grid[1]).to(train.w)
+
+    def image_of(w: Tensor) -> Tensor:
+        opinions = (_neighbours(w, features) @ kernels).unflatten(3, (len(CORNERS), len(mean), -1))
+        weighted = torch.unbind(opinions * weights, 3)
+        found = [
+            part.roll((-y, -x), (1, 2)) for part, (y, x) in zip(weighted, CORNERS, strict=True)
+        ]
+        return _laid(torch.stack(found).sum(0), mean)
+
     units = torch.split(torch.eye(m, device=train.w.device), block)
-    return torch.cat(
-        [_laid(_neighbours(w, features) @ kernels, embedding.grid, mean) for w in units]
-    )
+    return torch.cat([image_of(w) for w in units])
+
+
+def _weights(y: int, x: int) -> Tensor:
+    """Return how much each corner of a square has to say of its pixels: ``(corner, 1, y x)``."""
+    down, right = (torch.arange(size) / size for size in (y, x))
+    each = [
+        torch.outer(down if i else 1 - down, right if j else 1 - right).flatten()
+        for i, j in CORNERS
+    ]
+    return torch.stack(each)[:, None]
 
 
 def _features(embedding: Embedding) -> Tensor:
@@ -74,21 +96,20 @@ def _features(embedding: Embedding) -> Tensor:
 
 
 def _neighbours(w: Tensor, features: Tensor) -> Tensor:
-    """Return the features of the nine points about each: ``(n point, 9 feature)``."""
+    """Return the features of the nine points about each: ``(n, y, x, 9 feature)``."""
     y = torch.einsum("nm,mfyx->nyxf", w, features)
-    around = [y.roll((-i, -j), (1, 2)) for i, j in product((-1, 0, 1), repeat=2)]
-    return torch.cat(around, -1).flatten(0, 2)
+    return torch.cat([y.roll((-i, -j), (1, 2)) for i, j in product((-1, 0, 1), repeat=2)], -1)
 
 
 def _squares(images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Cut images into a square for each point: ``(n point, component y x)``."""
+    """Cut images into the squares right of and below the points: ``(n, y, x, component pixel)``."""
     n, count, y, x = images.shape
     cut = images.reshape(n, count, grid[0], y // grid[0], grid[1], x // grid[1])
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(n * grid[0] * grid[1], -1)
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
 
-def _laid(squares: Tensor, grid: tuple[int, int], like: Tensor) -> Tensor:
-    """Put squares side by side: what :func:`_squares` cut."""
-    count, y, x = like.shape
-    cut = squares.reshape(-1, *grid, count, y // grid[0], x // grid[1])
-    return cut.permute(0, 3, 1, 4, 2, 5).reshape(-1, count, y, x)
+def _laid(squares: Tensor, like: Tensor) -> Tensor:
+    """Put squares ``(n, y, x, component, pixel)`` side by side: what :func:`_squares` cut."""
+    n, gy, gx, count, _ = squares.shape
+    cut = squares.reshape(n, gy, gx, count, like.shape[1] // gy, like.shape[2] // gx)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(n, *like.shape)
