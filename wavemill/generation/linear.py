@@ -17,7 +17,7 @@ from wavemill.generation.embedding import Embedding
 from wavemill.generation.shared import shared_inverse
 from wavemill.generation.training import Pairs
 
-ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 BLOCK = 512
 
 

@@ -9,8 +9,12 @@ points about it, by one matrix for all points, which is learnt from every point 
 for pixels u of the four squares of 2^J x 2^J that have p as a corner. Of a square its corners have
 four opinions, which are weighted bilinearly, so that nothing jumps from square to square.
 
+The grid is periodic, as the wavelets are, and images are not: averages on the border see both of
+its sides, and points there have matrices of their own (one matrix for all would put edges between
+squares everywhere, since there is one on the border).
+
 In terms of codes that is a matrix S, and a prior of ridge regression: images are not stationary
-(the sky is above), and what S leaves tells how. The grid is periodic, as the wavelets are.
+(the sky is above), and what S leaves tells how.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from torch import Tensor
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.training import Pairs
 
-PENALTY = 3e-4  # relative to unit features
+PENALTY = 3e-4  # relative to the mean energy of features
 FLAT = 1e-9  # features of a variance below this part of the first are rounding
 ROWS = 8192  # points whose neighbours are held at a time
 CORNERS = tuple(product((0, 1), repeat=2))  # of a square, from the point that it is named after
@@ -45,21 +49,29 @@ def shared_inverse(embedding: Embedding, train: Pairs, mean: Tensor) -> Tensor:
     features = _features(embedding).to(train.w)
     m, size, grid = len(features), 9 * features.shape[1], embedding.grid
     block = max(1, ROWS // (grid[0] * grid[1]))
-    gram = torch.zeros(size, size, dtype=torch.float64, device=train.w.device)
-    sums: Tensor | float = 0.0
+    kinds = _kinds(grid)
+    grams = torch.zeros(len(kinds), size, size, dtype=torch.float64, device=train.w.device)
+    sums: list[Tensor | float] = [0.0] * len(kinds)
     for rows in torch.split(torch.arange(len(train)), block):
-        design = _neighbours(train.w[rows], features).flatten(0, 2)
+        design = _neighbours(train.w[rows], features)
         squares = _squares(train.images(rows) - mean, grid)
         # at p the squares that have p as a corner
         targets = torch.stack([squares.roll(corner, (1, 2)) for corner in CORNERS], 3)
-        gram += design.T @ design
-        sums = sums + (design.T @ targets.flatten(3).flatten(0, 2)).double()
-    gram.diagonal().add_(PENALTY * len(train) * grid[0] * grid[1])
-    kernels = torch.linalg.solve(gram, torch.as_tensor(sums)).to(train.w)
+        for kind, (i, j) in enumerate(kinds):
+            known, wanted = (each[:, i, j].flatten(0, 2).flatten(1) for each in (design, targets))
+            grams[kind] += known.T @ known
+            sums[kind] = sums[kind] + (known.T @ wanted).double()
+    kernels = [
+        _solved(gram, torch.as_tensor(known)) for gram, known in zip(grams, sums, strict=True)
+    ]
     weights = _weights(mean.shape[1] // grid[0], mean.shape[2] // grid[1]).to(train.w)
 
     def image_of(w: Tensor) -> Tensor:
-        opinions = (_neighbours(w, features) @ kernels).unflatten(3, (len(CORNERS), len(mean), -1))
+        design = _neighbours(w, features)
+        opinions = design.new_zeros(*design.shape[:3], kernels[0].shape[1])
+        for (i, j), kernel in zip(kinds, kernels, strict=True):
+            opinions[:, i, j] = design[:, i, j] @ kernel.to(w)
+        opinions = torch.unflatten(opinions, 3, (len(CORNERS), len(mean), -1))
         weighted = torch.unbind(opinions * weights, 3)
         found = [
             part.roll((-y, -x), (1, 2)) for part, (y, x) in zip(weighted, CORNERS, strict=True)
@@ -68,6 +80,19 @@ def shared_inverse(embedding: Embedding, train: Pairs, mean: Tensor) -> Tensor:
 
     units = torch.split(torch.eye(m, device=train.w.device), block)
     return torch.cat([image_of(w) for w in units])
+
+
+def _kinds(grid: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Return the points on the border along both sides, along one, and the others."""
+    y, x = ([slice(0, 1), slice(1, None)] if size > 1 else [slice(None)] for size in grid)
+    return list(product(y, x))
+
+
+def _solved(gram: Tensor, known: Tensor) -> Tensor:
+    """Return the least squares, with a slight penalty."""
+    gram.diagonal().add_(PENALTY * gram.diagonal().mean())
+    found: Tensor = torch.linalg.solve(gram, known)
+    return found
 
 
 def _weights(y: int, x: int) -> Tensor:
