@@ -26,7 +26,7 @@ from wavemill.generation import (
     whiteness,
 )
 from wavemill.generation.convolutional import estimate_population
-from wavemill.generation.shared import shared_inverse
+from wavemill.generation.shared import shared_inverses
 from wavemill.generation.training import Epoch, Pairs
 from wavemill.specs import GeneratorSpec
 
@@ -211,7 +211,7 @@ def shared_pairs(n: int, seed: int) -> Pairs:
 def test_the_shared_inverse_moves_with_the_averages() -> None:
     """Averages moved by a point of the grid, off its border, give the image moved by 2^J pixels."""
     embedding, train = a_wide_embedding(), shared_pairs(50, 0)
-    S = shared_inverse(embedding, train, torch.zeros(1, 12, 12))
+    S = next(shared_inverses(embedding, train, torch.zeros(1, 12, 12)))
     features = torch.zeros(1, 5, 6, 6)
     features[0, :, 2, 2] = noise(5)
     origin = embedding.whitening(torch.zeros(1, 180))
@@ -237,6 +237,19 @@ def test_a_shared_prior_learns_from_fewer_images_than_unknowns() -> None:
     many = shared_pairs(4000, 3)  # and with many images the rest of R is found all the same
     exact = LinearGenerator(180, (1, 12, 12)).fit(many, held, a_wide_embedding())
     assert (exact(held.w) - held.images(rows)).square().mean() < 1.1
+
+
+def test_a_shared_prior_that_does_harm_is_not_taken() -> None:
+    """Images that no two points make alike: as good as ridge, which is one of the choices."""
+    w, x = noise(150, 180), noise(150, 1, 12, 12, seed=1)
+    x = x + torch.einsum("nm,mcyx->ncyx", w, noise(180, 1, 12, 12, seed=2))
+    train, held = pairs(w[:100], x[:100]), pairs(w[100:], x[100:])
+    alone, drawn = (
+        LinearGenerator(180, (1, 12, 12)).fit(train, held, embedding)
+        for embedding in (None, a_wide_embedding())
+    )
+    errors = [float((each(held.w) - x[100:]).square().mean()) for each in (alone, drawn)]
+    assert errors[1] <= errors[0]
 
 
 def test_population_statistics_are_those_of_the_codes() -> None:

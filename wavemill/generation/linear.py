@@ -9,12 +9,15 @@ and is the part of the sparse inversion that is linear.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from wavemill.generation.embedding import Embedding
-from wavemill.generation.shared import shared_inverse
+from wavemill.generation.shared import shared_inverses
 from wavemill.generation.training import Pairs
 
 ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -60,30 +63,34 @@ class LinearGenerator(nn.Module):
 
     @torch.no_grad()
     def fit(self, train: Pairs, held: Pairs, embedding: Embedding | None = None) -> LinearGenerator:
-        """Learn R from ``train`` in closed form, alpha by the squared error on ``held``.
+        """Learn R from ``train`` in closed form, penalties by the squared error on ``held``.
 
-        With an embedding, fitted, R is drawn to what all points of its grid share; else to 0.
+        With an embedding, fitted, R is drawn to what all points of its grid share, if ``held`` is
+        nearer then; else to 0.
         """
         gram, product = self._sums(train)
-        shared = torch.zeros_like(self.matrix)
+        values, vectors = torch.linalg.eigh(gram)
+        codes = (held.w.double() @ vectors).float()
+        targets = held.images(torch.arange(len(held))).flatten(1) - self.mean
+        least = math.inf
+        for shared in self._priors(train, embedding):
+            rotated = (vectors.T @ (product - gram @ shared.double())).float()
+            left = targets - held.w @ shared
+            for alpha in ALPHAS:
+                shrunk = rotated / (values + alpha)[:, None].float()
+                if (error := float((codes @ shrunk - left).square().mean())) < least:
+                    least = error
+                    self.matrix.copy_(shared).add_(vectors.float() @ shrunk)
+                    self.get_buffer("alpha").fill_(alpha)
+        return self
+
+    def _priors(self, train: Pairs, embedding: Embedding | None) -> Iterator[Tensor]:
+        """Yield what R may be drawn to."""
+        yield torch.zeros_like(self.matrix)
         if embedding is not None:
             mean = self.mean.reshape(self.image_shape)
-            shared = shared_inverse(embedding, train, mean).flatten(1)
-            product -= gram @ shared.double()
-        values, vectors = torch.linalg.eigh(gram)
-        rotated = (vectors.T @ product).float()
-        codes = (held.w.double() @ vectors).float()
-        targets = held.images(torch.arange(len(held))).flatten(1) - self.mean - held.w @ shared
-        errors = [
-            float((codes @ (rotated / (values + alpha)[:, None].float()) - targets).square().mean())
-            for alpha in ALPHAS
-        ]
-        alpha = ALPHAS[errors.index(min(errors))]
-        self.matrix.copy_(shared).add_(
-            vectors.float() @ (rotated / (values + alpha)[:, None].float())
-        )
-        self.get_buffer("alpha").fill_(alpha)
-        return self
+            for shared in shared_inverses(embedding, train, mean):
+                yield shared.flatten(1)
 
     def _sums(self, train: Pairs) -> tuple[Tensor, Tensor]:
         """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; note the mean down."""

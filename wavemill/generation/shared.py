@@ -19,6 +19,7 @@ In terms of codes that is a matrix S, and a prior of ridge regression: images ar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import torch
@@ -27,15 +28,15 @@ from torch import Tensor
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.training import Pairs
 
-PENALTY = 3e-4  # relative to the mean energy of features
+PENALTIES = (3e-4, 0.03, 1.0, 30.0)  # relative to the mean energy of features
 FLAT = 1e-9  # features of a variance below this part of the first are rounding
 ROWS = 8192  # points whose neighbours are held at a time
 CORNERS = tuple(product((0, 1), repeat=2))  # of a square, from the point that it is named after
 
 
 @torch.no_grad()
-def shared_inverse(embedding: Embedding, train: Pairs, mean: Tensor) -> Tensor:
-    """Return S ``(m, component, y, x)``, with ``x ~ mean + w S``, by least squares.
+def shared_inverses(embedding: Embedding, train: Pairs, mean: Tensor) -> Iterator[Tensor]:
+    """Yield S ``(m, component, y, x)``, with ``x ~ mean + w S``, by least squares: one a penalty.
 
     Parameters
     ----------
@@ -47,10 +48,19 @@ def shared_inverse(embedding: Embedding, train: Pairs, mean: Tensor) -> Tensor:
         ``(component, y, x)`` of the images.
     """
     features = _features(embedding).to(train.w)
-    m, size, grid = len(features), 9 * features.shape[1], embedding.grid
-    block = max(1, ROWS // (grid[0] * grid[1]))
-    kinds = _kinds(grid)
-    grams = torch.zeros(len(kinds), size, size, dtype=torch.float64, device=train.w.device)
+    equations = _equations(embedding.grid, features, train, mean)
+    for penalty in PENALTIES:
+        kernels = [_solved(gram, known, penalty) for gram, known in equations]
+        yield _inverse(embedding.grid, features, kernels, mean)
+
+
+def _equations(
+    grid: tuple[int, int], features: Tensor, train: Pairs, mean: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the normal equations of each kind of points, float64."""
+    size, block = 9 * features.shape[1], _block(grid)
+    kinds, device = _kinds(grid), train.w.device
+    grams = torch.zeros(len(kinds), size, size, dtype=torch.float64, device=device)
     sums: list[Tensor | float] = [0.0] * len(kinds)
     for rows in torch.split(torch.arange(len(train)), block):
         design = _neighbours(train.w[rows], features)
@@ -61,16 +71,27 @@ def shared_inverse(embedding: Embedding, train: Pairs, mean: Tensor) -> Tensor:
             known, wanted = (each[:, i, j].flatten(0, 2).flatten(1) for each in (design, targets))
             grams[kind] += known.T @ known
             sums[kind] = sums[kind] + (known.T @ wanted).double()
-    kernels = [
-        _solved(gram, torch.as_tensor(known)) for gram, known in zip(grams, sums, strict=True)
-    ]
-    weights = _weights(mean.shape[1] // grid[0], mean.shape[2] // grid[1]).to(train.w)
+    return [(gram, torch.as_tensor(known)) for gram, known in zip(grams, sums, strict=True)]
 
-    def image_of(w: Tensor) -> Tensor:
+
+def _solved(gram: Tensor, known: Tensor, penalty: float) -> Tensor:
+    """Return the least squares with a penalty, float32."""
+    penalties = (penalty * gram.diagonal().mean()).expand(len(gram)).diag()
+    found: Tensor = torch.linalg.solve(gram + penalties, known)
+    return found.float()
+
+
+def _inverse(
+    grid: tuple[int, int], features: Tensor, kernels: list[Tensor], mean: Tensor
+) -> Tensor:
+    """Return the images of unit codes, block by block."""
+    weights = _weights(mean.shape[1] // grid[0], mean.shape[2] // grid[1]).to(mean)
+
+    def images(w: Tensor) -> Tensor:
         design = _neighbours(w, features)
         opinions = design.new_zeros(*design.shape[:3], kernels[0].shape[1])
-        for (i, j), kernel in zip(kinds, kernels, strict=True):
-            opinions[:, i, j] = design[:, i, j] @ kernel.to(w)
+        for (i, j), kernel in zip(_kinds(grid), kernels, strict=True):
+            opinions[:, i, j] = design[:, i, j] @ kernel
         opinions = torch.unflatten(opinions, 3, (len(CORNERS), len(mean), -1))
         weighted = torch.unbind(opinions * weights, 3)
         found = [
@@ -78,21 +99,18 @@ def shared_inverse(embedding: Embedding, train: Pairs, mean: Tensor) -> Tensor:
         ]
         return _laid(torch.stack(found).sum(0), mean)
 
-    units = torch.split(torch.eye(m, device=train.w.device), block)
-    return torch.cat([image_of(w) for w in units])
+    units = torch.eye(len(features), device=features.device)
+    return torch.cat([images(w) for w in torch.split(units, _block(grid))])
+
+
+def _block(grid: tuple[int, int]) -> int:
+    return max(1, ROWS // (grid[0] * grid[1]))
 
 
 def _kinds(grid: tuple[int, int]) -> list[tuple[slice, slice]]:
     """Return the points on the border along both sides, along one, and the others."""
     y, x = ([slice(0, 1), slice(1, None)] if size > 1 else [slice(None)] for size in grid)
     return list(product(y, x))
-
-
-def _solved(gram: Tensor, known: Tensor) -> Tensor:
-    """Return the least squares, with a slight penalty."""
-    gram.diagonal().add_(PENALTY * gram.diagonal().mean())
-    found: Tensor = torch.linalg.solve(gram, known)
-    return found
 
 
 def _weights(y: int, x: int) -> Tensor:
