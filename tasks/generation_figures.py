@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -53,9 +54,10 @@ def curves(runs: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
     """Draw validation PSNR over epochs, one line a run; what takes none is a level."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.add_subplot()
+    styles = cycle((":", "--", "-."))
     for label, points in runs.items():
         if len(points) == 1 and points[0][0] == 0:
-            axes.axhline(points[0][1], color="k", ls=":", lw=1, label=label)
+            axes.axhline(points[0][1], color="k", ls=next(styles), lw=1, label=label)
         else:
             axes.plot(*np.array(points, dtype=float).T, marker=".", label=label)
     axes.set(xlabel="epoch", ylabel="validation PSNR (dB)")
