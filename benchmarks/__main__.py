@@ -15,7 +15,7 @@ NAMES = {
     "regressions": "ridge, multilinear forms and kernels of features of molecules, in pieces",
     "images": "ingestion of photographs, against a bare pool of processes",
     "generation": "generators of Tiny ImageNet, in pieces",
-    "generation_data": "generators of CIFAR-10, bedrooms and fields; an hour",
+    "generation_data": "generators of bedrooms, fields and CIFAR-10, in pieces",
     "pipeline": "features through the whole pipeline, against the bare transform",
     "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",
     "scattering2d": "the scattering transform against kymatio, in one process",

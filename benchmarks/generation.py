@@ -109,7 +109,8 @@ def decoded(path: Path) -> np.ndarray[Any, Any]:
     found = {}
     with tarfile.open(path) as archive:
         for member in archive:
-            file = archive.extractfile(member) if member.name.endswith(".JPEG") else None
+            photograph = member.name.lower().endswith((".jpeg", ".jpg"))
+            file = archive.extractfile(member) if photograph else None
             if file is not None:
                 found[member.name] = np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))
     return np.stack([image for _, image in sorted(found.items())])

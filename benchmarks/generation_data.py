@@ -11,9 +11,7 @@ Rows that are finished lie in ``benchmarks/scratch/generation_data`` and are not
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,11 +24,13 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import tables
+from benchmarks.generation import DATA as TINY
+from benchmarks.generation import decoded
 from wavemill import Generator
 from wavemill.generation import crops
 from wavemill.specs import GeneratorSpec
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = TINY.parent
 SCRATCH = Path(__file__).with_name("scratch") / "generation_data"
 HELD_MAPS, HELD_BEDROOMS = 4, 20
 TRAIN, TEST = 20_000, 2_000
@@ -60,14 +60,9 @@ def bedrooms() -> Sides:
 
 def cifar() -> Sides:
     """Return images of CIFAR-10's training set that a seed draws, uint8 ``(n, y, x, rgb)``."""
-    found = []
-    with tarfile.open(DATA / "cifar10" / "cifar10_train.tar.gz") as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isfile() else None
-            if file is not None:
-                found.append(np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB")))
+    found = decoded(DATA / "cifar10" / "cifar10_train.tar.gz")
     drawn = np.random.default_rng(0).permutation(len(found))[: TRAIN + TEST]
-    x = torch.from_numpy(np.stack([found[place] for place in drawn]))
+    x = torch.from_numpy(found[drawn])
     return x[:TRAIN], x[TRAIN:]
 
 

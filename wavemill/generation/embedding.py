@@ -88,6 +88,17 @@ class Embedding(nn.Module):
         """Points ``(y, x)`` that averages are taken at."""
         return self.shape[0] >> self.J, self.shape[1] >> self.J
 
+    def at_points(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what codes say of averages ``(channel, point, m)``, and their components.
+
+        These are the principal components of the channels of a point, which points share:
+        variances, ascending, and axes ``(channel, component)``. All are float64.
+        """
+        points = self.grid[0] * self.grid[1]
+        spread = torch.unflatten(self.whitening.spread.double(), 0, (-1, points))
+        covariance = torch.einsum("apm,bpm->ab", spread, spread) / points
+        return spread, *torch.linalg.eigh(covariance)
+
     def features(self, x: Tensor) -> Tensor:
         """Return the averages before whitening: ``(n, feature)``, by component, channel, y, x."""
         if x.ndim != 4:

@@ -128,14 +128,11 @@ def _features(embedding: Embedding) -> Tensor:
 
     They are principal components of the channels of a point, which the points share.
     """
-    whitening, (gy, gx) = embedding.whitening, embedding.grid
-    spread = torch.unflatten(whitening.spread.double(), 0, (-1, gy * gx))  # (channel, point, m)
-    covariance = torch.einsum("apm,bpm->ab", spread, spread) / (gy * gx)
-    values, vectors = torch.linalg.eigh(covariance)
+    spread, values, vectors = embedding.at_points()
     kept = values > FLAT * values[-1]
     scaled = vectors[:, kept] / values[kept].sqrt()
     features = torch.einsum("apm,af->mfp", spread, scaled)
-    return torch.unflatten(features, -1, (gy, gx)).float()
+    return torch.unflatten(features, -1, embedding.grid).float()
 
 
 def _neighbours(w: Tensor, features: Tensor) -> Tensor:

@@ -180,12 +180,9 @@ def _at_points(embedding: Embedding) -> Tensor:
     Vectors are in units of the root of their covariance, so that random ones, and steps along
     gradients, look like coefficients of images: in the white metric of codes most others are noise.
     """
-    whitening, points = embedding.whitening, embedding.grid[0] * embedding.grid[1]
-    spread = torch.unflatten(whitening.spread, 0, (-1, points))  # (channel, point, m)
-    covariance = torch.einsum("apm,bpm->ab", spread, spread).double() / points
-    values, vectors = torch.linalg.eigh(covariance)
+    spread, values, vectors = embedding.at_points()
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    projection = torch.unflatten(whitening.projection, 0, (-1, points))
+    projection = torch.unflatten(embedding.whitening.projection, 0, spread.shape[:2])
     return torch.einsum("apm,ab->mpb", projection, root.float()).contiguous()
 
 
