@@ -112,6 +112,24 @@ def isotropic_spectrum(
     return wavenumber, operator(x)[..., 1:] / _shells(operator.shape, spacing)[0]
 
 
+def shell_means(power: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return at each frequency the mean of ``power`` over its shell.
+
+    Parameters
+    ----------
+    power
+        Real ``(..., y, x/2 + 1)``, on the half plane of ``torch.fft.rfft2``.
+    shape
+        Grid ``(y, x)``.
+    """
+    shell = torch.from_numpy(_shells(shape, (1.0, 1.0))[1]).flatten().to(power.device)
+    weight = torch.from_numpy(_mode_weights(shape)).to(power)
+    weighted = torch.stack([power * weight, weight.expand_as(power)]).flatten(-2)
+    sums = torch.zeros_like(weighted).index_add_(-1, shell, weighted)
+    modes = sums[1].clamp(min=1)  # of some shells there are none, which are asked for nowhere
+    return torch.unflatten((sums[0] / modes)[..., shell], -1, power.shape[-2:])
+
+
 def tapered(x: Tensor) -> Tensor:
     """Return fields that fall to 0 at their borders: for spectra of what does not wrap around.
 

@@ -346,8 +346,19 @@ def test_patches_are_least_squares_of_what_overlaps() -> None:
     truth, network = (SparseInversion(linear, embedding, 4) for _ in range(2))
     torch.nn.init.normal_(truth.patches)
     x = truth.laid(truth.codes(w)).detach()
-    network.solve(pairs(w, x))
+    network.solve(pairs(w, x), pairs(w[:50], x[:50]))
     torch.testing.assert_close(network.laid(network.codes(w)).detach(), x, rtol=0, atol=0.02)
+
+
+def test_patches_that_help_no_other_image_are_not_used() -> None:
+    """Images that codes say nothing of can be learnt, by few samples, and not foretold."""
+    linear, w = LinearGenerator(20, (1, 4, 4)), noise(40, 20)
+    network = SparseInversion(linear, an_embedding(), 16)
+    train, held = pairs(w[:20], noise(20, 1, 4, 4)), pairs(w[20:], noise(20, 1, 4, 4, seed=1))
+    network.solve(train, train)
+    assert network.patches.abs().max() > 0.1
+    network.solve(train, held)
+    torch.testing.assert_close(network(held.w), linear(held.w), rtol=0, atol=0)
 
 
 def test_a_trainer_goes_on_within_an_epoch() -> None:

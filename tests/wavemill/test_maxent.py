@@ -9,6 +9,7 @@ import torch
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import Descent, descend
 from wavemill.spectra import PowerSpectrum, flatness
 
@@ -138,6 +139,31 @@ def test_descent_finds_the_minimum_of_a_quadratic_and_of_a_modulus() -> None:
         descend(descents, function, 400)
         for descent in descents:
             assert (descent.best - minimum).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 12), (1, 15, 20), (9, 7)])
+def test_coordinates_are_a_symmetric_map_with_an_inverse(shape: tuple[int, ...]) -> None:
+    """Gradients go through the transposed map, which is the map itself."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn((2, 1, *shape), generator=generator, dtype=torch.float64)
+    components = shape[0] if len(shape) == 3 else 1
+    power = torch.rand(components, shape[-2], shape[-1] // 2 + 1, generator=generator).double()
+    for P in (power, torch.zeros_like(power).index_fill_(-1, torch.tensor([0, 1]), 1.0), None):
+        map_ = Coordinates(P, (shape[-2], shape[-1]), torch.float32)
+        torch.testing.assert_close(map_.field(map_.of(x)), x, rtol=0, atol=1e-5)
+        torch.testing.assert_close((map_.field(x) * y).sum(), (x * map_.field(y)).sum())
+
+
+def test_descents_make_spectra_that_fall_below_rounding() -> None:
+    """Gradients of the high frequencies are rounding there, and have to leave them alone."""
+    k = torch.fft.fftfreq(64, 1 / 64, dtype=torch.float64)
+    noise = torch.randn(64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gain = torch.exp(-0.4 * torch.hypot(k[:, None], k[None, :33]))
+    x = torch.fft.irfft2(torch.fft.rfft2(noise) * gain, s=(64, 64))
+    drawn = Microcanonical({"J": 4, "iterations": 100}).fit(x).sample(1)[0]
+    expected, found = (spectrum(field.double())[1:] for field in (x, drawn))
+    assert expected.min() < 1e-12 * expected.max()
+    assert (found[3:] / expected[3:]).log().abs().max() < 1.5  # shells of a few modes scatter
 
 
 def test_a_descent_stops_at_its_tolerances() -> None:

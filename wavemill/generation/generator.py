@@ -178,7 +178,7 @@ class Generator:
         small, few = train.pooled(pooling), valid.pooled(pooling)
         twins = [network.pooled(pooling, seed) for _ in range(2)]
         if "coarse.trainer.curve" not in resume:
-            twins[0].solve(small)
+            twins[0].solve(small, few)
         trainer = Trainer(twins[0], small, spec.loss, spec.step, spec.batch, seed=seed)
         descent = Descent(trainer, twins[1], lambda made: self._validate(made, few))
         if "coarse.trainer.curve" in resume:
@@ -186,7 +186,7 @@ class Generator:
         note = None if keep is None else lambda state: keep(over("coarse", state))
         descent.run(spec.epochs, progress, note)
         twins[1].load_state_dict(descent.best)
-        network.take_atoms(twins[1]).solve(train)
+        network.take_atoms(twins[1]).solve(train, valid)
         return trainer.curve[-1].loss
 
     def _twin(self, seed: int) -> nn.Module:

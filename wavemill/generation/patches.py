@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-PENALTY = 1e-4  # relative to the mean energy of atoms
+PENALTIES = (1e-4, 3e-3, 0.03, 0.3, 3.0)  # relative to the mean energy of atoms
 
 
 class System:
@@ -45,22 +45,21 @@ class System:
         self.gram.addmm_(design.T, design)
         self.product.addmm_(design.T, target)
 
-    def write(self, patches: Tensor, step: int) -> None:
+    def write(self, patches: Tensor, step: int, penalty: float) -> None:
         """Solve, and write the part of patches ``(K, component, 2 step, 2 step)`` found."""
         half = step // 2
-        found = torch.unflatten(
-            self._solution(), -1, (-1, half, half)
-        )  # (2, 2, K, component, y, x)
+        # (2, 2, K, component, y, x)
+        found = torch.unflatten(self._solution(penalty), -1, (-1, half, half))
         for i, j in product((0, 1), (0, 1)):
             y, x = (
                 (1 - n) * step + (1 - h) * half for n, h in zip((i, j), self.place, strict=True)
             )
             patches[:, :, y : y + half, x : x + half] = found[i, j]
 
-    def _solution(self) -> Tensor:
-        """Return ``(2, 2, K, component y x)``, with a slight penalty for atoms hardly used."""
+    def _solution(self, penalty: float) -> Tensor:
+        """Return ``(2, 2, K, component y x)``."""
         assert self.product is not None  # there are images
         gram = self.gram.double()
-        gram.diagonal().add_(PENALTY * gram.diagonal().mean().clamp(min=1e-12))
+        gram.diagonal().add_(penalty * gram.diagonal().mean().clamp(min=1e-12))
         found = torch.linalg.solve(gram, self.product.double()).float()
         return torch.unflatten(found, 0, (2, 2, self.atoms))

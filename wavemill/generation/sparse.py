@@ -43,7 +43,7 @@ from torch.nn.functional import fold, normalize
 from wavemill.dictionaries.dictionary import istc
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
-from wavemill.generation.patches import System
+from wavemill.generation.patches import PENALTIES, System
 from wavemill.generation.rectified import RectifiedWavelets
 from wavemill.generation.samples import BLOCK
 from wavemill.generation.training import Pairs
@@ -137,17 +137,34 @@ class SparseInversion(nn.Module):
         return fold(patches, self.linear.image_shape[1:], side, padding=margin, stride=self.step)
 
     @torch.no_grad()
-    def solve(self, train: Pairs) -> Self:
-        """Set C to the least squares of what R leaves of images, given B."""
+    def solve(self, train: Pairs, held: Pairs) -> Self:
+        """Set C to the least squares of what R leaves of ``train``, given B.
+
+        Their penalty, or no atom at all, is chosen by the squared error on ``held``.
+        """
         systems = [System(len(self.patches), y, x) for y in (0, 1) for x in (0, 1)]
         for rows in torch.split(torch.arange(len(train)), BLOCK):
             w = train.w[rows]
             z, left = self.codes(w), train.images(rows) - self.linear(w)
             for system in systems:
                 system.add(z, left, self.grid)
-        for system in systems:
-            system.write(self.patches, self.step)
+        best = torch.zeros_like(self.patches)
+        self.patches.copy_(best)
+        least = self._error(held)
+        for penalty in PENALTIES:
+            for system in systems:
+                system.write(self.patches, self.step, penalty)
+            if (error := self._error(held)) < least:
+                least, best = error, self.patches.clone()
+        self.patches.copy_(best)
         return self
+
+    def _error(self, held: Pairs) -> float:
+        """Return the squared error of the images of codes."""
+        blocks = torch.split(torch.arange(len(held)), BLOCK)
+        return sum(
+            float((self(held.w[rows]) - held.images(rows)).square().sum()) for rows in blocks
+        )
 
     def pooled(self, side: int, seed: int = 0) -> SparseInversion:
         """Return one that has learnt nothing, of images averaged over squares of this side."""

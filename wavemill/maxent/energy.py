@@ -40,7 +40,7 @@ from wavemill.maxent.langevin import Chain, centred
 from wavemill.maxent.samples import Progress, as_samples, as_spec, describe
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.specs import EnergySpec, GaussianSpec
-from wavemill.spectra import PowerSpectrum
+from wavemill.spectra import shell_means
 
 GROWTH = 0.05  # of E(t y) / (t^2 |y|^2) in every direction: a tenth of the Gaussian's
 ROUNDS = 12  # of directions sought, in which it is less
@@ -105,7 +105,8 @@ class Energy:
         if not self._standard > 0:
             raise InvalidParameter("all values are equal: there is nothing to model")
         samples = (fields[:, 0] - self.gaussian_.mean_) / self._standard
-        self._prepare(self.operator_for(self.gaussian_.shape).statistics(samples), _metric(samples))
+        statistics = self.operator_for(self.gaussian_.shape).statistics(samples)
+        self._prepare(statistics, _metric(self.gaussian_))
         gram, curvature = self._score_matching(samples, progress)
         self.metrics_ = describe(fields) | {"moments": float(len(curvature) - 1)}
         self._solve(gram, curvature, len(samples), progress)
@@ -347,20 +348,11 @@ def least_distance(rows: Tensor, asked: Tensor) -> Tensor:
     return torch.from_numpy(-residual[:-1] / residual[-1])
 
 
-def _metric(samples: Tensor) -> Tensor:
-    """Return K: the isotropic spectrum ``(y, x)``, 0 for the mean, floored."""
-    shape = (samples.shape[-2], samples.shape[-1])
-    spectrum = PowerSpectrum(shape, dtype=torch.float64)
-    shells = spectrum(samples).mean(0)[1:]
-    density = shells / torch.from_numpy(spectrum.coefficients["modes"][1:].astype(np.float64))
-    ky, kx = (torch.fft.fftfreq(size, 1 / size, dtype=torch.float64) for size in shape)
-    step = 1 / max(shape)
-    radius = torch.hypot(ky[:, None] / shape[0], kx / shape[1]) / step
-    number = torch.from_numpy(spectrum.coefficients["shell"][1:].astype(np.float64))
-    nearest = (radius.flatten()[:, None] - number).abs().argmin(1)
-    metric = density[nearest].reshape(shape) * math.prod(shape)
+def _metric(gaussian: Gaussian) -> Tensor:
+    """Return K ``(y, x)``, the isotropic spectrum of standardised fields, floored; no mean."""
+    half = shell_means(gaussian.spectrum_[0, 0].real, gaussian.shape) / gaussian.deviation**2
+    columns = torch.arange(gaussian.shape[1])
+    metric = half[:, torch.minimum(columns, gaussian.shape[1] - columns)]
     metric = metric.clamp(min=FLOOR * float(metric.max()))
     metric[0, 0] = 0
-    mirrored = metric.flip((-2, -1)).roll((1, 1), (-2, -1))
-    even: Tensor = (metric + mirrored) / 2  # to the last bit
-    return even
+    return metric

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted
+from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
@@ -30,7 +31,9 @@ class Microcanonical:
     each distinct one once; see :mod:`wavemill.moments.phase_harmonics` and, for other families,
     :mod:`wavemill.maxent.families`). Means and deviations of the channels are frozen at the
     references', and moments averaged over them. Components are standardised one by one. Each
-    sample descends by itself: it depends on ``seed`` and its index alone. Descent from noise
+    sample descends by itself, in coordinates that the references' spectrum suggests if it begins
+    with that spectrum (:mod:`wavemill.maxent.coordinates`): it depends on ``seed`` and its index
+    alone. Descent from noise
     approximates, and does not equal, the uniform law on the set of equal moments (Bruna and
     Mallat, *Multiscale sparse microcanonical models*, Math. Stat. Learn. 1, 257, 2018).
 
@@ -150,6 +153,11 @@ class Microcanonical:
             raise InvalidParameter("all values are equal: there is nothing to model")
         self.shape = (len(self._mean), *self.gaussian_.shape)
         self.operator = moments_of(self.spec, self.gaussian_.shape, len(self._mean))
+        power = self.gaussian_.spectrum_.diagonal().permute(2, 0, 1).real / self._std**2
+        steep = self.spec.start == "spectrum"  # white noise has power where references have none
+        self.coordinates = Coordinates(
+            power if steep else None, self.gaussian_.shape, self.operator.dtype
+        )
 
     def _standardised(self, fields: Tensor) -> Tensor:
         """Return what the operator takes: ``(n, y, x)``, or ``(n, component, y, x)`` of several."""
@@ -192,7 +200,8 @@ class _Synthesis:
             self.descents = self.descents or self._begin()
             iterations = self.model.spec.iterations
             descend(self.descents, self._evaluate, iterations, self._report)
-            self.finished += [descent.best for descent in self.descents]
+            best = torch.stack([descent.best for descent in self.descents])
+            self.finished += self.model.coordinates.field(best)
             self.losses += [descent.losses for descent in self.descents]
             self.descents = []
         return torch.stack(self.finished)
@@ -233,24 +242,26 @@ class _Synthesis:
         each = 2 * MEMORY * points * torch.finfo(dtype).bits // 8
         first = len(self.finished)
         numbers = range(first, min(self.n, first + max(1, REMEMBERED // each)))
-        starts = self.model.starts(numbers, self.seed)
+        starts = self.model.coordinates.of(self.model.starts(numbers, self.seed))
         return [Descent(start, dtype, **self._tolerances()) for start in starts]
 
     def _tolerances(self) -> dict[str, float]:
         spec = self.model.spec
         return {"tolerance": spec.tolerance, "gradient_tolerance": spec.gradient_tolerance}
 
-    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses and gradients; on a processor field by field.
 
         So no field's rounding depends on the others, which descent would magnify.
         """
         operator, moments = self.model.operator, self.model.moments_
-        batches = [x] if x.is_cuda else torch.split(x, 1)
+        coordinates = self.model.coordinates
+        batches = [y] if y.is_cuda else torch.split(y, 1)
         losses, gradients = zip(
-            *(operator.loss_and_gradient(batch, moments) for batch in batches), strict=True
+            *(operator.loss_and_gradient(coordinates.field(batch), moments) for batch in batches),
+            strict=True,
         )
-        return torch.cat(losses), torch.cat(gradients)
+        return torch.cat(losses), torch.cat([coordinates.field(each) for each in gradients])
 
     def _report(self, active: list[int]) -> None:
         before = sum(map(len, self.losses)) + sum(len(d.losses) for d in self.descents)

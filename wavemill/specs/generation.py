@@ -40,7 +40,7 @@ class GeneratorSpec(Spec):
     epochs
         Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3.
     validation
-        Part of the samples that say so, and choose the ridge's penalty.
+        Part of the samples that say so, and choose the penalties of least squares.
     crop
         Cut samples into squares of this side; 0 for whole ones.
     test
@@ -48,7 +48,7 @@ class GeneratorSpec(Spec):
     """
 
     kind: ClassVar[str] = "generator"
-    algorithm: ClassVar[int] = 2  # ridge about what all points of the grid share
+    algorithm: ClassVar[int] = 3  # penalties of patches by validation
 
     model: typing.Literal["sparse", "convolutional", "linear"] = "sparse"
     dimension: int = 512

@@ -74,7 +74,7 @@ class MicrocanonicalSpec(Spec):
     """
 
     kind: ClassVar[str] = "phase-harmonics"
-    algorithm: ClassVar[int] = 2
+    algorithm: ClassVar[int] = 3  # descent in coordinates of the references' spectrum
     aliases: ClassVar[Mapping[str, str]] = {"model": "set"}
 
     J: int = 5
