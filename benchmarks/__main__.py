@@ -7,6 +7,7 @@ import importlib
 
 NAMES = {
     "cifar10": "classifiers of CIFAR-10 by scattering and sparse codes, in pieces",
+    "descent": "descents of samples, in two coordinates",
     "dictionary": "sparse codes by supports against dense products",
     "families": "one sample of each family of moments: a picture and a table",
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",

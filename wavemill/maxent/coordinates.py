@@ -1,12 +1,11 @@
 """Coordinates in which fields descend: octaves of little power move as readily as the others.
 
-    x^(w) = K(w)^{1/2} y^(w) ,   K = P^{1/3} P / (P + f) ,
+    x^(w) = K(w)^{1/2} y^(w) ,   K = P^{1/4} P / (P + f) ,
 
-with P the references' isotropic spectrum. Moments are divided by each octave's power, so their
-curvature is about 1 / P, through seven and more orders of magnitude for turbulence: L-BFGS, which
-begins from one scale for all frequencies, needs many gradients to find that out. P itself would
-level the curvature, but holds back the fine structures that make tails; the exponent is by
-experiment (docs/design/004-evaluation.md).
+with P the references' isotropic spectrum. Moments are divided by each octave's power, so the loss
+curves as 1 / P, through many orders of magnitude for turbulence: L-BFGS, which begins from one
+scale for all frequencies, needs many gradients to find that out. P itself would level that, but
+slows whatever couples octaves; the exponent is by experiment (docs/design/004-evaluation.md).
 
 f is the power of some thirty roundings of the largest amplitude: below, gradients are rounding,
 and the noise that descent begins from, which has the spectrum wanted, stays as it is.
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from wavemill.spectra import shell_means
 
-EXPONENT = 1 / 3
+EXPONENT = 1 / 4
 ROUNDINGS = 30.0  # of the largest amplitude
 LEAST = 1e-10  # of K^{1/2}, of its largest value: references may have no power at all
 
