@@ -138,7 +138,8 @@ def _evaluate(
     test = _fields(dataset, list(rows["sample_id"]))
     fitted = _fitted_fields(store, model, dataset)
     report = Reporter(f"synthesize {model.kind}").values
-    drawn = load_model(model).sample(spec.samples, request.seed, report).cpu().numpy()
+    fields = load_model(model, request.device).sample(spec.samples, request.seed, report)
+    drawn = fields.cpu().numpy()
     sets = {"test": test, "drawn": _with_components(drawn), "fitted": fitted}
     table: Scores = {}
     for number in reversed(range(test.shape[1])):  # the first one's judge is left for pictures

@@ -161,9 +161,26 @@ def on_device(fields: Array, device: str) -> torch.Tensor:
     InvalidRequest
         If there is no such device here.
     """
+    return torch.from_numpy(fields).to(usable(device))
+
+
+def usable(device: str) -> str:
+    """Return the device, or say that there is none.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no such device here.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise InvalidRequest("no GPU is visible to torch here: use --device cpu")
-    return torch.from_numpy(fields).to(device)
+    return device
+
+
+def loaded(artifact: Artifact, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """Return what an artifact has learnt, on a device."""
+    held = load_tensors(artifact.read("weights.safetensors"))
+    return {name: value.to(usable(device)) for name, value in held.items()}
 
 
 def on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -211,8 +228,8 @@ def first_component(fields: Array) -> Array:
     return fields if fields.ndim == 3 else fields[:, 0]
 
 
-def load_model(artifact: Artifact) -> Model:
-    """Return the fitted model that an artifact holds."""
+def load_model(artifact: Artifact, device: str = "cpu") -> Model:
+    """Return the fitted model that an artifact holds, to draw on a device."""
     kind, spec = artifact.kind, artifact.manifest["spec"]
     typed = model_spec(kind, spec["parameters"])
     if typed.to_dict() != spec:
@@ -220,17 +237,15 @@ def load_model(artifact: Artifact) -> Model:
             f"{kind}/{artifact.key[:12]} was fitted by algorithm {spec['algorithm']}; this is "
             f"{typed.algorithm}: fit it again"
         )
-    model: Model = model_class(kind).from_state(
-        typed, load_tensors(artifact.read("weights.safetensors"))
-    )
+    model: Model = model_class(kind).from_state(typed, loaded(artifact, device))
     return model
 
 
-def synthesize(store: Store, reference: str, count: int, seed: int) -> Array:
+def synthesize(store: Store, reference: str, count: int, seed: int, device: str = "cpu") -> Array:
     """Draw ``count`` samples ``(n[, component], y, x)`` from a fitted model."""
     artifact = store.artifact(reference)
     report = Reporter(f"synthesize {artifact.kind}").values
-    return load_model(artifact).sample(count, seed, report).numpy()
+    return load_model(artifact, device).sample(count, seed, report).cpu().numpy()
 
 
 def shown(dataset: Dataset, count: int = SHOWN) -> dict[str, Array]:

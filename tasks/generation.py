@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
 from storage.export import replacing
 from storage.keys import canonical, derivation_key, digest
 from tasks import generation_figures as figures
-from tasks.fit import FitOutcome, FitRequest, npy, on_cpu, on_device
+from tasks.fit import FitOutcome, FitRequest, loaded, npy, on_cpu, on_device
 from tasks.progress import Reporter
 from wavemill import Generator, whiteness
 from wavemill.generation import Samples, crops
@@ -50,6 +51,8 @@ class GenerateRequest:
         Of what is drawn.
     where
         Which samples of the generator's dataset; those it was judged by unless given.
+    device
+        Where it is computed.
     """
 
     artifact: str
@@ -57,6 +60,7 @@ class GenerateRequest:
     n: int = 8
     seed: int = 0
     where: str | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be generated from."""
@@ -145,8 +149,11 @@ def _fit(
         lambda state: checkpoint.write(save_tensors(on_cpu(state))),
     )
     judged = {"train": train[:JUDGED], "test": test[:JUDGED]}
-    scores = {side: model.judge(torch.from_numpy(x)) for side, x in judged.items()}
-    metrics = {**model.metrics_, **held_whiteness(model, test), **means(scores)}
+    here = partial(on_device, device=request.device)
+    scores = {side: on_cpu(model.judge(here(x))) for side, x in judged.items()}
+    report = {f"test_code_{name}": v for name, v in whiteness(model.encode(here(test))).items()}
+    metrics = {**model.metrics_, **report, **means(scores)}
+    model = Generator.from_state(spec, on_cpu(model.state()))  # draws its few pictures
     with store.attempt_artifact(KIND, key) as attempt:
         attempt.write("weights.safetensors", save_tensors(on_cpu(model.state())))
         attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
@@ -188,12 +195,6 @@ def samples(source: Dataset, rows: pd.DataFrame, crop: int = 0) -> Array:
     return crops(torch.from_numpy(held), crop).numpy()
 
 
-def held_whiteness(model: Generator, test: Array) -> dict[str, float]:
-    """Return how white the codes of samples that the whitening has not seen are."""
-    report = whiteness(model.encode(torch.from_numpy(test)))
-    return {f"test_code_{name}": value for name, value in report.items()}
-
-
 def means(scores: dict[str, State]) -> dict[str, float]:
     """Return the mean of each score on each side, and the gap of PSNR between them."""
     found = {
@@ -208,7 +209,7 @@ def score_table(sides: Sides, scores: dict[str, State], each: int) -> pd.DataFra
     """Return one row a picture: its sample, its place among the sample's crops, its scores."""
     tables = []
     for side, rows in (("train", sides.train), ("test", sides.test)):
-        columns = {name: values.cpu().numpy() for name, values in scores[side].items()}
+        columns = {name: values.numpy() for name, values in scores[side].items()}
         count = len(columns["psnr"])
         names = np.repeat(rows["sample_id"].to_numpy(), each)[:count]
         place = {"side": side, "sample_id": names, "crop": np.arange(count) % each}
@@ -228,9 +229,9 @@ def pictures(
         "interpolate": figures.tiles(model.interpolate(unseen[:5], STEPS).numpy()),
         "noise": figures.tiles(noise.numpy()),
         "variants": figures.tiles(model.vary(unseen[:4], STEPS, seed).numpy()),
-        "psnr": figures.scores({k: v["psnr"].cpu().numpy() for k, v in scores.items()}),
+        "psnr": figures.scores({k: v["psnr"].numpy() for k, v in scores.items()}),
         "eigenvalues": figures.eigenvalues(
-            {"test": model.encode(torch.from_numpy(test)).cpu().numpy()}, model.spec.dimension
+            {"test": model.encode(torch.from_numpy(test)).numpy()}, model.spec.dimension
         ),
     }
     if model.curve_:
@@ -241,11 +242,11 @@ def pictures(
 
 def beside(model: Generator, x: torch.Tensor) -> torch.Tensor:
     """Return samples above their reconstructions, ``(2, n, component, y, x)``."""
-    return torch.stack([Samples(x)[:], model.reconstruct(x).cpu()])
+    return torch.stack([Samples(x)[:], model.reconstruct(x)])
 
 
-def load_generator(artifact: Artifact) -> Generator:
-    """Return the generator that an artifact holds.
+def load_generator(artifact: Artifact, device: str = "cpu") -> Generator:
+    """Return the generator that an artifact holds, on a device.
 
     Raises
     ------
@@ -263,7 +264,7 @@ def load_generator(artifact: Artifact) -> Generator:
             f"{KIND}/{artifact.key[:12]} was fitted by algorithm {spec['algorithm']}; this is "
             f"{typed.algorithm}: fit it again"
         )
-    return Generator.from_state(typed, load_tensors(artifact.read("weights.safetensors")))
+    return Generator.from_state(typed, loaded(artifact, device))
 
 
 def make(store: Store, request: GenerateRequest) -> Array:
@@ -279,17 +280,17 @@ def make(store: Store, request: GenerateRequest) -> Array:
         If a path has fewer than two samples.
     """
     artifact = store.artifact(request.artifact)
-    model = load_generator(artifact)
+    model = load_generator(artifact, request.device)
     if request.source == "noise":
-        return model.sample(request.n, request.seed)[None].numpy()
-    x = torch.from_numpy(chosen(store, artifact, request))
+        return model.sample(request.n, request.seed)[None].cpu().numpy()
+    x = on_device(chosen(store, artifact, request), request.device)
     match request.source:
         case "reconstruct":
-            return beside(model, x).numpy()
+            return beside(model, x).cpu().numpy()
         case "interpolate" if len(x) > 1:
-            return model.interpolate(x, STEPS).numpy()
+            return model.interpolate(x, STEPS).cpu().numpy()
         case "variants":
-            return model.vary(x, STEPS, request.seed).numpy()
+            return model.vary(x, STEPS, request.seed).cpu().numpy()
     raise InvalidRequest(f"a path leads from one sample to another, and {len(x)} is selected: -n 2")
 
 

@@ -128,6 +128,7 @@ def synthesize(
     to: Annotated[Path, typer.Option("--to", help="A .npy, .zarr or .png file.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    device: Device = "cpu",
     store: StoreUrl = STORE,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -143,7 +144,7 @@ def synthesize(
     if to.suffix not in FORMATS:
         raise typer.BadParameter(f"{to}: choose one of {' '.join(FORMATS)}", param_hint="--to")
     with progress(quiet or as_json):
-        samples = draw(open_store(absolute(store)), artifact, n, seed)
+        samples = draw(open_store(absolute(store)), artifact, n, seed, device)
     write_fields(samples, to)
     shape = "x".join(map(str, samples.shape))
     tell({"path": str(to), "shape": samples.shape}, [f"wrote {to}: {shape}"], as_json, quiet)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import STORE, AsJson, Quiet, StoreUrl, absolute, progress, tell
+from flows.commands.options import STORE, AsJson, Device, Quiet, StoreUrl, absolute, progress, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +27,7 @@ def generate(
         typer.Option(help="DuckDB expression: which samples; those it was judged by unless given."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    device: Device = "cpu",
     store: StoreUrl = STORE,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -41,7 +42,8 @@ def generate(
     if to.suffix not in FORMATS:
         raise typer.BadParameter(f"{to}: choose one of {' '.join(FORMATS)}", param_hint="--to")
     with progress(quiet or as_json):
-        table = make(open_store(absolute(store)), GenerateRequest(artifact, source, n, seed, where))
+        request = GenerateRequest(artifact, source, n, seed, where, device)
+        table = make(open_store(absolute(store)), request)
     write(table, to)
     shape = "x".join(map(str, table.shape))
     tell({"path": str(to), "shape": table.shape}, [f"wrote {to}: {shape}"], as_json, quiet)

@@ -50,9 +50,9 @@ class Standardisation:
         if not self._count:
             size = x.shape[1]
             self._origin = rows.mean(0)
-            self._sum = torch.zeros(size, dtype=torch.float64)
+            self._sum = rows.new_zeros(size, dtype=torch.float64)
             shape = (size, size) if self.components else (size,)
-            self._squares = torch.zeros(shape, dtype=torch.float64)
+            self._squares = rows.new_zeros(shape, dtype=torch.float64)
         rows = rows - self._origin
         self._count += len(rows)
         self._sum += rows.double().sum(0)
@@ -140,8 +140,8 @@ class RidgeClassifier:
         rows, target = x.float(), nn.functional.one_hot(y, self.classes).float()
         if not self._count:
             size = x.shape[1]
-            self._gram = torch.zeros(size, size, dtype=torch.float64)
-            self._product = torch.zeros(size, self.classes, dtype=torch.float64)
+            self._gram = rows.new_zeros(size, size, dtype=torch.float64)
+            self._product = rows.new_zeros(size, self.classes, dtype=torch.float64)
             self._sums = (self._gram[0].clone(), self._product[0].clone())
         self._count += len(rows)
         self._gram += (rows.T @ rows).double()

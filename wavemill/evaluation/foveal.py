@@ -256,7 +256,8 @@ class FovealCorrelation:
                 matrix = torch.cat(parts).flatten(1)
                 spectra[scale][:, :, number] = matrix.T.contiguous().view(*self.shape, count)
                 power = torch.stack([_power(channel) for channel in matrix])
-                variances[number, start : start + count] = power / self._products(scale, scale)
+                points = self._products(scale, scale).to(power)
+                variances[number, start : start + count] = power / points
                 start += count
             means[number, -1] += field.mean() * self._phi[0, 0].to(x.device)
         return spectra, means, variances

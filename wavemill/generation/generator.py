@@ -72,13 +72,15 @@ class Generator:
             first lacks nothing but steps: ``embedding.*`` and ``codes`` are enough to begin with.
         """
         samples = Samples(x)
+        if resume is not None:
+            resume = {name: value.to(x.device) for name, value in resume.items()}
         self._build(samples.shape, samples.are_images, samples.range())
         self.mean_, self.deviation_ = samples.moments()
         if resume is None:
             codes = self.embedding_.fit_transform(samples, progress)
         else:
             self.embedding_.load(under("embedding", resume))
-            codes = resume["codes"].to(samples.held.device)
+            codes = resume["codes"]
         self.metrics_ = {f"code_{name}": value for name, value in whiteness(codes).items()}
         order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
         held = max(1, round(self.spec.validation * len(codes)))
@@ -317,7 +319,7 @@ class Generator:
         made._build((shape[0], shape[1], shape[2]), bool(are_images), float(state["peak"]))
         made.mean_, made.deviation_ = state["mean"], state["deviation"]
         made.embedding_.load(under("embedding", state))
-        made.network_ = made.built()
+        made.network_ = made.built().to(made.mean_.device)
         made.network_.load_state_dict(under("network", state))
         made.curve_ = [Epoch(int(e), loss, score) for e, loss, score in state["curve"].tolist()]
         return made

@@ -166,7 +166,7 @@ def whiteness(w: Tensor) -> dict[str, float]:
     radius = w.square().mean(1)
     return {
         "mean": float(w.mean(0).abs().max()),
-        "covariance": float((covariance - torch.eye(m, dtype=w.dtype)).abs().max()),
+        "covariance": float((covariance - torch.eye(m).to(w)).abs().max()),
         "smallest": float(values[0]),
         "largest": float(values[-1]),
         "edge_low": low,

@@ -163,7 +163,7 @@ class Energy:
         cls, spec: EnergySpec | Mapping[str, Any] | None, state: Mapping[str, Tensor]
     ) -> Self:
         """Rebuild a fitted model from :meth:`state`; ``metrics_`` is not part of it."""
-        model = cls(spec)
+        model, state = cls(spec), {name: value.cpu() for name, value in state.items()}
         inner = {name.removeprefix("gaussian."): value for name, value in state.items()}
         model.gaussian_ = Gaussian.from_state(GaussianSpec(dtype="float64"), inner)
         model._standard = model.gaussian_.deviation

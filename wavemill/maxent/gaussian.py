@@ -139,7 +139,7 @@ class Gaussian:
             )
         spec = self.spec
         bands = BandSpectrum(self.shape, spec.J, spec.L, spec.lags)
-        return bands.fit(spectrum[0, 0].real).to(spectrum.dtype)[None, None]
+        return bands.fit(spectrum[0, 0].real.cpu()).to(spectrum)[None, None]
 
     def _draw(self, root: Tensor, index: int, seed: int) -> Tensor:
         noise = white_noise(index, (len(self.mean_), *self.shape), seed)

@@ -1,0 +1,118 @@
+"""What flows compute on a device comes back from it, and can be stored.
+
+The device is an emulated one (tests/elsewhere.py); tasks run in this process, where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flows import features, ingest
+from storage import Store, open_store
+from storage.records import PartRef
+from tasks import classifier, dictionary, evaluate, fit, generation, regression
+from tasks.features import compute_part
+from tasks.fields import IngestOptions
+from tasks.images import ImageOptions
+from tasks.molecules import MoleculeOptions
+from tasks.views import Operator, view_spec
+from tests.elsewhere import DEVICE, Accelerator
+
+ORGANIC = "n_atoms > 1 AND regexp_full_match(formula, '([CHNOF][0-9]*)+')"
+ATOMIC = {"J": 2, "L": 1, "across": 1}
+FEW = "label IN ('0', '1', '2')"
+PHASES = {"J": 1, "nonlinearity": "rectifier"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Fields, molecules and images, with the views that fits take."""
+    url = str(tmp_path_factory.mktemp("devices") / "store")
+    ingest("flow", ["simulate:n=5,N=32,t=0.5"], url, IngestOptions(), "threads")
+    ingest("g2", ["ase:g2"], url, MoleculeOptions(), "threads")
+    ingest("digits", ["sklearn:digits"], url, ImageOptions(), "threads")
+    features("g2", "atomic-harmonics", url, None, ATOMIC, "threads")
+    features("digits", "scattering", url, None, PHASES, "threads")
+    return open_store(url, writable=True)
+
+
+@pytest.fixture(autouse=True)
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have a device; its tensors cannot be made in inference mode."""
+    for name in ("__call__", "of_molecules"):
+        plain = getattr(Operator, name).__wrapped__
+        monkeypatch.setattr(Operator, name, torch.no_grad()(plain))
+    before = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    with Accelerator():
+        yield
+    torch.__future__.set_overwrite_module_params_on_conversion(before)
+
+
+def request(kind: str, parameters: dict[str, Any], **more: Any) -> fit.FitRequest:
+    return fit.FitRequest(kind, parameters, device=DEVICE, **more)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "view", "parameters"),
+    [
+        ("flow", "spectrum", {}),
+        ("flow", "scattering", {"J": 2}),
+        ("flow", "phase-harmonics", {"J": 2}),
+        ("digits", "scattering", {**PHASES, "J": 2}),
+    ],
+)
+def test_views(store: Store, dataset: str, view: str, parameters: dict[str, Any]) -> None:
+    source = store.dataset(dataset)
+    spec = view_spec(view, parameters, source.schema)
+    (part,) = source.version.parts
+    assert isinstance(part, PartRef)
+    assert compute_part(store.url, spec, source.schema, DEVICE, part).dataset_part == part.key
+
+
+def test_models_their_samples_and_judgements(store: Store) -> None:
+    first = store.dataset("flow").samples()["sample_id"].iloc[0]
+    small = {"J": 2, "iterations": 3}
+    made = fit.fit(store, "flow", request("phase-harmonics", small, where=f"sample_id = '{first}'"))
+    drawn = fit.synthesize(store, made.key, 2, 0, DEVICE)
+    assert drawn.shape == (2, 32, 32)
+    np.testing.assert_allclose(drawn, fit.synthesize(store, made.key, 2, 0), atol=1e-2)
+    asked = evaluate.EvaluationRequest(made.key, {"samples": 2, "J": 2}, device=DEVICE)
+    assert evaluate.evaluate(store, "flow", asked).table["model"]["eps"] > 0
+
+
+def test_generators(store: Store) -> None:
+    spec = {"J": 2, "dimension": 12, "epochs": 1, "atoms": 8, "coarse": 2, "crop": 16, "batch": 8}
+    made = generation.fit(store, "flow", request("generator", spec))
+    for source in generation.SOURCES:
+        asked = generation.GenerateRequest(made.key, source, 2, device=DEVICE)
+        assert np.isfinite(generation.make(store, asked)).all()
+
+
+@pytest.mark.parametrize("model", ["multilinear", "kernel", "products"])
+def test_regressions(store: Store, model: str) -> None:
+    spec = {"model": model, "test": 0.25, "products": 20, "landmarks": 40, "epochs": 2}
+    asked = request(
+        "regression", spec, view="atomic-harmonics", target="formation_enthalpy", where=ORGANIC
+    )
+    assert regression.fit(store, "g2", asked).written
+
+
+@pytest.mark.filterwarnings("ignore:.*is a no-op")  # it would be, were the device what it is called
+def test_classifiers_and_dictionaries(store: Store) -> None:
+    spec = {"components": 12, "channels": 12, "atoms": 24, "epochs": 1, "pool": 1}
+    asked = request(
+        "classifier",
+        {**spec, "model": "istc-mlp"},
+        view="scattering",
+        target="label",
+        where=FEW,
+    )
+    assert classifier.fit(store, "digits", asked).metrics["top1"] > 0.1
+    codes = request("dictionary", {"atoms": 24, "components": 12}, view="scattering", where=FEW)
+    assert dictionary.fit(store, "digits", codes).written
