@@ -7,6 +7,8 @@ paths that they take on an accelerator. Times and roundings are not those of one
 
     with Accelerator():
         x = torch.randn(4, device=DEVICE)
+
+``CROSSED`` lists what had to wait for the device, or copied to it or from it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = "meta"  # the only other device that every build of torch has autograd for
 aten = torch.ops.aten
+CROSSED: list[str] = []
+WAITING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal}
 CROSSING = {aten._to_copy, aten.copy_, aten._copy_from, aten.index, aten.index_put, aten.index_put_}
 
 
@@ -105,6 +109,9 @@ def dispatched(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
         raise RuntimeError(f"{func} on {DEVICE} by a generator of {generator.device}")
     held = dict(kwargs) if wanted is None else {**kwargs, "device": torch.device("cpu")}
     result = func(*tree_map(_inner, args), **tree_map(_inner, held))
+    moved = func.overloadpacket is aten._to_copy and met != there
+    if moved or (met and (others or func.overloadpacket in WAITING)):
+        CROSSED.append(str(func))
     own = {id(t.held): t for t in tensors if isinstance(t, There)}
     return tree_map(_outer(own) if there else lambda leaf: leaf, result)
 

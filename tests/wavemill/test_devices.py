@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.elsewhere import DEVICE, Accelerator, There
+from tests.elsewhere import CROSSED, DEVICE, Accelerator, There
 from tests.wavemill.test_generation import SMALL as GENERATOR
 from tests.wavemill.test_generation import pictures
 from wavemill import (
@@ -98,7 +98,10 @@ def test_the_device_refuses_what_an_accelerator_refuses() -> None:
         torch.randn(3, device=DEVICE, generator=torch.Generator())
     with pytest.raises((RuntimeError, TypeError)):
         np.asarray(x)
+    CROSSED.clear()
     assert (x + 1).sum().item() == 6
+    assert torch.zeros(2).to(DEVICE).cpu().device.type == "cpu"
+    assert len(CROSSED) == 3
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -125,6 +128,17 @@ def test_models_of_moments(name: str) -> None:
         losses.append(model.losses_[1])
     assert back(drawn).shape == (2, *GRID)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_of_moments_neither_wait_nor_copy(name: str) -> None:
+    """So a GPU can record and repeat them (wavemill/replay.py)."""
+    model = Microcanonical({"J": 3, "L": 4, **MODELS[name]}).fit(fields(1, *GRID).to(DEVICE))
+    x = fields(2, *GRID).to(DEVICE)
+    for _ in range(2):
+        CROSSED.clear()
+        model.operator.loss_and_gradient(model.coordinates.field(x), model.moments_)
+    assert not CROSSED
 
 
 def test_models_of_components() -> None:

@@ -19,6 +19,7 @@ from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
 from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.replay import Replayed
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 
 REMEMBERED = 2**28  # bytes of past steps held at once
@@ -193,6 +194,7 @@ class _Synthesis:
         self.descents: list[Descent] = []
         self.began = time.monotonic()
         self.taken = 0
+        self._replayed = Replayed(self._loss_and_gradient)
 
     def fields(self) -> Tensor:
         """Return the best standardised fields."""
@@ -254,14 +256,15 @@ class _Synthesis:
 
         So no field's rounding depends on the others, which descent would magnify.
         """
-        operator, moments = self.model.operator, self.model.moments_
-        coordinates = self.model.coordinates
         batches = [y] if y.is_cuda else torch.split(y, 1)
-        losses, gradients = zip(
-            *(operator.loss_and_gradient(coordinates.field(batch), moments) for batch in batches),
-            strict=True,
-        )
-        return torch.cat(losses), torch.cat([coordinates.field(each) for each in gradients])
+        losses, gradients = zip(*(self._replayed(batch) for batch in batches), strict=True)
+        return torch.cat(losses), torch.cat(gradients)
+
+    def _loss_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return those by y of a batch."""
+        model, coordinates = self.model, self.model.coordinates
+        losses, gradients = model.operator.loss_and_gradient(coordinates.field(y), model.moments_)
+        return losses, coordinates.field(gradients)
 
     def _report(self, active: list[int]) -> None:
         before = sum(map(len, self.losses)) + sum(len(d.losses) for d in self.descents)

@@ -126,8 +126,9 @@ class Response:
 
     def _gather(self, p: Tensor, k: int, angles: slice) -> None:
         """Add ``Re p - i k Im p``, one pass over memory with p seen as rows of real numbers."""
-        weights = torch.tensor([1.0, -k], dtype=p.real.dtype, device=p.device).repeat(p.shape[-1])
         rows = torch.view_as_real(p).flatten(-2)
+        weights = rows.new_ones(rows.shape[-1])
+        weights[1::2] = -k  # made there: a copy from elsewhere would wait for all that runs
         if self._polar_gradient is None and p.shape == self.field.shape:
             rows.mul_(weights)
             self._polar_gradient = p

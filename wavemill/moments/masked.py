@@ -72,6 +72,7 @@ class MaskedCovariance(DifferentiatedMoments):
 
     _index: Tensor
     _sign: Tensor
+    _places: Tensor
 
     def __init__(
         self,
@@ -93,6 +94,8 @@ class MaskedCovariance(DifferentiatedMoments):
         for scale, angles in self._bands.items():
             keep_buffer(self, _name(scale), filters_of(table, scale, angles).to(dtype.to_complex()))
         self._blocks = list(self._planned(form.distinct))
+        places = [b.rows * len(self._angles[b.second]) + b.columns for b in self._blocks]
+        keep_buffer(self, "_places", torch.from_numpy(np.concatenate(places)))
         place = np.argsort(np.concatenate([block.members for block in self._blocks]))
         index, sign = coefficient_places(form, parts, table.run, place[form.index])
         keep_buffer(self, "_index", index)
@@ -125,18 +128,21 @@ class MaskedCovariance(DifferentiatedMoments):
             group: self._standardised(group, field, statistics)
             for group, field in self._harmonics(x)
         }
-        results = [self._gram(block, standard) for block in self._blocks]
+        places = torch.split(self._places, [len(block.rows) for block in self._blocks])
+        results = [
+            self._gram(block, at, standard) for block, at in zip(self._blocks, places, strict=True)
+        ]
         parts = torch.view_as_real(torch.cat(results, dim=1)).flatten(1)[:, self._index]
         return (parts * self._sign).mean(-1)
 
-    def _gram(self, block: _Block, standard: dict[Group, Tensor]) -> Tensor:
-        """Return the covariances ``(field, row)`` of a block."""
+    def _gram(self, block: _Block, places: Tensor, standard: dict[Group, Tensor]) -> Tensor:
+        """Return the covariances ``(field, row)`` of a block, which are at places of a matrix."""
         left = standard[block.first][(..., *block.there)].flatten(2)
         right = standard[block.second][(..., *block.here)].flatten(2)
         if left.is_complex() != right.is_complex():
             left, right = as_complex(left), as_complex(right)
         gram = left @ (right.mT if block.mirrored else right.mH) / left.shape[-1]
-        return as_complex(gram[:, block.rows, block.columns])
+        return as_complex(gram.flatten(1)[:, places])
 
     def _harmonics(self, x: Tensor) -> Iterator[tuple[Group, Tensor]]:
         """Yield each group's channels, ``(field, channel, y, x)``."""

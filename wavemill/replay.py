@@ -1,0 +1,76 @@
+"""Functions of one tensor that a GPU repeats by itself.
+
+A loss of moments and its gradient are a thousand small kernels: Python sends them more slowly than
+a GPU does them. Recorded as a CUDA graph they are sent at once. Descents and small batches, which
+ask for the same shapes again and again, are what this is for.
+
+Source: the CUDA graphs of torch (``torch.cuda.graph``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Function = Callable[[Tensor], tuple[Tensor, ...]]
+AFTER = 3  # calls on one shape, which also build what later ones find built
+
+
+class Replayed:
+    """``function``, from its fourth call on a shape on replayed by a GPU; itself elsewhere.
+
+    The function must depend on nothing but its argument and tensors that stay where they are, and
+    may neither wait for the device nor copy to it. Should recording fail, it is called as before.
+
+    Parameters
+    ----------
+    function
+        Maps a tensor to tensors.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self._shape: tuple[object, ...] = ()
+        self._calls = 0
+        self._forget()
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what the function returns of ``x``, in tensors of its own."""
+        if not x.is_cuda:
+            return self.function(x)
+        shape = (tuple(x.shape), x.dtype, x.device)
+        if shape != self._shape:  # one recording at a time: each holds all it computes
+            self._shape, self._calls = shape, 0
+            self._forget()
+        self._calls += 1
+        if self._calls == AFTER + 1:
+            self._record(x)
+        if self._graph is None or self._input is None:
+            return self.function(x)
+        self._input.copy_(x)
+        self._graph.replay()
+        return tuple(output.clone() for output in self._outputs)
+
+    def _forget(self) -> None:
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._input: Tensor | None = None
+        self._outputs: tuple[Tensor, ...] = ()
+
+    def _record(self, x: Tensor) -> None:
+        """Record a call, after one aside as torch asks for."""
+        self._input, graph = x.detach().clone(), torch.cuda.CUDAGraph()
+        try:
+            aside = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+            aside.wait_stream(torch.cuda.current_stream(x.device))
+            with torch.cuda.stream(aside):
+                self.function(self._input)
+            torch.cuda.current_stream(x.device).wait_stream(aside)
+            with torch.cuda.graph(graph):
+                self._outputs = self.function(self._input)
+            self._graph = graph
+        except RuntimeError as error:
+            self._forget()
+            warnings.warn(f"not recorded as a CUDA graph, which is slower: {error}", stacklevel=2)
