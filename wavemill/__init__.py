@@ -61,6 +61,7 @@ from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
 from wavemill.moments.pairs import MomentTable
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.moments.scattering_spectra import ScatteringSpectra
+from wavemill.replay import Replayed
 from wavemill.scattering2d import Scattering2D
 from wavemill.simulate import NavierStokes2D, simulate
 from wavemill.specs import (
@@ -132,6 +133,7 @@ __all__ = [
     "RectifiedWavelets",
     "RectifierCovariance",
     "RegressionSpec",
+    "Replayed",
     "Ridge",
     "RidgeClassifier",
     "Scattering2D",

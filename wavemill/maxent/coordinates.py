@@ -5,7 +5,7 @@
 with P the references' isotropic spectrum. Moments are divided by each octave's power, so the loss
 curves as 1 / P, through many orders of magnitude for turbulence: L-BFGS, which begins from one
 scale for all frequencies, needs many gradients to find that out. P itself would level that, but
-slows whatever couples octaves; the exponent is by experiment (docs/design/004-evaluation.md).
+slows whatever couples octaves; the exponent is by experiment (docs/design/003-maximum-entropy.md).
 
 f is the power of some thirty roundings of the largest amplitude: below, gradients are rounding,
 and the noise that descent begins from, which has the spectrum wanted, stays as it is.
