@@ -42,6 +42,7 @@ from wavemill.specs import GeneratorSpec
 DATA = Path(__file__).parents[2] / "shared" / "data" / "tiny_imagenet"
 SCRATCH = Path(__file__).with_name("scratch") / "generation"
 TRAIN, DIMENSION, BLOCK, JUDGED = 20_000, 1024, 100, 250
+PATHS = [3, 50, 90, 130]  # test images that pictures lead from and to
 PAIRS = 50  # of images between which there is an image half-way
 COARSE = "coarse.trainer.curve"
 SHAPE = (64, 64)
@@ -268,12 +269,18 @@ def write() -> None:
         pictures[f"reconstruct-{side}"] = figures.tiles(torch.stack(rows).numpy())
     for name, model in models.items():
         kind = name.replace(", ", "-")
-        pictures[f"interpolate-{kind}"] = figures.tiles(
-            model.interpolate(images("test")[2:5]).numpy()
-        )
+        pictures[f"interpolate-{kind}"] = figures.tiles(paths(model, images("test")[PATHS]).numpy())
         pictures[f"noise-{kind}"] = figures.tiles(model.sample(16).unflatten(0, (2, 8)).numpy())
     for name, picture in pictures.items():
         (SCRATCH / f"{name}.png").write_bytes(picture)
+
+
+def paths(model: Generator, x: Tensor) -> Tensor:
+    """Return paths from each image to the next, and below each the cross-fade of its ends."""
+    made = model.interpolate(x)
+    t = torch.linspace(0, 1, made.shape[1])[:, None, None, None]
+    faded = (1 - t) * made[:, :1] + t * made[:, -1:]
+    return torch.stack([made, faded], 1).flatten(0, 1)
 
 
 def bedrooms() -> bytes:
