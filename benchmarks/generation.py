@@ -7,7 +7,8 @@ points of the grid share, which the sparse inversion rests on. PSNR is over 2,00
 drawn by a seed, all else over 250. Epochs of the sparse inversion are those on images averaged over
 4 x 4 points, then on whole ones. Half-way are images of the mean of two codes, 50 pairs: their
 distance from the mean of both images, and how far averaged coefficients, theirs and the mean's, are
-from those of the code.
+from those of the code. Refined: after 60 gradients of each reconstruction towards its code, 48 test
+images.
 
 What is finished lies in ``benchmarks/scratch/generation`` and is not computed again, so that the
 table can be made in pieces: ``WAVEMILL_GENERATION_SECONDS`` ends a run after so long, wherever it
@@ -42,6 +43,7 @@ from wavemill.specs import GeneratorSpec
 DATA = Path(__file__).parents[2] / "shared" / "data" / "tiny_imagenet"
 SCRATCH = Path(__file__).with_name("scratch") / "generation"
 TRAIN, DIMENSION, BLOCK, JUDGED = 20_000, 1024, 100, 250
+REFINE, REFINED = 60, 48  # gradients, and test images
 PATHS = [3, 50, 90, 130]  # test images that pictures lead from and to
 PAIRS = 50  # of images between which there is an image half-way
 COARSE = "coarse.trainer.curve"
@@ -76,6 +78,7 @@ def main() -> None:
         for name in wanted:
             learn(name, ends)
             judge(name)
+            refine(name)
     except TimeIsUp as up:
         print(f"time is up: {up.__doc__}")
     write()
@@ -220,6 +223,14 @@ def judge(name: str) -> None:
     keep(path, scores | interpolated(model, codes["test"][: PAIRS + 1]))
 
 
+def refine(name: str) -> None:
+    """Score what `REFINE` gradients make of reconstructions of test images."""
+    path = SCRATCH / f"{name}.refined"
+    if not path.exists():
+        x = images("test")[drawn(len(images("test")))][:REFINED]
+        keep(path, fitted(name).judge(x, REFINE))
+
+
 def drawn(count: int) -> Tensor:
     """Return 2,000 rows by a seed: images lie class by class."""
     return torch.from_numpy(np.random.default_rng(0).permutation(count)[:2000])
@@ -243,7 +254,7 @@ def interpolated(model: Generator, w: Tensor) -> State:
 
 def write() -> None:
     """Write the table, the curves and the pictures of what is judged."""
-    names = [name for name in MODELS if (SCRATCH / f"{name}.scores").exists()]
+    names = [name for name in MODELS if (SCRATCH / f"{name}.refined").exists()]
     if not names:
         return
     tables.write(
@@ -271,8 +282,19 @@ def write() -> None:
         kind = name.replace(", ", "-")
         pictures[f"interpolate-{kind}"] = figures.tiles(paths(model, images("test")[PATHS]).numpy())
         pictures[f"noise-{kind}"] = figures.tiles(model.sample(16).unflatten(0, (2, 8)).numpy())
+    pictures["refined"] = figures.tiles(sharpened(models).numpy())
     for name, picture in pictures.items():
         (SCRATCH / f"{name}.png").write_bytes(picture)
+
+
+def sharpened(models: dict[str, Generator]) -> Tensor:
+    """Return test images, then two generators' images of their codes, above refined ones."""
+    x = images("test")[3:300:40]
+    rows = [Samples(x)[:]]
+    for name in ("convolutional, L1", "sparse, L2"):
+        rows += [models[name].reconstruct(x, gradients) for gradients in (0, REFINE)]
+    draws = models["convolutional, L1"]
+    return torch.stack([*rows, *(draws.sample(len(x), 0, gradients) for gradients in (0, REFINE))])
 
 
 def paths(model: Generator, x: Tensor) -> Tensor:
@@ -301,6 +323,7 @@ def row(name: str) -> dict[str, str]:
     """Return a row of the table."""
     model = fitted(name)
     scores = {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.scores").items()}
+    refined = {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.refined").items()}
     whole = max((point.epoch for point in model.curve_), default=0)
     epochs = [int(model.metrics_["coarse"])] * ("sparse" in name) + [whole]
     weights = sum(values.numel() for values in model.network_.state_dict().values())
@@ -316,6 +339,9 @@ def row(name: str) -> dict[str, str]:
         "train SSIM": f"{scores['train.ssim']:.3f}",
         "test SSIM": f"{scores['test.ssim']:.3f}",
         "test code distance": f"{scores['test.code']:.3f}",
+        "refined PSNR": f"{refined['psnr']:.2f}",
+        "refined SSIM": f"{refined['ssim']:.3f}",
+        "refined code distance": f"{refined['code']:.3f}",
         "half-way to blend": f"{scores['blend']:.3f}",
         "features of half-way, of blend": f"{scores['half']:.3f}, {scores['blended']:.3f}",
     }

@@ -28,6 +28,7 @@ from wavemill.specs import GeneratorSpec
 KIND = "generator"
 SHOWN = 8  # samples in a picture
 STEPS = 8  # pictures of a path
+REFINE = 60  # gradients, for pictures of what refinement brings
 SOURCES = ("noise", "interpolate", "reconstruct", "variants")
 FORMATS = (".png", ".npy")
 JUDGED = 2000  # most samples judged of each side
@@ -51,6 +52,8 @@ class GenerateRequest:
         Of what is drawn.
     where
         Which samples of the generator's dataset; those it was judged by unless given.
+    refine
+        Gradients that bring each image nearer to its code; 0: none.
     device
         Where it is computed.
     """
@@ -60,6 +63,7 @@ class GenerateRequest:
     n: int = 8
     seed: int = 0
     where: str | None = None
+    refine: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -224,8 +228,8 @@ def pictures(
     learnt, unseen = (torch.from_numpy(side[:SHOWN]) for side in (train, test))
     noise = torch.unflatten(model.sample(2 * SHOWN, seed), 0, (2, SHOWN))
     found = {
-        "reconstruct-train": figures.tiles(beside(model, learnt).numpy()),
-        "reconstruct": figures.tiles(beside(model, unseen).numpy()),
+        "reconstruct-train": figures.tiles(beside(model, learnt, 0, REFINE).numpy()),
+        "reconstruct": figures.tiles(beside(model, unseen, 0, REFINE).numpy()),
         "interpolate": figures.tiles(model.interpolate(unseen[:5], STEPS).numpy()),
         "noise": figures.tiles(noise.numpy()),
         "variants": figures.tiles(model.vary(unseen[:4], STEPS, seed).numpy()),
@@ -240,9 +244,9 @@ def pictures(
     return found
 
 
-def beside(model: Generator, x: torch.Tensor) -> torch.Tensor:
-    """Return samples above their reconstructions, ``(2, n, component, y, x)``."""
-    return torch.stack([Samples(x)[:], model.reconstruct(x)])
+def beside(model: Generator, x: torch.Tensor, *refine: int) -> torch.Tensor:
+    """Return samples above their reconstructions, ``(1 + refine, n, component, y, x)``."""
+    return torch.stack([Samples(x)[:], *(model.reconstruct(x, steps) for steps in refine)])
 
 
 def load_generator(artifact: Artifact, device: str = "cpu") -> Generator:
@@ -281,16 +285,17 @@ def make(store: Store, request: GenerateRequest) -> Array:
     """
     artifact = store.artifact(request.artifact)
     model = load_generator(artifact, request.device)
+    refine = request.refine
     if request.source == "noise":
-        return model.sample(request.n, request.seed)[None].cpu().numpy()
+        return model.sample(request.n, request.seed, refine)[None].cpu().numpy()
     x = on_device(chosen(store, artifact, request), request.device)
     match request.source:
         case "reconstruct":
-            return beside(model, x).cpu().numpy()
+            return beside(model, x, refine).cpu().numpy()
         case "interpolate" if len(x) > 1:
-            return model.interpolate(x, STEPS).cpu().numpy()
+            return model.interpolate(x, STEPS, refine).cpu().numpy()
         case "variants":
-            return model.vary(x, STEPS, request.seed).cpu().numpy()
+            return model.vary(x, STEPS, request.seed, refine=refine).cpu().numpy()
     raise InvalidRequest(f"a path leads from one sample to another, and {len(x)} is selected: -n 2")
 
 

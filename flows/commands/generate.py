@@ -27,6 +27,9 @@ def generate(
         typer.Option(help="DuckDB expression: which samples; those it was judged by unless given."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Gradients that bring images nearer to their codes, as 60.")
+    ] = 0,
     device: Device = "cpu",
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -42,7 +45,7 @@ def generate(
     if to.suffix not in FORMATS:
         raise typer.BadParameter(f"{to}: choose one of {' '.join(FORMATS)}", param_hint="--to")
     with progress(quiet or as_json):
-        request = GenerateRequest(artifact, source, n, seed, where, device)
+        request = GenerateRequest(artifact, source, n, seed, where, refine, device)
         table = make(open_store(absolute(store)), request)
     write(table, to)
     shape = "x".join(map(str, table.shape))

@@ -86,6 +86,7 @@ def test_the_command_generates_from_each_source(
     store_with_generators: str, tmp_path: Path, source: str, n: int, shape: tuple[int, ...]
 ) -> None:
     command = ["generate", "generator/vortices@latest", "--from", source, "-n", str(n)]
+    command += ["--refine", "2"]
     for target in (tmp_path / "made.npy", tmp_path / "made.png"):
         assert run([*command, "--to", str(target), "--store", store_with_generators]) == 0
     table = np.load(tmp_path / "made.npy")

@@ -173,7 +173,7 @@ def test_generators(model: str) -> None:
     for device in ("cpu", DEVICE):
         made = Generator(spec).fit(x.to(device))
         scores.append(made.judge(x[:8].to(device))["psnr"].mean().item())
-        made.interpolate(x[:2].to(device), 3), made.vary(x[:2].to(device), 2), made.sample(2)
+        made.interpolate(x[:2].to(device), 3), made.vary(x[:2].to(device), 2), made.sample(2, 0, 2)
     assert scores[1] == pytest.approx(scores[0], abs=0.1)
 
 

@@ -38,9 +38,9 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tor
     return torch.randn(shape, generator=generator, dtype=dtype)
 
 
-def pictures(n: int, side: int = 16) -> torch.Tensor:
+def pictures(n: int, side: int = 16, seed: int = 0) -> torch.Tensor:
     """Smooth random images, uint8 (n, y, x, rgb)."""
-    smooth = torch.nn.functional.avg_pool2d(noise(n, 3, side + 4, side + 4), 5, 1)
+    smooth = torch.nn.functional.avg_pool2d(noise(n, 3, side + 4, side + 4, seed=seed), 5, 1)
     return (128 + 200 * smooth).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
@@ -412,6 +412,16 @@ def test_paths_and_variants_start_at_the_reconstructions(fitted: Generator) -> N
     torch.testing.assert_close(strips[:, -1], made[1:], rtol=0, atol=1e-5)
     torch.testing.assert_close(fitted.vary(x, 2, part=0.0)[:, 1], made, rtol=0, atol=1e-5)
     assert relative_distance(fitted.vary(x, 2)[:, 1], made).min() > 0.01
+
+
+def test_refined_images_have_the_codes_that_they_are_made_of(fitted: Generator) -> None:
+    x = pictures(3, seed=1)
+    before, after = (fitted.judge(x, gradients)["code"].mean() for gradients in (0, 40))
+    assert after < before / 3
+    together, alone = fitted.reconstruct(x, 5), fitted.reconstruct(x[1:2], 5)
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-3)
+    assert torch.equal(together, together.clamp(0, 1))
+    assert torch.equal(fitted.sample(2, 3, 0), fitted.sample(2, 3))
 
 
 def test_a_generator_of_fields_is_judged_in_their_units() -> None:

@@ -20,6 +20,7 @@ from wavemill.generation.convolutional import ConvolutionalGenerator
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.metrics import WINDOW, psnr, relative_distance, ssim
+from wavemill.generation.refinement import refined
 from wavemill.generation.samples import BLOCK, Samples
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import Descent, Epoch, Pairs, Trainer, over, under
@@ -230,17 +231,23 @@ class Generator:
         codes: Tensor = self.embedding_(samples)
         return codes
 
-    def decode(self, w: Tensor) -> Tensor:
-        """Return G(w) ``(n, component, y, x)``."""
+    def decode(self, w: Tensor, refine: int = 0) -> Tensor:
+        """Return G(w) ``(n, component, y, x)``.
+
+        ``refine`` gradients bring each nearer to its code (:mod:`.refinement`): texture comes back,
+        of phases made up.
+        """
         self._learnt()
         blocks = torch.split(w, BLOCK)
-        return torch.cat([self._decoded(self.network_, codes) for codes in blocks])
+        made = torch.cat([self._decoded(self.network_, codes) for codes in blocks])
+        near = refined(self.embedding_, w, made, refine)
+        return near.clamp(0, 1) if self.are_images_ else near
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, refine: int = 0) -> Tensor:
         """Return what is left of samples when they are known by their codes."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x), refine)
 
-    def interpolate(self, x: Tensor, steps: int = 8) -> Tensor:
+    def interpolate(self, x: Tensor, steps: int = 8, refine: int = 0) -> Tensor:
         """Return strips ``(n - 1, steps, component, y, x)`` from each sample to the next.
 
         G((1 - t) w0 + t w1) for t from 0 to 1.
@@ -248,14 +255,14 @@ class Generator:
         w = self.encode(x)
         t = torch.linspace(0, 1, steps, device=w.device)[:, None]
         mixed = (1 - t) * w[:-1, None] + t * w[1:, None]
-        return torch.unflatten(self.decode(mixed.flatten(0, 1)), 0, (len(w) - 1, steps))
+        return torch.unflatten(self.decode(mixed.flatten(0, 1), refine), 0, (len(w) - 1, steps))
 
-    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
+    def sample(self, n: int, seed: int = 0, refine: int = 0) -> Tensor:
         """Draw ``(n, component, y, x)``: G of Gaussian white noise."""
         self._learnt()
-        return self.decode(self._noise(n, seed))
+        return self.decode(self._noise(n, seed), refine)
 
-    def vary(self, x: Tensor, n: int, seed: int = 0, part: float = 0.5) -> Tensor:
+    def vary(self, x: Tensor, n: int, seed: int = 0, part: float = 0.5, refine: int = 0) -> Tensor:
         """Return variants ``(len(x), n, component, y, x)`` of samples.
 
         A part ``part`` of a code's variance is drawn anew, ``sqrt(1 - part) w + sqrt(part) noise``,
@@ -264,13 +271,13 @@ class Generator:
         w = self.encode(x)
         noise = torch.unflatten(self._noise(len(w) * n, seed), 0, (len(w), n))
         mixed = (1 - part) ** 0.5 * w[:, None] + part**0.5 * noise
-        return torch.unflatten(self.decode(mixed.flatten(0, 1)), 0, (len(w), n))
+        return torch.unflatten(self.decode(mixed.flatten(0, 1), refine), 0, (len(w), n))
 
     def _noise(self, n: int, seed: int) -> Tensor:
         noise = torch.randn(n, self.spec.dimension, generator=torch.Generator().manual_seed(seed))
         return noise.to(self.mean_.device)
 
-    def judge(self, x: Tensor) -> dict[str, Tensor]:
+    def judge(self, x: Tensor, refine: int = 0) -> dict[str, Tensor]:
         """Return how near reconstructions are, a number a sample.
 
         ``psnr`` (dB), ``ssim``; ``features``: relative distance of averaged coefficients before
@@ -278,15 +285,15 @@ class Generator:
         """
         scores: dict[str, list[Tensor]] = {}
         for start in range(0, len(x), BLOCK):
-            for name, values in self._judged(x[start : start + BLOCK]).items():
+            for name, values in self._judged(x[start : start + BLOCK], refine).items():
                 scores.setdefault(name, []).append(values)
         return {name: torch.cat(parts) for name, parts in scores.items()}
 
-    def _judged(self, x: Tensor) -> dict[str, Tensor]:
+    def _judged(self, x: Tensor, refine: int) -> dict[str, Tensor]:
         real = Samples(x)[:]
         features = self.embedding_.all_features(Samples(x))
         w = self.embedding_.whitening(features)
-        made = self.decode(w)
+        made = self.decode(w, refine)
         again = self.embedding_.all_features(made)
         large = min(self.shape_[1:]) >= WINDOW  # enough for SSIM to be defined
         return {

@@ -240,18 +240,20 @@ def descend(
     after
         Called after each batch with the numbers of the descents that were in it.
     """
-    while True:
-        active = [
-            number
-            for number, descent in enumerate(descents)
-            if not descent.stopped and len(descent.losses) < iterations
-        ]
-        if not active:
-            return
+    while active := pending(descents, iterations):
         losses, gradients = evaluate(torch.stack([descents[number].trial for number in active]))
         for number, loss, gradient in zip(active, losses.tolist(), gradients, strict=True):
             descents[number].receive(loss, gradient)
         after(active)
+
+
+def pending(descents: Sequence[Descent], iterations: int) -> list[int]:
+    """Return the numbers of those that go on: whose trials are evaluated next."""
+    return [
+        number
+        for number, descent in enumerate(descents)
+        if not descent.stopped and len(descent.losses) < iterations
+    ]
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
