@@ -285,7 +285,7 @@ def make(store: Store, request: GenerateRequest) -> Array:
     """
     artifact = store.artifact(request.artifact)
     model = load_generator(artifact, request.device)
-    refine = request.refine
+    refine, model.follow = request.refine, Reporter("refine").values
     if request.source == "noise":
         return model.sample(request.n, request.seed, refine)[None].cpu().numpy()
     x = on_device(chosen(store, artifact, request), request.device)

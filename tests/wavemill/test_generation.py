@@ -418,7 +418,12 @@ def test_refined_images_have_the_codes_that_they_are_made_of(fitted: Generator) 
     x = pictures(3, seed=1)
     before, after = (fitted.judge(x, gradients)["code"].mean() for gradients in (0, 40))
     assert after < before / 3
-    together, alone = fitted.reconstruct(x, 5), fitted.reconstruct(x[1:2], 5)
+    told: list[tuple[int, int]] = []
+    fitted.follow = lambda done, of, _: told.append((done, of))
+    together = fitted.reconstruct(x, 5)
+    assert told == [(3 * n, 15) for n in range(1, 6)]
+    fitted.follow = None
+    alone = fitted.reconstruct(x[1:2], 5)
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-3)
     assert torch.equal(together, together.clamp(0, 1))
     assert torch.equal(fitted.sample(2, 3, 0), fitted.sample(2, 3))

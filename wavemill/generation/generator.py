@@ -42,7 +42,14 @@ class Generator:
     ----------
     spec
         What is to be fitted.
+
+    Attributes
+    ----------
+    follow
+        Called as refinement goes on, as :meth:`fit`'s ``progress`` is.
     """
+
+    follow: Progress | None = None
 
     def __init__(self, spec: GeneratorSpec) -> None:
         self.spec = spec
@@ -240,7 +247,7 @@ class Generator:
         self._learnt()
         blocks = torch.split(w, BLOCK)
         made = torch.cat([self._decoded(self.network_, codes) for codes in blocks])
-        near = refined(self.embedding_, w, made, refine)
+        near = refined(self.embedding_, w, made, refine, self.follow)
         return near.clamp(0, 1) if self.are_images_ else near
 
     def reconstruct(self, x: Tensor, refine: int = 0) -> Tensor:

@@ -13,6 +13,8 @@ representations by inverting them*, CVPR 2015, for those of images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,13 @@ from wavemill.maxent.descent import Descent, descend, pending
 TOGETHER = 16  # images that descend side by side
 
 
-def refined(embedding: Embedding, w: Tensor, x: Tensor, gradients: int) -> Tensor:
+def refined(
+    embedding: Embedding,
+    w: Tensor,
+    x: Tensor,
+    gradients: int,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> Tensor:
     """Return images ``(n, component, y, x)`` nearer to their codes.
 
     Parameters
@@ -35,14 +43,30 @@ def refined(embedding: Embedding, w: Tensor, x: Tensor, gradients: int) -> Tenso
         Where to begin, ``(n, component, y, x)``.
     gradients
         Most for each image; 0 returns ``x``.
+    progress
+        Called with the gradients taken, and those there are to take.
     """
     if not gradients:
         return x
+    taken = 0
+
+    def after(active: list[int]) -> None:
+        nonlocal taken
+        taken += len(active)
+        if progress is not None:
+            progress(taken, len(x) * gradients, {})
+
     blocks = zip(torch.split(w, TOGETHER), torch.split(x, TOGETHER), strict=True)
-    return torch.cat([_block(embedding, codes, images, gradients) for codes, images in blocks])
+    return torch.cat([_block(embedding, *block, gradients, after) for block in blocks])
 
 
-def _block(embedding: Embedding, w: Tensor, x: Tensor, gradients: int) -> Tensor:
+def _block(
+    embedding: Embedding,
+    w: Tensor,
+    x: Tensor,
+    gradients: int,
+    after: Callable[[list[int]], None],
+) -> Tensor:
     descents = [Descent(image.double(), x.dtype) for image in x]
 
     def evaluate(trials: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,5 +78,5 @@ def _block(embedding: Embedding, w: Tensor, x: Tensor, gradients: int) -> Tensor
             (slopes,) = torch.autograd.grad(losses.sum(), images)
         return losses.detach(), slopes
 
-    descend(descents, evaluate, gradients)
+    descend(descents, evaluate, gradients, after)
     return torch.stack([descent.best for descent in descents]).to(x.dtype)
