@@ -7,8 +7,8 @@ points of the grid share, which the sparse inversion rests on. PSNR is over 2,00
 drawn by a seed, all else over 250. Epochs of the sparse inversion are those on images averaged over
 4 x 4 points, then on whole ones. Half-way are images of the mean of two codes, 50 pairs: their
 distance from the mean of both images, and how far averaged coefficients, theirs and the mean's, are
-from those of the code. Refined: after 60 gradients of each reconstruction towards its code, 48 test
-images.
+from those of the code. Refined: before and after 60 gradients of each reconstruction towards its
+code, on 48 test images.
 
 What is finished lies in ``benchmarks/scratch/generation`` and is not computed again, so that the
 table can be made in pieces: ``WAVEMILL_GENERATION_SECONDS`` ends a run after so long, wherever it
@@ -224,11 +224,12 @@ def judge(name: str) -> None:
 
 
 def refine(name: str) -> None:
-    """Score what `REFINE` gradients make of reconstructions of test images."""
-    path = SCRATCH / f"{name}.refined"
-    if not path.exists():
-        x = images("test")[drawn(len(images("test")))][:REFINED]
-        keep(path, fitted(name).judge(x, REFINE))
+    """Score reconstructions of test images, and what `REFINE` gradients make of them."""
+    x = images("test")[drawn(len(images("test")))][:REFINED]
+    for stage, gradients in (("before", 0), ("refined", REFINE)):
+        path = SCRATCH / f"{name}.{stage}"
+        if not path.exists():
+            keep(path, fitted(name).judge(x, gradients))
 
 
 def drawn(count: int) -> Tensor:
@@ -323,7 +324,10 @@ def row(name: str) -> dict[str, str]:
     """Return a row of the table."""
     model = fitted(name)
     scores = {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.scores").items()}
-    refined = {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.refined").items()}
+    before, refined = (
+        {k: float(v.mean()) for k, v in load_file(SCRATCH / f"{name}.{stage}").items()}
+        for stage in ("before", "refined")
+    )
     whole = max((point.epoch for point in model.curve_), default=0)
     epochs = [int(model.metrics_["coarse"])] * ("sparse" in name) + [whole]
     weights = sum(values.numel() for values in model.network_.state_dict().values())
@@ -339,9 +343,9 @@ def row(name: str) -> dict[str, str]:
         "train SSIM": f"{scores['train.ssim']:.3f}",
         "test SSIM": f"{scores['test.ssim']:.3f}",
         "test code distance": f"{scores['test.code']:.3f}",
-        "refined PSNR": f"{refined['psnr']:.2f}",
-        "refined SSIM": f"{refined['ssim']:.3f}",
-        "refined code distance": f"{refined['code']:.3f}",
+        "refined: PSNR": f"{before['psnr']:.2f} to {refined['psnr']:.2f}",
+        "refined: SSIM": f"{before['ssim']:.3f} to {refined['ssim']:.3f}",
+        "refined: code distance": f"{before['code']:.3f} to {refined['code']:.3f}",
         "half-way to blend": f"{scores['blend']:.3f}",
         "features of half-way, of blend": f"{scores['half']:.3f}, {scores['blended']:.3f}",
     }
