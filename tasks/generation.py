@@ -155,11 +155,14 @@ def _fit(
     judged = {"train": train[:JUDGED], "test": test[:JUDGED]}
     here = partial(on_device, device=request.device)
     scores = {side: on_cpu(model.judge(here(x))) for side, x in judged.items()}
-    report = {f"test_code_{name}": v for name, v in whiteness(model.encode(here(test))).items()}
+    codes = model.encode(here(test))
+    report = {f"test_code_{name}": value for name, value in whiteness(codes).items()}
     metrics = {**model.metrics_, **report, **means(scores)}
-    model = Generator.from_state(spec, on_cpu(model.state()))  # draws its few pictures
+    learnt = on_cpu(model.state())
+    drawer = Generator.from_state(spec, learnt)
+    drawn = pictures(drawer, train, test, codes.cpu().numpy(), scores, request.seed)
     with store.attempt_artifact(KIND, key) as attempt:
-        attempt.write("weights.safetensors", save_tensors(on_cpu(model.state())))
+        attempt.write("weights.safetensors", save_tensors(learnt))
         attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
         attempt.write("samples.json", json.dumps(list(sides.train["sample_id"])).encode())
         attempt.write("judged.json", json.dumps(list(sides.test["sample_id"])).encode())
@@ -167,7 +170,7 @@ def _fit(
             "scores.csv",
             score_table(sides, scores, len(test) // len(sides.test)).to_csv(index=False).encode(),
         )
-        for name, picture in pictures(model, train, test, scores, request.seed).items():
+        for name, picture in drawn.items():
             attempt.write(f"figures/{name}.png", picture)
         manifest, written = attempt.publish(
             {
@@ -222,7 +225,12 @@ def score_table(sides: Sides, scores: dict[str, State], each: int) -> pd.DataFra
 
 
 def pictures(
-    model: Generator, train: Array, test: Array, scores: dict[str, State], seed: int
+    model: Generator,
+    train: Array,
+    test: Array,
+    codes: Array,
+    scores: dict[str, State],
+    seed: int,
 ) -> dict[str, bytes]:
     """Return the figures of an artifact: what it makes of samples, paths, draws, and curves."""
     learnt, unseen = (torch.from_numpy(side[:SHOWN]) for side in (train, test))
@@ -234,9 +242,7 @@ def pictures(
         "noise": figures.tiles(noise.numpy()),
         "variants": figures.tiles(model.vary(unseen[:4], STEPS, seed).numpy()),
         "psnr": figures.scores({k: v["psnr"].numpy() for k, v in scores.items()}),
-        "eigenvalues": figures.eigenvalues(
-            {"test": model.encode(torch.from_numpy(test)).numpy()}, model.spec.dimension
-        ),
+        "eigenvalues": figures.eigenvalues({"test": codes}, model.spec.dimension),
     }
     if model.curve_:
         points = [(point.epoch, point.psnr) for point in model.curve_]

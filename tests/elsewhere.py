@@ -14,6 +14,7 @@ paths that they take on an accelerator. Times and roundings are not those of one
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -62,16 +63,19 @@ class There(Tensor):
 
 
 class Accelerator(TorchDispatchMode):
-    """While it is entered, tensors can be made on, and moved to, the device."""
+    """While it is entered, tensors and modules can be made on, and moved to, the device."""
 
     def __enter__(self) -> Any:
-        self.values = Values()
-        self.values.__enter__()
+        future, self.inner = torch.__future__, ExitStack()
+        before = future.get_overwrite_module_params_on_conversion()
+        future.set_overwrite_module_params_on_conversion(True)  # their tensors change class
+        self.inner.callback(future.set_overwrite_module_params_on_conversion, before)
+        self.inner.enter_context(Values())
         return super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        self.values.__exit__(*exception)
+        self.inner.close()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], tuple[Tensor, ...]]
+Recording = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
 AFTER = 3  # calls on one shape, which also build what later ones find built
 
 
@@ -35,7 +36,7 @@ class Replayed:
         self.function = function
         self._shape: tuple[object, ...] = ()
         self._calls = 0
-        self._forget()
+        self._recording: Recording | None = None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return what the function returns of ``x``, in tensors of its own."""
@@ -43,34 +44,29 @@ class Replayed:
             return self.function(x)
         shape = (tuple(x.shape), x.dtype, x.device)
         if shape != self._shape:  # one recording at a time: each holds all it computes
-            self._shape, self._calls = shape, 0
-            self._forget()
+            self._shape, self._calls, self._recording = shape, 0, None
         self._calls += 1
         if self._calls == AFTER + 1:
-            self._record(x)
-        if self._graph is None or self._input is None:
+            self._recording = self._record(x)
+        if self._recording is None:
             return self.function(x)
-        self._input.copy_(x)
-        self._graph.replay()
-        return tuple(output.clone() for output in self._outputs)
+        graph, given, found = self._recording
+        given.copy_(x)
+        graph.replay()
+        return tuple(output.clone() for output in found)
 
-    def _forget(self) -> None:
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._input: Tensor | None = None
-        self._outputs: tuple[Tensor, ...] = ()
-
-    def _record(self, x: Tensor) -> None:
-        """Record a call, after one aside as torch asks for."""
-        self._input, graph = x.detach().clone(), torch.cuda.CUDAGraph()
+    def _record(self, x: Tensor) -> Recording | None:
+        """Record a call, after one aside as torch asks for; None if that fails."""
+        given, graph = x.detach().clone(), torch.cuda.CUDAGraph()
         try:
             aside = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream(x.device))
             with torch.cuda.stream(aside):
-                self.function(self._input)
+                self.function(given)
             torch.cuda.current_stream(x.device).wait_stream(aside)
             with torch.cuda.graph(graph):
-                self._outputs = self.function(self._input)
-            self._graph = graph
+                found = self.function(given)
         except RuntimeError as error:
-            self._forget()
-            warnings.warn(f"not recorded as a CUDA graph, which is slower: {error}", stacklevel=2)
+            warnings.warn(f"not recorded as a CUDA graph, which is slower: {error}", stacklevel=3)
+            return None
+        return graph, given, found

@@ -125,9 +125,8 @@ def shell_means(power: Tensor, shape: tuple[int, int]) -> Tensor:
     shell = torch.from_numpy(_shells(shape, (1.0, 1.0))[1]).flatten().to(power.device)
     weight = torch.from_numpy(_mode_weights(shape)).to(power)
     weighted = torch.stack([power * weight, weight.expand_as(power)]).flatten(-2)
-    sums = torch.zeros_like(weighted).index_add_(-1, shell, weighted)
-    modes = sums[1].clamp(min=1)  # of some shells there are none, which are asked for nowhere
-    return torch.unflatten((sums[0] / modes)[..., shell], -1, power.shape[-2:])
+    total, modes = torch.zeros_like(weighted).index_add_(-1, shell, weighted)[..., shell]
+    return torch.unflatten(total / modes, -1, power.shape[-2:])
 
 
 def tapered(x: Tensor) -> Tensor:

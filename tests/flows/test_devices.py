@@ -47,11 +47,8 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("__call__", "of_molecules"):
         plain = getattr(Operator, name).__wrapped__
         monkeypatch.setattr(Operator, name, torch.no_grad()(plain))
-    before = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
     with Accelerator():
         yield
-    torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 
 def request(kind: str, parameters: dict[str, Any], **more: Any) -> fit.FitRequest:

@@ -34,9 +34,9 @@ class Microcanonical:
     references', and moments averaged over them. Components are standardised one by one. Each
     sample descends by itself, in coordinates that the references' spectrum suggests if it begins
     with that spectrum (:mod:`wavemill.maxent.coordinates`): it depends on ``seed`` and its index
-    alone. Descent from noise
-    approximates, and does not equal, the uniform law on the set of equal moments (Bruna and
-    Mallat, *Multiscale sparse microcanonical models*, Math. Stat. Learn. 1, 257, 2018).
+    alone. Descent from noise approximates, and does not equal, the uniform law on the set of equal
+    moments (Bruna and Mallat, *Multiscale sparse microcanonical models*, Math. Stat. Learn. 1, 257,
+    2018).
 
     Parameters
     ----------
