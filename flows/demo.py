@@ -37,9 +37,10 @@ CLASSIFIER: dict[str, Any] = {
     "epochs": 3,
     "pool": 1,
 }
+GENERATOR: dict[str, Any] = {"model": "sparse", "J": 1, "dimension": 16, "atoms": 64}
 
 
-@flow(name="demo", description="Ingest, transform, fit, synthesise, predict, classify, report.")
+@flow(name="demo", description="Ingest, transform, fit; synthesise, predict, classify, generate.")
 def demo(
     folder: Annotated[str, Field(description="Where the store and the report go.")],
     cluster: Annotated[str, Field(description="threads, local[:N], tcp://...")] = "local",
@@ -58,7 +59,8 @@ def demo(
         "digits", [DIGITS], store, view=PHASES, models={"digits": CLASSIFIER}, cluster=cluster
     )
     made |= {"digits": digits["dataset"], "classifier": digits["digits model"]}
+    made["generator"] = fit("generator", "digits", store, GENERATOR)
     queries = steps.demo_queries(store, "vorticity", folder)
-    learnt = [made["regression"], made["classifier"]]
+    learnt = [made[name] for name in ("regression", "classifier", "generator")]
     report = steps.draw_report(store, "vorticity", fits, folder, learnt)
     return {"lines": [*steps.describe(made), *queries], "report": report}

@@ -14,7 +14,7 @@ from storage import Dataset
 from storage.parts import FIELDS, IMAGES, read_rows
 from tasks import classifier_figures as figures
 from tasks.feature_batches import Samples
-from tasks.fit import FitRequest
+from tasks.fit import FitRequest, spread
 from wavemill.dictionaries.classifiers import Network, Standardisation
 from wavemill.specs import ClassifierSpec
 
@@ -51,7 +51,7 @@ def code_pictures(
     if network is None or network.coding is None:
         return
     coding = network.coding.cpu()
-    rows = np.linspace(0, len(held) - 1, min(LOOKED_AT, len(held))).astype(int)
+    rows = spread(len(held), LOOKED_AT)
     x = held.features(rows)
     thresholds = coding.get_buffer("thresholds").numpy()
     sizes = [float((coding(x, n + 1) != 0).sum(1).double().mean()) for n in range(len(thresholds))]

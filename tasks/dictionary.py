@@ -19,7 +19,7 @@ from storage.keys import canonical, derivation_key, digest
 from tasks import classifier_figures as figures
 from tasks.classifier_report import first_order
 from tasks.feature_batches import READ, above
-from tasks.fit import FitOutcome, FitRequest
+from tasks.fit import FitOutcome, FitRequest, spread
 from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill.dictionaries.classifiers import Standardisation
@@ -97,7 +97,8 @@ def _learn(frame: FeatureFrame, request: FitRequest, spec: DictionarySpec) -> Le
     model = DictionaryLearning(
         spec.atoms, partial(coder, penalty=spec.penalty), epochs=spec.epochs, seed=request.seed
     ).fit(signals, Reporter("fit dictionary").values)
-    some, penalties = signals[:LOOKED_AT], [spec.penalty * factor for factor in PATH]
+    some = signals[spread(len(signals), LOOKED_AT)]
+    penalties = [spec.penalty * factor for factor in PATH]
     codes = [coder(some, model.atoms_, penalty) for penalty in penalties]
     return Learnt(model.atoms_, standardisation, penalties, some, codes)
 

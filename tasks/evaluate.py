@@ -19,7 +19,7 @@ from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
 from storage.documents import Document
 from storage.keys import canonical, derivation_key, digest
 from tasks import evaluation_figures
-from tasks.fit import first_component, load_model, npy, on_device
+from tasks.fit import first_component, load_model, npy, on_device, spread
 from tasks.models import MODELS
 from tasks.progress import Reporter
 from wavemill.evaluation import Judge, Portrait, coherence_distance
@@ -82,7 +82,8 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
     """
     model, source = store.artifact(request.artifact), store.dataset(dataset)
     spec = EvaluationSpec.from_parameters(request.parameters)
-    rows = held_out(source, model, request.where).head(spec.real)
+    rows = held_out(source, model, request.where)
+    rows = rows.iloc[spread(len(rows), spec.real)]
     judged_by = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
     inputs = [model.kind, model.key, dataset, digest(canonical(judged_by)), request.seed]
     key = derivation_key(spec.to_dict(), inputs)

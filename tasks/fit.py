@@ -153,6 +153,14 @@ def by_hash(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
+def spread(count: int, most: int) -> Array:
+    """Return at most so many positions below ``count``, evenly spaced.
+
+    The first samples are often alike: of one class, or of one moment of a run.
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
 def on_device(fields: Array, device: str) -> torch.Tensor:
     """Return fields as a tensor where they are to be computed with.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
 from storage.export import replacing
 from storage.keys import canonical, derivation_key, digest
 from tasks import generation_figures as figures
-from tasks.fit import FitOutcome, FitRequest, loaded, npy, on_cpu, on_device
+from tasks.fit import FitOutcome, FitRequest, by_hash, loaded, npy, on_cpu, on_device, spread
 from tasks.progress import Reporter
 from wavemill import Generator, whiteness
 from wavemill.generation import Samples, crops
@@ -123,20 +122,16 @@ def split(source: Dataset, request: FitRequest, spec: GeneratorSpec) -> Sides:
     rows, chosen = source.samples(), source.samples(request.selection)
     others = rows[~rows["sample_id"].isin(chosen["sample_id"])]
     if not len(others):
-        marks = [
-            hashlib.sha256(f"{request.seed}:{name}".encode()).hexdigest()
-            for name in chosen["sample_id"]
-        ]
-        held = chosen.index[
-            np.argsort(marks)[len(chosen) - max(1, round(spec.test * len(chosen))) :]
-        ]
-        chosen, others = chosen.drop(held), chosen.loc[np.sort(held)]
+        last = by_hash(chosen, request.seed).tail(max(1, round(spec.test * len(chosen))))
+        held = chosen["sample_id"].isin(last["sample_id"])
+        chosen, others = chosen[~held], chosen[held]
     if len(chosen) < 2 or not len(others):
         raise InvalidRequest(
             f"{len(chosen)} samples of {source.name!r} to learn from and {len(others)} to judge by "
             "are too few: ingest more, or select others"
         )
-    return Sides(chosen.reset_index(drop=True), others.head(JUDGED).reset_index(drop=True))
+    others = others.iloc[spread(len(others), JUDGED)]
+    return Sides(chosen.reset_index(drop=True), others.reset_index(drop=True))
 
 
 def _fit(
@@ -152,9 +147,11 @@ def _fit(
         None if interrupted is None else load_tensors(interrupted),
         lambda state: checkpoint.write(save_tensors(on_cpu(state))),
     )
-    judged = {"train": train[:JUDGED], "test": test[:JUDGED]}
     here = partial(on_device, device=request.device)
-    scores = {side: on_cpu(model.judge(here(x))) for side, x in judged.items()}
+    scores = {
+        side: on_cpu(model.judge(here(x[spread(len(x), JUDGED)])))
+        for side, x in (("train", train), ("test", test))
+    }
     codes = model.encode(here(test))
     report = {f"test_code_{name}": value for name, value in whiteness(codes).items()}
     metrics = {**model.metrics_, **report, **means(scores)}
@@ -217,10 +214,10 @@ def score_table(sides: Sides, scores: dict[str, State], each: int) -> pd.DataFra
     tables = []
     for side, rows in (("train", sides.train), ("test", sides.test)):
         columns = {name: values.numpy() for name, values in scores[side].items()}
-        count = len(columns["psnr"])
-        names = np.repeat(rows["sample_id"].to_numpy(), each)[:count]
-        place = {"side": side, "sample_id": names, "crop": np.arange(count) % each}
-        tables.append(pd.DataFrame({**place, **columns}))
+        places = spread(len(rows) * each, JUDGED)
+        names = rows["sample_id"].to_numpy()[places // each]
+        named = {"side": side, "sample_id": names, "crop": places % each}
+        tables.append(pd.DataFrame({**named, **columns}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -233,7 +230,7 @@ def pictures(
     seed: int,
 ) -> dict[str, bytes]:
     """Return the figures of an artifact: what it makes of samples, paths, draws, and curves."""
-    learnt, unseen = (torch.from_numpy(side[:SHOWN]) for side in (train, test))
+    learnt, unseen = (torch.from_numpy(x[spread(len(x), SHOWN)]) for x in (train, test))
     noise = torch.unflatten(model.sample(2 * SHOWN, seed), 0, (2, SHOWN))
     found = {
         "reconstruct-train": figures.tiles(beside(model, learnt, 0, REFINE).numpy()),
@@ -306,7 +303,7 @@ def make(store: Store, request: GenerateRequest) -> Array:
 
 
 def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
-    """Return the first samples, or crops, of those asked for: else of those it was judged by."""
+    """Return some samples, or crops, of those asked for: else of those it was judged by."""
     source = store.dataset(str(artifact.manifest["dataset"]))
     rows = source.samples(request.where)
     if request.where is None:
@@ -314,7 +311,8 @@ def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
     if not len(rows):
         raise InvalidRequest(f"no sample of {source.name!r} is selected: --where {request.where!r}")
     crop = int(artifact.manifest["spec"]["parameters"].get("crop", 0))
-    return samples(source, rows.head(request.n), crop)[: request.n]
+    found = samples(source, rows.iloc[spread(len(rows), request.n)], crop)
+    return found[spread(len(found), request.n)]
 
 
 def write(table: Array, target: Path) -> None:

@@ -15,16 +15,19 @@ from matplotlib.image import imsave
 from tasks.figures import MAPS, png
 
 Array = np.ndarray[Any, Any]
-GAP, ENLARGED = 2, 2  # pixels between tiles, and pixels a sample
+GAP = 4  # pixels between tiles
+ENLARGED, VISIBLE = 2, 64  # pixels of a sample's point, more where a tile would have fewer than so
 
 
 def tiles(rows: Array) -> bytes:
-    """Draw a table of pictures ``(rows, columns, component, y, x)``, one pixel of them as four.
+    """Draw a table of pictures ``(rows, columns, component, y, x)``, enlarged, small ones more.
 
     Three components between 0 and 1 are red, green and blue; of others the first is drawn, on a
     scale of colours symmetric about the mean of the first row.
     """
     coloured = _coloured(np.asarray(rows, dtype="float64"))
+    factor = max(ENLARGED, VISIBLE // coloured.shape[2])
+    coloured = coloured.repeat(factor, 2).repeat(factor, 3)
     count, columns, height, width = coloured.shape[:4]
     canvas = np.ones(
         (count * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), dtype="float64"
@@ -33,8 +36,7 @@ def tiles(rows: Array) -> bytes:
         y, x = row * (height + GAP), column * (width + GAP)
         canvas[y : y + height, x : x + width] = coloured[row, column]
     buffer = io.BytesIO()
-    enlarged = canvas.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
-    imsave(buffer, enlarged, format="png")
+    imsave(buffer, canvas, format="png")
     return buffer.getvalue()
 
 

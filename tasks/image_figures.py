@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from storage import Dataset
 from storage.parts import IMAGES, read_rows
 from tasks.figures import png
+from tasks.fit import spread
 
 COLUMNS, ROWS = 8, 4
 Array = np.ndarray[Any, Any]
@@ -19,8 +20,7 @@ Array = np.ndarray[Any, Any]
 def contact_sheet(dataset: Dataset) -> bytes:
     """Draw samples spread over a dataset, with their labels, and how many each class has."""
     samples = dataset.samples()
-    count = min(len(samples), COLUMNS * ROWS)
-    chosen = samples.iloc[np.linspace(0, len(samples) - 1, count).astype(int)]
+    chosen = samples.iloc[spread(len(samples), COLUMNS * ROWS)]
     figure = Figure(figsize=(COLUMNS * 1.15, ROWS * 1.3 + 2.4))
     sheet, below = figure.subplots(2, 1, height_ratios=[ROWS * 1.3, 1.6])
     sheet.set_axis_off()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from tasks.figures import png
 
@@ -61,5 +62,10 @@ def learning(curve: pd.DataFrame, unit: str) -> bytes:
     axes = figure.subplots()
     axes.loglog(curve["molecules"], curve["mae"], "o-", color="tab:blue")
     axes.set(xlabel="molecules learnt from", ylabel=f"MAE ({unit})", title="held-out molecules")
+    axes.set_xticks(curve["molecules"], [f"{count:,}" for count in curve["molecules"]])
+    axes.set_xticks([], minor=True)
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    for side in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        side("{x:g}")
     axes.grid(which="both", alpha=0.3)
     return png(figure)

@@ -108,7 +108,8 @@ def turbulence_report(
 ) -> Path:
     """Write the report on a dataset of fields, its views and the models fitted on it.
 
-    Regressions and classifiers, ``learnt`` in the same store, have chapters of their own.
+    Regressions, classifiers and generators, ``learnt`` in the same store, have chapters of their
+    own.
     """
     sections = [
         _synthesis(store, dataset, syntheses),
@@ -252,7 +253,37 @@ def classifier_chapter(store: Store, artifact: Artifact) -> Section:
     return Section(title, "", pictures, [Table.of([row])], [command])
 
 
-CHAPTERS = {"regression": regression_chapter, "classifier": classifier_chapter}
+def generator_chapter(store: Store, artifact: Artifact) -> Section:
+    """Show what codes give back, what lies between them, and what is drawn."""
+    metrics, spec = json.loads(artifact.read("metrics.json")), artifact.manifest["spec"]
+    name = artifact.manifest["dataset"]
+    points = np.prod(store.dataset(name).schema.shape)
+    captions = {
+        "reconstruct": "Samples not learnt from, what their codes give, and that refined until it "
+        "has these codes.",
+        "interpolate": "A row a path: from one sample to the next, through codes between theirs.",
+        "noise": "Drawn: codes are white Gaussian noise.",
+    }
+    pictures = [Picture(artifact.read(f"figures/{f}.png"), text) for f, text in captions.items()]
+    row = {
+        "learnt from": artifact.manifest["samples"],
+        "numbers a code": spec["parameters"]["dimension"],
+        "points a sample": int(points),
+        "PSNR of samples learnt from, dB": metrics["train_psnr"],
+        "of others": metrics["test_psnr"],
+        "artifact": f"generator/{artifact.key[:12]}",
+    }
+    command = f"wavemill generate generator/{artifact.key[:12]} --from interpolate --to paths.png"
+    return Section(
+        f"Generation: {name} from white noise", "", pictures, [Table.of([row])], [command]
+    )
+
+
+CHAPTERS = {
+    "regression": regression_chapter,
+    "classifier": classifier_chapter,
+    "generator": generator_chapter,
+}
 
 
 def _lineage(artifacts: Sequence[Artifact]) -> Section:

@@ -56,6 +56,14 @@ def test_judged_by_what_the_model_was_not_fitted_to_as_by_hand(place: Path) -> N
         assert made.table["model"][metric] == pytest.approx(scores[metric], rel=1e-6), metric
 
 
+def test_fewer_real_fields_are_taken_from_all_over_the_data(place: Path) -> None:
+    """Snapshots that follow one another are alike, and would scatter too little."""
+    store = str(place / "store")
+    made = evaluate("gaussian/flow@latest", "flow", store, {**SMALL, "real": 2})
+    found = open_store(store).artifact(f"evaluation/{made.key}")
+    assert json.loads(found.read("samples.json")) == ["m2", "m5"]
+
+
 def test_every_component_is_judged_and_how_they_go_together(tmp_path: Path) -> None:
     """Equal components: models of how they go together keep that, one of each alone would not."""
     one = np.random.default_rng(0).standard_normal((6, 16, 16)).astype("float32")

@@ -21,6 +21,7 @@ from storage.verify import verify
 from tasks.fit import FitRequest
 from tasks.generation import GenerateRequest, fit, load_generator, make, samples
 from tasks.images import ImageOptions
+from tasks.report import generator_chapter, write_report
 from wavemill import Generator
 from wavemill.specs import GeneratorSpec
 
@@ -104,6 +105,25 @@ def test_reconstructions_stand_below_the_samples_themselves(store_with_generator
     np.testing.assert_array_equal(table[0, 1, 0], field[:16, 16:])
     made = load_generator(artifact).reconstruct(torch.from_numpy(table[0]))
     np.testing.assert_allclose(table[1], made, rtol=0, atol=1e-6)
+
+
+def test_samples_are_taken_from_all_over_the_data(store_with_generators: str) -> None:
+    """The first ones are often alike, of one class."""
+    store = open_store(store_with_generators)
+    reference, everywhere = "generator/vortices@latest", "sample_id IS NOT NULL"
+    table = make(store, GenerateRequest(reference, "reconstruct", 2, where=everywhere))
+    fields = store.dataset("vortices").to_xarray().values
+    np.testing.assert_array_equal(table[0, :, 0], [fields[0, :16, :16], fields[-1, 16:, 16:]])
+
+
+def test_a_report_shows_what_a_generator_makes(store_with_generators: str, tmp_path: Path) -> None:
+    store = open_store(store_with_generators)
+    chapter = generator_chapter(store, store.artifact("generator/vortices@latest"))
+    page = write_report(tmp_path / "report.html", "Title", "", [chapter]).read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "points a sample" in page
+    assert "1,024" in page
+    assert "wavemill generate generator/" in page
 
 
 def test_what_cannot_be_generated_is_refused_with_a_way_out(

@@ -141,7 +141,7 @@ class EvaluationSpec(Spec):
     samples
         Drawn from the model.
     real
-        Most real fields, that the model was not fitted to, to judge by.
+        Most real fields to judge by, spread over those that the model was not fitted to.
     J, L
         Scales and angles of the foveal correlation matrix; J is lowered to what fits.
     """
