@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
+import google_crc32c
 import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.abc.store import (
     ByteRequest,
@@ -93,7 +95,11 @@ class FolderStore(Store):
         """Write an object and report it."""
         self._check_writable()
         data = memoryview(value.as_numpy_array()).cast("B")  # type: ignore[arg-type]  # no copy
-        await asyncio.to_thread(self.backend.write, f"{self.folder}/{key}", data)
+        await asyncio.to_thread(self.put, key, data)
+
+    def put(self, key: str, data: memoryview) -> None:
+        """Write an object and report it, at once."""
+        self.backend.write(f"{self.folder}/{key}", data)
         cast(Wrote, self.wrote)(key, data)
 
     async def delete(self, key: str) -> None:
@@ -175,6 +181,39 @@ def create_array(
         # shards equal to the fill value would otherwise be left out, and missed by `verify`
         config={"write_empty_chunks": True},
     )
+
+
+def write_shard(array: zarr.Array[Any], number: int, rows: Sequence[npt.NDArray[Any]]) -> None:
+    """Write one shard of an array that is not compressed: the bytes that Zarr would write.
+
+    They are the rows, zeros to the end of the last chunk, where each chunk lies, and a checksum
+    of that. Zarr copies them three times more on the way and runs a task a chunk, half of the
+    time that writing takes beside hashes and disks.
+
+    Parameters
+    ----------
+    array
+        Made by `create_array`, uncompressed.
+    number
+        Of the shard; it begins at row ``number * array.shards[0]``.
+    rows
+        Its rows.
+    """
+    chunks = cast("tuple[int, ...]", array.shards)[0] // array.chunks[0]
+    chunk = array.chunks[0] * rows[0].nbytes
+    used = math.ceil(len(rows) / array.chunks[0])
+    index = np.full((chunks, 2), 2**64 - 1, "<u8")  # offset and bytes; so many: no such chunk
+    index[:used, 0] = np.arange(used) * chunk
+    index[:used, 1] = chunk
+    ending = index.tobytes()
+    ending += google_crc32c.value(ending).to_bytes(4, "little")
+    content, end = sum(row.nbytes for row in rows), used * chunk
+    data = np.empty(end + len(ending), np.uint8)
+    np.stack(rows, out=data[:content].view(array.dtype).reshape(len(rows), *rows[0].shape))
+    data[content:end] = 0
+    data[end:] = np.frombuffer(ending, np.uint8)
+    key = "/".join([array.path, "c", str(number), *"0" * (array.ndim - 1)])
+    cast(FolderStore, array.store).put(key, data.data)
 
 
 def _itemsize(dtype: str) -> int:

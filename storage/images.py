@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from storage.arrays import create_array
+from storage.arrays import create_array, write_shard
 from storage.errors import InvalidRequest
 from storage.parts import IMAGES, read_rows
 from storage.records import Schema
@@ -34,11 +34,11 @@ def write_images(
     """
     layout = (rows, schema.row_shape, "uint8", schema.dims)
     array = create_array(group, IMAGES, *layout, compressed=False)
-    shard = array.shards[0] if array.shards else rows
     kept: list[bytes] = []
-    for start in range(0, rows, shard):
-        block = list(islice(pictures, shard))
-        array[start : start + shard] = np.stack([picture.array for picture in block])
+    number = 0
+    while block := list(islice(pictures, cast("tuple[int, ...]", array.shards)[0])):
+        write_shard(array, number, [picture.array for picture in block])
+        number += 1
         kept += [picture.encoded for picture in block] if encoded else []
     if encoded:
         _write_bytes(group, kept)

@@ -28,7 +28,7 @@ from storage import (
     ViewVersion,
     open_store,
 )
-from storage.arrays import create_array
+from storage.arrays import create_array, layout, write_shard
 from storage.collect import Retention, collect
 from storage.keys import derivation_key
 from storage.leases import collector_lease
@@ -466,3 +466,30 @@ def test_an_unknown_scheme_is_refused() -> None:
     """The message names the schemes that exist."""
     with pytest.raises(InvalidRequest, match="s3://"):
         open_store("ftp://example.org/x")
+
+
+@pytest.mark.parametrize("rows", [1, 5, 112, 250])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_shards_are_written_as_zarr_writes_them(store: Store, rows: int, dtype: str) -> None:
+    """Byte for byte: a chunk not full, a shard not full, several shards."""
+    side = 448 // np.dtype(dtype).itemsize
+    data = np.random.default_rng(0).integers(0, 255, (rows, 224, side, 3)).astype(dtype)
+    shard = layout(rows, data[0].nbytes)[1]
+
+    def write(group: zarr.Group) -> dict[str, Any]:
+        dims = ["sample", "y", "x", "component"]
+        ours, theirs = (
+            create_array(group, name, rows, data.shape[1:], dtype, dims, compressed=False)
+            for name in ("ours", "theirs")
+        )
+        theirs[:] = data
+        for number, start in enumerate(range(0, rows, shard)):
+            write_shard(ours, number, list(data[start : start + shard]))
+        return {"rows": rows}
+
+    manifest, _ = store.write_part(INGEST, [rows, dtype], write)
+    written = manifest["objects"]
+    ours = {path: entry for path, entry in written.items() if "/ours/c/" in path}
+    assert len(ours) == -(-rows // shard)
+    for path, entry in ours.items():
+        assert entry == written[path.replace("/ours/", "/theirs/")], path
