@@ -198,11 +198,19 @@ def write_shard(array: zarr.Array[Any], number: int, rows: Sequence[npt.NDArray[
         Of the shard; it begins at row ``number * array.shards[0]``.
     rows
         Its rows.
+
+    Raises
+    ------
+    ValueError
+        If they are not as many as the array has there, or of another shape or type.
     """
-    chunks = cast("tuple[int, ...]", array.shards)[0] // array.chunks[0]
+    shard = cast("tuple[int, ...]", array.shards)[0]
+    if len(rows) != min(shard, array.shape[0] - number * shard):
+        raise ValueError(f"{len(rows)} rows are not shard {number} of {array.shape}")
     chunk = array.chunks[0] * rows[0].nbytes
     used = math.ceil(len(rows) / array.chunks[0])
-    index = np.full((chunks, 2), 2**64 - 1, "<u8")  # offset and bytes; so many: no such chunk
+    absent = 2**64 - 1  # as offset and as number of bytes
+    index = np.full((shard // array.chunks[0], 2), absent, "<u8")
     index[:used, 0] = np.arange(used) * chunk
     index[:used, 1] = chunk
     ending = index.tobytes()

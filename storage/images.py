@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol, cast
@@ -35,10 +36,10 @@ def write_images(
     layout = (rows, schema.row_shape, "uint8", schema.dims)
     array = create_array(group, IMAGES, *layout, compressed=False)
     kept: list[bytes] = []
-    number = 0
-    while block := list(islice(pictures, cast("tuple[int, ...]", array.shards)[0])):
+    shard = cast("tuple[int, ...]", array.shards)[0]
+    for number in range(math.ceil(rows / shard)):
+        block = list(islice(pictures, shard))
         write_shard(array, number, [picture.array for picture in block])
-        number += 1
         kept += [picture.encoded for picture in block] if encoded else []
     if encoded:
         _write_bytes(group, kept)

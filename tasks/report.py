@@ -16,6 +16,7 @@ from storage.documents import now
 from storage.export import replacing
 from tasks import figures, image_figures, molecule_figures
 from tasks.fit import first_component, shown
+from wavemill.specs import GeneratorSpec
 
 Array = np.ndarray[Any, Any]
 EXAMPLES = {
@@ -255,9 +256,9 @@ def classifier_chapter(store: Store, artifact: Artifact) -> Section:
 
 def generator_chapter(store: Store, artifact: Artifact) -> Section:
     """Show what codes give back, what lies between them, and what is drawn."""
-    metrics, spec = json.loads(artifact.read("metrics.json")), artifact.manifest["spec"]
-    name = artifact.manifest["dataset"]
-    points = np.prod(store.dataset(name).schema.shape)
+    name, metrics = artifact.manifest["dataset"], json.loads(artifact.read("metrics.json"))
+    spec = GeneratorSpec.from_parameters(artifact.manifest["spec"]["parameters"])
+    points = spec.crop**2 or np.prod(store.dataset(name).schema.shape)
     captions = {
         "reconstruct": "Samples not learnt from, what their codes give, and that refined until it "
         "has these codes.",
@@ -267,7 +268,7 @@ def generator_chapter(store: Store, artifact: Artifact) -> Section:
     pictures = [Picture(artifact.read(f"figures/{f}.png"), text) for f, text in captions.items()]
     row = {
         "learnt from": artifact.manifest["samples"],
-        "numbers a code": spec["parameters"]["dimension"],
+        "numbers a code": spec.dimension,
         "points a sample": int(points),
         "PSNR of samples learnt from, dB": metrics["train_psnr"],
         "of others": metrics["test_psnr"],

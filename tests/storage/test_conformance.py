@@ -485,6 +485,8 @@ def test_shards_are_written_as_zarr_writes_them(store: Store, rows: int, dtype: 
         theirs[:] = data
         for number, start in enumerate(range(0, rows, shard)):
             write_shard(ours, number, list(data[start : start + shard]))
+        with pytest.raises(ValueError, match="are not shard 0"):
+            write_shard(ours, 0, list(data[: min(rows, shard) - 1]))
         return {"rows": rows}
 
     manifest, _ = store.write_part(INGEST, [rows, dtype], write)
