@@ -59,7 +59,7 @@ def code_pictures(
     uses = active.double().mean((0, 2, 3)).numpy()
     yield "supports", figures.supports(thresholds, np.array(sizes), uses)
     yield "atoms", figures.atoms(_maps(network, data, standardisation), uses)
-    few = np.arange(min(SHOWN, len(rows))) * len(rows) // min(SHOWN, len(rows))
+    few = spread(len(rows), SHOWN)
     z = coding(x[torch.from_numpy(few)])
     pictures = _shown(source, data.held.iloc[rows[few]])
     counts = (z != 0).sum(1).numpy()

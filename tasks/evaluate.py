@@ -156,7 +156,7 @@ def _evaluate(
         attempt.write("metrics.json", json.dumps(table, indent=1).encode())
         attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
         attempt.write("samples.npy", npy(drawn))
-        attempt.write("real.npy", npy(test[:SHOWN]))
+        attempt.write("real.npy", npy(test[spread(len(test), SHOWN)]))
         attempt.write("portraits.safetensors", save_tensors(tensors))
         for name, picture in _pictures(model.kind, test, drawn, judge.portrait, portrait).items():
             attempt.write(f"figures/{name}.png", picture)

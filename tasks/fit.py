@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,7 +222,7 @@ def compare(data: Array, drawn: Array) -> dict[str, float]:
 def _pictures(kind: str, data: Array, drawn: Array) -> dict[str, bytes]:
     """Return the reference beside the synthesis, their spectra and distributions."""
     real, made = first_component(data), first_component(drawn)
-    groups = {"data": real[:64], kind: made}
+    groups = {"data": real[spread(len(real), 64)], kind: made}
     return {
         "synthesis": figures.fields({"data": real[0], kind: made[0]}, columns=2),
         "spectrum": figures.spectra(groups),
@@ -257,7 +256,7 @@ def synthesize(store: Store, reference: str, count: int, seed: int, device: str 
 
 
 def shown(dataset: Dataset, count: int = SHOWN) -> dict[str, Array]:
-    """Return the first few samples of a dataset, by id, for a picture."""
-    ids: Sequence[str] = list(dataset.samples()["sample_id"][:count])
-    data = first_component(dataset.to_xarray()[: len(ids)].values)
-    return dict(zip(ids, data, strict=True))
+    """Return a few samples of a dataset, by id, for a picture."""
+    fields = dataset.to_xarray()
+    fields = fields[spread(len(fields), count)]
+    return dict(zip(fields["sample_id"].values, first_component(fields.values), strict=True))

@@ -15,7 +15,7 @@ from storage import Artifact, Store
 from storage.documents import now
 from storage.export import replacing
 from tasks import figures, image_figures, molecule_figures
-from tasks.fit import first_component, shown
+from tasks.fit import first_component, shown, spread
 from wavemill.specs import GeneratorSpec
 
 Array = np.ndarray[Any, Any]
@@ -140,7 +140,8 @@ def _synthesis(store: Store, dataset: str, syntheses: Mapping[str, Array]) -> Se
 def _statistics(
     store: Store, dataset: str, syntheses: Mapping[str, Array], artifacts: Sequence[Artifact]
 ) -> Section:
-    real = first_component(store.dataset(dataset).to_xarray()[:64].values)
+    fields = store.dataset(dataset).to_xarray()
+    real = first_component(fields[spread(len(fields), 64)].values)
     groups = {"data": real, **{k: first_component(v) for k, v in syntheses.items()}}
     pictures = [
         Picture(figures.spectra(groups), "Power spectra; bands are one standard deviation."),
@@ -188,7 +189,7 @@ def _dataset(store: Store, name: str) -> Section:
 def _view(store: Store, dataset: str, name: str) -> Section:
     version = store.view(dataset, name)
     frame = store.get_historical_features(dataset, name)
-    values = frame.to_xarray()[:64].values
+    values = frame.to_xarray()[spread(len(frame), 64)].values
     row = {
         "kind": version.spec["kind"],
         "parameters": json.dumps(version.spec["parameters"]),

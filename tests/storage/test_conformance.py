@@ -485,8 +485,13 @@ def test_shards_are_written_as_zarr_writes_them(store: Store, rows: int, dtype: 
         theirs[:] = data
         for number, start in enumerate(range(0, rows, shard)):
             write_shard(ours, number, list(data[start : start + shard]))
+        first = data[: min(rows, shard)]
         with pytest.raises(ValueError, match="are not shard 0"):
-            write_shard(ours, 0, list(data[: min(rows, shard) - 1]))
+            write_shard(ours, 0, list(first[1:]))
+        with pytest.raises(ValueError, match="shape"):
+            write_shard(ours, 0, list(first.swapaxes(1, 2)))
+        with pytest.raises(TypeError, match="cast"):
+            write_shard(ours, 0, list(first.view(f"i{data.itemsize}")))
         return {"rows": rows}
 
     manifest, _ = store.write_part(INGEST, [rows, dtype], write)
