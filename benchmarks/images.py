@@ -4,16 +4,18 @@ The pipeline finds nothing out: its inputs are listed before. Timed is what work
 first submission to the last manifest: read, hash, decode, resize, checksum and write, one
 Dask task a part, on warm worker processes of one thread. Bare: as many processes that read the same
 files, decode and resize them by the same functions of the same library, and drop the results. The
-two take turns, since the speed of a machine drifts; the ratio is the median of turns. Others may be
-at work on the machine, so the time of processors that each takes, of all its processes, is given
-too. The photographs are the hundred of ImageNet in `../shared/data`, again and again under new
-names; the result is 224 x 224, in 24 parts of 445 (64 MiB, the default).
+two take turns, and each turn of the pipeline is compared with the mean of the two of bare decoding
+beside it, since the speed of a machine drifts; the ratio is the median of turns. Others may be at
+work on the machine, so the time of processors that each takes, of all its processes, is given too.
+The photographs are the hundred of ImageNet in `../shared/data`, again and again under new names;
+the result is 224 x 224, in 24 parts of 445 (64 MiB, the default).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import multiprocessing
 import shutil
 import statistics
@@ -38,7 +40,7 @@ from tasks.mapping import map_parts
 from tasks.planning import batches, choose_schema, find_inputs, plan
 
 WORKERS = 2
-ROUNDS = 3
+ROUNDS = 5
 CLASSES, OF_A_CLASS = 40, 267  # 24 parts of 445, twelve a worker
 SIZE = (224, 224)
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet" / "sample_images"
@@ -87,17 +89,11 @@ def archive(folder: Path) -> Path:
 
 def measure(what: str, source: Path, files: list[Path]) -> dict[str, Any]:
     """Return the throughputs for one source, in images a second."""
-    bare, whole, spent = [], [], []
     with bare_processes(files) as decode_all, pipeline(source) as ingest_all:
-        for _ in range(ROUNDS):
-            marks = [processors()]
-            bare.append(len(files) / decode_all())
-            marks.append(processors())
-            whole.append(len(files) / ingest_all())
-            marks.append(processors())
-            spent.append((marks[1] - marks[0], marks[2] - marks[1]))
-    ratios = [w / b for w, b in zip(whole, bare, strict=True)]
-    each = [1e3 * statistics.median(times) / len(files) for times in zip(*spent, strict=True)]
+        turns = [turn(files, work) for work in (decode_all, *[ingest_all, decode_all] * ROUNDS)]
+    bare, whole = ([speed for speed, _ in turns[first::2]] for first in (0, 1))
+    ratios = [2 * w / sum(pair) for w, pair in zip(whole, itertools.pairwise(bare), strict=True)]
+    each = [statistics.median(spent for _, spent in turns[first::2]) for first in (0, 1)]
     size = sum(file.stat().st_size for file in files) / len(files)
     return {
         "source": what,
@@ -109,6 +105,13 @@ def measure(what: str, source: Path, files: list[Path]) -> dict[str, Any]:
         "processors (ms an image)": f"{each[0]:.2f} bare, {each[1]:.2f}",
         "their ratio": f"{100 * each[0] / each[1]:.0f} %",
     }
+
+
+def turn(files: list[Path], work: Callable[[], float]) -> tuple[float, float]:
+    """Return the images a second of one turn, and the milliseconds of processors an image."""
+    before = processors()
+    speed = len(files) / work()
+    return speed, 1e3 * (processors() - before) / len(files)
 
 
 def processors() -> float:

@@ -4,8 +4,9 @@ Each model is fitted to one map; 17 others judge it. eps is the relative distanc
 phase-harmonic correlation matrices; other columns are as `wavemill evaluate` prints them. The first
 rows are real maps: one alone, and ten, as models of the ten others.
 
-What is finished lies in ``benchmarks/scratch/quality`` and is not computed again, so that the table
-can be made in pieces: ``WAVEMILL_QUALITY_SECONDS`` begins nothing new after so long,
+What is finished lies in ``benchmarks/scratch/quality`` and is not computed again, and rows of the
+table that nothing is there for stay as they are, so that it can be made in pieces, on several
+machines: ``WAVEMILL_QUALITY_SECONDS`` begins nothing new after so long,
 ``WAVEMILL_QUALITY_SAMPLES`` (10), ``WAVEMILL_QUALITY_FITS`` (3) and ``WAVEMILL_QUALITY_MODELS``
 (all; names between semicolons) say how much there is to do, ``WAVEMILL_QUALITY_BATCH`` (2) how many
 samples descend at once. ``WAVEMILL_QUALITY_SIDE`` (256; 128, 64) keeps the low frequencies of the
@@ -173,9 +174,12 @@ def is_of_ten(model: str) -> bool:
 
 
 def write() -> None:
-    """Write the table of what is judged."""
-    rows = [row for dataset in DATASETS for row in judged(dataset)]
-    if rows:
+    """Write the table of what is judged, here or before."""
+    name = "quality" if SIDE == 256 else f"quality-{SIDE}"
+    here = {key(row): row for dataset in DATASETS for row in judged(dataset)}
+    if here:
+        found = {**{key(row): row for row in tables.read(name)}, **here}
+        rows = sorted(found.values(), key=order)
         text = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         text += (
             " 200 gradients a sample from noise of the fitted spectrum; L = 8 and lags 2, in small "
@@ -183,9 +187,19 @@ def write() -> None:
             "s is seconds of the clock a sample, on cores shared with other work. "
             "`memory` is the mean correlation with the fitted map at the best shift."
         )
-        name = "quality" if SIDE == 256 else f"quality-{SIDE}"
         title, using = f"Quality of models at {SIDE}^2", tables.versions("torch", "numpy")
         tables.write(name, title, text, rows, using)
+
+
+def key(row: dict[str, str]) -> tuple[str, str]:
+    """Return what tells a row from others."""
+    return row["data"], row["fields"]
+
+
+def order(row: dict[str, str]) -> tuple[int, int]:
+    """Return where a row stands: real maps first, then models."""
+    data, fields = key(row)
+    return list(DATASETS).index(data), [*MODELS].index(fields) if fields in MODELS else -1
 
 
 def judged(dataset: str) -> Iterator[dict[str, str]]:

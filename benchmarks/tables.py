@@ -32,6 +32,14 @@ def versions(*packages: str) -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
+def read(name: str) -> list[dict[str, str]]:
+    """Return the rows of a table that was written, none where there is none."""
+    path = RESULTS / f"{name}.md"
+    lines = path.read_text().splitlines() if path.exists() else []
+    columns, *rows = [line[2:-2].split(" | ") for line in lines if line[:2] == "| "] or [[]]
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
 def write(name: str, title: str, text: str, rows: Sequence[Mapping[str, Any]], using: str) -> None:
     """Print a table and write it to ``results/<name>.md``."""
     columns = list(rows[0])
