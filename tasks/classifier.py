@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from tasks.checkpoints import Checkpoint, Checkpoints, Row
 from tasks.classifier_data import Data, split
 from tasks.classifier_report import card, code_pictures, per_class
 from tasks.feature_batches import BUDGET, READ, above, below
-from tasks.fit import FitOutcome, FitRequest
+from tasks.fit import FitOutcome, FitRequest, loaded
 from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill.dictionaries import starts
@@ -285,7 +284,7 @@ class Predictor:
         Specs of the views that it takes: one, or those of images and of their mirror images.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         manifest = artifact.manifest
         self.spec = ClassifierSpec.from_parameters(manifest["spec"]["parameters"])
         if self.spec.to_dict() != manifest["spec"]:
@@ -296,7 +295,8 @@ class Predictor:
         channels, height, width = manifest["shape"]
         self.shape = (channels, height, width)
         self.views = [manifest["view_spec"]] + [manifest["mirror_spec"]] * self.spec.both
-        state = load_tensors(artifact.read("weights.safetensors"))
+        state = loaded(artifact, device)
+        self.device = torch.device(device)
         self.standardisation = Standardisation().load(below(STANDARD, state))
         self._ridge: RidgeClassifier | None = None
         if self.spec.model == "ridge":
@@ -304,17 +304,18 @@ class Predictor:
             self._ridge.weights_, self._ridge.bias_ = state["weights"], state["bias"]
             return
         weights = {k: v for k, v in state.items() if not k.startswith(STANDARD)}
-        self._network = Network(reduced(self.shape, self.spec), len(self.classes), self.spec)
+        network = Network(reduced(self.shape, self.spec), len(self.classes), self.spec)
+        self._network = network.to(self.device)
         self._network.load_state_dict(weights)
         self._network.eval()
 
     def scores(self, features: Sequence[Array]) -> Tensor:
         """Return scores ``(n, class)`` of features as the views store them."""
-        return torch.stack([self._scores(values) for values in features]).mean(0)
+        return torch.stack([self._scores(values) for values in features]).mean(0).cpu()
 
     @torch.no_grad()
     def _scores(self, features: Array) -> Tensor:
-        x = torch.from_numpy(features).reshape(-1, *self.shape)
+        x = torch.from_numpy(features).to(self.device).reshape(-1, *self.shape)
         standard = self.standardisation(x)
         if self._ridge is not None:
             return self._ridge(standard.flatten(1))

@@ -17,19 +17,22 @@ from storage.sources import read_units
 from tasks import classifier, live_features, regression
 from tasks.feature_batches import READ
 from tasks.images import ImageOptions
+from tasks.progress import Reporter
 from tasks.views import operator
 
 Array = np.ndarray[Any, Any]
 IMAGES = 64
 
 
-def predict_to(store: Store, reference: str, source: str, target: Path) -> pd.DataFrame:
+def predict_to(
+    store: Store, reference: str, source: str, target: Path, device: str = "cpu"
+) -> pd.DataFrame:
     """Predict the samples of a dataset or of files, and write a table.
 
     Raises
     ------
     InvalidRequest
-        If the artifact predicts nothing, or the source holds nothing.
+        If the artifact predicts nothing, the source holds nothing, or there is no such device.
     """
     artifact = store.artifact(reference)
     known = {regression.KIND: regression.predicted, classifier.KIND: classes}
@@ -37,7 +40,7 @@ def predict_to(store: Store, reference: str, source: str, target: Path) -> pd.Da
         raise InvalidRequest(
             f"{artifact.kind}/{artifact.key[:12]} predicts nothing: name one of {', '.join(known)}"
         )
-    made = known[artifact.kind](store, artifact, source)
+    made = known[artifact.kind](store, artifact, source, device)
     with replacing(target) as partial:
         if target.suffix == ".parquet":
             made.to_parquet(partial)
@@ -46,19 +49,22 @@ def predict_to(store: Store, reference: str, source: str, target: Path) -> pd.Da
     return made
 
 
-def classes(store: Store, artifact: Artifact, source: str) -> pd.DataFrame:
+def classes(store: Store, artifact: Artifact, source: str, device: str = "cpu") -> pd.DataFrame:
     """Return the classes of images or fields: a row a sample, ``flag`` where it cannot be read."""
-    predictor = classifier.Predictor(artifact)
+    predictor = classifier.Predictor(artifact, device)
     if source in store.datasets():
         frames = [
-            live_features.features(store, source, stored_view(store, spec, source))
+            live_features.features(store, source, stored_view(store, spec, source), device=device)
             for spec in predictor.views
         ]
         rows = _common(frames)
         pieces = [rows.iloc[start : start + READ] for start in range(0, len(rows), READ)]
-        scores = [predictor.scores([_read(frame, piece) for frame in frames]) for piece in pieces]
+        scores, advance = [], Reporter("predict")
+        for done, piece in enumerate(pieces, 1):
+            scores.append(predictor.scores([_read(frame, piece) for frame in frames]))
+            advance(done, len(pieces))
         return predictor.table(rows["sample_id"], torch.cat(scores)).assign(flag="")
-    return _of_files(artifact, predictor, source)
+    return _of_files(artifact, predictor, source, device)
 
 
 def _common(frames: list[FeatureFrame]) -> pd.DataFrame:
@@ -81,13 +87,15 @@ def stored_view(store: Store, spec: Document, dataset: str) -> str:
     return f"{spec['kind']}:{','.join(pairs)}"
 
 
-def _of_files(artifact: Artifact, predictor: classifier.Predictor, source: str) -> pd.DataFrame:
+def _of_files(
+    artifact: Artifact, predictor: classifier.Predictor, source: str, device: str
+) -> pd.DataFrame:
     schema = Schema.from_json(artifact.manifest["schema"])
     if schema.layout != "images":
         raise InvalidRequest(
             f"{source} is no dataset here, and of files only images are classified: ingest it first"
         )
-    transforms = [operator(spec, schema) for spec in predictor.views]
+    transforms = [operator(spec, schema, device) for spec in predictor.views]
 
     def scored(images: list[Array]) -> torch.Tensor:
         return predictor.scores([transform(np.stack(images)) for transform in transforms])
@@ -119,8 +127,10 @@ def _of_files(artifact: Artifact, predictor: classifier.Predictor, source: str) 
 def _images(source: str, schema: Schema) -> Iterator[tuple[str, Array | BadInput]]:
     """Yield the images of files, framed as those learnt from, or why one cannot be read."""
     y, x = schema.shape
-    options = ImageOptions(size=(y, x))
-    for unit, payload in read_units(options.find([source])):
+    options, advance = ImageOptions(size=(y, x)), Reporter("predict")
+    units = options.find([source])
+    for done, (unit, payload) in enumerate(read_units(units), 1):
+        advance(done, len(units))
         if isinstance(payload, BadInput):
             yield unit.name, payload
             continue

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from storage import Artifact, BadInput, Dataset, FeatureFrame, InvalidRequest, NotFound, Store
@@ -20,7 +19,7 @@ from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import regression_report as report
-from tasks.fit import FitOutcome, FitRequest, by_hash, on_device
+from tasks.fit import FitOutcome, FitRequest, by_hash, loaded, on_device
 from tasks.molecules import MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
@@ -164,13 +163,15 @@ class Predictor:
     def predict(self, atoms: Atoms) -> Array:
         """Return one number a molecule."""
         size = self.transform.batch(64 * 2**20)
-        found = []
-        with torch.inference_mode():
+        found, advance = [], Reporter("predict")
+        with torch.no_grad():
             for start in range(0, len(atoms), size):
-                some = atoms.take(np.arange(start, min(start + size, len(atoms))))
+                stop = min(start + size, len(atoms))
+                some = atoms.take(np.arange(start, stop))
                 molecules = as_molecules(some)
                 x = molecules if self.whole else self.transform.module(molecules)
                 found.append(self.model.predict(x).cpu().numpy())
+                advance(stop, len(atoms))
         return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -262,8 +263,8 @@ def _table(data: Data, predicted: Array) -> pd.DataFrame:
     return rows.assign(truth=data.target[data.test], predicted=predicted)
 
 
-def load(store: Store, artifact: Artifact) -> Predictor:
-    """Return the fitted regression that an artifact holds.
+def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
+    """Return the fitted regression that an artifact holds, on a device.
 
     Raises
     ------
@@ -277,28 +278,31 @@ def load(store: Store, artifact: Artifact) -> Predictor:
             f"regression/{artifact.key[:12]} is of another algorithm: fit it again"
         )
     source = store.dataset(manifest["dataset"])
-    predictor = Predictor(spec, manifest["view_spec"], source, manifest["seed"])
-    predictor.model.load(load_tensors(artifact.read("weights.safetensors")))
+    state = loaded(artifact, device)
+    predictor = Predictor(spec, manifest["view_spec"], source, manifest["seed"], device)
+    predictor.model.load(state)
     return predictor
 
 
-def predicted(store: Store, artifact: Artifact, source: str) -> pd.DataFrame:
+def predicted(store: Store, artifact: Artifact, source: str, device: str = "cpu") -> pd.DataFrame:
     """Return the predictions for the molecules of a dataset or of files."""
     if source in store.datasets():
         dataset = store.dataset(source)
         rows, atoms = dataset.samples()[["sample_id", "formula"]], dataset.atoms()
     else:
         rows, atoms = _from_files(source)
-    return predict(store, artifact, rows, atoms)
+    return predict(store, artifact, rows, atoms, device)
 
 
-def predict(store: Store, artifact: Artifact, rows: pd.DataFrame, atoms: Atoms) -> pd.DataFrame:
+def predict(
+    store: Store, artifact: Artifact, rows: pd.DataFrame, atoms: Atoms, device: str = "cpu"
+) -> pd.DataFrame:
     """Return ``sample_id, formula, <target>, unit, flag``; what is flagged is not a number."""
     known = set(artifact.manifest["elements"])
     strange = [sorted({int(c) for c in charges} - known) for _, charges in atoms]
     good = np.array([not found for found in strange], dtype=bool)
     values = np.full(len(atoms), np.nan)
-    values[good] = load(store, artifact).predict(atoms.take(np.flatnonzero(good)))
+    values[good] = load(store, artifact, device).predict(atoms.take(np.flatnonzero(good)))
     flags = [f"elements never learnt from: {found}" if found else "" for found in strange]
     columns = {artifact.manifest["target"]: values, "unit": artifact.manifest["unit"]}
     return rows.reset_index(drop=True).assign(**columns, flag=flags)

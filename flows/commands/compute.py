@@ -154,6 +154,7 @@ def predict(
     artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
     source: Annotated[str, typer.Argument(help="A file, folder or archive; or a dataset.")],
     to: Annotated[Path, typer.Option("--to", help="A .csv or .parquet file.")],
+    device: Device = "cpu",
     store: StoreUrl = STORE,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -169,7 +170,7 @@ def predict(
     if to.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"{to}: choose .csv or .parquet", param_hint="--to")
     with progress(quiet or as_json):
-        rows = predict_to(open_store(absolute(store)), artifact, source, to)
+        rows = predict_to(open_store(absolute(store)), artifact, source, to, device)
     flagged = int((rows["flag"] != "").sum())
     if flagged:
         warn(f"{flagged} of {len(rows)} samples are not predicted: see the column flag")

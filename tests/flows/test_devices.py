@@ -20,6 +20,7 @@ from tasks.features import compute_part
 from tasks.fields import IngestOptions
 from tasks.images import ImageOptions
 from tasks.molecules import MoleculeOptions
+from tasks.prediction import classes
 from tasks.views import Operator, view_spec
 from tests.elsewhere import DEVICE, Accelerator
 
@@ -97,7 +98,14 @@ def test_regressions(store: Store, model: str) -> None:
     asked = request(
         "regression", spec, view="atomic-harmonics", target="formation_enthalpy", where=ORGANIC
     )
-    assert regression.fit(store, "g2", asked).written
+    made = regression.fit(store, "g2", asked)
+    assert made.written
+    artifact = store.artifact(made.key)
+    there, here = (
+        regression.predicted(store, artifact, "g2", device)["formation_enthalpy"]
+        for device in (DEVICE, "cpu")
+    )
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.filterwarnings("ignore:.*is a no-op")  # it would be, were the device what it is called
@@ -110,6 +118,10 @@ def test_classifiers_and_dictionaries(store: Store) -> None:
         target="label",
         where=FEW,
     )
-    assert classifier.fit(store, "digits", asked).metrics["top1"] > 0.1
+    made = classifier.fit(store, "digits", asked)
+    assert made.metrics["top1"] > 0.1
+    there, here = (classes(store, store.artifact(made.key), "digits", d) for d in (DEVICE, "cpu"))
+    assert (there["predicted"] == here["predicted"]).mean() > 0.999
+    np.testing.assert_allclose(there["score"], here["score"], atol=1e-3)
     codes = request("dictionary", {"atoms": 24, "components": 12}, view="scattering", where=FEW)
     assert dictionary.fit(store, "digits", codes).written
