@@ -56,7 +56,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "C+L": lambda: Microcanonical({"set": "C+L", **PAPER}),
     "C, ten maps": lambda: Microcanonical({"set": "C", **PAPER}),
     "C, ten maps, turned": lambda: Microcanonical({"set": "C", **PAPER, "iterations": LONG}),
-    "D, ten maps": lambda: Microcanonical({"set": "D", **PAPER}),
     "B, J = 3, ten maps": lambda: Microcanonical({"set": "B", **SMALL, "J": 3}),
     "energy of B, J = 3, ten maps": lambda: Energy(
         {"set": "B", "J": 3, "L": 4, "lags": 1, "steps": 1000}
