@@ -19,7 +19,7 @@ from tasks.checkpoints import Checkpoint, Checkpoints, Row
 from tasks.classifier_data import Data, split
 from tasks.classifier_report import card, code_pictures, per_class
 from tasks.feature_batches import BUDGET, READ, above, below
-from tasks.fit import FitOutcome, FitRequest, loaded
+from tasks.fit import FitOutcome, FitRequest, loaded, on_device
 from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill.dictionaries import starts
@@ -295,8 +295,7 @@ class Predictor:
         channels, height, width = manifest["shape"]
         self.shape = (channels, height, width)
         self.views = [manifest["view_spec"]] + [manifest["mirror_spec"]] * self.spec.both
-        state = loaded(artifact, device)
-        self.device = torch.device(device)
+        self.device, state = device, loaded(artifact, device)
         self.standardisation = Standardisation().load(below(STANDARD, state))
         self._ridge: RidgeClassifier | None = None
         if self.spec.model == "ridge":
@@ -304,8 +303,8 @@ class Predictor:
             self._ridge.weights_, self._ridge.bias_ = state["weights"], state["bias"]
             return
         weights = {k: v for k, v in state.items() if not k.startswith(STANDARD)}
-        network = Network(reduced(self.shape, self.spec), len(self.classes), self.spec)
-        self._network = network.to(self.device)
+        self._network = Network(reduced(self.shape, self.spec), len(self.classes), self.spec)
+        self._network.to(device)
         self._network.load_state_dict(weights)
         self._network.eval()
 
@@ -315,7 +314,7 @@ class Predictor:
 
     @torch.no_grad()
     def _scores(self, features: Array) -> Tensor:
-        x = torch.from_numpy(features).to(self.device).reshape(-1, *self.shape)
+        x = on_device(features, self.device).reshape(-1, *self.shape)
         standard = self.standardisation(x)
         if self._ridge is not None:
             return self._ridge(standard.flatten(1))

@@ -19,7 +19,7 @@ from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import regression_report as report
-from tasks.fit import FitOutcome, FitRequest, by_hash, loaded, on_device
+from tasks.fit import FitOutcome, FitRequest, by_hash, loaded, on_cpu, on_device
 from tasks.molecules import MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
@@ -200,8 +200,7 @@ def _fit(
     card = report.card(learnt, len(test), data.unit, request, spec, metrics, source)
     drawn = report.pictures(test, learning, request.target or "", data.unit)
     with store.attempt_artifact(KIND, key) as attempt:
-        state = {name: value.cpu().contiguous() for name, value in model.state().items()}
-        attempt.write("weights.safetensors", save_tensors(state))
+        attempt.write("weights.safetensors", save_tensors(on_cpu(model.state())))
         attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
         attempt.write("samples.json", json.dumps(list(learnt["sample_id"])).encode())
         attempt.write("learning.csv", learning.to_csv(index=False).encode())
@@ -244,7 +243,7 @@ def _inputs(source: Dataset, frame: FeatureFrame | None, rows: pd.DataFrame, dev
         held = source.samples()
         place = pd.Series(np.arange(len(held)), index=held["sample_id"])
         return as_molecules(source.atoms().take(place[ids].to_numpy()))
-    return torch.from_numpy(frame.read(rows)).to(device)
+    return on_device(frame.read(rows), device)
 
 
 def _baseline(data: Data) -> float:
@@ -278,7 +277,7 @@ def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
             f"regression/{artifact.key[:12]} is of another algorithm: fit it again"
         )
     source = store.dataset(manifest["dataset"])
-    state = loaded(artifact, device)
+    state = loaded(artifact, device)  # before a transform is built for a device that is not there
     predictor = Predictor(spec, manifest["view_spec"], source, manifest["seed"], device)
     predictor.model.load(state)
     return predictor

@@ -177,7 +177,7 @@ def predict(
     preview = rows.head(5).to_string(index=False)
     tell(
         {"path": str(to), "samples": len(rows), "flagged": flagged},
-        [preview, f"wrote {to}: {len(rows)} predictions"],
+        [preview, f"wrote {to}: {len(rows) - flagged} of {len(rows)} samples predicted"],
         as_json,
         quiet,
     )
