@@ -1,6 +1,6 @@
 """Regressions of QM9's energies on features of molecules, with and without those on grids.
 
-In pieces, as `benchmarks.molecules`, whose store, split and folder it shares: run it again until
+In pieces, with the store, the split and the folder of `benchmarks.molecules`: run it again until
 its table is whole.
 """
 

@@ -34,11 +34,13 @@ TO_KCAL = {"hartree": 627.5095, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 
 SHELLS: dict[str, Any] = {  # of the surroundings of atoms, where no view says otherwise
     "radial": "shell",
     "sigma": 0.9,
-    "octave": 1 / 3,
-    "J": 7,
+    "octave": 0.25,
+    "J": 9,
     "L": 5,
-    "across": 6,
+    "across": 8,
     "reach": 1.6,
+    "steepness": 8.0,
+    "first": 1.0,
 }
 FEWEST = 16  # molecules that a point of the learning curve learns from
 Array = np.ndarray[Any, Any]

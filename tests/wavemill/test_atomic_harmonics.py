@@ -136,13 +136,16 @@ def test_one_neighbour_is_seen_as_the_formula_says() -> None:
     assert features[torch.from_numpy(mine)].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_shell_is_a_bump_of_the_logarithm_of_the_distance() -> None:
+@pytest.mark.parametrize("steepness", [4.0, 8.0])
+def test_a_shell_is_a_bump_of_the_logarithm_of_the_distance(steepness: float) -> None:
     distance, sigma, reach = 1.1, 0.9, 2.0
     places = torch.tensor([[0.0, 0, 0], [0, distance, 0]], dtype=torch.float64)
-    op = operator(J=2, L=1, sigma=sigma, reach=reach, radial="shell", octave=1 / 3)
+    op = operator(
+        J=2, L=1, sigma=sigma, reach=reach, radial="shell", octave=1 / 3, steepness=steepness
+    )
     sums = op.harmonics(Molecules.of([(places, torch.tensor([1, 6]))]))
     steps = 3 * np.log2(distance / (sigma * 2 ** (np.arange(2) / 3)))
-    weight = np.exp(-(steps**2) / 2) / (1 + (distance / reach) ** 4)
+    weight = np.exp(-(steps**2) / 2) / (1 + (distance / reach) ** steepness)
     carbon = slice(2, 4)  # of the elements 1, 6, 8
     for degree, found in enumerate(sums):
         power = found[0, carbon].square().sum(1).sqrt()
@@ -189,7 +192,16 @@ def test_an_element_it_was_not_built_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"J": 0}, {"L": -1}, {"sigma": 0.0}, {"reach": -1.0}, {"octave": 0.0}]
+    "options",
+    [
+        {"J": 0},
+        {"L": -1},
+        {"sigma": 0.0},
+        {"reach": -1.0},
+        {"octave": 0.0},
+        {"steepness": 0.0},
+        {"first": 0.0},
+    ],
 )
 def test_impossible_parameters_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InvalidParameter, match="atomic harmonics"):

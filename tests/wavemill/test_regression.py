@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from wavemill import (
     ShapeMismatch,
 )
 from wavemill.molecules.atomic_products import monomials, principal
-from wavemill.molecules.atomic_regression import AtomicRegression, Normal
+from wavemill.molecules.atomic_regression import AtomicRegression, Normal, Samples
 from wavemill.molecules.regression import ALPHAS, _Features, _Samples, root_mean_square
 
 COUNTS = 3
@@ -186,7 +187,7 @@ def test_sums_over_atoms_minimise_what_they_say(make: Any) -> None:
     train = molecules(30)
     model: AtomicRegression = make(alpha=1e-3).fit(train, energies(train))
     rows, penalty = model.sums(train).double(), model.penalty()
-    whole = penalty if penalty.ndim == 2 else torch.diag(penalty)
+    whole = torch.eye(model.size, dtype=torch.float64) if penalty is None else penalty
     rest = energies(train) - model.composition_.predict(model.counts(train))
     gradient = rows.T @ (rows @ model.weights_ - rest) + 1e-3 * 30 * whole @ model.weights_
     assert float(gradient.abs().max()) < 1e-8 * float((rows.T @ rest).abs().max())
@@ -254,17 +255,52 @@ def test_principal_components_are_those_of_the_covariance() -> None:
     assert torch.allclose(axes.T @ axes, torch.eye(5, dtype=torch.float64), atol=ROUNDING)
 
 
-def test_normal_equations_are_those_of_all_molecules_at_once() -> None:
-    rows = torch.randn(20, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    y, whole, parts = rows[:, 0] ** 2, Normal(5), Normal(5)
-    whole.add(rows, y)
-    for start in range(0, 20, 7):
-        parts.add(rows[start : start + 7], y[start : start + 7])
-    unit = torch.ones(5, dtype=torch.float64)
-    exact = torch.linalg.solve(rows.T @ rows + 2 * torch.eye(5).double(), rows.T @ y)
-    for sums in (whole, parts):
-        assert torch.allclose(sums.weights(unit, 0.1), exact, rtol=1e-10)
-        assert torch.allclose(sums.weights(torch.diag(unit), 0.1), exact, rtol=1e-10)
+@pytest.mark.parametrize("molecules", [20, 4])
+def test_equations_are_those_of_all_molecules_at_once(molecules: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(molecules, 5, generator=generator, dtype=torch.float64)
+    y, unit = rows[:, 0] ** 2, torch.eye(5, dtype=torch.float64)
+    among = unit + 0.1
+    for penalty, forms in ((unit, (Normal(5), Samples())), (among, (Normal(5, among),))):
+        strength = 0.1 * molecules * penalty
+        exact = torch.linalg.solve(rows.T @ rows + strength, rows.T @ y)
+        for equations in forms:
+            for start in range(0, molecules, 7):
+                equations.add(rows[start : start + 7], y[start : start + 7])
+            assert torch.allclose(equations.weights(0.1), exact, rtol=1e-10)
+
+
+def test_fewer_molecules_than_products_are_solved_for_molecules() -> None:
+    """Which is the same."""
+    train, test = molecules(40), molecules(6, 500)
+    many = products(products=150).fit(train, energies(train))
+    rows = many.sums(train).double()
+    rest = energies(train) - many.composition_.predict(many.counts(train))
+    normal = Normal(many.size)
+    normal.add(rows, rest)
+    found = many.sums(test).double() @ normal.weights(many.alpha_)
+    expected = many.predict(test) - many.composition_.predict(many.counts(test))
+    assert torch.allclose(found, expected, rtol=1e-6)
+
+
+class Known(Samples):
+    """Equations whose weights are in error by how far the penalty is from the best."""
+
+    def __init__(self, best: float) -> None:
+        super().__init__()
+        self.best, self.tried = best, list[float]()
+
+    def weights(self, alpha: float) -> torch.Tensor:
+        self.tried.append(alpha)
+        return torch.tensor([math.log10(alpha / self.best)], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("best", [1e-11, 1e-9, 1e-8, 1e-7, 1e-6])
+def test_the_penalty_is_that_of_least_error(best: float) -> None:
+    """It is walked to from the middle, in either direction; none is tried twice."""
+    known, rest = Known(best), torch.zeros(1, dtype=torch.float64)
+    assert products().validated(known, torch.ones(1, 1), rest) == pytest.approx(best)
+    assert len(known.tried) == len(set(known.tried))
 
 
 def test_what_is_learnt_can_be_stored_and_loaded() -> None:

@@ -4,7 +4,7 @@ The neighbours of atom i that are of element e are seen through solid harmonic w
 
     A[i, e, j, l, m] = sum over k != i, Z_k = e of  w(r_ik) g_jl(r_ik) Y_lm(r_ik / |r_ik|),
     g_jl(r) = n_l sigma_j^(-3/2) (r / sigma_j)^l exp(-r^2 / 2 sigma_j^2),
-    w(r) = 1 / (1 + (r / reach)^4),  sigma_j = sigma 2^(octave j),
+    w(r) = 1 / (1 + (r / reach)^steepness),  sigma_j = sigma 2^(octave j),
 
 with n_l such that the integral of g^2 r^2 is 1; or, with ``radial="shell"``, through shells
 
@@ -36,7 +36,6 @@ from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules, real_solid_harmonics
 
 Radial = Literal["solid", "shell"]
-FIRST = 3.0  # weight of sums of the wavelets themselves in kernels, by validation
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F", 16: "S", 17: "Cl"}
 
 
@@ -61,6 +60,10 @@ class AtomicHarmonics(nn.Module):
         ``solid``, the wavelets, or ``shell``.
     octave
         Octaves from one width to the next.
+    steepness
+        How fast neighbours farther than ``reach`` cease to count.
+    first
+        Weight of sums of the wavelets themselves, beside products, in `metric`.
     dtype
         Precision computed and returned.
 
@@ -84,17 +87,22 @@ class AtomicHarmonics(nn.Module):
         reach: float = 2.0,
         radial: Radial = "solid",
         octave: float = 0.5,
+        steepness: float = 4.0,
+        first: float = 3.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         ascending = list(elements) == sorted(set(elements)) and len(elements) > 0
-        if not ascending or min(J, L + 1, across + 1) < 1 or not min(sigma, reach, octave) > 0:
+        positive = min(sigma, reach, octave, steepness, first) > 0
+        if not ascending or min(J, L + 1, across + 1) < 1 or not positive:
             raise InvalidParameter(
-                f"atomic harmonics: elements {elements} must ascend, {sigma=}, {reach=} and "
-                f"{octave=} be above 0, J={J} at least 1, L={L} and across={across} at least 0"
+                f"atomic harmonics: elements {elements} must ascend, {sigma=}, {reach=}, "
+                f"{octave=}, {steepness=} and {first=} be above 0, J={J} at least 1, L={L} and "
+                f"across={across} at least 0"
             )
         self.elements, self.L, self.reach, self.dtype = elements, L, reach, dtype
         self.radial, self.octave = radial, octave
+        self.steepness, self.first = steepness, first
         self.widths: NDArray[np.float64] = sigma * np.exp2(octave * np.arange(J))
         one, other = _products(len(elements), J, across)
         self.pairs = (one, other)
@@ -146,7 +154,7 @@ class AtomicHarmonics(nn.Module):
             decay = torch.exp(-steps.square() / 2)
         else:
             decay = torch.exp(-square / (2 * widths**2))
-        decay = decay / (1 + (square / self.reach**2) ** 2)
+        decay = decay / (1 + (square / self.reach**2) ** (self.steepness / 2))
         angular = real_solid_harmonics(vectors, self.L)
         place = centre * len(self.elements) + kind[neighbour]
         atoms, E, J = len(kind), len(self.elements), len(self.widths)
@@ -189,11 +197,11 @@ class AtomicHarmonics(nn.Module):
         """Weight of each invariant of an atom in a kernel, ``(local_size,)``.
 
         A product of two channels stands for both its orders, hence sqrt(2); degrees count by
-        their mean over m, and the A themselves `FIRST` times.
+        their mean over m, and the A themselves ``first`` times.
         """
         one, other = self.pairs
         twice = np.where(one == other, 1.0, math.sqrt(2))
-        first = np.full(len(self.elements) * len(self.widths), FIRST)
+        first = np.full(len(self.elements) * len(self.widths), self.first)
         products = [twice / math.sqrt(2 * degree + 1) for degree in range(self.L + 1)]
         return torch.from_numpy(np.concatenate([first, *products])).to(self._norms)
 

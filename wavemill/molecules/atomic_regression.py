@@ -6,8 +6,8 @@ What is learnt is a sum over atoms, hence extensive,
 
 of features phi of an atom's invariants: likenesses to landmarks (:mod:`.atomic_kernel`) or
 products (:mod:`.atomic_products`). With F the sums of phi over the atoms of a molecule, w
-minimises ``|y - F w|^2 + alpha n w^T P w``. Only ``F^T F`` is held, never F: memory grows with
-features and not with molecules.
+minimises ``|y - F w|^2 + alpha n w^T P w``. What is held is ``F^T F``, or of fewer
+molecules than features F itself and ``F F^T``: memory is bounded by the number of features.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class AtomicRegression(abc.ABC):
         """
 
     @abc.abstractmethod
-    def penalty(self) -> Tensor:
-        """Return P, ``(size, size)`` in float64, or its diagonal."""
+    def penalty(self) -> Tensor | None:
+        """Return P, ``(size, size)`` in float64; None if it is the unit matrix."""
 
     def fit(self, molecules: Molecules, y: Tensor, progress: Progress | None = None) -> Self:
         """Learn from molecules in random order and y ``(molecule,)``."""
@@ -75,27 +75,45 @@ class AtomicRegression(abc.ABC):
         counts = self.counts(molecules)
         self.composition_ = Composition(counts.shape[1]).fit(counts, y)
         rest = y.to(counts) - self.composition_.predict(counts)
-        learning, count = Normal(self.size), len(molecules) - max(1, len(molecules) // 10)
+        count = len(molecules) - max(1, len(molecules) // 10)
+        learning: Equations
+        if (penalty := self.penalty()) is None and len(molecules) < self.size:
+            learning = Samples()
+        else:
+            learning = Normal(self.size, penalty)
         for rows, part in self.blocks(molecules[:count]):
             learning.add(part, rest[rows])
             if progress is not None:
                 progress(rows.stop, len(molecules), {})
         validating = torch.cat([part for _, part in self.blocks(molecules[count:])])
-        self.solve(learning, validating, rest[count:])
+        self.alpha_ = self.alpha or self.validated(learning, validating, rest[count:], progress)
+        learning.add(validating, rest[count:])
+        self.weights_ = learning.weights(self.alpha_)
         return self
 
-    def solve(self, learning: Normal, validating: Tensor, rest: Tensor) -> None:
-        """Choose the penalty by molecules that ``learning`` lacks, then learn from them, too."""
-        penalty, exact = self.penalty(), validating.double()
-        alphas = self.ALPHAS if self.alpha is None else (self.alpha,)
-        self.errors_ = [
-            float((exact @ learning.weights(penalty, alpha) - rest).abs().mean())
-            for alpha in (alphas if len(alphas) > 1 else ())
-        ]
-        best = self.errors_.index(min(self.errors_)) if self.errors_ else 0
-        self.alpha_ = alphas[best]
-        learning.add(validating, rest)
-        self.weights_ = learning.weights(penalty, self.alpha_)
+    def validated(
+        self, learning: Equations, rows: Tensor, rest: Tensor, progress: Progress | None = None
+    ) -> float:
+        """Return the penalty of least mean absolute error on molecules that ``learning`` lacks.
+
+        From the middle of `ALPHAS` on as long as errors fall, since each costs a solution.
+        """
+        exact = rows.double()
+        errors: dict[int, float] = {}
+
+        def error(place: int) -> float:
+            if place not in errors:
+                found = exact @ learning.weights(self.ALPHAS[place])
+                errors[place] = float((found - rest).abs().mean())
+                if progress is not None:
+                    progress(learning.count, learning.count + len(rest), {"error": errors[place]})
+            return errors[place]
+
+        best = len(self.ALPHAS) // 2
+        for step in (-1, 1):
+            while 0 <= best + step < len(self.ALPHAS) and error(best + step) < error(best):
+                best += step
+        return self.ALPHAS[best]
 
     def blocks(self, molecules: Molecules) -> Iterator[tuple[slice, Tensor]]:
         """Yield F of up to `BLOCK` molecules at a time."""
@@ -167,16 +185,39 @@ class AtomicRegression(abc.ABC):
         return self
 
 
-class Normal:
-    """The normal equations of the molecules seen so far: ``F^T F`` and ``F^T y``, in float64."""
+class Equations(abc.ABC):
+    """What is known of w from the molecules seen so far, in float64."""
 
-    def __init__(self, size: int) -> None:
-        self.gram = torch.zeros(size, size, dtype=torch.float64)  # below the diagonal alone
-        self.product = torch.zeros(size, dtype=torch.float64)
-        self.count = 0
+    count = 0
+    """Molecules seen."""
 
+    @abc.abstractmethod
     def add(self, features: Tensor, rest: Tensor) -> None:
         """Take more molecules, ``(molecule, size)`` and ``(molecule,)``."""
+
+    @abc.abstractmethod
+    def weights(self, alpha: float) -> Tensor:
+        """Return the minimum of ``|y - F w|^2 + alpha n w^T P w``, n the molecules seen."""
+
+
+class Normal(Equations):
+    """The normal equations: ``F^T F``, below its diagonal alone, and ``F^T y``.
+
+    Parameters
+    ----------
+    size
+        Number of features.
+    penalty
+        P, ``(size, size)``; None for the unit matrix.
+    """
+
+    def __init__(self, size: int, penalty: Tensor | None = None) -> None:
+        self.penalty = penalty
+        self.gram = torch.zeros(size, size, dtype=torch.float64)
+        self.product = torch.zeros(size, dtype=torch.float64)
+
+    def add(self, features: Tensor, rest: Tensor) -> None:
+        """Take more molecules."""
         rows = features.double()
         self.gram, self.product = self.gram.to(rows.device), self.product.to(rows.device)
         for start in range(0, rows.shape[1], COLUMNS):
@@ -185,9 +226,37 @@ class Normal:
         self.product += rows.T @ rest
         self.count += len(rows)
 
-    def weights(self, penalty: Tensor, alpha: float) -> Tensor:
-        """Return the minimum of ``|y - F w|^2 + alpha n w^T P w``, n the molecules seen."""
-        whole = self.gram.tril() + self.gram.tril(-1).T
-        part = whole if penalty.ndim == 2 else whole.diagonal()
-        part.add_(penalty.to(whole), alpha=alpha * self.count)
-        return penalised(whole, self.product, 0.0)
+    def weights(self, alpha: float) -> Tensor:
+        """Return ``(F^T F + alpha n P)^-1 F^T y``."""
+        strength = alpha * self.count
+        if self.penalty is None:
+            return penalised(self.gram, self.product, strength)
+        return penalised(self.gram + strength * self.penalty, self.product, 0.0)
+
+
+class Samples(Equations):
+    """Equations of fewer molecules than features: F, and ``F F^T`` below its diagonal."""
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+        self.gram = torch.zeros(0, 0, dtype=torch.float64)
+        self.rest = torch.zeros(0, dtype=torch.float64)
+
+    def add(self, features: Tensor, rest: Tensor) -> None:
+        """Take more molecules."""
+        more, exact = len(features), features.double()
+        self.rows.append(features)
+        self.gram = torch.nn.functional.pad(self.gram.to(exact.device), (0, more, 0, more))
+        self.gram[-more:] = torch.cat([exact @ rows.double().T for rows in self.rows], 1)
+        self.rest = torch.cat([self.rest.to(exact.device), rest])
+        self.count += more
+
+    def weights(self, alpha: float) -> Tensor:
+        """Return ``F^T (F F^T + alpha n)^-1 y``."""
+        found = penalised(self.gram, self.rest, alpha * self.count)
+        total, start = found.new_zeros(self.rows[0].shape[1]), 0
+        for rows in self.rows:
+            stop = start + len(rows)
+            total += rows.double().T @ found[start:stop]
+            start = stop
+        return total

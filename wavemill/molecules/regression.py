@@ -294,14 +294,17 @@ class Multilinear:
 
 
 def penalised(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
-    """Return ``(G + penalty I)^-1 b``; the penalty grows where rounding has made G indefinite."""
+    """Return ``(G + penalty I)^-1 b``; the penalty grows where rounding has made G indefinite.
+
+    Of G what is on and below the diagonal is read.
+    """
     for attempt in range(12):
         strength = max(penalty, 1e-15 * float(gram.diagonal().max())) * 10.0**attempt
-        factor, failed = torch.linalg.cholesky_ex(
-            gram + strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        )
+        regular, failed = gram.clone(), torch.zeros((), dtype=torch.int32, device=gram.device)
+        regular.diagonal().add_(strength)
+        torch.linalg.cholesky_ex(regular, out=(regular, failed))  # large: there is no third one
         if not int(failed):
-            return torch.cholesky_solve(product[:, None], factor)[:, 0]
+            return torch.cholesky_solve(product[:, None], regular)[:, 0]
     raise InvalidParameter("the features are not finite: no penalty makes them regular")
 
 

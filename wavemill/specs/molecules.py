@@ -26,6 +26,8 @@ class AtomicHarmonicsSpec(Spec):
         Distance in Angstrom at which a neighbour counts half.
     radial, octave
         ``solid`` wavelets or ``shell``, and octaves from one width to the next.
+    steepness, first
+        How fast farther neighbours cease to count, and what sums of wavelets weigh in kernels.
     dtype
         Precision of the computation and of the coefficients.
     """
@@ -40,13 +42,15 @@ class AtomicHarmonicsSpec(Spec):
     reach: float = 2.0
     radial: typing.Literal["solid", "shell"] = "solid"
     octave: float = 0.5
+    steepness: float = 4.0
+    first: float = 3.0
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Refuse features that cannot be built."""
         ascending = bool(self.elements) and list(self.elements) == sorted(set(self.elements))
         check(ascending and self.elements[0] > 0, f"{self.kind}: {self.elements=} must ascend")
-        check_above(self, "sigma", "reach", "octave")
+        check_above(self, "sigma", "reach", "octave", "steepness", "first")
         check_least(self, 1, "J")
         check_least(self, 0, "L", "across")
 
@@ -121,7 +125,7 @@ class RegressionSpec(Spec):
     """
 
     kind: ClassVar[str] = "regression"
-    algorithm: ClassVar[int] = 3  # weaker penalties among those of ridge regression
+    algorithm: ClassVar[int] = 4  # twice as many products
     aliases: ClassVar[Mapping[str, str]] = {"kind": "model"}
 
     model: typing.Literal["composition", "ridge", "multilinear", "kernel", "products"] = "ridge"
@@ -131,7 +135,7 @@ class RegressionSpec(Spec):
     epochs: int = 60
     landmarks: int = 4000
     zeta: float = 2.0
-    products: int = 6000
+    products: int = 12000
     train: int = 0
     test: float = 0.1
     halvings: int = 2
