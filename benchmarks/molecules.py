@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks import tables
 from storage import open_store
@@ -131,6 +132,10 @@ def draw() -> None:
             title = f"{len(truth):,} molecules of QM9, learnt from {count:,}"
             left.set(xlabel="atomisation energy (kcal/mol)", ylabel="predicted", title=title)
     right.set(xlabel="molecules learnt from", ylabel="mean absolute error (kcal/mol)")
+    right.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter("{x:,g}")
+    right.yaxis.set_minor_formatter("{x:g}")
     right.grid(which="both", alpha=0.25)
     right.legend(frameon=False)
     figure.savefig(IMAGE, dpi=110, metadata={"Software": None})

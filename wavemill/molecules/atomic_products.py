@@ -51,7 +51,7 @@ class AtomicProducts(AtomicRegression):
         Of the search for principal components.
     """
 
-    ALPHAS = tuple(10.0**power for power in range(-11, -4))
+    ALPHAS = tuple(10.0**power for power in range(-13, -4))
     NAMES = ("means", "axes", "kinds", "factors", "strengths", "weights")
 
     def __init__(
