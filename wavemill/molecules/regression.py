@@ -300,11 +300,14 @@ def penalised(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
     """
     for attempt in range(12):
         strength = max(penalty, 1e-15 * float(gram.diagonal().max())) * 10.0**attempt
-        regular, failed = gram.clone(), torch.zeros((), dtype=torch.int32, device=gram.device)
+        regular = gram.clone().mT  # in LAPACK's order, the factor takes its place: G is large
         regular.diagonal().add_(strength)
-        torch.linalg.cholesky_ex(regular, out=(regular, failed))  # large: there is no third one
+        failed = torch.zeros((), dtype=torch.int32, device=gram.device)
+        torch.linalg.cholesky_ex(regular, upper=True, out=(regular, failed))
         if not int(failed):
-            return torch.cholesky_solve(product[:, None], regular)[:, 0]
+            inner = torch.linalg.solve_triangular(regular.mT, product[:, None], upper=False)
+            found: Tensor = torch.linalg.solve_triangular(regular, inner, upper=True)
+            return found[:, 0]
     raise InvalidParameter("the features are not finite: no penalty makes them regular")
 
 
