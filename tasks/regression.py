@@ -40,7 +40,6 @@ SHELLS: dict[str, Any] = {  # of the surroundings of atoms, where no view says o
     "across": 8,
     "reach": 1.6,
     "steepness": 8.0,
-    "first": 1.0,
 }
 FEWEST = 16  # molecules that a point of the learning curve learns from
 Array = np.ndarray[Any, Any]

@@ -200,7 +200,6 @@ def test_an_element_it_was_not_built_for_is_refused() -> None:
         {"reach": -1.0},
         {"octave": 0.0},
         {"steepness": 0.0},
-        {"first": 0.0},
     ],
 )
 def test_impossible_parameters_are_refused(options: dict[str, float]) -> None:

@@ -36,6 +36,7 @@ from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules, real_solid_harmonics
 
 Radial = Literal["solid", "shell"]
+FIRST = {"solid": 3.0, "shell": 1.0}  # weight of the A themselves in kernels, by validation
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F", 16: "S", 17: "Cl"}
 
 
@@ -62,8 +63,6 @@ class AtomicHarmonics(nn.Module):
         Octaves from one width to the next.
     steepness
         How fast neighbours farther than ``reach`` cease to count.
-    first
-        Weight of sums of the wavelets themselves, beside products, in `metric`.
     dtype
         Precision computed and returned.
 
@@ -88,21 +87,19 @@ class AtomicHarmonics(nn.Module):
         radial: Radial = "solid",
         octave: float = 0.5,
         steepness: float = 4.0,
-        first: float = 3.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         ascending = list(elements) == sorted(set(elements)) and len(elements) > 0
-        positive = min(sigma, reach, octave, steepness, first) > 0
+        positive = min(sigma, reach, octave, steepness) > 0
         if not ascending or min(J, L + 1, across + 1) < 1 or not positive:
             raise InvalidParameter(
                 f"atomic harmonics: elements {elements} must ascend, {sigma=}, {reach=}, "
-                f"{octave=}, {steepness=} and {first=} be above 0, J={J} at least 1, L={L} and "
+                f"{octave=} and {steepness=} be above 0, J={J} at least 1, L={L} and "
                 f"across={across} at least 0"
             )
         self.elements, self.L, self.reach, self.dtype = elements, L, reach, dtype
-        self.radial, self.octave = radial, octave
-        self.steepness, self.first = steepness, first
+        self.radial, self.octave, self.steepness = radial, octave, steepness
         self.widths: NDArray[np.float64] = sigma * np.exp2(octave * np.arange(J))
         one, other = _products(len(elements), J, across)
         self.pairs = (one, other)
@@ -197,11 +194,11 @@ class AtomicHarmonics(nn.Module):
         """Weight of each invariant of an atom in a kernel, ``(local_size,)``.
 
         A product of two channels stands for both its orders, hence sqrt(2); degrees count by
-        their mean over m, and the A themselves ``first`` times.
+        their mean over m, and the A themselves `FIRST` times.
         """
         one, other = self.pairs
         twice = np.where(one == other, 1.0, math.sqrt(2))
-        first = np.full(len(self.elements) * len(self.widths), self.first)
+        first = np.full(len(self.elements) * len(self.widths), FIRST[self.radial])
         products = [twice / math.sqrt(2 * degree + 1) for degree in range(self.L + 1)]
         return torch.from_numpy(np.concatenate([first, *products])).to(self._norms)
 

@@ -26,8 +26,8 @@ class AtomicHarmonicsSpec(Spec):
         Distance in Angstrom at which a neighbour counts half.
     radial, octave
         ``solid`` wavelets or ``shell``, and octaves from one width to the next.
-    steepness, first
-        How fast farther neighbours cease to count, and what sums of wavelets weigh in kernels.
+    steepness
+        How fast farther neighbours cease to count.
     dtype
         Precision of the computation and of the coefficients.
     """
@@ -43,14 +43,13 @@ class AtomicHarmonicsSpec(Spec):
     radial: typing.Literal["solid", "shell"] = "solid"
     octave: float = 0.5
     steepness: float = 4.0
-    first: float = 3.0
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Refuse features that cannot be built."""
         ascending = bool(self.elements) and list(self.elements) == sorted(set(self.elements))
         check(ascending and self.elements[0] > 0, f"{self.kind}: {self.elements=} must ascend")
-        check_above(self, "sigma", "reach", "octave", "steepness", "first")
+        check_above(self, "sigma", "reach", "octave", "steepness")
         check_least(self, 1, "J")
         check_least(self, 0, "L", "across")
 
