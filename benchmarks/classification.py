@@ -40,6 +40,7 @@ SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CHUNK, SEEN, TOGETHER, SHIFT = 2000, 10_000, 50, 3
 BUDGET = 1 << 30  # bytes of features in memory
+MEAN, SPREAD = 0.47, 0.25  # of pixels
 STANDARD: dict[str, Any] = {"components": 256, "power": 0.5, "mirror": "mirrored", "both": True}
 TRAINED: dict[str, Any] = {"schedule": "cosine", "smoothing": 0.1, "dropout": 0.5}
 SPARSE: dict[str, Any] = {
@@ -162,7 +163,7 @@ class Images:
         """Images ``(n, 3, y, x)``, in that order, standardised with all others."""
         assert self.names
         x = as_float(torch.from_numpy(np.load(self.folder / "images.npy")[self.order]))
-        return (x - 0.47) / 0.25
+        return (x - MEAN) / SPREAD
 
     def features(self, side: int, clock: Clock) -> list[np.ndarray[Any, Any]]:
         """Return the chunks of features of one side of the images; compute those that lack."""
@@ -217,8 +218,10 @@ class Images:
         return [torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths]
 
 
-def _samples(sides: list[Tensor], y: Tensor, rows: slice) -> Samples:
-    """Return the rows of all sides, read as they are wanted."""
+def _samples(
+    sides: list[Tensor], y: Tensor, rows: slice, through: Callable[[Tensor], Tensor]
+) -> Samples:
+    """Return the rows of all sides, read and transformed as they are wanted."""
     kept, y = [side[rows] for side in sides], y[rows]
 
     def read(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -228,7 +231,7 @@ def _samples(sides: list[Tensor], y: Tensor, rows: slice) -> Samples:
             found[there] = x.numpy()[numbers[there] % len(y)]
         return found
 
-    return Samples(read, y, lambda x: x, len(kept), budget=BUDGET)
+    return Samples(read, y, through, len(kept), budget=BUDGET)
 
 
 def _replace(path: Path, write: Any) -> None:
@@ -272,14 +275,15 @@ class Case:
         if known and known["epochs"] >= (self.spec.epochs if self.spec.model != "ridge" else 0):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        pixels = self.name.startswith("plain")
-        x = self._pixels() if pixels else self.images.standardised(self.spec, clock)
+        pixels, deep = self.name.startswith("plain"), bool(self.spec.blocks)
+        x = self._pixels() if pixels or deep else self.images.standardised(self.spec, clock)
+        through = self._first_octave(x[0]) if deep else lambda x: x
         y, last = self.images.labels, len(self.images.names) - self.setting.held
-        held = _samples(x[:2], y, slice(last, None))
+        held = _samples(x[:2], y, slice(last, None), through)
         if self.spec.model == "ridge":
-            self._ridge(_samples(x[:2], y, slice(last)), held)
+            self._ridge(_samples(x[:2], y, slice(last), through), held)
             return
-        learnt, shape = _samples(x, y, slice(last)), tuple(x[0].shape[1:])
+        learnt, shape = _samples(x, y, slice(last), through), held.features(np.arange(1)).shape[1:]
         torch.manual_seed(self.seed)
         classes = self.setting.classes
         network = plain(classes) if pixels else Network(shape, classes, self.spec)
@@ -293,6 +297,20 @@ class Case:
             torch.cat([Images.turned(x, side, n) for n, x in enumerate(pixels.split(CHUNK))]).half()
             for side in sides
         ]
+
+    def _first_octave(self, pixels: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what makes standardised features of J = 1 of pixels: ten sides are 25 GB."""
+        transform = Scattering2D(**{**self.setting.transform, "J": 1})
+        model = Standardisation(self.spec.components, self.spec.power)
+
+        @torch.no_grad()
+        def scattered(x: Tensor) -> Tensor:
+            return transform(opponent(SPREAD * x.float() + MEAN)).flatten(1, 2)
+
+        for part in pixels[:SEEN].split(CHUNK):
+            model.update(scattered(part))
+        model.solve()
+        return lambda x: model(scattered(x))
 
     def _ridge(self, learnt: Samples, held: Samples) -> None:
         began = time.process_time()

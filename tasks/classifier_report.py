@@ -47,20 +47,30 @@ def code_pictures(
     standardisation: Standardisation,
     source: Dataset,
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield pictures of atoms, codes and supports of a network that has a dictionary."""
-    if network is None or network.coding is None:
+    """Yield pictures of atoms and codes, and of supports as thresholds fall.
+
+    Atoms and codes are those of the first dictionary, which sees the features themselves.
+    """
+    if network is None:
         return
-    coding = network.coding.cpu()
+    network = network.cpu()
     rows = spread(len(held), LOOKED_AT)
     x = held.features(rows)
-    thresholds = coding.get_buffer("thresholds").numpy()
-    sizes = [float((coding(x, n + 1) != 0).sum(1).double().mean()) for n in range(len(thresholds))]
-    active = coding(x) != 0
-    uses = active.double().mean((0, 2, 3)).numpy()
-    yield "supports", figures.supports(thresholds, np.array(sizes), uses)
-    yield "atoms", figures.atoms(_maps(network, data, standardisation), uses)
+    if network.coding is not None:
+        coding, maps = network.coding, network.blocks(x)
+        thresholds = coding.get_buffer("thresholds").numpy()
+        supports = [coding.codes(maps, n + 1) != 0 for n in range(len(thresholds))]
+        sizes = [float(active.sum(1).double().mean()) for active in supports]
+        uses = supports[-1].double().mean((0, 2, 3)).numpy()
+        yield "supports", figures.supports(thresholds, np.array(sizes), uses)
+    first = network.first
+    if first is None:
+        return
+    z = first.codes(x)
+    uses = (z != 0).double().mean((0, 2, 3)).numpy()
+    yield "atoms", figures.atoms(_maps(first.atoms(), data, standardisation), uses)
     few = spread(len(rows), SHOWN)
-    z = coding(x[torch.from_numpy(few)])
+    z = z[torch.from_numpy(few)]
     pictures = _shown(source, data.held.iloc[rows[few]])
     counts = (z != 0).sum(1).numpy()
     yield "codes", figures.codes(pictures, counts, z.mean((2, 3)).numpy())
@@ -78,18 +88,14 @@ def _shown(source: Dataset, rows: pd.DataFrame) -> dict[str, Array]:
     return found
 
 
-def _maps(network: Network, data: Data, standardisation: Standardisation) -> Array:
-    """Return what each atom is in the first order.
+def _maps(atoms: torch.Tensor, data: Data, standardisation: Standardisation) -> Array:
+    """Return what atoms of what a network sees are in the first order.
 
-    An atom lives among the projected components: it is taken back by the transposes of projection
-    and standardisation.
+    They are taken back by the transpose of the standardisation.
     """
-    assert network.coding is not None
-    kernel = network.coding.project.weight.detach().cpu().sum((2, 3))
-    channels = kernel.T @ network.coding.dictionary.D().detach().cpu()
     if standardisation.components:
-        channels = standardisation.axes_ @ channels
-    return first_order(channels, data.frame.coefficients)
+        atoms = standardisation.axes_ @ atoms
+    return first_order(atoms, data.frame.coefficients)
 
 
 def first_order(atoms: torch.Tensor, table: pd.DataFrame) -> Array:

@@ -97,6 +97,25 @@ def test_every_model_tells_stripes_apart(stripes: str, model: str) -> None:
     assert (drawn <= set(artifact.files())) == model.startswith("istc")
 
 
+def test_a_deep_network_tells_stripes_apart_and_predicts(stripes: str) -> None:
+    """Blocks before a linear form: pictures of the first dictionary, and the same scores again."""
+    store, view = open_store(stripes), "scattering:J=1,L=4"
+    asked = {"model": "linear", "blocks": "6,8", "pool": 4, "epochs": 8, "batch": 8, "rate": 0.05}
+    asked |= {"validation": 0.25}
+    made = classifier.fit(
+        store, "stripes", FitRequest("classifier", asked, view=view, target="label")
+    )
+    assert made.metrics["top1"] >= 0.9
+    artifact = store.artifact_at("classifier", made.key)
+    files = set(artifact.files())
+    assert {"figures/atoms.png", "figures/codes.png"} <= files
+    assert "figures/supports.png" not in files
+    frame = live(store, "stripes", view)
+    scores = classifier.Predictor(artifact).scores([frame.read(frame.samples)])
+    right = scores.argmax(1).numpy() == (frame.samples["label"] == "standing").to_numpy()
+    assert right.mean() >= 0.9
+
+
 def test_the_flow_fits_shows_and_then_keeps(stripes: str) -> None:
     arguments = (SMALL, None, None, 0, "cpu", "scattering", "label")
     first = fit("classifier", "stripes", stripes, *arguments)

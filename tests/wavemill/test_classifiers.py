@@ -104,27 +104,35 @@ def test_the_penalty_is_chosen_by_what_was_held_out() -> None:
 
 @pytest.mark.parametrize("model", ["linear", "mlp", "istc", "istc-mlp"])
 @pytest.mark.parametrize("free", [False, True])
-def test_training_lowers_the_loss_and_learns_every_parameter(model: str, free: bool) -> None:
+@pytest.mark.parametrize("blocks", [(), (5, 7)])
+def test_training_lowers_the_loss_and_learns_every_parameter(
+    model: str, free: bool, blocks: tuple[int, ...]
+) -> None:
     x, y = learnable()
     torch.manual_seed(0)
-    network = Network((6, 3, 3), 3, spec(model=model, free=free))
+    asked = spec(model=model, free=free, epochs=8, blocks=blocks)
+    network = Network((6, 3, 3), 3, asked)
     before = {name: value.clone() for name, value in network.named_parameters()}
-    training = Training(network, spec(model=model, free=free, epochs=8), 8, seed=0)
+    training = Training(network, asked, 8, seed=0)
     losses = [training.advance(batches(x, y))["loss"] for _ in range(8)]
     assert losses[-1] < 0.7 * losses[0]
     for name, value in network.named_parameters():
         assert not torch.equal(value, before[name]), name
 
 
-def test_resumed_training_ends_with_the_same_bits(one_thread: None) -> None:
+@pytest.mark.parametrize("blocks", [(), (5, 7)])
+def test_resumed_training_ends_with_the_same_bits(
+    one_thread: None, blocks: tuple[int, ...]
+) -> None:
     x, y = learnable()
     torch.manual_seed(0)
-    whole = Training(Network((6, 3, 3), 3, spec(free=True)), spec(free=True), 8, seed=5)
+    asked = spec(free=True, blocks=blocks)
+    whole = Training(Network((6, 3, 3), 3, asked), asked, 8, seed=5)
     for _ in range(2):
         whole.advance(batches(x, y))
     state = whole.state()
     torch.manual_seed(99)  # another process, other weights to begin with
-    resumed = Training(Network((6, 3, 3), 3, spec(free=True)), spec(free=True), 8, seed=5)
+    resumed = Training(Network((6, 3, 3), 3, asked), asked, 8, seed=5)
     resumed.load(state)
     torch.rand(7)  # whatever was drawn meanwhile
     for training in (whole, resumed):
@@ -158,10 +166,11 @@ def test_rates_fall_by_steps_or_as_a_cosine() -> None:
     np.testing.assert_allclose([rate for _, rate in found], expected, atol=1e-12)
 
 
-def test_closed_form_gives_the_ridge_classifier_of_the_codes() -> None:
+@pytest.mark.parametrize("parameters", [{"model": "istc"}, {"model": "linear", "blocks": (8,)}])
+def test_closed_form_gives_the_ridge_classifier_of_the_codes(parameters: dict[str, object]) -> None:
     x, y = learnable()
     torch.manual_seed(0)
-    network = Network((6, 3, 3), 3, spec(model="istc"))
+    network = Network((6, 3, 3), 3, spec(**parameters))
     starts.close(network, lambda: batches(x[:90], y[:90]), (x[90:], y[90:]), 3, alpha=0.01)
     network.eval()
     with torch.no_grad():
@@ -206,6 +215,10 @@ def test_what_cannot_be_built_is_refused() -> None:
         spec(kernel=2)
     with pytest.raises(InvalidParameter, match="both needs a mirror"):
         spec(both=True)
+    with pytest.raises(InvalidParameter, match="ridge is a closed form"):
+        spec(model="ridge", blocks=(4,))
+    with pytest.raises(InvalidParameter, match=r"blocks=\(4, 0\)"):
+        spec(blocks=(4, 0))
     with pytest.raises(ShapeMismatch, match="pool=4"):
         Network((6, 3, 3), 3, spec(pool=4))
     with pytest.raises(InvalidParameter, match="9 components of 6"):

@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from wavemill.dictionaries.blocks import Block
 from wavemill.dictionaries.dictionary import Dictionary, homotopy, istc
 from wavemill.dictionaries.team import SharedNorm
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
@@ -208,11 +209,19 @@ class SparseCoding(nn.Module):
         projected: Tensor = self.project(x)
         return nn.functional.normalize(projected.movedim(1, -1), dim=-1)
 
-    def forward(self, x: Tensor, iterations: int | None = None) -> Tensor:
+    def atoms(self) -> Tensor:
+        """Return the dictionary, taken back by the projection's transpose: ``(channel, atom)``."""
+        return self.project.weight.detach().sum((2, 3)).T @ self.dictionary.D().detach()
+
+    def codes(self, x: Tensor, iterations: int | None = None) -> Tensor:
         """Return codes ``(n, atom, y, x)``, after fewer iterations if asked."""
         D = self.dictionary.D()
         thresholds = self.get_buffer("thresholds")[:iterations]
         return istc(self.signals(x), D, thresholds, self.dictionary.W(D)).movedim(-1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return codes ``(n, atom, y, x)``."""
+        return self.codes(x)
 
 
 class Network(nn.Module):
@@ -231,12 +240,18 @@ class Network(nn.Module):
     def __init__(self, shape: tuple[int, int, int], classes: int, spec: ClassifierSpec) -> None:
         super().__init__()
         channels, height, width = shape
+        blocks: list[Block] = []
+        for atoms in spec.blocks:
+            block = Block(channels, atoms, (height, width))
+            channels, (height, width) = block.outputs, block.wavelets.shape
+            blocks.append(block)
+        self.blocks = nn.Sequential(*blocks)
         if min(height, width) < spec.pool:
             raise ShapeMismatch(f"pool={spec.pool} does not fit maps of {height} x {width}")
         coded = spec.model.startswith("istc")
         self.coding = SparseCoding(channels, spec) if coded else None
         outputs = spec.atoms if coded else channels
-        self.norm = SharedNorm(outputs) if coded else nn.Identity()
+        self.norm = SharedNorm(outputs) if coded or blocks else nn.Identity()
         self.pool = nn.AvgPool2d(spec.pool)
         self.thin = nn.Dropout(spec.thin)
         size = outputs * (height // spec.pool) * (width // spec.pool)
@@ -247,9 +262,18 @@ class Network(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.last = nn.Linear(size, classes)
 
+    @property
+    def first(self) -> Block | SparseCoding | None:
+        """The dictionary that sees the features themselves, if there is one."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            return block
+        return self.coding
+
     def features(self, x: Tensor) -> Tensor:
         """Return what the last linear form sees, ``(n, feature)``."""
-        codes = x if self.coding is None else self.coding(x)
+        maps = self.blocks(x)
+        codes = maps if self.coding is None else self.coding(maps)
         found: Tensor = self.layers(self.thin(self.pool(self.norm(codes))).flatten(1))
         return found
 

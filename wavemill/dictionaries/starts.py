@@ -25,7 +25,7 @@ def close(
     Parameters
     ----------
     network
-        On the CPU; its batch norm takes the statistics of the codes.
+        On the CPU; its batch norms take the statistics of what they see.
     learnt
         Makes the batches ``(x, class)`` to learn from, twice.
     held
@@ -53,13 +53,17 @@ def close(
 
 
 def _take_statistics(network: Network, batches: Iterable[Tensor]) -> None:
-    """Give the norm the mean and variance of the codes of all batches, equally weighted."""
-    norm = network.norm
-    if not isinstance(norm, nn.BatchNorm2d) or network.coding is None:
+    """Give each norm the mean and variance of what it sees of all batches, equally weighted."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
         return
-    kept, norm.momentum = norm.momentum, None
-    norm.reset_running_stats()
-    norm.train()
+    kept = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.momentum = None
+        norm.reset_running_stats()
+        norm.train()
     for x in batches:
-        norm(network.coding(x))
-    norm.momentum = kept
+        network.features(x)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum

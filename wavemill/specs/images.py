@@ -56,6 +56,9 @@ class ClassifierSpec(Spec):
     ----------
     model
         One of these.
+    blocks
+        Atoms of each block of sparse codes and wavelets that maps go through before all that
+        (:mod:`.blocks`; not for ridge); none unless given.
     components
         Principal components of the channels, whitened, that stand for them; 0: all channels.
     power
@@ -101,6 +104,7 @@ class ClassifierSpec(Spec):
     algorithm: ClassVar[int] = 2
 
     model: typing.Literal["ridge", "linear", "mlp", "istc", "istc-mlp"] = "linear"
+    blocks: tuple[int, ...] = ()
     components: int = 0
     power: float = 1.0
     statistics: int = 0
@@ -148,6 +152,10 @@ class ClassifierSpec(Spec):
         check(not self.both or self.mirror is not None, f"{self.kind}: both needs a mirror")
         check(0 < self.power <= 1, f"{self.kind}: power={self.power} must be in (0, 1]")
         check(0 < self.factor <= 1, f"{self.kind}: factor={self.factor} must be in (0, 1]")
-        check(all(units >= 1 for units in self.hidden), f"{self.kind}: hidden={self.hidden}")
+        for name in ("hidden", "blocks"):
+            sizes = getattr(self, name)
+            check(all(size >= 1 for size in sizes), f"{self.kind}: {name}={sizes}")
+        deep = self.model != "ridge" or not self.blocks
+        check(deep, f"{self.kind}: ridge is a closed form: blocks are of other models")
         falling = self.first >= self.last > 0
         check(falling, f"{self.kind}: thresholds fall from {self.first=} to {self.last=} above 0")

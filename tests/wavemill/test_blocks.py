@@ -1,0 +1,83 @@
+"""Blocks of a deep scattering network: their formula, either way of computing it, gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from wavemill.dictionaries import blocks
+from wavemill.dictionaries.blocks import ANGLES, Block, Wavelets, filters
+from wavemill.filters.morlet import wavelets
+
+
+def maps(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_filters_are_morlets_of_the_first_octave() -> None:
+    """What is cut off is a tail: correlations with the whole wavelets, in their order, are near 1.
+
+    Each filter is nearest the wavelet of its own angle.
+    """
+    phi, *parts = filters()
+    assert float(phi.norm()) == pytest.approx(1)
+    psi = torch.stack([torch.complex(parts[2 * q], parts[2 * q + 1]) for q in range(ANGLES)])
+    torch.testing.assert_close(
+        psi.sum((1, 2)).abs(), torch.zeros(ANGLES).double(), atol=1e-12, rtol=0
+    )
+    whole = torch.fft.ifft2(wavelets((32, 32), 1, ANGLES)[0])
+    centred = torch.fft.fftshift(whole, (1, 2))[:, 14:19, 14:19]
+    norms = whole.flatten(1).norm(dim=1)
+    found = torch.einsum("ayx,byx->ab", psi.conj(), centred).abs() / norms
+    assert float(found.diagonal().min()) > 0.97
+    assert torch.equal(found.argmax(1), torch.arange(ANGLES))
+
+
+@pytest.mark.parametrize(("shape", "step"), [((8, 8), 2), ((4, 6), 1), ((7, 5), 2), ((1, 1), 1)])
+def test_the_matrix_of_small_grids_does_what_convolutions_do(
+    shape: tuple[int, int], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = maps(3, 4, *shape)
+    dense = Wavelets(shape, step).double()
+    monkeypatch.setattr(blocks, "_DENSE", 0)
+    swept = Wavelets(shape, step).double()
+    assert dense.matrix is not None
+    assert swept.matrix is None
+    found = dense(x)
+    assert found.shape == (3, 4 * (1 + ANGLES), *dense.shape)
+    torch.testing.assert_close(found, swept(x), rtol=1e-6, atol=1e-6)
+
+
+def test_a_block_is_its_formula() -> None:
+    """Codes, low passes and moduli at every second position, written out."""
+    x = maps(5, 3, 9, 12)
+    block = Block(3, 2, (9, 12)).double().eval()
+    block.norm.running_mean.fill_(0.2)
+    block.norm.bias.data.fill_(0.1)
+    F = block.project.weight[:, :, 0, 0]
+    scale = 1 / (1 + block.norm.eps) ** 0.5
+    z = torch.relu((torch.einsum("ac,ncyx->nayx", F, x) - 0.2) * scale + 0.1)
+    torch.testing.assert_close(block.codes(x), z)
+    taps = filters().float().double()
+    padded = torch.nn.functional.pad(z, (2, 2, 2, 2)).unfold(2, 5, 2).unfold(3, 5, 2)
+    every = torch.einsum("nayxuv,fuv->nafyx", padded, taps)
+    moduli = (every[:, :, 1::2].square() + every[:, :, 2::2].square()).sqrt()
+    expected = torch.cat([every[:, :, 0], moduli.flatten(1, 2)], 1)
+    torch.testing.assert_close(block(x), expected, rtol=0, atol=2e-3)  # of the roots of 1e-6
+    assert block(x).shape == (5, block.outputs, 5, 6)
+
+
+def test_coarse_grids_are_kept() -> None:
+    assert Block(3, 2, (4, 4)).wavelets.shape == (4, 4)
+    assert Block(3, 2, (5, 6)).wavelets.shape == (3, 3)
+
+
+def test_gradients_are_those_of_finite_differences_and_finite_at_zero() -> None:
+    block = Block(3, 2, (6, 6)).double()
+    x = maps(2, 3, 6, 6).requires_grad_()
+    assert torch.autograd.gradcheck(block, (x,), fast_mode=True)
+    zero = torch.zeros(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    block(zero).sum().backward()
+    assert zero.grad is not None
+    assert bool(torch.isfinite(zero.grad).all())
