@@ -7,6 +7,7 @@ because Prefect takes seconds to import and ``wavemill --help`` should not.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,13 @@ __all__ = [
     "molecules",
     "turbulence",
 ]
+
+for _name, _value in {  # before Prefect is imported, which reads its settings once
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # nothing is sent anywhere unless somebody says so
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 
 class _Flows(ModuleType):

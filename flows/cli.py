@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 for _name, _value in {  # before Prefect is imported, which reads its settings once
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
     "MPLBACKEND": "Agg",
 }.items():
     os.environ.setdefault(_name, _value)

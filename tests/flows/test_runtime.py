@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -105,3 +107,16 @@ def test_a_worker_is_given_one_of_the_visible_gpus(monkeypatch: pytest.MonkeyPat
     assert visible_devices(2) == ["4", "MIG-7"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert visible_devices(3) == ["0", "1", "2"]
+
+
+def test_flows_in_python_send_nothing_unless_told_to() -> None:
+    """Prefect's settings as a script has them that does nothing but import a flow."""
+    script = "from flows import ingest; from prefect.settings import get_current_settings as s; "
+    script += "print(s().server.analytics_enabled)"
+    names = ("DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED")
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+    for environment, said in ((plain, "False"), ({**plain, names[1]: "true"}, "True")):
+        found = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+        )
+        assert found.stdout.strip() == said, found.stderr
