@@ -9,7 +9,7 @@ from pydantic import Field
 
 from flows.evaluate import evaluate
 from flows.fit import fit
-from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Store, Where
+from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Seed, Store, Where
 from flows.session import session
 from tasks import steps
 from tasks.comparison import split_kind
@@ -34,14 +34,16 @@ def compare_models(
     seed: Seed = 0,
     device: Device = "cpu",
     report: Annotated[str | None, Field(description="HTML file to write as well.")] = None,
+    cluster: Cluster = "threads",
 ) -> Scores:
     """Compute what is not stored; the table has a row for real fields, then one a model."""
     judged = {}
-    with session(store, "threads") as run:
+    with session(store, cluster, device) as run:
         selection = where or steps.first_samples(run.url, dataset, train)
         for name, settings in (models or {"gaussian": {}, "phase-harmonics": {}}).items():
             kind, fields = split_kind(name, settings)
             made = fit(kind, dataset, store, fields, selection, None, seed, device)
             key = f"{made.kind}/{made.key}"
-            judged[name] = evaluate(key, dataset, store, parameters, None, seed, device)
+            settled = (parameters, None, seed, device, None, cluster)
+            judged[name] = evaluate(key, dataset, store, *settled)
         return steps.draw_comparison(run.url, dataset, judged, report)

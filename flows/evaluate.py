@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Store
+from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Seed, Store
 from flows.session import session
 from tasks import steps
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest
@@ -27,10 +27,15 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "cpu",
     report: Annotated[str | None, Field(description="HTML file to write as well.")] = None,
+    cluster: Cluster = "threads",
 ) -> EvaluationOutcome:
     """Judge unless the same judgement is stored; show its table and figures."""
     request = EvaluationRequest(artifact, parameters or {}, where, seed, device)
-    with session(store, "threads") as run:
+    with session(store, cluster, device) as run:
+        if cluster != "threads":
+            kind, key, groups = steps.plan_draws(run.url, dataset, request)
+            if groups:
+                steps.draw_samples(run.url, run.address(), kind, key, request, groups)
         outcome = steps.evaluate_model(run.url, dataset, request)
         if report is not None:
             steps.draw_comparison(run.url, dataset, {outcome.model: outcome}, report)

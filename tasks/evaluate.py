@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from safetensors.torch import save as save_tensors
 from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
 from storage.documents import Document
 from storage.keys import canonical, derivation_key, digest
-from tasks import evaluation_figures
-from tasks.fit import first_component, load_model, npy, on_device, spread
+from tasks import draws, evaluation_figures
+from tasks.fit import first_component, npy, on_device, spread
 from tasks.models import MODELS
 from tasks.progress import Reporter
 from wavemill.evaluation import Judge, Portrait, coherence_distance
@@ -70,16 +71,20 @@ class EvaluationOutcome:
     table: Scores
 
 
-def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationOutcome:
-    """Judge a fitted model unless the same judgement is stored.
+@dataclass(frozen=True)
+class _Judgement:
+    """What is judged, by which rows, and the key of the result."""
 
-    The key names the model, the very rows judged by, and the seed.
+    dataset: Dataset
+    model: Artifact
+    spec: EvaluationSpec
+    request: EvaluationRequest
+    rows: pd.DataFrame
+    key: str
 
-    Raises
-    ------
-    InvalidRequest
-        If fewer than two samples are left that the model was not fitted to, or the grids differ.
-    """
+
+def _asked(store: Store, dataset: str, request: EvaluationRequest) -> _Judgement:
+    """Find all that a request names; the key is of the model, the very rows, and the seed."""
     model, source = store.artifact(request.artifact), store.dataset(dataset)
     spec = EvaluationSpec.from_parameters(request.parameters)
     rows = held_out(source, model, request.where)
@@ -87,13 +92,44 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
     judged_by = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
     inputs = [model.kind, model.key, dataset, digest(canonical(judged_by)), request.seed]
     key = derivation_key(spec.to_dict(), inputs)
+    return _Judgement(source, model, spec, request, rows, key)
+
+
+def lacking_draws(
+    store: Store, dataset: str, request: EvaluationRequest
+) -> tuple[Artifact, list[range]]:
+    """Return the model, and the samples of it that judging wants and that workers may draw.
+
+    Raises
+    ------
+    InvalidRequest
+        As :func:`evaluate`.
+    """
+    asked = _asked(store, dataset, request)
+    with contextlib.suppress(NotFound):
+        store.artifact_at(KIND, asked.key)
+        return asked.model, []
+    groups = draws.lacking(store, asked.model, asked.spec.samples, request.seed, request.device)
+    return asked.model, groups
+
+
+def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationOutcome:
+    """Judge a fitted model unless the same judgement is stored.
+
+    Raises
+    ------
+    InvalidRequest
+        If fewer than two samples are left that the model was not fitted to, or the grids differ.
+    """
+    asked = _asked(store, dataset, request)
     try:
-        artifact, written = store.artifact_at(KIND, key), False
+        artifact, written = store.artifact_at(KIND, asked.key), False
     except NotFound:
-        _evaluate(store, source, model, spec, request, rows, key)
-        artifact, written = store.artifact_at(KIND, key), True
+        _evaluate(store, asked)
+        artifact, written = store.artifact_at(KIND, asked.key), True
     table = json.loads(artifact.read("metrics.json"))
-    return EvaluationOutcome(KIND, key, written, f"{model.kind}/{model.key[:12]}", table)
+    name = f"{asked.model.kind}/{asked.model.key[:12]}"
+    return EvaluationOutcome(KIND, asked.key, written, name, table)
 
 
 def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.DataFrame:
@@ -127,20 +163,12 @@ def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.
     return rows
 
 
-def _evaluate(
-    store: Store,
-    dataset: Dataset,
-    model: Artifact,
-    spec: EvaluationSpec,
-    request: EvaluationRequest,
-    rows: pd.DataFrame,
-    key: str,
-) -> None:
-    test = _fields(dataset, list(rows["sample_id"]))
+def _evaluate(store: Store, asked: _Judgement) -> None:
+    dataset, model, spec, request = asked.dataset, asked.model, asked.spec, asked.request
+    ids = list(asked.rows["sample_id"])
+    test = _fields(dataset, ids)
     fitted = _fitted_fields(store, model, dataset)
-    report = Reporter(f"synthesize {model.kind}").values
-    fields = load_model(model, request.device).sample(spec.samples, request.seed, report)
-    drawn = fields.cpu().numpy()
+    drawn = draws.drawn(store, model, spec.samples, request.seed, request.device)
     sets = {"test": test, "drawn": _with_components(drawn), "fitted": fitted}
     table: Scores = {}
     for number in reversed(range(test.shape[1])):  # the first one's judge is left for pictures
@@ -152,15 +180,15 @@ def _evaluate(
     test = one["test"]
     tensors = {f"model.{name}": value for name, value in portrait.state().items()}
     tensors |= {f"test.{name}": value for name, value in judge.portrait.state().items()}
-    with store.attempt_artifact(KIND, key) as attempt:
+    with store.attempt_artifact(KIND, asked.key) as attempt:
         attempt.write("metrics.json", json.dumps(table, indent=1).encode())
-        attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
+        attempt.write("samples.json", json.dumps(ids).encode())
         attempt.write("samples.npy", npy(drawn))
         attempt.write("real.npy", npy(test[spread(len(test), SHOWN)]))
         attempt.write("portraits.safetensors", save_tensors(tensors))
         for name, picture in _pictures(model.kind, test, drawn, judge.portrait, portrait).items():
             attempt.write(f"figures/{name}.png", picture)
-        attempt.publish(_manifest(dataset, model, spec, request, key, len(rows), judge.J))
+        attempt.publish(_manifest(asked, judge.J))
 
 
 def _judged(
@@ -224,17 +252,10 @@ def _kept(bench: _Bench, J: int, L: int, periodic: bool, device: str) -> Judge:
     return Judge(fields, J, L, periodic, _follower("judge real fields"))
 
 
-def _manifest(
-    dataset: Dataset,
-    model: Artifact,
-    spec: EvaluationSpec,
-    request: EvaluationRequest,
-    key: str,
-    judged_by: int,
-    scales: int,
-) -> Document:
+def _manifest(asked: _Judgement, scales: int) -> Document:
+    dataset, model, spec, request = asked.dataset, asked.model, asked.spec, asked.request
     return {
-        "key": key,
+        "key": asked.key,
         "kind": KIND,
         "spec": spec.to_dict(),
         "model": {"kind": model.kind, "key": model.key, "spec": model.manifest["spec"]},
@@ -242,7 +263,7 @@ def _manifest(
         "scales": scales,
         "dataset": dataset.name,
         "dataset_version": dataset.version.version,
-        "samples": judged_by,
+        "samples": len(asked.rows),
         "selection": request.where,
         "seed": request.seed,
         "schema": dataset.schema.to_json(),

@@ -248,13 +248,6 @@ def load_model(artifact: Artifact, device: str = "cpu") -> Model:
     return model
 
 
-def synthesize(store: Store, reference: str, count: int, seed: int, device: str = "cpu") -> Array:
-    """Draw ``count`` samples ``(n[, component], y, x)`` from a fitted model."""
-    artifact = store.artifact(reference)
-    report = Reporter(f"synthesize {artifact.kind}").values
-    return load_model(artifact, device).sample(count, seed, report).cpu().numpy()
-
-
 def shown(dataset: Dataset, count: int = SHOWN) -> dict[str, Array]:
     """Return a few samples of a dataset, by id, for a picture."""
     fields = dataset.to_xarray()

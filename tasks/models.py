@@ -24,8 +24,10 @@ class Model(Protocol):
         """Learn from samples ``(n[, component], y, x)``."""
         ...
 
-    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> torch.Tensor:
-        """Draw ``(n[, component], y, x)``."""
+    def sample(
+        self, n: int, seed: int = 0, progress: Progress | None = None, *, first: int = 0
+    ) -> torch.Tensor:
+        """Draw ``(n[, component], y, x)``: samples ``first``, ``first + 1``, ... of the seed."""
         ...
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -39,6 +41,7 @@ MODELS: dict[str, tuple[type[Spec], Any]] = {
     "energy": (EnergySpec, Energy),
 }
 
+LONG = ("phase-harmonics", "energy")  # a sample takes seconds to minutes
 OTHERS = ("regression", "dictionary", "classifier", "generator")  # each a module of its own
 
 

@@ -13,11 +13,17 @@ from storage import Store, ViewVersion, open_store
 from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
-from tasks import classifier, dictionary, generation, regression, show
+from tasks import classifier, dictionary, draws, generation, regression, show
 from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
 from tasks.comparison import comparison_report, joint_pictures, joint_table
-from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores, evaluate
+from tasks.evaluate import (
+    EvaluationOutcome,
+    EvaluationRequest,
+    Scores,
+    evaluate,
+    lacking_draws,
+)
 from tasks.features import FeatureOutcome
 from tasks.fit import FitOutcome, FitRequest, drawn_at_fit, fit
 from tasks.ingest import PartOutcome
@@ -138,6 +144,23 @@ def first_samples(url: str, dataset: str, count: int) -> str:
     ids = open_store(url).dataset(dataset).samples()["sample_id"].head(count)
     quoted = ", ".join("'" + str(name).replace("'", "''") + "'" for name in ids)
     return f"sample_id IN ({quoted})"
+
+
+@task(name="plan draws")
+def plan_draws(url: str, dataset: str, request: EvaluationRequest) -> tuple[str, str, list[range]]:
+    """Return kind and key of the model judged, and the samples of it that workers may draw."""
+    model, groups = lacking_draws(open_store(url), dataset, request)
+    return model.kind, model.key, groups
+
+
+@task(name="draw samples")
+def draw_samples(
+    url: str, address: str, kind: str, key: str, request: EvaluationRequest, groups: list[range]
+) -> None:
+    """Draw samples of a model on the workers, one Dask task a group."""
+    model = open_store(url).artifact_at(kind, key)
+    work, resources = draws.shared_out(url, model, request.seed, request.device)
+    _mapped(work, groups, address, f"synthesize {kind}", resources)
 
 
 @task(name="evaluate model")

@@ -128,23 +128,23 @@ def synthesize(
     to: Annotated[Path, typer.Option("--to", help="A .npy, .zarr or .png file.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    cluster: Cluster = "threads",
     device: Device = "cpu",
     store: StoreUrl = STORE,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw samples from a fitted model.
+    """Draw samples from a fitted model; with --cluster local several are drawn at once.
 
     Example: wavemill synthesize gaussian/flow@latest -n 4 --to synthesis.png
     """
-    from storage import open_store
-    from tasks.fit import synthesize as draw
+    from flows.draws import synthesize as draw
     from tasks.output import FORMATS, write_fields
 
     if to.suffix not in FORMATS:
         raise typer.BadParameter(f"{to}: choose one of {' '.join(FORMATS)}", param_hint="--to")
     with progress(quiet or as_json):
-        samples = draw(open_store(absolute(store)), artifact, n, seed, device)
+        samples = draw(absolute(store), artifact, n, seed, device, cluster)
     write_fields(samples, to)
     shape = "x".join(map(str, samples.shape))
     tell({"path": str(to), "shape": samples.shape}, [f"wrote {to}: {shape}"], as_json, quiet)

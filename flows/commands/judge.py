@@ -10,6 +10,7 @@ import typer
 from flows.commands.options import (
     STORE,
     AsJson,
+    Cluster,
     Config,
     Device,
     Quiet,
@@ -41,6 +42,7 @@ def evaluate(
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,
+    cluster: Cluster = "threads",
     device: Device = "cpu",
     single_writer: SingleWriter = False,
     as_json: AsJson = False,
@@ -56,7 +58,7 @@ def evaluate(
     with progress(quiet or as_json):
         url, parameters = absolute(store, single_writer), settings(pairs, config)
         page = str(to.absolute())
-        made = flow(artifact, dataset, url, parameters, where, seed, device, page)
+        made = flow(artifact, dataset, url, parameters, where, seed, device, page, cluster)
     state = "judged" if made.written else "was judged already"
     shown = [f"{made.model} {state}: evaluation/{made.key[:12]}", *lines(made.table)]
     tell({"report": page, **plain(made)}, [*shown, f"report: {page}"], as_json, quiet)
@@ -79,6 +81,7 @@ def compare(
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,
+    cluster: Cluster = "threads",
     device: Device = "cpu",
     single_writer: SingleWriter = False,
     as_json: AsJson = False,
@@ -94,5 +97,6 @@ def compare(
     with progress(quiet or as_json):
         url, parameters = absolute(store, single_writer), settings(pairs, config)
         page, chosen = str(to.absolute()), parsed_models(models)
-        table = compare_models(dataset, url, chosen, where, train, parameters, seed, device, page)
+        asked = (chosen, where, train, parameters, seed, device, page, cluster)
+        table = compare_models(dataset, url, *asked)
     tell({"report": page, "table": table}, [*lines(table), f"report: {page}"], as_json, quiet)

@@ -15,7 +15,7 @@ import torch
 from flows import features, ingest
 from storage import Store, open_store
 from storage.records import PartRef
-from tasks import classifier, dictionary, evaluate, fit, generation, regression
+from tasks import classifier, dictionary, draws, evaluate, fit, generation, regression
 from tasks.features import compute_part
 from tasks.fields import IngestOptions
 from tasks.images import ImageOptions
@@ -77,9 +77,10 @@ def test_models_their_samples_and_judgements(store: Store) -> None:
     first = store.dataset("flow").samples()["sample_id"].iloc[0]
     small = {"J": 2, "iterations": 3}
     made = fit.fit(store, "flow", request("phase-harmonics", small, where=f"sample_id = '{first}'"))
-    drawn = fit.synthesize(store, made.key, 2, 0, DEVICE)
+    model = store.artifact(made.key)
+    drawn = draws.drawn(store, model, 2, 0, DEVICE)
     assert drawn.shape == (2, 32, 32)
-    np.testing.assert_allclose(drawn, fit.synthesize(store, made.key, 2, 0), atol=1e-2)
+    np.testing.assert_allclose(drawn, draws.drawn(store, model, 2, 0), atol=1e-2)
     asked = evaluate.EvaluationRequest(made.key, {"samples": 2, "J": 2}, device=DEVICE)
     assert evaluate.evaluate(store, "flow", asked).table["model"]["eps"] > 0
 

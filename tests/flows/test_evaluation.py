@@ -90,7 +90,7 @@ def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.Mo
     store = str(place / "store")
     first = evaluate("gaussian/flow@latest", "flow", store, SMALL)
     monkeypatch.setattr("tasks.evaluate.Judge", None)  # calling it would fail
-    monkeypatch.setattr("tasks.evaluate.load_model", None)
+    monkeypatch.setattr("tasks.evaluate.draws", None)
     again = evaluate("gaussian/flow@latest", "flow", store, SMALL)
     with pytest.raises(InvalidRequest, match="draws no fields"):
         evaluate(f"evaluation/{first.key}", "flow", store, SMALL)

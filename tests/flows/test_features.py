@@ -12,9 +12,9 @@ import torch
 
 import wavemill as wm
 from flows import features, fit, ingest, turbulence
+from flows.draws import synthesize
 from storage import InvalidRequest, open_store
 from storage.verify import verify
-from tasks.fit import synthesize
 from tasks.planning import IngestOptions
 from tests.flows.conftest import write_snapshots
 
@@ -91,7 +91,7 @@ def test_a_fit_learns_from_the_selected_samples(snapshots: Path, store_url: str)
     made = fit("gaussian", "flow", store_url, {"dtype": "float64"}, "sample_id < 'm03'", None, 5)
     chosen = np.stack([np.load(snapshots / f"m0{i}.npy") for i in range(3)])
     direct = wm.Gaussian({"dtype": "float64"}).fit(torch.from_numpy(chosen))
-    drawn = synthesize(open_store(store_url), f"gaussian/{made.key[:10]}", 2, 7)
+    drawn = synthesize(store_url, f"gaussian/{made.key[:10]}", 2, 7)
     np.testing.assert_allclose(drawn, direct.sample(2, 7).numpy(), rtol=1e-12, atol=1e-12)
     artifact = open_store(store_url).artifact("gaussian/flow@latest")
     assert artifact.manifest["samples"] == 3
@@ -124,7 +124,7 @@ def test_phase_harmonics_are_fitted_and_drawn_again_from_the_store(store_url: st
     assert made.metrics["moments"] > 100
     data = open_store(store_url).dataset("flow").to_xarray().values
     direct = wm.Microcanonical(parameters).fit(torch.from_numpy(data)).sample(1, 3).numpy()
-    drawn = synthesize(open_store(store_url), made.key[:12], 1, 3)
+    drawn = synthesize(store_url, made.key[:12], 1, 3)
     np.testing.assert_allclose(drawn, direct, rtol=1e-5, atol=1e-4)
 
 

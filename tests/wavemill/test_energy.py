@@ -164,6 +164,7 @@ def test_a_sample_depends_on_seed_and_index_alone_and_survives_storage() -> None
     fitted = Energy({"J": 2, "L": 2, "set": "A", "steps": 5}).fit(noise(2, 16, 16))
     two, three = fitted.sample(2, seed=5), fitted.sample(3, seed=5)
     torch.testing.assert_close(two, three[:2], rtol=0, atol=0)
+    torch.testing.assert_close(fitted.sample(2, 5, first=1), three[1:], rtol=0, atol=0)
     assert not torch.equal(two, fitted.sample(2, seed=6))
     again = Energy.from_state(fitted.spec, fitted.state())
     torch.testing.assert_close(again.sample(2, seed=5), two, rtol=0, atol=0)

@@ -65,6 +65,7 @@ def test_a_sample_depends_on_seed_and_index_alone(model) -> None:
     model.fit(smooth(2))
     two, three = model.sample(2, seed=5), model.sample(3, seed=5)
     torch.testing.assert_close(two, three[:2], rtol=0, atol=0)
+    torch.testing.assert_close(model.sample(2, 5, first=1), three[1:], rtol=0, atol=0)
     assert not torch.equal(two[0], two[1])
     assert not torch.equal(two, model.sample(2, seed=6))
 

@@ -117,9 +117,12 @@ class Energy:
         whitened = self.whiten(x).square().sum((-2, -1))
         return self._form(x, self._statistics) + self.beta_[0] * whitened / 2
 
-    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
-        """Draw ``n`` fields ``(n, y, x)`` by a chain each; sample i does not depend on ``n``.
+    def sample(
+        self, n: int, seed: int = 0, progress: Progress | None = None, *, first: int = 0
+    ) -> Tensor:
+        """Draw ``n`` fields ``(n, y, x)`` by a chain each, those of numbers from ``first`` on.
 
+        Sample i depends on ``seed`` and i alone.
         ``progress`` gets the steps taken, with the current ``sample`` and its ``acceptance``.
 
         Raises
@@ -137,11 +140,11 @@ class Energy:
             raise InvalidParameter(f"n={n} samples: ask for 1 or more")
         self.acceptance_, self.steps_, fields = [], [], []
         for index in range(n):
-            chain = Chain(self.energy_and_gradient, self.operator.shape, index, seed)
+            chain = Chain(self.energy_and_gradient, self.operator.shape, first + index, seed)
             for step in range(self.spec.steps):
                 chain.move(step < self.spec.steps // 2)
                 if progress is not None:
-                    values = {"sample": float(index), "acceptance": chain.acceptance}
+                    values = {"sample": float(first + index), "acceptance": chain.acceptance}
                     progress(index * self.spec.steps + step + 1, n * self.spec.steps, values)
             fields.append(self.colour(chain.y) * self._standard + self.gaussian_.mean_)
             self.acceptance_.append(chain.acceptance)

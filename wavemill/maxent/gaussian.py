@@ -69,8 +69,12 @@ class Gaussian:
         self.metrics_ = describe(fields)
         return self
 
-    def sample(self, n: int, seed: int = 0, progress: Progress | None = None) -> Tensor:
-        """Draw ``n`` fields ``(n, [component,] y, x)``; sample i does not depend on ``n``.
+    def sample(
+        self, n: int, seed: int = 0, progress: Progress | None = None, *, first: int = 0
+    ) -> Tensor:
+        """Draw ``n`` fields ``(n, [component,] y, x)``, those of numbers from ``first`` on.
+
+        Sample i depends on ``seed`` and i alone.
 
         Raises
         ------
@@ -83,7 +87,8 @@ class Gaussian:
             raise NotFitted("the Gaussian model has no spectrum yet: call fit first")
         if n < 1:
             raise InvalidParameter(f"n={n} samples: ask for 1 or more")
-        fields = self.draw(range(n), seed, progress).to(getattr(torch, self.spec.dtype))
+        drawn = self.draw(range(first, first + n), seed, progress)
+        fields = drawn.to(getattr(torch, self.spec.dtype))
         return fields if self.has_components else fields[:, 0]
 
     def draw(self, numbers: range, seed: int = 0, progress: Progress | None = None) -> Tensor:

@@ -87,10 +87,11 @@ class Microcanonical:
         seed: int = 0,
         progress: Progress | None = None,
         *,
+        first: int = 0,
         checkpoint: Callable[[dict[str, Tensor]], None] | None = None,
         resume: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Synthesise ``n`` fields ``(n, y, x)``; sample i does not depend on ``n``.
+        """Synthesise ``n`` fields ``(n, y, x)``; sample i depends on ``seed`` and i alone.
 
         Samples descend together, as many as remember their steps in 256 MiB, each with its own
         memory and steps.
@@ -102,11 +103,13 @@ class Microcanonical:
         progress
             Gets the gradients taken out of ``n * iterations``, with the current ``sample``, its
             ``loss`` relative to its first, and ``moments_per_second`` differentiated.
+        first
+            Number of the first sample.
         checkpoint
             Gets, after each batch of gradients, a state that ``resume`` continues from: real
             tensors that later gradients do not touch.
         resume
-            Such a state, of the same model, ``n`` and ``seed``.
+            Such a state, of the same model, ``n``, ``seed`` and ``first``.
 
         Raises
         ------
@@ -117,7 +120,9 @@ class Microcanonical:
         """
         if not hasattr(self, "moments_"):
             raise NotFitted("the phase-harmonic model has no moments yet: call fit first")
-        run = _Synthesis(self, n, seed, progress, checkpoint)
+        if n < 1:
+            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
+        run = _Synthesis(self, range(first, first + n), seed, progress, checkpoint)
         run.resume(resume or {})
         fields = run.fields().view(n, *self.shape) * self._std + self._mean
         self.losses_ = [np.array(losses) / (losses[0] or 1.0) for losses in run.losses]
@@ -180,14 +185,12 @@ class _Synthesis:
     def __init__(
         self,
         model: Microcanonical,
-        n: int,
+        numbers: range,
         seed: int,
         progress: Progress | None,
         checkpoint: Callable[[dict[str, Tensor]], None] | None,
     ) -> None:
-        if n < 1:
-            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
-        self.model, self.n, self.seed = model, n, seed
+        self.model, self.numbers, self.seed = model, numbers, seed
         self.progress, self.checkpoint = progress, checkpoint
         self.finished: list[Tensor] = []
         self.losses: list[list[float]] = []
@@ -198,7 +201,7 @@ class _Synthesis:
 
     def fields(self) -> Tensor:
         """Return the best standardised fields."""
-        while len(self.finished) < self.n:
+        while len(self.finished) < len(self.numbers):
             self.descents = self.descents or self._begin()
             iterations = self.model.spec.iterations
             descend(self.descents, self._evaluate, iterations, self._report)
@@ -243,7 +246,7 @@ class _Synthesis:
         points = math.prod(self.model.shape)
         each = 2 * MEMORY * points * torch.finfo(dtype).bits // 8
         first = len(self.finished)
-        numbers = range(first, min(self.n, first + max(1, REMEMBERED // each)))
+        numbers = self.numbers[first : first + max(1, REMEMBERED // each)]
         starts = self.model.coordinates.of(self.model.starts(numbers, self.seed))
         return [Descent(start, dtype, **self._tolerances()) for start in starts]
 
@@ -274,12 +277,12 @@ class _Synthesis:
         for place, number in enumerate(active, 1):
             losses = self.descents[number].losses
             values = {
-                "sample": float(len(self.finished) + number),
+                "sample": float(self.numbers[len(self.finished) + number]),
                 "loss": losses[-1] / (losses[0] or 1.0),
                 "moments_per_second": self.taken * moments / elapsed,
             }
             if self.progress is not None:
                 done = before - len(active) + place
-                self.progress(done, self.n * self.model.spec.iterations, values)
+                self.progress(done, len(self.numbers) * self.model.spec.iterations, values)
         if self.checkpoint is not None:
             self.checkpoint(self._state())
