@@ -22,6 +22,16 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "sparse codes, W = D": {**SPARSE, "epochs": 16, "decay": 5e-4},
     "sparse codes, W free": {**SPARSE, "epochs": 16, "decay": 5e-4, "free": True},
+    "deep, three blocks": {
+        **TRAINED,
+        "model": "linear",
+        "blocks": (64, 128, 256),
+        "pool": 4,
+        "power": 0.5,
+        "epochs": 20,
+        "rate": 0.1,
+        "decay": 5e-4,
+    },
     "plain convolutions on pixels": {
         **TRAINED,
         "model": "mlp",

@@ -43,6 +43,7 @@ from wavemill.images import Augmentation
 from wavemill.specs import ClassifierSpec
 
 DRIVER = Path(__file__).with_name("classifier_driver.py")
+CONFIGS = Path(__file__).parents[2] / "docs" / "configs"
 SMALL: dict[str, Any] = {
     "model": "istc-mlp", "channels": 8, "kernel": 1, "components": 6, "atoms": 16, "last": 0.2,
     "iterations": 4, "free": True, "hidden": "12", "epochs": 6, "batch": 8,
@@ -407,7 +408,7 @@ def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:
 
 def test_the_published_recipe_runs_on_a_few_images(pictures: Path, tmp_path: Path) -> None:
     """Its own file; only sizes and epochs are less, so that a map is one position."""
-    recipe = Path(__file__).parents[2] / "docs" / "configs" / "imagenet.toml"
+    recipe = CONFIGS / "imagenet.toml"
     less = {"channels": 8, "atoms": 32, "hidden": "8,8", "epochs": 2, "pool": 1, "validation": 8}
     parameters = {**tomllib.loads(recipe.read_text()), **less}
     url = str(tmp_path / "store")
@@ -418,3 +419,17 @@ def test_the_published_recipe_runs_on_a_few_images(pictures: Path, tmp_path: Pat
     artifact = open_store(url).artifact_at("classifier", made.key)
     assert artifact.manifest["shape"] == [3 * 513, 1, 1]  # as published: 1,539 channels
     assert made.metrics["epochs"] == 2
+
+
+def test_the_deep_recipe_runs_on_a_few_images(pictures: Path, tmp_path: Path) -> None:
+    """Its own file; only atoms and epochs are less."""
+    less = {"blocks": "4,6,8", "epochs": 2, "validation": 8, "batch": 8}
+    parameters = {**tomllib.loads((CONFIGS / "cifar10.toml").read_text()), **less}
+    url = str(tmp_path / "store")
+    ingest("cifar", [str(pictures)], url, ImageOptions(), "threads")
+    view = parameters["mirror"].removesuffix(",mirrored=yes")
+    wanted = FitRequest("classifier", parameters, view=view, target="label")
+    made = classifier.fit(open_store(url), "cifar", wanted)
+    assert made.metrics["epochs"] == 2
+    rows = predict_to(open_store(url), made.key, str(pictures), tmp_path / "p.csv")
+    assert set(rows["flag"]) == {""}

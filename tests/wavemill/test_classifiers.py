@@ -199,6 +199,13 @@ def test_what_is_left_out_in_training_is_there_afterwards() -> None:
     assert torch.equal(thinned.eval()(x), whole.eval()(x))
 
 
+def test_the_grid_is_halved_before_a_block_of_more_atoms() -> None:
+    network = Network((6, 16, 16), 3, spec(model="linear", blocks=(4, 8, 8, 12), pool=4))
+    seen = [module.wavelets.shape for module in network.blocks]
+    assert seen == [(8, 8), (8, 8), (4, 4), (4, 4)]
+    assert network.last.in_features == 5 * 12
+
+
 def test_counts_of_right_answers() -> None:
     scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [2, 1, 3], [3, 2, 1]])
     y = torch.tensor([0, 2, 2, 2])

@@ -4,8 +4,7 @@
 
 F, one matrix for all positions, and its thresholds b are learnt (F x is standardised by a batch
 norm, whose shift is -b): z is a first iteration of ISTC, with W free. Wavelets are not learnt: they
-separate what changes along each direction, and moduli forget where exactly. Stacked, each block
-sees twice as far as the one before.
+separate what changes along each direction, and moduli forget where exactly.
 
 Source: Zarka, Guth and Mallat, *Separation and concentration in deep networks*, ICLR 2021; Guth,
 Zarka and Mallat, *Phase collapse in neural networks*, ICLR 2022.
@@ -14,6 +13,7 @@ Zarka and Mallat, *Phase collapse in neural networks*, ICLR 2022.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,8 @@ from wavemill.dictionaries.team import SharedNorm
 
 ANGLES = 4
 SIDE = 5  # positions that a filter sees: 2.5 standard deviations of its envelope on either side
-COARSEST = 4  # positions a side below which a grid is kept as it is
 _DENSE = 8  # positions a side up to which a product with the matrix of all filters is faster
-_LEAST = 1e-6  # of squared moduli: their roots have gradients at 0
+_LEAST = 1e-30  # added to squared moduli: their roots have a gradient, 0, where they are 0
 
 
 def filters() -> Tensor:
@@ -45,48 +44,66 @@ def filters() -> Tensor:
     return torch.stack(found)
 
 
-class Wavelets(nn.Module):
-    """Low pass and moduli of each channel, at every second position of each axis if ``step`` is 2.
+class _Modulus(torch.autograd.Function):
+    """The root of two squares, one pass back; autograd's of squares and roots takes six."""
 
-    Channels are zero beyond their borders. ``(n, c, y, x)`` to ``(n, c (1 + ANGLES), y', x')``, low
-    passes first.
+    @staticmethod
+    def forward(ctx: Any, re: Tensor, im: Tensor) -> Tensor:
+        size = torch.addcmul(re * re, im, im).add_(_LEAST).sqrt_()
+        ctx.save_for_backward(re, im, size)
+        return size
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        re, im, size = ctx.saved_tensors
+        slope = gradients[0] / size
+        return slope * re, slope * im
+
+
+class Wavelets(nn.Module):
+    """Low pass and moduli of each channel, at every ``step``-th position along each axis.
+
+    Channels are zero beyond their borders. ``(n, c, y, x)`` to ``(n, (1 + ANGLES) c, y', x')``: low
+    passes, then moduli angle by angle.
     """
 
     def __init__(self, shape: tuple[int, int], step: int) -> None:
         super().__init__()
         self.step = step
         self.shape = tuple(-(-size // step) for size in shape)
+        self.dense = max(shape) <= _DENSE
         taps = filters().float()[:, None]
         self.register_buffer("taps", taps, False)
-        self.matrix: Tensor | None
-        dense = max(shape) <= _DENSE
-        self.register_buffer("matrix", self._dense(shape) if dense else None, False)
+        if self.dense:  # what phi, and all real and all imaginary parts, do to each position
+            each = self._filtered(torch.eye(math.prod(shape)).view(-1, 1, *shape))
+            for name, parts in (("low", each[:1]), ("re", each[1::2]), ("im", each[2::2])):
+                self.register_buffer(name, torch.stack(parts, 1).flatten(1), False)
 
-    def _dense(self, shape: tuple[int, int]) -> Tensor:
-        """Return what the filters do to each position: ``(y x, filter y' x')``."""
-        size = math.prod(shape)
-        return self._filtered(torch.eye(size).view(size, 1, *shape)).flatten(1)
-
-    def _filtered(self, x: Tensor) -> Tensor:
-        """Return ``(n, c, filter, y', x')``."""
-        channels, taps = x.shape[1], self.get_buffer("taps")
+    def _filtered(self, x: Tensor) -> list[Tensor]:
+        """Return what each filter makes of channels, ``(n, c, y', x')``."""
         x = x.contiguous(memory_format=torch.channels_last)  # what oneDNN is fast at, one by one
-        parts = [
+        return [
             nn.functional.conv2d(
-                x, tap.expand(channels, 1, -1, -1), None, self.step, SIDE // 2, groups=channels
+                x, tap.expand(x.shape[1], -1, -1, -1), None, self.step, SIDE // 2, groups=x.shape[1]
             )
-            for tap in taps
+            for tap in self.get_buffer("taps")
         ]
-        return torch.stack(parts, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return low passes and moduli."""
-        if self.matrix is None:
-            found = self._filtered(x)
-        else:
-            found = (x.flatten(2) @ self.matrix).view(*x.shape[:2], -1, *self.shape)
-        moduli = (found[:, :, 1::2].square() + found[:, :, 2::2].square() + _LEAST).sqrt()
-        return torch.cat([found[:, :, 0], moduli.flatten(1, 2)], 1)
+        if not self.dense:
+            low, *parts = self._filtered(x)
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            return torch.cat([low, *(_modulus(re, im) for re, im in pairs)], 1)
+        points = x.flatten(2)
+        low, re, im = (points @ self.get_buffer(name) for name in ("low", "re", "im"))
+        moduli = _modulus(re, im).view(*low.shape[:2], ANGLES, -1).transpose(1, 2)
+        return torch.cat([low[:, None], moduli], 1).view(len(x), -1, *self.shape)
+
+
+def _modulus(re: Tensor, im: Tensor) -> Tensor:
+    size: Tensor = _Modulus.apply(re, im)  # type: ignore[no-untyped-call]
+    return size
 
 
 class Block(nn.Module):
@@ -98,13 +115,15 @@ class Block(nn.Module):
         Of what it is given, and of the dictionary.
     shape
         Grid of what it is given; of what it makes it is ``wavelets.shape``.
+    step
+        2 to keep every second position along each axis, 1 to keep all.
     """
 
-    def __init__(self, channels: int, atoms: int, shape: tuple[int, int]) -> None:
+    def __init__(self, channels: int, atoms: int, shape: tuple[int, int], step: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(channels, atoms, 1, bias=False)
         self.norm = SharedNorm(atoms)
-        self.wavelets = Wavelets(shape, 2 if min(shape) > COARSEST else 1)
+        self.wavelets = Wavelets(shape, step)
         self.outputs = atoms * (1 + ANGLES)
 
     def atoms(self) -> Tensor:

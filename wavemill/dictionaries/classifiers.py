@@ -9,6 +9,7 @@ dictionary learning*, ICLR 2020.
 
 from __future__ import annotations
 
+import itertools
 from typing import Self
 
 import torch
@@ -241,8 +242,8 @@ class Network(nn.Module):
         super().__init__()
         channels, height, width = shape
         blocks: list[Block] = []
-        for atoms in spec.blocks:
-            block = Block(channels, atoms, (height, width))
+        for atoms, following in itertools.zip_longest(spec.blocks, spec.blocks[1:], fillvalue=0):
+            block = Block(channels, atoms, (height, width), 2 if following > atoms else 1)
             channels, (height, width) = block.outputs, block.wavelets.shape
             blocks.append(block)
         self.blocks = nn.Sequential(*blocks)

@@ -58,7 +58,8 @@ class ClassifierSpec(Spec):
         One of these.
     blocks
         Atoms of each block of sparse codes and wavelets that maps go through before all that
-        (:mod:`.blocks`; not for ridge); none unless given.
+        (:mod:`.blocks`; not for ridge); none unless given. The grid is halved before a block of
+        more atoms than the one before.
     components
         Principal components of the channels, whitened, that stand for them; 0: all channels.
     power
