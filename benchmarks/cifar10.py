@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.classification import DATA, SPARSE, STANDARD, TRAINED, Setting, run
+from benchmarks.classification import DATA, DEEP, SPARSE, STANDARD, TRAINED, Setting, run
 
 CASES: dict[str, dict[str, Any]] = {
     "linear, ridge": {**STANDARD, "model": "ridge"},
@@ -22,16 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "sparse codes, W = D": {**SPARSE, "epochs": 16, "decay": 5e-4},
     "sparse codes, W free": {**SPARSE, "epochs": 16, "decay": 5e-4, "free": True},
-    "deep, three blocks": {
-        **TRAINED,
-        "model": "linear",
-        "blocks": (64, 128, 256),
-        "pool": 4,
-        "power": 0.5,
-        "epochs": 20,
-        "rate": 0.1,
-        "decay": 5e-4,
-    },
+    "deep, four blocks": {**TRAINED, **DEEP},
     "plain convolutions on pixels": {
         **TRAINED,
         "model": "mlp",

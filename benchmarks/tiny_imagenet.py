@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from benchmarks.classification import DATA, SPARSE, STANDARD, Setting, run
+from benchmarks.classification import DATA, DEEP, SPARSE, STANDARD, TRAINED, Setting, run
 
 FOLDER = DATA / "tiny_imagenet"
 CASES: dict[str, dict[str, Any]] = {
@@ -21,6 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
         "thin": 0.2,
         "decay": 1e-3,
     },
+    "deep, four blocks": {**TRAINED, **DEEP},
 }
 
 

@@ -1,8 +1,8 @@
 """Checkpoints: what a long computation goes on from, should it be interrupted.
 
-A checkpoint lies where an attempt at the artifact would, in ``<home>/checkpoint/``, and is replaced
-as a whole. No manifest names it: whoever reads artifacts does not see it, and a collection removes
-what was left behind, like any attempt that did not win.
+A checkpoint lies where an attempt at the artifact, or the part, would, in ``<home>/checkpoint/``,
+and is replaced as a whole. No manifest names it: whoever reads does not see it, and a collection
+removes what was left behind, like any attempt that did not win.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NAME = "checkpoint/state"
 
 
 class Checkpoint:
-    """The checkpoint of the artifact that is to lie at ``home``."""
+    """The checkpoint of what is to lie at ``home``."""
 
     def __init__(self, backend: Backend, home: str) -> None:
         self.backend = backend
@@ -31,5 +31,5 @@ class Checkpoint:
         self.backend.write(self.path, data)
 
     def clear(self) -> None:
-        """Remove it: the artifact is made."""
+        """Remove it: what it was for is made."""
         self.backend.delete([self.path])

@@ -215,6 +215,10 @@ class Store:
         log.info("%s part %s in %.2f s", spec["kind"], key[:12], time.monotonic() - began)
         return published
 
+    def part_checkpoint(self, key: str) -> Checkpoint:
+        """Return the place from which an interrupted computation of a part goes on."""
+        return Checkpoint(self.backend, part_home(key))
+
     # views --------------------------------------------------------------------------------
 
     def views(self, dataset: str) -> list[str]:

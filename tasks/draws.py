@@ -13,16 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from storage import Artifact, Store, open_store
 from storage.arrays import create_array
+from storage.checkpoints import Checkpoint
 from storage.keys import derivation_key
 from storage.parts import FIELDS, read_whole
-from tasks.fit import load_model
+from tasks.fit import load_model, on_cpu
 from tasks.models import LONG
 from tasks.progress import Reporter
+from wavemill.maxent import Microcanonical
 
 TOGETHER = 16  # samples that descend together on a GPU, which few would not fill
+SECONDS = 60.0  # between checkpoints of a sample
 _SPEC = {"kind": "draws", "parameters": {}, "algorithm": 1}
 Array = np.ndarray[Any, Any]
 
@@ -52,8 +57,10 @@ def draw_part(url: str, kind: str, key: str, seed: int, device: str, numbers: ra
     store = open_store(url)
     artifact = store.artifact_at(kind, key)
 
+    place = store.part_checkpoint(_key(artifact, seed, numbers))
+
     def write(group: zarr.Group) -> dict[str, Any]:
-        fields = sampled(artifact, seed, device, numbers)
+        fields = sampled(artifact, seed, device, numbers, place)
         dims = ("sample", *("component", "y", "x")[-(fields.ndim - 1) :])
         array = create_array(group, FIELDS, len(fields), fields.shape[1:], str(fields.dtype), dims)
         array[:] = fields
@@ -61,6 +68,7 @@ def draw_part(url: str, kind: str, key: str, seed: int, device: str, numbers: ra
 
     threads = torch.get_num_threads()
     store.write_part(_SPEC, _inputs(artifact, seed, numbers), write, device=device, threads=threads)
+    place.clear()
 
 
 def drawn(store: Store, artifact: Artifact, count: int, seed: int, device: str = "cpu") -> Array:
@@ -73,12 +81,22 @@ def drawn(store: Store, artifact: Artifact, count: int, seed: int, device: str =
     return np.concatenate([read_whole(store.url, key, FIELDS) for key in keys])
 
 
-def sampled(artifact: Artifact, seed: int, device: str, numbers: range) -> Array:
-    """Draw samples here and keep none."""
+def sampled(
+    artifact: Artifact, seed: int, device: str, numbers: range, place: Checkpoint | None = None
+) -> Array:
+    """Draw samples here, going on from a checkpoint, if there is a place for one."""
     few = f"{numbers[0] + 1}" if len(numbers) == 1 else f"{numbers[0] + 1} to {numbers[-1] + 1}"
     report = Reporter(f"{artifact.kind} sample {few}").values
-    model = load_model(artifact, device)
-    return model.sample(len(numbers), seed, report, first=numbers[0]).cpu().numpy()
+    model, going_on = load_model(artifact, device), {}
+    if place is not None and isinstance(model, Microcanonical):
+        state = load_tensors(place.read() or save_tensors({}))
+        going_on = {
+            "checkpoint": lambda state: place.write(save_tensors(on_cpu(state))),
+            "every": SECONDS,
+            "resume": {name: value.to(device) for name, value in state.items()},
+        }
+    drawn = model.sample(len(numbers), seed, report, first=numbers[0], **going_on)
+    return drawn.cpu().numpy()
 
 
 def _groups(count: int, device: str) -> list[range]:

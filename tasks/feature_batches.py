@@ -59,9 +59,14 @@ class Samples:
         return self._through(self.read, rows)
 
     def _through(self, read: Read, rows: np.ndarray[Any, Any]) -> Tensor:
-        pieces = [rows[start : start + READ] for start in range(0, len(rows), READ)]
-        parts = [self.standardisation(torch.from_numpy(read(piece))) for piece in pieces]
-        return torch.cat(parts)
+        found: Tensor | None = None
+        for start in range(0, len(rows), READ):
+            part = self.standardisation(torch.from_numpy(read(rows[start : start + READ])))
+            if found is None:  # gigabytes, which joining parts in the end would take twice
+                found = part.new_empty((len(rows), *part.shape[1:]))
+            found[start : start + len(part)] = part
+        assert found is not None
+        return found
 
     def keep(self) -> bool:
         """Hold everything, if it fits; say whether it does."""

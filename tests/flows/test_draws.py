@@ -37,9 +37,9 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> list[range]:
     """Which groups are drawn in this process from now on."""
     asked, original = [], draws.sampled
 
-    def noted(artifact: Any, seed: int, device: str, group: range) -> Any:
+    def noted(artifact: Any, seed: int, device: str, group: range, *rest: Any) -> Any:
         asked.append(group)
-        return original(artifact, seed, device, group)
+        return original(artifact, seed, device, group, *rest)
 
     monkeypatch.setattr(draws, "sampled", noted)
     return asked
@@ -68,10 +68,10 @@ def test_what_was_drawn_before_a_failure_is_not_drawn_again(
     url, key = fitted
     original = draws.sampled
 
-    def failing(artifact: Any, seed: int, device: str, group: range) -> Any:
+    def failing(artifact: Any, seed: int, device: str, group: range, *rest: Any) -> Any:
         if group.start == 2:
             raise OSError("the machine goes down")
-        return original(artifact, seed, device, group)
+        return original(artifact, seed, device, group, *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(draws, "sampled", failing)
@@ -113,3 +113,30 @@ def test_judging_with_workers_gives_the_same_table(fitted: tuple[str, str], tmp_
     assert again.table == made.table
     kept = evaluate(model, "flow", url, JUDGED, seed=3, cluster="local:2")
     assert not kept.written
+
+
+def test_a_draw_that_was_stopped_goes_on_from_its_last_checkpoint(
+    fitted: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers, to the bit; the first gradients are not taken again."""
+    url, key = fitted
+    store, seen = open_store(url), []
+
+    class Stopped(draws.Reporter):
+        def values(self, done: int, total: int, values: dict[str, float]) -> None:
+            seen.append(done)
+            if len(seen) == 4:
+                raise KeyboardInterrupt
+
+    artifact = store.artifact(key)
+    whole = draws.sampled(artifact, 11, "cpu", range(2, 3))
+    monkeypatch.setattr(draws, "Reporter", Stopped)
+    monkeypatch.setattr(draws, "SECONDS", 0.0)
+    drawn = ("phase-harmonics", artifact.key, 11, "cpu", range(2, 3))
+    with pytest.raises(KeyboardInterrupt):
+        draws.draw_part(url, *drawn)
+    draws.draw_part(url, *drawn)
+    assert seen == [1, 2, 3, 4, 4, 5]  # the fourth was not kept
+    place = store.part_checkpoint(draws._key(artifact, 11, range(2, 3)))
+    assert place.read() is None
+    np.testing.assert_array_equal(draws.drawn(store, artifact, 3, 11)[2:], whole)

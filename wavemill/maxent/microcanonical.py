@@ -89,6 +89,7 @@ class Microcanonical:
         *,
         first: int = 0,
         checkpoint: Callable[[dict[str, Tensor]], None] | None = None,
+        every: float = 0.0,
         resume: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Synthesise ``n`` fields ``(n, y, x)``; sample i depends on ``seed`` and i alone.
@@ -108,6 +109,8 @@ class Microcanonical:
         checkpoint
             Gets, after each batch of gradients, a state that ``resume`` continues from: real
             tensors that later gradients do not touch.
+        every
+            Seconds between such states, at least.
         resume
             Such a state, of the same model, ``n``, ``seed`` and ``first``.
 
@@ -122,7 +125,7 @@ class Microcanonical:
             raise NotFitted("the phase-harmonic model has no moments yet: call fit first")
         if n < 1:
             raise InvalidParameter(f"n={n} samples: ask for 1 or more")
-        run = _Synthesis(self, range(first, first + n), seed, progress, checkpoint)
+        run = _Synthesis(self, range(first, first + n), seed, progress, checkpoint, every)
         run.resume(resume or {})
         fields = run.fields().view(n, *self.shape) * self._std + self._mean
         self.losses_ = [np.array(losses) / (losses[0] or 1.0) for losses in run.losses]
@@ -189,13 +192,14 @@ class _Synthesis:
         seed: int,
         progress: Progress | None,
         checkpoint: Callable[[dict[str, Tensor]], None] | None,
+        every: float,
     ) -> None:
         self.model, self.numbers, self.seed = model, numbers, seed
-        self.progress, self.checkpoint = progress, checkpoint
+        self.progress, self.checkpoint, self.every = progress, checkpoint, every
         self.finished: list[Tensor] = []
         self.losses: list[list[float]] = []
         self.descents: list[Descent] = []
-        self.began = time.monotonic()
+        self.began = self.saved = time.monotonic()
         self.taken = 0
         self._replayed = Replayed(self._loss_and_gradient)
 
@@ -284,5 +288,6 @@ class _Synthesis:
             if self.progress is not None:
                 done = before - len(active) + place
                 self.progress(done, len(self.numbers) * self.model.spec.iterations, values)
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and time.monotonic() - self.saved >= self.every:
+            self.saved = time.monotonic()
             self.checkpoint(self._state())
