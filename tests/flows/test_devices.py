@@ -110,19 +110,19 @@ def test_regressions(store: Store, model: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is a no-op")  # it would be, were the device what it is called
-def test_classifiers_and_dictionaries(store: Store) -> None:
+@pytest.mark.parametrize(
+    "network", [{"model": "istc-mlp"}, {"model": "linear", "blocks": [12, 16]}]
+)
+def test_classifiers(store: Store, network: dict[str, Any]) -> None:
     spec = {"components": 12, "channels": 12, "atoms": 24, "epochs": 1, "pool": 1}
-    asked = request(
-        "classifier",
-        {**spec, "model": "istc-mlp"},
-        view="scattering",
-        target="label",
-        where=FEW,
-    )
+    asked = request("classifier", {**spec, **network}, view="scattering", target="label", where=FEW)
     made = classifier.fit(store, "digits", asked)
     assert made.metrics["top1"] > 0.1
     there, here = (classes(store, store.artifact(made.key), "digits", d) for d in (DEVICE, "cpu"))
     assert (there["predicted"] == here["predicted"]).mean() > 0.999
     np.testing.assert_allclose(there["score"], here["score"], atol=1e-3)
+
+
+def test_dictionaries(store: Store) -> None:
     codes = request("dictionary", {"atoms": 24, "components": 12}, view="scattering", where=FEW)
     assert dictionary.fit(store, "digits", codes).written
