@@ -1,4 +1,4 @@
-"""Blocks of a deep scattering network: their formula, either way of computing it, gradients."""
+"""Blocks of a deep scattering network: their filters, their formula, their gradients."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wavemill.dictionaries import blocks
-from wavemill.dictionaries.blocks import ANGLES, Block, Wavelets, filters
+from wavemill.dictionaries.blocks import ANGLES, Block, filters
 from wavemill.filters.morlet import wavelets
 
 
@@ -34,24 +33,10 @@ def test_filters_are_morlets_of_the_first_octave() -> None:
     assert torch.equal(found.argmax(1), torch.arange(ANGLES))
 
 
-@pytest.mark.parametrize(("shape", "step"), [((8, 8), 2), ((4, 6), 1), ((7, 5), 2), ((1, 1), 1)])
-def test_the_matrix_of_small_grids_does_what_convolutions_do(
-    shape: tuple[int, int], step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = maps(3, 4, *shape)
-    dense = Wavelets(shape, step).double()
-    monkeypatch.setattr(blocks, "_DENSE", 0)
-    swept = Wavelets(shape, step).double()
-    assert (dense.dense, swept.dense) == (True, False)
-    found = dense(x)
-    assert found.shape == (3, 4 * (1 + ANGLES), *dense.shape)
-    torch.testing.assert_close(found, swept(x), rtol=1e-6, atol=1e-6)
-
-
 def test_a_block_is_its_formula() -> None:
     """Codes, low passes and moduli at every second position, written out."""
     x = maps(5, 3, 9, 12)
-    block = Block(3, 2, (9, 12), 2).double().eval()
+    block = Block(3, 2, 2).double().eval()
     block.norm.running_mean.fill_(0.2)
     block.norm.bias.data.fill_(0.1)
     F = block.project.weight[:, :, 0, 0]
@@ -64,11 +49,11 @@ def test_a_block_is_its_formula() -> None:
     moduli = (every[:, :, 1::2].square() + every[:, :, 2::2].square()).sqrt()
     expected = torch.cat([every[:, :, :1], moduli], 2).transpose(1, 2).flatten(1, 2)
     torch.testing.assert_close(block(x), expected)
-    assert block(x).shape == (5, block.outputs, 5, 6)
+    assert block(x).shape == (5, block.outputs, *block.wavelets.shape((9, 12)))
 
 
 def test_gradients_are_those_of_finite_differences_and_finite_at_zero() -> None:
-    block = Block(3, 2, (6, 6), 2).double()
+    block = Block(3, 2, 2).double()
     x = maps(2, 3, 6, 6).requires_grad_()
     assert torch.autograd.gradcheck(block, (x,), fast_mode=True)
     zero = torch.zeros(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)

@@ -22,7 +22,6 @@ from wavemill.dictionaries.team import SharedNorm
 
 ANGLES = 4
 SIDE = 5  # positions that a filter sees: 2.5 standard deviations of its envelope on either side
-_DENSE = 8  # positions a side up to which a product with the matrix of all filters is faster
 _LEAST = 1e-30  # added to squared moduli: their roots have a gradient, 0, where they are 0
 
 
@@ -67,38 +66,27 @@ class Wavelets(nn.Module):
     passes, then moduli angle by angle.
     """
 
-    def __init__(self, shape: tuple[int, int], step: int) -> None:
+    def __init__(self, step: int) -> None:
         super().__init__()
         self.step = step
-        self.shape = tuple(-(-size // step) for size in shape)
-        self.dense = max(shape) <= _DENSE
-        taps = filters().float()[:, None]
-        self.register_buffer("taps", taps, False)
-        if self.dense:  # what phi, and all real and all imaginary parts, do to each position
-            each = self._filtered(torch.eye(math.prod(shape)).view(-1, 1, *shape))
-            for name, parts in (("low", each[:1]), ("re", each[1::2]), ("im", each[2::2])):
-                self.register_buffer(name, torch.stack(parts, 1).flatten(1), False)
+        self.register_buffer("taps", filters().float()[:, None], False)
 
-    def _filtered(self, x: Tensor) -> list[Tensor]:
-        """Return what each filter makes of channels, ``(n, c, y', x')``."""
-        x = x.contiguous(memory_format=torch.channels_last)  # what oneDNN is fast at, one by one
-        return [
-            nn.functional.conv2d(
-                x, tap.expand(x.shape[1], -1, -1, -1), None, self.step, SIDE // 2, groups=x.shape[1]
-            )
-            for tap in self.get_buffer("taps")
-        ]
+    def shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the grid of what is made of one."""
+        y, x = shape
+        return -(-y // self.step), -(-x // self.step)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return low passes and moduli."""
-        if not self.dense:
-            low, *parts = self._filtered(x)
-            pairs = zip(parts[::2], parts[1::2], strict=True)
-            return torch.cat([low, *(_modulus(re, im) for re, im in pairs)], 1)
-        points = x.flatten(2)
-        low, re, im = (points @ self.get_buffer(name) for name in ("low", "re", "im"))
-        moduli = _modulus(re, im).view(*low.shape[:2], ANGLES, -1).transpose(1, 2)
-        return torch.cat([low[:, None], moduli], 1).view(len(x), -1, *self.shape)
+        count = x.shape[1]
+        low, *parts = (
+            nn.functional.conv2d(
+                x, tap.expand(count, -1, -1, -1), None, self.step, SIDE // 2, groups=count
+            )
+            for tap in self.get_buffer("taps")  # all at once they would take oneDNN longer
+        )
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return torch.cat([low, *(_modulus(re, im) for re, im in pairs)], 1)
 
 
 def _modulus(re: Tensor, im: Tensor) -> Tensor:
@@ -113,17 +101,15 @@ class Block(nn.Module):
     ----------
     channels, atoms
         Of what it is given, and of the dictionary.
-    shape
-        Grid of what it is given; of what it makes it is ``wavelets.shape``.
     step
         2 to keep every second position along each axis, 1 to keep all.
     """
 
-    def __init__(self, channels: int, atoms: int, shape: tuple[int, int], step: int) -> None:
+    def __init__(self, channels: int, atoms: int, step: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(channels, atoms, 1, bias=False)
         self.norm = SharedNorm(atoms)
-        self.wavelets = Wavelets(shape, step)
+        self.wavelets = Wavelets(step)
         self.outputs = atoms * (1 + ANGLES)
 
     def atoms(self) -> Tensor:
@@ -132,6 +118,7 @@ class Block(nn.Module):
 
     def codes(self, x: Tensor) -> Tensor:
         """Return ``z``, ``(n, atom, y, x)``."""
+        x = x.contiguous(memory_format=torch.channels_last)  # what oneDNN is fast at
         return nn.functional.relu(self.norm(self.project(x)))
 
     def forward(self, x: Tensor) -> Tensor:

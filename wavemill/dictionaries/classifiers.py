@@ -243,8 +243,8 @@ class Network(nn.Module):
         channels, height, width = shape
         blocks: list[Block] = []
         for atoms, following in itertools.zip_longest(spec.blocks, spec.blocks[1:], fillvalue=0):
-            block = Block(channels, atoms, (height, width), 2 if following > atoms else 1)
-            channels, (height, width) = block.outputs, block.wavelets.shape
+            block = Block(channels, atoms, 2 if following > atoms else 1)
+            channels, (height, width) = block.outputs, block.wavelets.shape((height, width))
             blocks.append(block)
         self.blocks = nn.Sequential(*blocks)
         if min(height, width) < spec.pool:
