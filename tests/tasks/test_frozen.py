@@ -85,6 +85,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "free": True,
         "pool": 4,
     },
+    "artifact classifier deep": {"blocks": (3, 4, 4)},
     "simulation": {"n": 1, "N": 16, "t": 0.1, "k0": 3},
     "simulation forced": {"n": 1, "N": 16, "t": 0.1, "k0": 3, "forcing": "ring", "kf": 4},
 }
