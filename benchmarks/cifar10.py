@@ -51,10 +51,12 @@ a hash. Opponent colours, scattering J = 3, L = 8, rectifier of 4 phases at orde
 images, and four times either shifted by up to 3 pixels (12 minutes of a processor). An epoch takes
 one of the ten of each image by chance; ridge learns from the first two. Scores are means over image
 and mirror image. Layers: 1,024 units. Sparse codes: a 3 x 3 projection to 128 channels, 512 atoms,
-12 iterations to 0.1, batch norm, 256 units, a linear form; both rows differ by W alone. The penalty
+12 iterations to 0.1, batch norm, 256 units, a linear form; both rows differ by W alone. Deep: of
+the first octave alone (J = 1, computed anew each time), four blocks of 64, 128, 128 and 256
+rectified codes a position and the moduli of their wavelets, and a linear form of means. The penalty
 of ridge is chosen by the held-out images, and opponent colours and roots were, by ridge regression
-on 10,000 others. Convolutions: six of 3 x 3, 32 to 128 channels, with batch norm, on the pixels of
-the same ten.
+on 10,000 others, and blocks on 3,000. Convolutions: six of 3 x 3, 32 to 128 channels, with batch
+norm, on the pixels of the same ten.
 """
 
 

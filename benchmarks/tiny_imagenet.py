@@ -56,7 +56,8 @@ averaged to 32^2 (at 64^2 a processor takes five times as long to scatter them).
 scattering J = 3, L = 8, rectifier of 4 phases at order 1, 867 channels at 4 x 4, their roots
 whitened to 256 components; mirror images are learnt from too, and scores are means over both.
 Sparse codes: a 3 x 3 projection to 128 channels, 512 atoms, 12 iterations to 0.1, batch norm, 256
-units, a linear form. The penalty of ridge is chosen by the images that judge.
+units, a linear form. Deep: as of CIFAR-10, of images, their mirror images, and four times either
+shifted by up to 3 pixels. The penalty of ridge is chosen by the images that judge.
 """
 
 

@@ -60,11 +60,13 @@ class Samples:
 
     def _through(self, read: Read, rows: np.ndarray[Any, Any]) -> Tensor:
         found: Tensor | None = None
+        order = np.argsort(rows % len(self), kind="stable")  # neighbours lie in one chunk
         for start in range(0, len(rows), READ):
-            part = self.standardisation(torch.from_numpy(read(rows[start : start + READ])))
+            places = order[start : start + READ]
+            part = self.standardisation(torch.from_numpy(read(rows[places])))
             if found is None:  # gigabytes, which joining parts in the end would take twice
                 found = part.new_empty((len(rows), *part.shape[1:]))
-            found[start : start + len(part)] = part
+            found[torch.from_numpy(places)] = part
         assert found is not None
         return found
 

@@ -98,14 +98,14 @@ class Standardisation:
         if not hasattr(self, "mean_"):
             raise NotFitted("Standardisation has learnt nothing yet: call solve first")
         mean, deviation = self.mean_.to(x.device), self.deviation_.to(x.device)
-        standard = (self._raised(x) - mean[:, None, None]) / deviation[:, None, None]
+        standard = (self._raised(x) - mean[:, None, None]).div_(deviation[:, None, None])
         if not self.components:
             return standard
         return torch.einsum("nchw,cd->ndhw", standard, self.axes_.to(x.device))
 
     def _raised(self, x: Tensor) -> Tensor:
         x = x.float()
-        return x if self.power == 1 else x.sign() * x.abs().pow(self.power)
+        return x if self.power == 1 else x.abs().pow_(self.power).copysign_(x)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything learnt, and the power."""
