@@ -65,6 +65,19 @@ def select(frame: pd.DataFrame, expression: str | None, option: str) -> pd.DataF
     """
     if expression is None or not expression.strip():
         return frame
+    rows, problem = _selected(frame, expression)
+    if problem:
+        columns = ", ".join(map(str, frame))
+        raise InvalidRequest(f"{option} {expression!r}: {problem}; columns: {columns}")
+    return frame.iloc[rows].reset_index(drop=True)
+
+
+def _selected(frame: pd.DataFrame, expression: str) -> tuple[list[int], str]:
+    """Return the rows, or what is wrong with the expression.
+
+    It is not raised here: whoever keeps an error keeps this frame, and DuckDB tells the terminal
+    about connections that are open when a process ends.
+    """
     with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
         connection.execute("SET lock_configuration = true")
         connection.register("frame", frame.assign(__row=range(len(frame))))
@@ -72,13 +85,10 @@ def select(frame: pd.DataFrame, expression: str | None, option: str) -> pd.DataF
         query = f"SELECT __row FROM frame WHERE (\n{condition}\n) ORDER BY __row"
         try:
             if len(duckdb.extract_statements(query)) != 1:
-                raise InvalidRequest(f"{option} takes one expression, not several statements")
-            rows = [int(row) for (row,) in connection.execute(query).fetchall()]
+                return [], "one expression is taken, not several statements"
+            return [int(row) for (row,) in connection.execute(query).fetchall()], ""
         except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            columns = ", ".join(map(str, frame))
-            raise InvalidRequest(f"{option} {expression!r}: {reason}; columns: {columns}") from None
-    return frame.iloc[rows].reset_index(drop=True)
+            return [], str(error).splitlines()[0]
 
 
 def _quoted(expression: str, columns: list[str]) -> str:

@@ -14,7 +14,7 @@ from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import generator_seed
 
 BUDGET = 4 * 2**30  # bytes of standardised features held at once
-BLOCK = 128  # rows that stay together when a group is chosen: neighbours lie in one chunk
+BLOCK = 32  # rows that stay together when a group is chosen: neighbours lie in one chunk
 READ = 512
 Read = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
@@ -117,16 +117,18 @@ class Samples:
                     yield values, self.labels[part % len(self)]
 
     def _groups(self, generator: np.random.Generator) -> Iterator[np.ndarray[Any, Any]]:
-        """Yield rows in random order: all at once if held, else blocks that fit, shuffled."""
+        """Yield rows in random order: all at once if held, else blocks that fit, shuffled.
+
+        Groups are of one size: classes may follow one another in the store, and a small last group
+        would be of few of them, by which batch norms would then judge.
+        """
         if self.changed is None and self.keep():
             yield generator.permutation(len(self))
             return
-        size = max(BLOCK, self.budget // self._bytes() // BLOCK * BLOCK)
+        together = max(1, self.budget // self._bytes() // BLOCK)
         blocks = generator.permutation(-(-len(self) // BLOCK))
-        together = size // BLOCK
-        for start in range(0, len(blocks), together):
-            chosen = np.sort(blocks[start : start + together])
-            rows = (chosen[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+        for chosen in np.array_split(blocks, -(-len(blocks) // together)):
+            rows = (np.sort(chosen)[:, None] * BLOCK + np.arange(BLOCK)).ravel()
             yield generator.permutation(rows[rows < len(self)])
 
     def _bytes(self) -> int:

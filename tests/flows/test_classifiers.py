@@ -406,6 +406,17 @@ def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:
     assert not torch.equal(*orders)
 
 
+def test_what_does_not_fit_is_read_in_groups_of_one_size() -> None:
+    """Ten classes in order, a tenth more than fits: a group of that tenth would be of few."""
+    x = np.arange(11_000, dtype="float32").reshape(-1, 1, 1, 1)
+    samples = Samples(lambda rows: x[rows], torch.arange(11_000), lambda y: y, budget=4 * 10_000)
+    groups = list(samples._groups(np.random.default_rng(0)))
+    assert [round(len(rows), -2) for rows in groups] == [5500, 5500]
+    assert sorted(np.concatenate(groups)) == list(range(11_000))
+    for rows in groups:
+        assert np.bincount(rows // 1100, minlength=10).min() > 300
+
+
 def test_the_published_recipe_runs_on_a_few_images(pictures: Path, tmp_path: Path) -> None:
     """Its own file; only sizes and epochs are less, so that a map is one position."""
     recipe = CONFIGS / "imagenet.toml"
