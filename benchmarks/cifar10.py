@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.classification import DATA, DEEP, SPARSE, STANDARD, TRAINED, Setting, run
+from benchmarks.classification import DATA, DEEP, SPARSE, STANDARD, TRAINED, run
+from benchmarks.labelled_images import Setting
 
 CASES: dict[str, dict[str, Any]] = {
     "linear, ridge": {**STANDARD, "model": "ridge"},

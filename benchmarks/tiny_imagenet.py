@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from benchmarks.classification import DATA, DEEP, SPARSE, STANDARD, TRAINED, Setting, run
+from benchmarks.classification import DATA, DEEP, SPARSE, STANDARD, TRAINED, run
+from benchmarks.labelled_images import Setting
 
 FOLDER = DATA / "tiny_imagenet"
 CASES: dict[str, dict[str, Any]] = {

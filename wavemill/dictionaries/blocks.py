@@ -44,7 +44,11 @@ def filters() -> Tensor:
 
 
 class _Modulus(torch.autograd.Function):
-    """The root of two squares, one pass back; autograd's of squares and roots takes six."""
+    """The root of two squares, one pass back.
+
+    Autograd's of squares and roots takes six; complex numbers (:func:`.folding.modulus`) would be
+    made of parts first, and take a step of training a third longer.
+    """
 
     @staticmethod
     def forward(ctx: Any, re: Tensor, im: Tensor) -> Tensor:

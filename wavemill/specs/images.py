@@ -155,7 +155,10 @@ class ClassifierSpec(Spec):
         check(0 < self.factor <= 1, f"{self.kind}: factor={self.factor} must be in (0, 1]")
         for name in ("hidden", "blocks"):
             sizes = getattr(self, name)
-            check(all(size >= 1 for size in sizes), f"{self.kind}: {name}={sizes}")
+            check(
+                all(size >= 1 for size in sizes),
+                f"{self.kind}: {name}={sizes} must be 1 or more each",
+            )
         deep = self.model != "ridge" or not self.blocks
         check(deep, f"{self.kind}: ridge is a closed form: blocks are of other models")
         falling = self.first >= self.last > 0
