@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 for _name, _value in {  # before Prefect is imported, which reads its settings once
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -17,11 +18,27 @@ for _name, _value in {  # before Prefect is imported, which reads its settings o
     os.environ.setdefault(_name, _value)
 
 import typer  # noqa: E402
+from typer.core import TyperGroup  # noqa: E402
 
 from flows.commands import compute, generate, ingest, inspect, judge, serve  # noqa: E402
 
+ORDER = (  # of the help: as work goes
+    *("demo", "ingest", "features", "query"),
+    *("fit", "predict", "synthesize", "generate", "evaluate", "compare"),
+    *("ls", "show", "verify", "gc", "up"),
+)
+
+
+class _AsWorkGoes(TyperGroup):
+    """Commands in the order in which they are used; typer puts groups, as ``ingest``, last."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        return sorted(super().list_commands(context), key=ORDER.index)
+
+
 app = typer.Typer(
     name="wavemill",
+    cls=_AsWorkGoes,
     help="Mill raw fields into wavelet features, and features into models.",
     epilog="Start with `wavemill demo`. Every command has an example behind --help.",
     no_args_is_help=True,

@@ -14,6 +14,7 @@ from flows.parameters import STORE, Cluster, Dataset, Device, Seed, Sources, Sto
 from flows.session import session
 from tasks.molecules import MoleculeOptions
 from tasks.regression import ATOMIC
+from wavemill.specs import RegressionSpec
 
 Options = Annotated[
     MoleculeOptions | None, Field(description="Tables, exclusions and atomisation.")
@@ -39,16 +40,21 @@ def molecules(
     cluster: Cluster = "local",
     device: Device = "cpu",
 ) -> dict[str, Any]:
-    """Run the three flows one after another; what exists is not computed again."""
-    kind = "atomic-harmonics"
+    """Run the three flows one after another; what exists is not computed again.
+
+    Features are stored if a regression learns from them, or their parameters are given.
+    """
+    kind, asked = "atomic-harmonics", models or {"products": {"model": "products"}}
+    specs = {name: RegressionSpec.from_parameters(given) for name, given in asked.items()}
+    views = {name: None if spec.model in ATOMIC else kind for name, spec in specs.items()}
     with session(store, cluster, device):
-        made: dict[str, Any] = {
-            "dataset": ingest(dataset, sources, store, options or MoleculeOptions(), cluster),
-            kind: features(dataset, kind, store, None, view, cluster, device),
-        }
-        for name, parameters in (models or {"products": {"model": "products"}}).items():
-            seen = None if parameters.get("model") in ATOMIC else kind
+        options = options or MoleculeOptions()
+        made: dict[str, Any] = {"dataset": ingest(dataset, sources, store, options, cluster)}
+        if view is not None or kind in views.values():
+            made[kind] = features(dataset, kind, store, None, view, cluster, device)
+        for name, seen in views.items():
+            given = asked[name]
             made[f"{name} model"] = fit(
-                "regression", dataset, store, parameters, where, None, seed, device, seen, target
+                "regression", dataset, store, given, where, None, seed, device, seen, target
             )
     return made

@@ -26,6 +26,7 @@ from storage.errors import InvalidRequest, StorageError
 
 POOL = "wavemill"
 NIGHTLY = "nightly"
+SNAPSHOTS = "snapshots"  # what prefect.yaml calls the dataset that is watched
 _PATIENCE = 120.0  # seconds for a server to answer
 _GRACE = 10.0  # seconds for a process to end when told to
 _PORTS = 50
@@ -42,7 +43,7 @@ class Service:
     cluster: str = "local"
     device: str = "cpu"
     watch: str | None = None
-    dataset: str = "snapshots"
+    dataset: str = SNAPSHOTS
     every: str | None = None
 
 
@@ -110,12 +111,19 @@ def seconds(text: str) -> int:
 
 
 def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any]:
-    """Return the deployments with the nightly one as asked: its dataset, rhythm, or a pause."""
+    """Return the deployments with those of snapshots and the nightly rhythm, or pause, as asked.
+
+    Molecules and images keep the names of their own datasets.
+    """
     made = copy.deepcopy(dict(description))
     nightly = next(entry for entry in made["deployments"] if entry["name"] == NIGHTLY)
-    for entry in made["deployments"]:
-        if "dataset" in entry["parameters"]:
-            entry["parameters"]["dataset"] = service.dataset
+    for parameters in (entry["parameters"] for entry in made["deployments"]):
+        if parameters.get("dataset") == SNAPSHOTS:
+            parameters["dataset"] = service.dataset
+        if "artifact" in parameters:
+            parameters["artifact"] = parameters["artifact"].replace(
+                f"/{SNAPSHOTS}@", f"/{service.dataset}@"
+            )
     if service.every is not None:
         nightly["schedules"] = [{"interval": seconds(service.every), "timezone": "UTC"}]
     nightly["schedules"][0]["active"] = service.watch is not None

@@ -15,6 +15,7 @@ from tasks import evaluation_figures
 from tasks.evaluate import Scores, drawn_fields, portraits
 from tasks.models import MODELS
 from tasks.report import Picture, Section, Table, write_report
+from tasks.text import keyed
 from wavemill.evaluation import METRICS, Portrait
 
 Array = np.ndarray[Any, Any]
@@ -41,15 +42,11 @@ def parsed_models(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     for text in texts:
         head, _, tail = text.partition(":")
         name, separator, kind = head.partition("=")
-        pairs = [pair.partition("=") for pair in tail.split(",") if pair]
-        if not all(middle and key for key, middle, _ in pairs):
-            raise InvalidRequest(
-                f"{text!r}: write [NAME=]KIND[:KEY=VALUE,...], as C=phase-harmonics:set=C"
-            )
+        parameters = keyed(tail, text, "C=phase-harmonics:set=C")
         name = name if separator or not tail else text
         if name in models:
             raise InvalidRequest(f"two models are named {name!r}: name them, as C={text}")
-        models[name] = {"kind": kind or head} | {key: value for key, _, value in pairs}
+        models[name] = {"kind": kind or head} | parameters
     return models
 
 

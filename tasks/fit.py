@@ -63,8 +63,8 @@ class FitRequest:
                 raise InvalidRequest(
                     f"--split {self.split!r}: write COLUMN=VALUE, as in split=train"
                 )
-            quoted = value.replace("'", "''")
-            conditions.append(f"CAST(\"{column}\" AS VARCHAR) = '{quoted}'")
+            name, text = column.replace('"', '""'), value.replace("'", "''")
+            conditions.append(f"CAST(\"{name}\" AS VARCHAR) = '{text}'")
         return " AND ".join(conditions) or None
 
 

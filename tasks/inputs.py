@@ -10,6 +10,7 @@ from typing import Any
 from storage import InvalidRequest
 from storage.keys import canonical, digest
 from storage.sources import Unit
+from tasks.text import keyed
 from wavemill.specs import SimulationSpec
 
 SIMULATE = "simulate:"
@@ -78,10 +79,8 @@ def realisations(source: str) -> list[Simulated]:
     InvalidRequest
         If it cannot be read.
     """
-    pairs = [pair for pair in source.removeprefix(SIMULATE).split(",") if pair]
-    if bad := [pair for pair in pairs if "=" not in pair]:
-        raise InvalidRequest(f"{source!r}: {bad[0]!r} is not KEY=VALUE, as in simulate:n=16,N=128")
-    spec = SimulationSpec.from_parameters(dict(pair.split("=", 1) for pair in pairs))
+    pairs = keyed(source.removeprefix(SIMULATE), source, "simulate:n=16,N=128")
+    spec = SimulationSpec.from_parameters(pairs)
     return [Simulated(spec, index) for index in range(spec.n)]
 
 

@@ -19,6 +19,7 @@ from storage import Dataset, FeatureFrame, InvalidRequest, Store, ViewVersion
 from storage.documents import Document
 from storage.keys import canonical, digest
 from storage.training import WINDOW, Positions, StoredSamples, TorchSamples
+from tasks.text import keyed
 from tasks.views import Operator, operator, view_spec
 from wavemill.images import Augmentation, Changes
 
@@ -167,10 +168,7 @@ def spec_of(view: str, source: Dataset) -> Document:
     kind, _, text = view.partition(":")
     if source.schema.layout == "molecules":
         raise InvalidRequest(f"{view!r}: views of molecules are stored first: `wavemill features`")
-    pairs = [piece.partition("=") for piece in text.split(",") if piece]
-    if bad := [key for key, sign, _ in pairs if not sign]:
-        raise InvalidRequest(f"{view!r}: {bad[0]!r} is not KEY=VALUE, as in scattering:J=4,L=8")
-    return view_spec(kind, {key: value for key, _, value in pairs}, source.schema)
+    return view_spec(kind, keyed(text, view, "scattering:J=4,L=8"), source.schema)
 
 
 def _shape(made: Operator, source: Dataset) -> tuple[tuple[int, ...], str]:

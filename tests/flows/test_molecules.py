@@ -423,3 +423,14 @@ def test_the_flow_does_all_of_it_and_a_second_run_only_what_is_new(
     assert first["plain model"].written
     assert not second["plain model"].written
     assert (second["dataset"].version, second["atomic-harmonics"].version) == (1, 1)
+
+
+def test_the_flow_computes_features_only_for_those_that_read_them(
+    molecules: Path, store_url: str
+) -> None:
+    options = MoleculeOptions(table=table(molecules))
+    arguments = ("set", [str(molecules)], "energy", store_url, options, None)
+    small = {"test": 0.25, "products": 8, "halvings": 0}
+    made = flow(*arguments, {"best": {"kind": "products", **small}}, cluster="threads")
+    assert set(made) == {"dataset", "best model"}
+    assert open_store(store_url).views("set") == []

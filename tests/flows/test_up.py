@@ -185,6 +185,18 @@ def test_the_nightly_run_waits_for_a_folder() -> None:
     assert made["parameters"]["dataset"] == "mine"
 
 
+def test_only_flows_of_snapshots_are_of_the_watched_dataset() -> None:
+    description = yaml.safe_load(deployments_file().read_text())
+    made = scheduled(description, Service("store", dataset="mine"))["deployments"]
+    named = {e["name"]: e["parameters"] for e in made}
+    datasets = {name: given.get("dataset") for name, given in named.items()}
+    assert datasets == {
+        **dict.fromkeys(datasets, "mine"),
+        **{"molecules": "qm9", "images": "pictures", "generators": "pictures", "demo": None},
+    }
+    assert named["judge"]["artifact"] == "phase-harmonics/mine@latest"
+
+
 def nightly(description: dict[str, Any]) -> dict[str, Any]:
     return next(entry for entry in description["deployments"] if entry["name"] == "nightly")
 

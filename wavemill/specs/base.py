@@ -85,13 +85,18 @@ def _convert(hint: Any, value: Any) -> Any:
             raise ValueError(value)
         return value
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
+        items = _listed(value) if isinstance(value, str) else value
         return tuple(_convert(arguments[0], item) for item in items)
     if hint is bool:
         return _boolean(value)
     if hint is int and (isinstance(value, bool) or (isinstance(value, float) and value % 1)):
         raise ValueError(value)
     return hint(value)
+
+
+def _listed(text: str) -> list[str]:
+    """Return the items of ``1,2``, or of ``[1, 2]`` as lists are printed."""
+    return [item.strip(" '\"") for item in text.strip("[]() ").split(",") if item.strip()]
 
 
 def _boolean(value: Any) -> bool:
