@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from storage import InvalidRequest
 from storage.keys import canonical, digest
 from storage.sources import Unit
 from tasks.text import keyed

@@ -8,15 +8,15 @@ families add up to one (:class:`Joined`).
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wavemill.errors import ShapeMismatch
+from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.moments.phase_harmonics import Moments, Statistics
 
 Columns = Mapping[str, NDArray[np.generic]]
@@ -25,7 +25,10 @@ Columns = Mapping[str, NDArray[np.generic]]
 class MomentOperator(Protocol):
     """What a model of moments asks of a family."""
 
-    dtype: torch.dtype
+    @property
+    def dtype(self) -> torch.dtype:
+        """Real precision computed and returned."""
+        ...
 
     @property
     def coefficients(self) -> Columns:
@@ -61,7 +64,9 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__()
-        self.shape, self.dtype = shape, dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise InvalidParameter(f"dtype must be float32 or float64, got {dtype}")
+        self.shape, self.dtype = tuple(map(int, shape)), dtype
 
     @property
     @abc.abstractmethod
@@ -107,12 +112,21 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
             (gradient,) = torch.autograd.grad(loss.sum(), field)
         return loss.detach(), gradient
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        wanted = fn(torch.zeros((), dtype=self.dtype)).dtype
+        if wanted != self.dtype:
+            raise InvalidParameter(
+                f"these moments are of {self.dtype}: make them anew with dtype={wanted}"
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def _checked(self, x: Tensor) -> Tensor:
         """Return ``(field, *shape)`` in the operator's precision, and follow x to its device."""
-        if x.is_complex() or tuple(x.shape[x.ndim - len(self.shape) :]) != self.shape:
+        if not x.is_floating_point() or tuple(x.shape[x.ndim - len(self.shape) :]) != self.shape:
             raise ShapeMismatch(
-                f"moments were built for real fields (..., {', '.join(map(str, self.shape))}), "
-                f"got {x.dtype} of shape {tuple(x.shape)}"
+                f"moments were built for real fields (..., {', '.join(map(str, self.shape))}) of "
+                f"floating point, got {x.dtype} of shape {tuple(x.shape)}"
             )
         if any(buffer.device != x.device for buffer in self.buffers()):
             self.to(x.device)

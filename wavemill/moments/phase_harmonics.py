@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.errors import InvalidParameter
 from wavemill.moments.chunks import BUDGET, schedule_of
 from wavemill.moments.groups import angles_by_group, groups, spans
 from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
 from wavemill.moments.schedule import Pull
 from wavemill.moments.shifts import keep_buffer
+from wavemill.operators import FieldOperator
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Moments:
     values: Tensor
 
 
-class PhaseHarmonicCovariance(nn.Module):
+class PhaseHarmonicCovariance(FieldOperator):
     """The real vector of phase-harmonic covariances of a field.
 
     ``op(x)`` maps real ``(..., y, x)`` to ``(..., coefficient)``: covariances of each field about
@@ -94,20 +95,15 @@ class PhaseHarmonicCovariance(nn.Module):
         dtype: torch.dtype = torch.float32,
         budget: int = BUDGET,
     ) -> None:
-        super().__init__()
-        table = model(moments, shape, J, L, lags) if isinstance(moments, str) else moments
-        if (table.shape, table.J, table.L) != (shape, J, L):
+        super().__init__(shape, dtype)
+        table = model(moments, self.shape, J, L, lags) if isinstance(moments, str) else moments
+        if (table.shape, table.J, table.L) != (self.shape, J, L):
             raise InvalidParameter(
                 f"the table is for shape {table.shape}, J={table.J}, L={table.L}, "
-                f"the operator for {shape}, J={J}, L={L}"
+                f"the operator for {self.shape}, J={J}, L={L}"
             )
-        self.table, self.shape, self.dtype = table, shape, dtype
-        form = canonical(table)
-        self.coefficients, parts = coefficient_table(table, form.real)
-        self._angles = angles_by_group(form.distinct)
-        self._channels = spans(self._angles)
-        self.schedule = schedule_of(table, form.distinct, self._angles, dtype, budget)
-        self._index_results(form, parts)
+        self.table, self._budget = table, budget
+        self._prepare()
 
     @property
     def channels(self) -> int:
@@ -264,14 +260,17 @@ class PhaseHarmonicCovariance(nn.Module):
 
     def _checked(self, x: Tensor) -> Tensor:
         """Return ``(field, y, x)`` in the operator's precision, and follow x to its device."""
-        if x.is_complex() or x.ndim < 2 or tuple(x.shape[-2:]) != self.shape:
-            raise ShapeMismatch(
-                f"phase harmonics were built for real fields (..., {self.shape[0]}, "
-                f"{self.shape[1]}), got {x.dtype} of shape {tuple(x.shape)}"
-            )
-        if self._index.device != x.device:
-            self.to(x.device)
-        return x.to(self.dtype).reshape(-1, *self.shape)
+        return super()._checked(x).reshape(-1, *self.shape)
+
+    def _prepare(self) -> None:
+        form = canonical(self.table)
+        self.coefficients, parts = coefficient_table(self.table, form.real)
+        self._angles = angles_by_group(form.distinct)
+        self._channels = spans(self._angles)
+        self.schedule = schedule_of(
+            self.table, form.distinct, self._angles, self.dtype, self._budget
+        )
+        self._index_results(form, parts)
 
     def _index_results(self, form: Canonical, parts: NDArray[np.int64]) -> None:
         """Hold where each row's and each coefficient's result comes, and each result's channels."""
