@@ -35,12 +35,20 @@ def phase_harmonic(z: Tensor, k: int) -> Tensor:
     Tensor
         Complex, shape of ``z``; real for k = 0.
 
+    Raises
+    ------
+    InvalidParameter
+        If k is no integer or z not complex.
+
     Notes
     -----
     At z = 0 the value is 0 and, unless k = 1 or -1, the gradient is defined as 0. The map is as
     rough as the modulus there: 1-Lipschitz for k = -1, 0, 1 and k-Lipschitz beyond. Numbers so
     small that they are not normal (below 1e-38 in float32) have no phase.
     """
+    if k != int(k):
+        raise InvalidParameter(f"a harmonic k is an integer, got {k!r}")
+    _must_be_complex(z)
     if k == 0:
         return z.abs()
     if k == 1:
@@ -98,6 +106,11 @@ def _power(u: Tensor, n: int) -> Tensor:
     return half * half * u if n % 2 else half * half
 
 
+def _must_be_complex(z: Tensor) -> None:
+    if not z.is_complex():
+        raise InvalidParameter(f"expected complex coefficients, got {z.dtype}")
+
+
 def rectifier_coefficients(k: Tensor) -> Tensor:
     """Return gamma(k), the Fourier coefficients of ``rho(cos alpha)`` with ``rho = max(., 0)``.
 
@@ -123,6 +136,9 @@ def rectifier_coefficients(k: Tensor) -> Tensor:
 
 def rectify(z: Tensor, A: int, dim: int = -1) -> Tensor:
     """Return ``U_a = rho(Re(e^{i alpha_a} z))`` for the A phases, on a new axis ``dim``."""
+    _must_be_complex(z)
+    if A < 1:
+        raise InvalidParameter(f"a rectifier has A >= 1 phases, got {A}")
     re, im = torch.view_as_real(z.resolve_conj()).unbind(-1)
     angles = [2 * math.pi * a / A for a in range(A)]
     return torch.stack([torch.relu(re * math.cos(a) - im * math.sin(a)) for a in angles], dim)

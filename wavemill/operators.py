@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -25,11 +27,9 @@ class FieldOperator(nn.Module):
 
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype) -> None:
         super().__init__()
-        if len(shape) != 2 or min(shape) < 1:
-            raise InvalidParameter(f"a grid has two sides (y, x) of 1 or more, got {tuple(shape)}")
+        self.shape = grid(shape)
         if dtype not in (torch.float32, torch.float64, *HALF):
-            raise InvalidParameter(f"dtype must be float32 or float64, got {dtype}")
-        self.shape = (int(shape[0]), int(shape[1]))
+            raise InvalidParameter(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
         self.register_buffer("_zero", torch.zeros((), dtype=_computed(dtype)), False)
 
     @property
@@ -46,6 +46,11 @@ class FieldOperator(nn.Module):
         """Hold the filters in ``self.dtype``."""
         raise NotImplementedError
 
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Transform in the operator's own precision, which ``torch.autocast`` does not change."""
+        with own_precision(self.device):
+            return super().__call__(*inputs)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         before = self.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -58,6 +63,7 @@ class FieldOperator(nn.Module):
 
     def _checked(self, x: Tensor) -> Tensor:
         """Return ``x`` in the operator's precision, or say what was expected."""
+        must_be_tensor(x)
         if not x.is_floating_point() or tuple(x.shape[-2:]) != self.shape:
             raise ShapeMismatch(
                 f"{type(self).__name__} was built for real fields (..., {self.shape[0]}, "
@@ -66,6 +72,50 @@ class FieldOperator(nn.Module):
         if self.device != x.device:
             self.to(x.device)
         return x.to(self.dtype)
+
+
+def grid(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the sides of a grid, or refuse them."""
+    try:
+        y, x = map(operator.index, shape)
+    except (TypeError, ValueError):
+        y, x = 0, 0
+    if y < 1 or x < 1:
+        raise InvalidParameter(f"a grid has two whole sides (y, x) of 1 or more, got {shape!r}")
+    return y, x
+
+
+def check_whole(**values: object) -> None:
+    """Refuse parameters that are not whole numbers."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise InvalidParameter(f"{name} must be a whole number, got {value!r}")
+
+
+def must_be_tensor(x: object) -> None:
+    """Refuse what is no tensor."""
+    if not isinstance(x, Tensor):
+        raise ShapeMismatch(
+            f"expected a torch tensor, got {type(x).__module__}.{type(x).__qualname__}: "
+            "torch.as_tensor makes one"
+        )
+
+
+def own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which autocast is off."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+def power_of_two(largest: Tensor) -> Tensor:
+    """Return the power of 2 at or below each positive number, and 1 for 0.
+
+    In units of it fields are transformed to the same bits, but no square overflows, nor vanishes
+    unless it is negligible.
+    """
+    power = torch.exp2(torch.log2(largest.clamp(min=torch.finfo(largest.dtype).tiny)).floor())
+    return torch.where(largest == 0, torch.ones_like(power), power)
 
 
 def _computed(dtype: torch.dtype) -> torch.dtype:

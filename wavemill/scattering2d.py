@@ -38,7 +38,7 @@ from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
 from wavemill.folding import FoldedBank, modulus
 from wavemill.harmonics import rectify
-from wavemill.operators import FieldOperator
+from wavemill.operators import FieldOperator, check_whole, power_of_two
 from wavemill.sampling import Padding
 from wavemill.scattering_paths import Paths, Task, Window, usable
 
@@ -59,6 +59,7 @@ class Scattering2D(FieldOperator):
     ----------
     shape
         Grid ``(y, x)``; with reflection any sizes of at least 2^J, periodic ones multiples of 2^J.
+        Sides that have a prime factor above 31 once they are padded take some five times as long.
     J, L
         Scales, and angles in a half turn.
     max_order
@@ -102,7 +103,8 @@ class Scattering2D(FieldOperator):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(shape, dtype)
-        _check(shape, J, L, max_order, nonlinearity, A, padding)
+        check_whole(J=J, L=L, max_order=max_order, A=A)
+        _check(self.shape, J, L, max_order, nonlinearity, A, padding)
         self.J, self.L, self.max_order, self.average = J, L, max_order, average
         self.nonlinearity, self.padding = nonlinearity, padding
         self.phases = (
@@ -124,7 +126,7 @@ class Scattering2D(FieldOperator):
         if not len(fields):
             size = [n >> self.J for n in self.shape] if self.average else self.shape
             return fields.new_zeros((*x.shape[:-2], len(self.coefficients["order"]), *size))
-        unit = _unit(fields)
+        unit = power_of_two(fields.detach().abs().amax((-2, -1), keepdim=True))
         if self.fused:
             features = self._transform(fields / unit)
         else:
@@ -317,9 +319,10 @@ def _check(
         if value not in known:
             raise InvalidParameter(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if min(shape) < 2**J:
+        fits = min(shape).bit_length() - 1
         raise InvalidParameter(
             f"J={J} averages over {2**J} points, more than a side of {shape[0]} x {shape[1]}: "
-            f"use J={int(math.log2(max(min(shape), 2)))} or less"
+            + (f"use J={fits} or less" if fits else "scattering needs 2 points a side")
         )
     if padding == "periodic" and any(size % 2**J for size in shape):
         raise InvalidParameter(
@@ -341,17 +344,6 @@ def _coefficients(
         for ((j1, l1), a1), (j2, l2), a2 in product(first, paths, alphas[1]):
             rows += [(2, j1, l1, a1, j2, l2, a2)] if j2 > j1 else []
     return dict(zip(COLUMNS, np.array(rows, dtype=np.int64).T, strict=True))
-
-
-def _unit(fields: Tensor) -> Tensor:
-    """Return a power of 2 near the largest value of each field, ``(batch, 1, 1)``; 1 if that is 0.
-
-    The transform is homogeneous; in these units no square overflows, nor vanishes unless it is
-    negligible.
-    """
-    largest = fields.detach().abs().amax((-2, -1), keepdim=True)
-    power = torch.exp2(torch.log2(largest.clamp(min=torch.finfo(fields.dtype).tiny)).floor())
-    return torch.where(largest == 0, torch.ones_like(power), power)
 
 
 def _spectrum(fields: Tensor) -> Tensor:

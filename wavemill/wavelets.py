@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import bump_steerable, morlet
-from wavemill.operators import FieldOperator
+from wavemill.operators import FieldOperator, check_whole
 
 Family = Literal["bump-steerable", "morlet"]
 
@@ -73,6 +73,7 @@ class WaveletTransform(FieldOperator):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(shape, dtype)
+        check_whole(J=J, L=L)
         self.J, self.L, self.family = J, L, family
         self._prepare()
 
@@ -90,7 +91,11 @@ class WaveletTransform(FieldOperator):
         ShapeMismatch
             If ``x`` is not real ``(..., y, x)`` on the transform's grid.
         """
-        x_hat = torch.fft.fft2(self._checked(x))
+        fields = self._checked(x)
+        if not fields.numel():
+            none = fields[..., None, None, :, :].expand(*x.shape[:-2], *self._psi.shape)
+            return fields, none.to(self.dtype.to_complex())
+        x_hat = torch.fft.fft2(fields)
         low = torch.fft.ifft2(x_hat * self._phi).real
         return low, torch.fft.ifft2(x_hat[..., None, None, :, :] * self._psi)
 

@@ -110,7 +110,7 @@ def _bump(v: Tensor) -> Tensor:
 
 
 def _amplitude(L: int) -> float:
-    angular = math.sqrt(L * math.factorial(2 * L - 2)) / (math.factorial(L - 1) * 2.0 ** (L - 1))
+    angular = math.sqrt(L * math.comb(2 * L - 2, L - 1)) / 2.0 ** (L - 1)
     return 1 / (1.29 * angular)
 
 

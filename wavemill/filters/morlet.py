@@ -4,8 +4,8 @@
 
 ``u_a = u_y cos theta + u_x sin theta`` along the oscillation and ``u_b`` across it;
 sigma = 0.8 2^j, xi = (3 pi / 4) 2^-j, slant s = 4 / L, theta_l = (floor(L/2) - 1 - l) pi / L for
-l = 0..L-1, and beta such that the sum over samples is zero. The low pass phi_J is the isotropic
-Gaussian of sigma = 0.8 2^(J-1) and unit sum.
+l = 0..L-1 (0 if L = 1), and beta such that the sum over samples is zero. The low pass phi_J is the
+isotropic Gaussian of sigma = 0.8 2^(J-1) and unit sum.
 
 Sampling in space makes the transform periodic, so it is the sum of the plane's closed form over all
 frequencies that alias onto one another; the grid's periodicity samples that transform. Narrow
@@ -70,7 +70,7 @@ def low_pass(size: int, J: int) -> Tensor:
 
 
 def _angle(index: int, L: int) -> float:
-    return (L // 2 - 1 - index) * math.pi / L
+    return (max(L // 2 - 1, 0) - index) * math.pi / L  # of L = 1 as kymatio, which truncates
 
 
 def _wavelet(shape: tuple[int, int], j: int, theta: float, slant: float) -> Tensor:

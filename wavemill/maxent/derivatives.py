@@ -198,7 +198,7 @@ def filters(table: MomentTable) -> dict[Key, Tensor]:
         key = _key(row, side)
         if key not in found:
             found[key] = (
-                bump_steerable.low_pass(table.shape, table.low_pass[key[0]])
+                table.low_pass_filter(key[0])
                 if key[1] == LOW_PASS
                 else bump_steerable.wavelets_at(table.shape, key[0], [key[1]], table.L)[0]
             )

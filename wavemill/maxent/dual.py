@@ -146,5 +146,5 @@ def _features(table: MomentTable) -> Tensor:
 def _filter(table: MomentTable, row: Rows) -> Tensor:
     j, angle = int(row["j1"]), int(row["l1"])
     if angle == LOW_PASS:
-        return bump_steerable.low_pass(table.shape, table.low_pass[j])
+        return table.low_pass_filter(j)
     return bump_steerable.wavelets_at(table.shape, j, [angle], table.L)[0]

@@ -15,9 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
-from wavemill.moments.differentiated import Columns, DifferentiatedMoments, MomentOperator
-from wavemill.moments.high_orders import check_fits
+from wavemill.moments.differentiated import (
+    Columns,
+    DifferentiatedMoments,
+    MomentOperator,
+    check_fits,
+)
 from wavemill.moments.phase_harmonics import Moments, Statistics
 from wavemill.moments.shifts import keep_buffer
 
@@ -92,7 +97,9 @@ class CrossCovariance(DifferentiatedMoments):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__((components, *shape), dtype)
-        check_fits(shape, J)
+        check_fits(shape, J, L)
+        if components < 2:
+            raise InvalidParameter(f"two components or more have covariances, got {components}")
         self.J, self.L, self.linear = J, L, linear
         bank = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
         keep_buffer(self, "_psi", torch.cat(bank).to(dtype))

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
-from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.moments.phase_harmonics import Moments, Statistics, fitting, some
+from wavemill.operators import check_whole, must_be_tensor, own_precision, power_of_two
 
 Columns = Mapping[str, NDArray[np.generic]]
 
@@ -81,28 +82,40 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
         """Return the moments ``(field, coefficient)`` of fields, differentiable."""
 
+    def standardised(self, x: Tensor, statistics: Statistics) -> Tensor:
+        """Return the moments of fields in units of the statistics, which no square leaves."""
+        unit = statistics.unit
+        return self.values(x / unit, statistics.over(unit))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the moments ``(..., coefficient)`` of fields, each normalised by itself."""
         fields = self._checked(x)
-        each = [self.values(field[None], self.statistics(field[None])) for field in fields]
-        return torch.cat(each).reshape(*x.shape[: x.ndim - len(self.shape)], -1)
+        each = [fields.new_zeros(0, len(self.coefficients["family"]))]
+        with own_precision(x.device):
+            each += [self.standardised(one, self._frozen(one)) for one in fields[:, None]]
+        return torch.cat(each).reshape(*x.shape[: x.ndim - len(self.shape)], each[0].shape[1])
 
     def measure(self, x: Tensor, statistics: Statistics | None = None) -> Moments:
         """Return the moments of ``x``, averaged over its leading axes.
 
         ``statistics`` is the normalisation to freeze; None: that of ``x``.
         """
-        fields = self._checked(x)
-        with torch.no_grad():
-            frozen = self.statistics(fields) if statistics is None else statistics
-            each = [self.values(field[None], frozen) for field in fields]
+        fields = some(self._checked(x))
+        with torch.no_grad(), own_precision(x.device):
+            frozen = self._frozen(fields) if statistics is None else statistics
+            each = [self.standardised(field, frozen) for field in fields[:, None]]
         return Moments(frozen, torch.cat(each).mean(0))
 
     def loss(self, x: Tensor, moments: Moments) -> Tensor:
         """Return ``sum over coefficients of (C(x) - C_ref)^2``, one value a field ``(...)``."""
-        values = self.values(self._checked(x), moments.statistics)
-        loss: Tensor = (values - moments.values).square().sum(-1)
-        return loss.reshape(x.shape[: x.ndim - len(self.shape)])
+        fields, moments = self._checked(x), self._fitting(moments)
+        lead = x.shape[: x.ndim - len(self.shape)]
+        if not len(fields):
+            return fields.sum((-2, -1)).reshape(lead)
+        with own_precision(x.device):
+            values = self.standardised(fields, moments.statistics)
+            loss: Tensor = (values - moments.values).square().sum(-1)
+        return loss.reshape(lead)
 
     def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the loss ``(...)`` and its gradient, of the shape and dtype of ``x``."""
@@ -121,8 +134,18 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def _frozen(self, fields: Tensor) -> Statistics:
+        """Return :meth:`statistics` of fields in any units."""
+        unit = power_of_two(fields.detach().abs().amax())
+        found = self.statistics(fields / unit)
+        return Statistics(found.mean * unit, found.scale * unit)
+
+    def _fitting(self, moments: Moments) -> Moments:
+        return fitting(moments, self.channels, len(self.coefficients["family"]), self.dtype)
+
     def _checked(self, x: Tensor) -> Tensor:
         """Return ``(field, *shape)`` in the operator's precision, and follow x to its device."""
+        must_be_tensor(x)
         if not x.is_floating_point() or tuple(x.shape[x.ndim - len(self.shape) :]) != self.shape:
             raise ShapeMismatch(
                 f"moments were built for real fields (..., {', '.join(map(str, self.shape))}) of "
@@ -178,3 +201,14 @@ class Joined(nn.Module):
             Moments(Statistics(mean, scale), value)
             for mean, scale, value in zip(means, scales, values, strict=True)
         ]
+
+
+def check_fits(shape: tuple[int, int], J: int, L: int, least: int = 1) -> None:
+    """Refuse fewer angles than there must be, and a wavelet that does not fit on the grid."""
+    check_whole(J=J, L=L)
+    if least > L:
+        raise InvalidParameter(f"wavelets of L >= {least} angles are needed, got L={L}")
+    if J < 1 or min(shape) < 2**J:
+        raise InvalidParameter(
+            f"J={J} scales need a grid of {2 ** max(J, 1)} points a side, got {shape}: lower J"
+        )

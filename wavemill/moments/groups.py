@@ -56,6 +56,6 @@ def filters_of(table: MomentTable, scale: Scale, angles: list[int]) -> Tensor:
     """Return a scale's filters in their box, ``(angle, y, x)`` float64."""
     low_pass, j = scale
     if low_pass:
-        return bump_steerable.low_pass(table.shape, table.low_pass[j])[None]
+        return table.low_pass_filter(j)[None]
     bank = bump_steerable.wavelets_at(table.shape, j, angles, table.L)
     return crop(bank, box_of(bank))

@@ -14,9 +14,10 @@ from torch import Tensor
 from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import rectify
-from wavemill.moments.differentiated import DifferentiatedMoments
+from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
 from wavemill.moments.phase_harmonics import Statistics
 from wavemill.moments.shifts import keep_buffer
+from wavemill.operators import check_whole
 
 
 class SkewnessFlatness(DifferentiatedMoments):
@@ -42,7 +43,7 @@ class SkewnessFlatness(DifferentiatedMoments):
         self, shape: tuple[int, int], J: int, L: int, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__(shape, dtype)
-        check_fits(shape, J)
+        check_fits(shape, J, L)
         octaves = [bump_steerable.wavelets_at(shape, j, range(2 * L), L).sum(0) for j in range(J)]
         low = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
         low[0, 0] = 0  # so that y_J has no mean either
@@ -110,7 +111,10 @@ class RectifierCovariance(DifferentiatedMoments):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(shape, dtype)
-        check_fits(shape, J)
+        check_fits(shape, J, L)
+        check_whole(A=A)
+        if A < 1:
+            raise InvalidParameter(f"a rectifier has A >= 1 phases, got {A}")
         self.J, self.A = J, A
         bank = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
         keep_buffer(self, "_psi", torch.stack(bank).to(dtype))
@@ -178,9 +182,3 @@ class RectifierCovariance(DifferentiatedMoments):
         columns["part"] = np.full(len(j1), "re")
         columns["family"] = np.where(j1 < 0, "L", np.where(j1 == j2, "R0", "R1"))
         return columns
-
-
-def check_fits(shape: tuple[int, int], J: int) -> None:
-    """Refuse a coarsest wavelet that does not fit on the grid."""
-    if J < 1 or min(shape) < 2**J:
-        raise InvalidParameter(f"J={J} scales need a grid of {2 ** max(J, 1)} points, got {shape}")

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wavemill.errors import InvalidParameter
+from wavemill.filters import bump_steerable
 
 LOW_PASS = -1  # the "angle" of a low pass
 INDICES = ("j1", "l1", "k1", "j2", "l2", "k2", "shift_y", "shift_x")
@@ -45,6 +47,8 @@ class MomentTable:
         Width in samples of each low pass, by its scale index j.
     run
         A moment is the real part of the mean of so many consecutive rows, if more than 1.
+    centred
+        Whether low passes leave out the field's mean.
     """
 
     shape: tuple[int, int]
@@ -53,6 +57,7 @@ class MomentTable:
     rows: Rows
     low_pass: Mapping[int, float] = field(default_factory=dict)
     run: int = 1
+    centred: bool = False
 
     def __post_init__(self) -> None:
         """Refuse rows that name no filter."""
@@ -66,6 +71,13 @@ class MomentTable:
                     f"the moment {bad[0]} names no filter of J={self.J}, L={self.L} "
                     f"and low passes {sorted(self.low_pass)}"
                 )
+
+    def low_pass_filter(self, j: int) -> Tensor:
+        """Return the transform of phi_j, ``(y, x)`` float64."""
+        phi = bump_steerable.low_pass(self.shape, self.low_pass[j])
+        if self.centred:
+            phi[0, 0] = 0
+        return phi
 
     @property
     def real_count(self) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 from wavemill.errors import InvalidParameter
 from wavemill.filters.bump_steerable import CENTRE, low_pass_width
 from wavemill.moments.mirrors import INDICES, LOW_PASS, ROW, Canonical, MomentTable, Rows, canonical
+from wavemill.operators import check_whole
 
 __all__ = [
     "INDICES",
@@ -121,7 +122,8 @@ def pywph_classes(
     Shifts have length 2^n, n = 1..``lags``, whatever the scale, along ``directions`` angles in a
     half turn, counted from the second wavelet's angle downwards. S11, S00 and S01: one wavelet,
     (k1, k2) = (1, 1), (0, 0), (0, 1). C01: scales j1 < j2 in (0, 1). Cphase: same angle, in
-    (1, 2^(j2-j1)), with n <= J - 1 - j2. L: low passes phi_j in (0, 0), (0, 1), (1, 1).
+    (1, 2^(j2-j1)), with n <= J - 1 - j2. L: low passes phi_j, without the field's mean, in (0, 0),
+    (0, 1), (1, 1).
 
     Parameters
     ----------
@@ -149,12 +151,13 @@ def pywph_classes(
         *((j, -1, k1, j, -1, k2, 0, 0, "L") for j in scales for k1, k2 in ((0, 0), (0, 1), (1, 1))),
     ]
     widths = {j: 2.0 ** (j - 2) / (0.496 * 2.0**-0.55 * CENTRE) for j in scales}
-    return MomentTable(shape, J, L, np.array(rows, dtype=ROW), widths)
+    return MomentTable(shape, J, L, np.array(rows, dtype=ROW), widths, centred=True)
 
 
 def _check(name: str, shape: tuple[int, int], J: int, L: int, lags: int) -> None:
     if name not in SETS:
         raise InvalidParameter(f"no set of moments {name!r}; choose one of {', '.join(SETS)}")
+    check_whole(J=J, L=L, lags=lags)
     if J < 1 or L < 2 or lags < 0:
         raise InvalidParameter(f"moments need J >= 1, L >= 2, lags >= 0; got {J}, {L}, {lags}")
     if min(shape) < 2**J:
@@ -239,7 +242,7 @@ class _Pywph:
 
     def c01(self, J: int) -> Iterator[Row]:
         for j1, j2 in _scales(J):
-            for q, step in product(range(self.L), range(-(self.L // 2), self.L - self.L // 2)):
+            for q, step in product(range(self.L), range(-(self.L // 2), self.L // 2)):
                 lags = self.lags if step == 0 else 0
                 second = (j2, (q + step) % self.L, 1)
                 yield from self.rows("C01", (j1, q, 0), second, 2, lags)

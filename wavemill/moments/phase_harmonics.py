@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wavemill.errors import InvalidParameter
+from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.moments.chunks import BUDGET, schedule_of
 from wavemill.moments.groups import angles_by_group, groups, spans
 from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
 from wavemill.moments.schedule import Pull
 from wavemill.moments.shifts import keep_buffer
-from wavemill.operators import FieldOperator
+from wavemill.operators import FieldOperator, own_precision, power_of_two
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,15 @@ class Statistics:
     mean: Tensor
     scale: Tensor
 
+    @property
+    def unit(self) -> Tensor:
+        """The power of 2 below the largest scale: fields over it have squares of any precision."""
+        return power_of_two(self.scale.amax())
+
+    def over(self, unit: Tensor) -> Statistics:
+        """Return the normalisation of fields that are divided by ``unit``."""
+        return Statistics(self.mean / unit, self.scale / unit)
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -47,6 +56,25 @@ class Moments:
 
     statistics: Statistics
     values: Tensor
+
+
+def fitting(moments: Moments, channels: int, count: int, dtype: torch.dtype) -> Moments:
+    """Return moments in an operator's precision, or refuse those of another operator."""
+    found = len(moments.statistics.scale), len(moments.values)
+    if found != (channels, count):
+        raise ShapeMismatch(
+            f"expected {count} moments of {channels} channels, got {found[1]} of {found[0]}: "
+            "measure them with this operator"
+        )
+    mean = moments.statistics.mean.to(dtype.to_complex())
+    return Moments(Statistics(mean, moments.statistics.scale.to(dtype)), moments.values.to(dtype))
+
+
+def some(fields: Tensor) -> Tensor:
+    """Refuse to measure no field at all."""
+    if not len(fields):
+        raise ShapeMismatch(f"there is no field to measure in {tuple(fields.shape)}")
+    return fields
 
 
 class PhaseHarmonicCovariance(FieldOperator):
@@ -112,7 +140,10 @@ class PhaseHarmonicCovariance(FieldOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the covariances ``(..., coefficient)`` of real fields ``(..., y, x)``."""
-        return self._coefficients(self._evaluate(x, None)).reshape(*x.shape[:-2], -1)
+        fields = self._checked(x)
+        unit = power_of_two(fields.detach().abs().flatten(1).amax(1, keepdim=True))
+        values = self._coefficients(self._evaluate(fields / unit[..., None], None))
+        return (values * unit * unit).reshape(*x.shape[:-2], len(self._index))
 
     def covariances(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """Return the complex covariances, one a row of the table.
@@ -134,8 +165,9 @@ class PhaseHarmonicCovariance(FieldOperator):
         ShapeMismatch
             If ``x`` is not real or not on the operator's grid.
         """
-        rows = self._evaluate(x, statistics)[:, self._rows]
-        return torch.where(self._conjugate, rows.conj(), rows).reshape(*x.shape[:-2], -1)
+        rows = self._evaluate(self._checked(x), statistics)[:, self._rows]
+        rows = torch.where(self._conjugate, rows.conj(), rows)
+        return rows.reshape(*x.shape[:-2], len(self._rows))
 
     def statistics(self, x: Tensor) -> Statistics:
         """Return the means and standard deviations of the channels over all of ``x (..., y, x)``.
@@ -143,22 +175,24 @@ class PhaseHarmonicCovariance(FieldOperator):
         A deviation is floored at 100 units of rounding of the field's own, so that a band which
         holds nothing but rounding error stays small instead of being blown up to 1.
         """
-        fields = self._checked(x)
-        with torch.no_grad():
+        fields = some(self._checked(x))
+        unit = power_of_two(fields.detach().abs().amax())
+        fields = fields / unit
+        with torch.no_grad(), own_precision(x.device):
             moments = [self.schedule.mean_and_variance(field[None]) for field in fields]
             means, variances = (torch.stack(values) for values in zip(*moments, strict=True))
             spread = fields.var(correction=0).sqrt()
         mean = means.mean(0)
         scale = (variances + (means - mean).abs().square()).mean(0).sqrt()
         scale = torch.maximum(scale, 100 * torch.finfo(self.dtype).eps * spread)
-        return Statistics(mean, torch.where(scale > 0, scale, 1.0))
+        return Statistics(mean * unit, torch.where(scale > 0, scale, 1.0) * unit)
 
     def measure(self, x: Tensor, statistics: Statistics | None = None) -> Moments:
         """Return the standardised moments of ``x (..., y, x)``, averaged over its leading axes.
 
         ``statistics`` is the normalisation to freeze; None: that of ``x``.
         """
-        fields = self._checked(x)
+        fields = some(self._checked(x))
         frozen = self.statistics(fields) if statistics is None else statistics
         with torch.no_grad():
             values = self._coefficients(self._evaluate(fields, frozen))
@@ -168,6 +202,7 @@ class PhaseHarmonicCovariance(FieldOperator):
         """Return ``sum over coefficients of (C(x) - C_ref)^2``, one value a field ``(...)``.
 
         Differentiable once: the gradient comes with the loss, pair by pair, and nothing is kept.
+        ``torch.func`` transforms take ``op(x)`` instead.
         """
         loss: Tensor = _Loss.apply(x, self, moments)  # type: ignore[no-untyped-call]
         return loss
@@ -175,12 +210,16 @@ class PhaseHarmonicCovariance(FieldOperator):
     def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the loss ``(...)`` and its gradient, of the shape and dtype of ``x``."""
         fields = self._checked(x)
-        statistics = moments.statistics
+        moments = fitting(moments, self.channels, self._index.shape[0], self.dtype)
+        unit = moments.statistics.unit
+        moments = Moments(moments.statistics.over(unit), moments.values)
+        statistics, fields = moments.statistics, fields / unit
         scale = self._scale(statistics)
         pull = self._residuals(moments, scale)
-        with torch.no_grad():
-            results, gradients = [], []
-            for chunk in torch.split(fields, self._chunk(x.device)):
+        with torch.no_grad(), own_precision(x.device):
+            results = [fields.new_zeros(0, len(scale), dtype=scale.dtype.to_complex())]
+            gradients = [fields.new_zeros(0, *self.shape)]
+            for chunk in torch.split(fields, self._chunk(x.device)) if len(fields) else ():
                 if self.table.run > 1:
                     pull = self._known_residuals(chunk, moments, scale)
                 result, gradient = self.schedule.evaluate(chunk, statistics.mean, pull)
@@ -189,7 +228,8 @@ class PhaseHarmonicCovariance(FieldOperator):
                 gradients.append(gradient)
             values = self._coefficients(torch.cat(results) / scale)
             loss = (values - moments.values).square().sum(-1)
-        return loss.reshape(x.shape[:-2]), torch.cat(gradients).reshape(x.shape).to(x.dtype)
+        gradient = torch.cat(gradients) / unit
+        return loss.reshape(x.shape[:-2]), gradient.reshape(x.shape).to(x.dtype)
 
     def memory(self, batch: int, gradient: bool = False) -> int:
         """Return an upper bound in bytes of what a call allocates, beyond this module.
@@ -237,12 +277,18 @@ class PhaseHarmonicCovariance(FieldOperator):
         parts.index_add_(1, self._index.flatten(), each)
         return parts.view(len(parts), -1, 2)
 
-    def _evaluate(self, x: Tensor, statistics: Statistics | None) -> Tensor:
+    def _evaluate(self, fields: Tensor, statistics: Statistics | None) -> Tensor:
         """Return the distinct covariances of all fields, ``(field, distinct)``."""
-        fields = self._checked(x)
-        mean = None if statistics is None else statistics.mean
-        chunks = torch.split(fields, self._chunk(x.device))
-        results = torch.cat([self.schedule.evaluate(chunk, mean)[0] for chunk in chunks])
+        if not len(fields):
+            return fields.new_zeros(0, len(self._left), dtype=self.dtype.to_complex())
+        mean = None
+        if statistics is not None:
+            unit = statistics.unit
+            statistics = statistics.over(unit)
+            fields, mean = fields / unit, statistics.mean
+        chunks = torch.split(fields, self._chunk(fields.device))
+        with own_precision(fields.device):
+            results = torch.cat([self.schedule.evaluate(chunk, mean)[0] for chunk in chunks])
         return results if statistics is None else results / self._scale(statistics)
 
     def _scale(self, statistics: Statistics) -> Tensor:
@@ -297,7 +343,9 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, operator: PhaseHarmonicCovariance, moments: Moments) -> Tensor:
         if not ctx.needs_input_grad[0]:
-            values = operator._coefficients(operator._evaluate(x, moments.statistics))
+            moments = fitting(moments, operator.channels, len(operator._index), operator.dtype)
+            fields = operator._checked(x)
+            values = operator._coefficients(operator._evaluate(fields, moments.statistics))
             return (values - moments.values).square().sum(-1).reshape(x.shape[:-2])
         loss, gradient = operator.loss_and_gradient(x, moments)
         ctx.save_for_backward(gradient)

@@ -25,10 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
 from wavemill.moments.channels import Response
-from wavemill.moments.differentiated import DifferentiatedMoments
+from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
 from wavemill.moments.phase_harmonics import Moments, Statistics
 from wavemill.moments.shifts import keep_buffer
 
@@ -63,6 +62,7 @@ class ScatteringSpectra(DifferentiatedMoments):
     """
 
     _index: Tensor
+    _degree: Tensor
 
     def __init__(
         self,
@@ -73,8 +73,7 @@ class ScatteringSpectra(DifferentiatedMoments):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(shape, dtype)
-        if J < 1 or L < 2 or min(shape) < 2**J:
-            raise InvalidParameter(f"J={J}, L={L} do not fit on a grid of {shape}: lower J")
+        check_fits(shape, J, L, least=2)
         self.J, self.L, self.isotropic, self._points = J, L, isotropic, math.prod(shape)
         bank = morlet.wavelets(shape, J, L)
         self._reach = [tuple(_reach(size, j) for size in shape) for j in range(J)]
@@ -105,15 +104,27 @@ class ScatteringSpectra(DifferentiatedMoments):
 
     def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the loss ``(...)`` and its gradient, written by hand and equal to autograd's."""
-        fields, losses, gradients = self._checked(x), [], []
+        fields, moments = self._checked(x), self._fitting(moments)
+        if not len(fields):
+            return fields.sum((-2, -1)).reshape(x.shape[:-2]), torch.zeros_like(x)
+        unit = moments.statistics.unit
+        statistics, losses, gradients = moments.statistics.over(unit), [], []
         with torch.no_grad():
             for field in torch.split(fields, 1):
-                pass_ = self._evaluate(field, moments.statistics)
-                residual = pass_.values - moments.values
+                pass_ = self._evaluate(field / unit, statistics)
+                residual = pass_.values + self._of_unit(unit) - moments.values
                 losses.append(residual.square().sum(-1))
-                gradients.append(self._pull(pass_, 2 * residual, moments.statistics))
-        gradient = torch.cat(gradients).reshape(x.shape).to(x.dtype)
+                gradients.append(self._pull(pass_, 2 * residual, statistics))
+        gradient = (torch.cat(gradients) / unit).reshape(x.shape).to(x.dtype)
         return torch.cat(losses).reshape(x.shape[:-2]), gradient
+
+    def standardised(self, x: Tensor, statistics: Statistics) -> Tensor:
+        """Return the spectra of fields in units of the statistics; logarithms are of theirs."""
+        return super().standardised(x, statistics) + self._of_unit(statistics.unit)
+
+    def _of_unit(self, unit: Tensor) -> Tensor:
+        """Return what logarithms of fields in such units lack, ``(coefficient,)``."""
+        return self._degree * unit.log()
 
     def _evaluate(self, x: Tensor, statistics: Statistics) -> _Pass:
         x_hat = torch.fft.fft2(x, norm="forward")
@@ -258,6 +269,8 @@ class ScatteringSpectra(DifferentiatedMoments):
             "part": np.array([part for _, _, part in every]),
             "family": np.array([family for family, _, _ in every]),
         }
+        degrees = [{"ln P00": 2.0, "ln S1": 1.0}.get(family, 0.0) for family, _, _ in every]
+        keep_buffer(self, "_degree", torch.tensor(degrees, dtype=self.dtype))
 
     def _first_entries(self) -> Iterator[Entry]:
         yield from (("mean", (-1,) * 6, "re"), ("std", (-1,) * 6, "re"))
