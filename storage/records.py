@@ -15,7 +15,8 @@ class PartRef:
     """A part of a dataset: its key, its rows, and the rows withdrawn with the reason.
 
     Reasons: ``request`` (by a person), ``missing`` (its source went, under ``--mirror``),
-    ``replaced`` (its source changed and another part holds the new content).
+    ``replaced`` (its source changed and another part holds the new content), ``duplicate`` (its
+    name was taken, or its options left it out).
     """
 
     key: str

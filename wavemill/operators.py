@@ -103,8 +103,9 @@ def must_be_tensor(x: object) -> None:
 
 def own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which autocast is off."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
 
 

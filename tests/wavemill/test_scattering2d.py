@@ -407,7 +407,7 @@ def test_lower_orders_are_the_first_rows_of_higher_ones() -> None:
         ({"shape": (32, 32), "J": 2, "nonlinearity": "relu"}, "modulus, rectifier, fully-rect"),
         ({"shape": (32, 32), "J": 2, "padding": "zeros"}, "reflect, periodic"),
         ({"shape": (32, 32), "J": 2, "dtype": torch.int64}, "int64"),
-        ({"shape": (32, 32, 32), "J": 2}, "two sides"),
+        ({"shape": (32, 32, 32), "J": 2}, "two whole sides"),
     ],
 )
 def test_impossible_transforms_are_refused_with_the_way_out(arguments: dict, said: str) -> None:

@@ -63,7 +63,7 @@ class SolidHarmonicsSpec(Spec):
     J, L, powers
         Largest scale, highest degree, and exponents of the integrals.
     sigma, width, resolution
-        Widths of the narrowest wavelet and of an atom, samples, and samples in an Angstrom.
+        Widths of the narrowest wavelet and of an atom, both in samples; samples in an Angstrom.
     channels
         ``full``, ``valence``, ``core``, ``atoms``: what an atom weighs.
     margin
@@ -106,7 +106,7 @@ class RegressionSpec(Spec):
         ``composition``, ``ridge``, ``multilinear``, or of the view's invariants of single atoms
         ``kernel`` or ``products``. ``kind`` is another name of this parameter.
     alpha
-        Penalty of all but the first and third; None to choose it by validation.
+        Penalty of ridge, kernel and products; None to choose it by validation.
     order
         Factors of a product (1, 2 or 3): multilinear; most factors of one: products.
     terms, epochs
