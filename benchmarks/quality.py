@@ -46,10 +46,15 @@ MODELS: dict[str, Callable[[], Any]] = {
     "B, small": lambda: Microcanonical({"set": "B", **SMALL}),
     "C, small": lambda: Microcanonical({"set": "C", **SMALL}),
     "C+L, small": lambda: Microcanonical({"set": "C+L", **SMALL}),
+    "C+moduli, small": lambda: Microcanonical({"set": "C+moduli", **SMALL}),
     "D, small": lambda: Microcanonical({"set": "D", **SMALL}),
     "C, small, ten maps": lambda: Microcanonical({"set": "C", **SMALL}),
     "D, small, ten maps": lambda: Microcanonical({"set": "D", **SMALL}),
+    "C+moduli, small, ten maps": lambda: Microcanonical({"set": "C+moduli", **SMALL}),
     "C, small, ten maps, turned": lambda: Microcanonical({"set": "C", **SMALL, "iterations": LONG}),
+    "C+moduli, small, ten maps, turned": lambda: Microcanonical(
+        {"set": "C+moduli", **SMALL, "iterations": LONG}
+    ),
     "A": lambda: Microcanonical({"set": "A", **PAPER}),
     "B": lambda: Microcanonical({"set": "B", **PAPER}),
     "C": lambda: Microcanonical({"set": "C", **PAPER}),

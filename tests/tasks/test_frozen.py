@@ -51,6 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "view phase-harmonics": {"J": 2, "L": 2, "dtype": "float64"},
     "view phase-harmonics pywph": {"J": 2, "L": 2, "set": "pywph", "dtype": "float64"},
     "view phase-harmonics C+L": {"J": 2, "L": 2, "set": "C+L", "dtype": "float64"},
+    "view phase-harmonics C+moduli": {"J": 3, "L": 2, "set": "C+moduli", "dtype": "float64"},
     "view atomic-harmonics": {"elements": [1, 6, 8], "J": 2, "L": 2, "dtype": "float64"},
     "view atomic-harmonics shell": {
         "elements": [1, 6, 8],

@@ -49,7 +49,7 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "rectified wavelets": lambda: RectifiedWavelets(GRID, 3, 4),
     **{
         f"phase harmonics {kind}": lambda kind=kind: PhaseHarmonicCovariance(GRID, 3, 4, kind, 1)
-        for kind in ("A", "B", "C", "C+L", "D", "pywph")
+        for kind in ("A", "B", "C", "C+L", "C+moduli", "D", "pywph")
     },
 }
 MODELS: dict[str, dict[str, Any]] = {

@@ -179,6 +179,7 @@ def test_harmonics_and_their_gradients_equal_those_of_torch(monkeypatch, dtype):
 SETS = {  # one field and several, shifts and none, channels alone, linear, and mirrored
     "C": {"moments": "C", "lags": 2},
     "C+L": {"moments": "C+L", "lags": 1},
+    "C+moduli": {"moments": "C+moduli", "lags": 1},
     "D": {"moments": "D", "lags": 1},
     "pywph": {"moments": "pywph", "lags": 2},
 }

@@ -29,7 +29,7 @@ def steep(side: int, seed: int) -> torch.Tensor:
     return (x - x.mean()) / x.std()
 
 
-@pytest.mark.parametrize("name", ["C+L", "D", "pywph"])
+@pytest.mark.parametrize("name", ["C+L", "C+moduli", "D", "pywph"])
 def test_the_loss_is_zero_at_the_reference_alone(name: str) -> None:
     op = MaskedCovariance((24, 20), 2, 4, name, dtype=torch.float64)
     x = noise(24, 20).exp()

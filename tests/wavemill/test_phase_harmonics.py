@@ -19,7 +19,7 @@ from wavemill.moments import pairs
 from wavemill.moments.banks import points_held
 from wavemill.moments.chunks import BUDGET, chunks_of
 from wavemill.moments.groups import angles_by_group, groups
-from wavemill.moments.pairs import LOW_PASS, ROW, MomentTable, canonical, model
+from wavemill.moments.pairs import INDICES, LOW_PASS, ROW, MomentTable, canonical, model
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 
 PROBE = Path(__file__).with_name("covariance_memory_probe.py")
@@ -197,7 +197,14 @@ def test_the_loss_is_zero_at_the_reference_and_its_shifts() -> None:
     assert op.loss(field(32, 32, seed=1), moments) > 1
 
 
-@pytest.mark.parametrize("moments", ["C", "C+L", "D", "pywph"])
+def test_moduli_of_all_pairs_are_still_fewer_than_three_thousand() -> None:
+    table = model("C+moduli", (256, 256), 5, 4, lags=1)
+    assert table.real_count == 2803
+    kept = set(model("C", (256, 256), 5, 4, lags=1).rows[list(INDICES)].tolist())
+    assert kept < set(table.rows[list(INDICES)].tolist())
+
+
+@pytest.mark.parametrize("moments", ["C", "C+L", "C+moduli", "D", "pywph"])
 def test_the_gradient_of_the_loss_is_exact(moments: str) -> None:
     op = PhaseHarmonicCovariance((8, 8), 2, 2, moments, 1, torch.float64)
     reference = op.measure(field(8, 8, seed=3))
@@ -207,7 +214,8 @@ def test_the_gradient_of_the_loss_is_exact(moments: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
 @pytest.mark.parametrize(
-    ("moments", "J", "L"), [("A", 3, 4), ("C", 3, 3), ("C+L", 3, 4), ("D", 3, 4), ("pywph", 4, 4)]
+    ("moments", "J", "L"),
+    [("A", 3, 4), ("C", 3, 3), ("C+L", 3, 4), ("C+moduli", 3, 2), ("D", 3, 4), ("pywph", 4, 4)],
 )
 def test_loss_and_gradient_equal_those_of_differentiated_covariances(
     moments: str, J: int, L: int, dtype: torch.dtype, tolerance: float
@@ -272,7 +280,7 @@ def test_memory_stays_within_what_is_said(moments: str, budget: int) -> None:
     assert gradient <= may_gradient < budget
 
 
-@pytest.mark.parametrize("moments", ["C+L", "D", "pywph"])
+@pytest.mark.parametrize("moments", ["C+L", "C+moduli", "D", "pywph"])
 def test_chunks_of_pairs_add_up_to_the_whole(moments: str) -> None:
     whole, chunked = (
         PhaseHarmonicCovariance((32, 32), 3, 4, moments, dtype=torch.float64, budget=budget)

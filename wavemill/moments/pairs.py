@@ -11,6 +11,7 @@ its code pywph.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -36,7 +37,7 @@ __all__ = [
     "pywph_classes",
 ]
 
-SETS = ("A0", "A", "B", "C", "C+L", "D", "pywph")
+SETS = ("A0", "A", "B", "C", "C+L", "C+moduli", "D", "pywph")
 _NEIGHBOURS = ((0, 0), (0, 1), (0, 2), (1, 2))  # harmonics (k1, k2) of scales j, j + 1
 
 Row = tuple[int, int, int, int, int, int, int, int, str]
@@ -55,8 +56,10 @@ def model(
         moduli with lags, and pairs of angles at one scale in (k1, k2) = (1, 0), (1, 1), (0, 0).
         ``C``: adds pairs of neighbouring scales in (0, 0), (0, 1), (0, 2), (1, 2).
         ``C+L``: adds low passes phi_1 to phi_J in (0, 0), (0, 1), (1, 1), for the distribution of
-        values. ``D``: no shifts, the pairs of C at every distance of angles, averaged over
-        directions. ``pywph``: classes S11, S00, S01, C01, Cphase and L (:func:`pywph_classes`).
+        values. ``C+moduli``: adds moduli of all pairs of scales and angles with lags of the coarser
+        scale, and (0, 1) of scales that are no neighbours, for what is rough in the same places.
+        ``D``: no shifts, the pairs of C at every distance of angles, averaged over directions.
+        ``pywph``: classes S11, S00, S01, C01, Cphase and L (:func:`pywph_classes`).
     shape, J, L
         Grid ``(y, x)``, scales, and angles in a half turn.
     lags
@@ -68,7 +71,8 @@ def model(
     -------
     MomentTable
         For a grid of 256^2 with J = 5, L = 8, lags = 2: 41, 1,013, 2,473, 4,329 and 266 real
-        moments for A0, A, B, C, D; :func:`nominal_count` counts mirror images and zeros too.
+        moments for A0, A, B, C, D; with L = 4, lags = 1: 2,803 for C+moduli.
+        :func:`nominal_count` counts mirror images and zeros too.
 
     Raises
     ------
@@ -179,19 +183,32 @@ def _zhang_mallat(name: str, J: int, L: int, lags: int, reach: int) -> Iterator[
         harmonics = (1,) if name in ("A0", "A") else (0, 1)
         for q, k, (ny, nx) in product(range(L), harmonics, shifts):
             yield (j, q, k, j, q, k, ny << j, nx << j, f"S{k}{k}")
-        if name in ("B", "C", "C+L"):
+        if name not in ("A0", "A"):
             yield from _angular(j, j, L, reach, ((1, 0), (1, 1), (0, 0)))
-        if name in ("C", "C+L") and j + 1 < J:
+        if name.startswith("C") and j + 1 < J:
             yield from _angular(j, j + 1, L, reach, _NEIGHBOURS)
     for ny, nx in shifts:
         yield (J, LOW_PASS, 1, J, LOW_PASS, 1, ny << (J - 1), nx << (J - 1), "L11")
     if name == "C+L":
         yield from _scaling(range(1, J + 1))
+    if name == "C+moduli":
+        yield from _moduli(J, L, lags, reach)
 
 
 def _scaling(scales: range) -> Iterator[Row]:
     for j, (k1, k2) in product(scales, ((0, 0), (0, 1), (1, 1))):
         yield (j, LOW_PASS, k1, j, LOW_PASS, k2, 0, 0, f"L{k1}{k2}")
+
+
+def _moduli(J: int, L: int, lags: int, reach: int) -> Iterator[Row]:
+    """Yield what C lacks of moduli: every pair of scales and angles, at shifts of both signs."""
+    span, steps = range(-lags, lags + 1), range(-reach, reach + 1)
+    for j1, j2 in itertools.combinations_with_replacement(range(J), 2):
+        for q, step, ny, nx in product(range(L), steps, span, span):
+            second = (j2, (q + step) % (2 * L), 0)
+            yield (j1, q, 0, *second, ny << j2, nx << j2, "C00")
+        if j2 > j1 + 1:
+            yield from _angular(j1, j2, L, reach, ((0, 1),))
 
 
 def _angular(

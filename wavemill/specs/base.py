@@ -132,13 +132,14 @@ def check_above(spec: Spec, *names: str) -> None:
 
 
 Precision = typing.Literal["float32", "float64"]
-MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "D", "pywph"]
+MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "C+moduli", "D", "pywph"]
 ModelSet = typing.Literal[
     "A0",
     "A",
     "B",
     "C",
     "C+L",
+    "C+moduli",
     "D",
     "pywph",
     "H",

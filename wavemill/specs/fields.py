@@ -174,6 +174,7 @@ class PhaseHarmonicsSpec(Spec):
     """
 
     kind: ClassVar[str] = "phase-harmonics"
+    algorithm: ClassVar[int] = 2  # low passes of pywph's set leave out the field's mean
     aliases: ClassVar[Mapping[str, str]] = {"model": "set"}
 
     J: int = 5
