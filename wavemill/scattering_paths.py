@@ -6,7 +6,7 @@ and averages, several fields in the lanes of each vector. The way back computes 
 than keep them. Filters are the operator's own; both give the same numbers to rounding.
 
 The loop takes plain float32 and float64 memory of a processor and grids whose sides have no prime
-factor above 31. Under ``torch.func``, forward derivatives and ``torch.compile``, and for
+factor above 67. Under ``torch.func``, forward derivatives and ``torch.compile``, and for
 derivatives of the gradient, the formulas of torch are taken instead.
 """
 

@@ -90,7 +90,7 @@ def fourier(
 
     ``x`` is ``(..., y, x)``, all of the grid or the box of frequencies that are not 0, which lie in
     the order of the FFT; either it or what is returned is all of the grid. None where the loops
-    cannot do it: on other devices, for sides with a prime factor above 31, in a graph of autograd.
+    cannot do it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
     """
     real = x.dtype.to_real()
     if not usable(x) or real not in _SUFFIX or (x.requires_grad and torch.is_grad_enabled()):
@@ -206,7 +206,7 @@ class Scattering(ctypes.Structure):
 
 
 def scattering_bytes(task: Scattering, dtype: torch.dtype, gradient: bool) -> int:
-    """Return what the threads work in, or -1 for sides with a prime factor above 31."""
+    """Return what the threads work in, or -1 for sides with a prime factor above 67."""
     function = _function("scattering_bytes", dtype)
     return int(function(ctypes.byref(task), gradient, torch.get_num_threads()))
 

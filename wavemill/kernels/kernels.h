@@ -26,7 +26,7 @@
 #define WIDTH 32 /* bytes of a vector */
 #define LANES ((int64_t)(WIDTH / sizeof(REAL)))
 #define FACTORS 24
-#define PRIME 31 /* the largest factor of a side */
+#define PRIME 67 /* the largest factor of a side */
 #define PI 3.14159265358979323846
 
 #define JOIN_(name, type) name##_##type
