@@ -59,8 +59,8 @@ class Scattering2D(FieldOperator):
     ----------
     shape
         Grid ``(y, x)``; with reflection any sizes of at least 2^J, periodic ones multiples of 2^J.
-        Sides whose prime factors are small once they are padded are fastest: 37 costs twice, 107 five
-        times as much as 2.
+        Sides whose prime factors are small once they are padded are fastest: 37 costs twice, 107
+        five times as much as 2.
     J, L
         Scales, and angles in a half turn.
     max_order
