@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +24,12 @@ from tasks.fit import FitOutcome, FitRequest, loaded, on_device
 from tasks.live_features import features
 from tasks.progress import Reporter
 from wavemill.dictionaries import starts
-from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.classifiers import (
+    Network,
+    RidgeClassifier,
+    Standardisation,
+    check_ridge,
+)
 from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.specs import ClassifierSpec
@@ -86,6 +92,10 @@ class _Fit:
 
     def run(self) -> FitOutcome:
         """Go on from the last checkpoint, if there is one, to the published artifact."""
+        if self.spec.model == "ridge":  # before anything is read
+            sides = 1 if self.data.mirror is None else 2
+            features = math.prod(reduced(self.data.shape, self.spec))
+            check_ridge(sides * len(self.data.learnt), features)
         found = self.checkpoints.latest()
         self.team.wait()  # nobody writes before all have read
         if found is not None:

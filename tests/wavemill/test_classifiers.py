@@ -10,7 +10,13 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from wavemill.dictionaries import starts
-from wavemill.dictionaries.classifiers import ALPHAS, Network, RidgeClassifier, Standardisation
+from wavemill.dictionaries.classifiers import (
+    ALPHAS,
+    Network,
+    RidgeClassifier,
+    Standardisation,
+    check_ridge,
+)
 from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.specs import ClassifierSpec
@@ -77,17 +83,30 @@ def test_roots_are_taken_before_anything_else_and_kept_with_the_rest() -> None:
     torch.testing.assert_close(Standardisation().load(ours.state())(x), expected, rtol=0, atol=1e-6)
 
 
-def test_ridge_in_closed_form_is_scikit_learns() -> None:
-    x, y = learnable()
-    rows = x.flatten(1)
+@pytest.mark.parametrize(("count", "features"), [(120, 54), (40, 54), (120, 400)])
+def test_ridge_in_closed_form_is_scikit_learns(count: int, features: int) -> None:
+    """Of more samples than features and of fewer, in batches that may pass their number."""
+    x, y = learnable(count)
+    rows = x.flatten(1).repeat(1, -(-features // 54))[:, :features]
+    rows = rows + 0.5 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1)) + 3
     ours = RidgeClassifier(3)
-    for part, classes in batches(rows, y, 50):
+    for part, classes in batches(rows, y, 25):
         ours.update(part, classes)
     scores = ours.solve(0.1)(rows)
     variance = float(rows.double().var(0, correction=0).mean())
     peer = Ridge(0.1 * variance * len(rows))
     peer.fit(rows.numpy().astype("float64"), np.eye(3)[y.numpy()])
     np.testing.assert_allclose(scores.numpy(), peer.predict(rows.numpy()), rtol=0, atol=1e-4)
+
+
+def test_ridge_of_few_samples_takes_no_matrix_of_features_and_of_many_is_refused() -> None:
+    """Of 300,000 features: a matrix of them would have 720 GB."""
+    x, y = torch.randn(6, 300_000), torch.arange(6) % 2
+    model = RidgeClassifier(2).update(x[:3], y[:3]).update(x[3:], y[3:])
+    assert (model.solve(1e-3)(x).argmax(1) == y).all()
+    check_ridge(1_000_000, 16_384)
+    with pytest.raises(InvalidParameter, match="model=linear"):
+        check_ridge(20_000, 20_000)
 
 
 def test_the_penalty_is_chosen_by_what_was_held_out() -> None:

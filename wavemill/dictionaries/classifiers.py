@@ -10,6 +10,7 @@ dictionary learning*, ICLR 2020.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -22,6 +23,9 @@ from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.specs.images import ClassifierSpec
 
 ALPHAS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
+_MOST = 5 * 2**30  # bytes that ridge regression may take
+_TOGETHER = 256  # samples multiplied at a time
+_WIDTH = 1024  # features that are
 _LEAST = 1e-2  # of the mean variance: what is added before whitening
 
 
@@ -125,7 +129,12 @@ class RidgeClassifier:
 
         B = (C_xx + alpha s I)^{-1} C_xy,    scores = (x - mean_x) B + mean_y
 
-    with the covariances of features and indicators, and s the mean variance of the features.
+    with the covariances of features and indicators, and s the mean variance of the features. Of
+    fewer samples than features the same is
+
+        B = X^T (X X^T / n + alpha s I)^{-1} Y / n,    X, Y about their means,
+
+    so samples are held until there are as many as features, and from then on their sums alone.
 
     Parameters
     ----------
@@ -136,48 +145,128 @@ class RidgeClassifier:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._count = 0
+        self._held: list[tuple[Tensor, Tensor]] = []
 
     def update(self, x: Tensor, y: Tensor) -> Self:
-        """Add features ``(n, feature)`` and classes ``(n,)``; sums are in float64."""
+        """Add features ``(n, feature)`` and classes ``(n,)``; sums are in float64.
+
+        Raises
+        ------
+        InvalidParameter
+            As `check_ridge`, of all that were added.
+        """
         rows, target = x.float(), nn.functional.one_hot(y, self.classes).float()
+        size = x.shape[1]
+        check_ridge(self._count + len(rows), size)
         if not self._count:
-            size = x.shape[1]
-            self._gram = rows.new_zeros(size, size, dtype=torch.float64)
-            self._product = rows.new_zeros(size, self.classes, dtype=torch.float64)
-            self._sums = (self._gram[0].clone(), self._product[0].clone())
+            zeros = rows.new_zeros(size + self.classes, dtype=torch.float64)
+            self._sums = (zeros[:size], zeros[size:])
         self._count += len(rows)
-        self._gram += (rows.T @ rows).double()
-        self._product += (rows.T @ target).double()
         for total, part in zip(self._sums, (rows, target), strict=True):
             total += part.double().sum(0)
+        pieces = (torch.split(values, _TOGETHER) for values in (rows, target))
+        self._held += zip(*pieces, strict=True)
+        if self._count >= size:
+            self._add_up()
         return self
+
+    def _add_up(self) -> None:
+        """Replace the samples that are held by sums of their products."""
+        if not hasattr(self, "_gram"):
+            size = len(self._sums[0])
+            self._gram = self._sums[0].new_zeros(size, size)
+            self._product = self._gram.new_zeros(size, self.classes)
+        for rows, target in self._held:
+            self._product += rows.T @ target
+            for some, columns in zip(
+                torch.split(self._gram, _WIDTH), torch.split(rows, _WIDTH, 1), strict=True
+            ):
+                some += columns.T @ rows  # whole, it would be in float32 and again in float64
+        self._held.clear()
 
     def solve(self, alpha: float) -> Self:
         """Learn ``weights_`` ``(class, feature)`` and ``bias_`` at one penalty."""
-        if not self._count:
-            raise NotFitted("RidgeClassifier has seen nothing yet: call update first")
-        mean_x, mean_y = (total / self._count for total in self._sums)
-        gram = self._gram / self._count - torch.outer(mean_x, mean_x)
-        product = self._product / self._count - torch.outer(mean_x, mean_y)
-        gram.diagonal().add_(alpha * float(gram.diagonal().mean()) + 1e-12)
-        solved = torch.cholesky_solve(product, torch.linalg.cholesky(gram))
-        self.weights_: Tensor = solved.T.float().contiguous()
-        self.bias_: Tensor = (mean_y - mean_x @ solved).float()
+        ((self.weights_, self.bias_),) = self._solutions((alpha,))
         return self
 
     def choose(self, x: Tensor, y: Tensor) -> float:
         """Solve at the penalty among `ALPHAS` that is right most often on others; return it."""
-        right = {}
-        for alpha in ALPHAS:
-            self.solve(alpha)
-            right[alpha] = int((self(x).argmax(1) == y).sum())
-        best = max(ALPHAS, key=lambda alpha: right[alpha])
-        self.solve(best)
+        best, most = ALPHAS[0], -1
+        for alpha, (weights, bias) in zip(ALPHAS, self._solutions(ALPHAS), strict=True):
+            right = int((_linear(x, weights, bias).argmax(1) == y).sum())
+            if right > most:
+                best, most, self.weights_, self.bias_ = alpha, right, weights, bias
         return best
+
+    def _solutions(self, alphas: tuple[float, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the weights and the bias at each penalty."""
+        if not self._count:
+            raise NotFitted("RidgeClassifier has seen nothing yet: call update first")
+        n = self._count
+        mean_x, mean_y = (total / n for total in self._sums)
+        rows = [part for part, _ in self._held]
+        if rows:
+            products = _products(rows, mean_x)
+            right = (torch.cat([target for _, target in self._held]) - mean_y) / n
+        else:
+            right = self._product / n - torch.outer(mean_x, mean_y)
+        for alpha in alphas:  # each factorises a matrix of its own: two are held at a time
+            if rows:
+                solved = _solved(products / n, alpha, len(mean_x), right)
+                B = right.new_zeros(len(mean_x), self.classes)
+                pieces = torch.split(solved, list(map(len, rows)))
+                for part, some in zip(rows, pieces, strict=True):
+                    B += (part.double() - mean_x).T @ some
+            else:
+                covariance = (self._gram / n).addr_(mean_x, mean_x, alpha=-1)
+                B = _solved(covariance, alpha, len(mean_x), right)
+            yield B.T.float().contiguous(), (mean_y - mean_x @ B).float()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return scores ``(n, class)`` of features ``(n, feature)``."""
-        return x.float() @ self.weights_.T.to(x.device) + self.bias_.to(x.device)
+        return _linear(x, self.weights_, self.bias_)
+
+
+def check_ridge(samples: int, features: int) -> None:
+    """Refuse ridge regression whose matrices would take more than 5 GiB.
+
+    Raises
+    ------
+    InvalidParameter
+        If there are too many features, unless samples are few.
+    """
+    least = min(samples, features)
+    needed = 4 * least * (features + 4 * least)  # samples held; two matrices in float64
+    if needed > _MOST:
+        raise InvalidParameter(
+            f"ridge regression of {samples:,} samples with {features:,} features takes "
+            f"{needed / 2**30:.1f} GiB, more than {_MOST // 2**30}: take fewer features "
+            "(components, a larger J of the view), or model=linear, which learns from batches"
+        )
+
+
+def _linear(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    return x.float() @ weights.T.to(x.device) + bias.to(x.device)
+
+
+def _products(rows: list[Tensor], mean: Tensor) -> Tensor:
+    """Return the products of all samples about their mean, in float64."""
+    found = [
+        torch.cat([(one.double() - mean) @ (other.double() - mean).T for other in rows], 1)
+        for one in rows
+    ]
+    return torch.cat(found)
+
+
+def _solved(matrix: Tensor, alpha: float, features: int, right: Tensor) -> Tensor:
+    """Return ``(matrix + alpha s I)^{-1} right``; the matrix is overwritten."""
+    spread = float(matrix.diagonal().sum()) / features
+    matrix.diagonal().add_(alpha * spread + 1e-12)
+    # In this order of rows and columns neither of the two copies the matrix.
+    factor = torch.linalg.cholesky(matrix.mT, upper=True, out=matrix.mT)
+    half = torch.linalg.solve_triangular(factor.mT, right, upper=False)
+    solved: Tensor = torch.linalg.solve_triangular(factor, half, upper=True)
+    return solved
 
 
 class SparseCoding(nn.Module):
