@@ -319,14 +319,17 @@ def sample_coordinates(frame: pd.DataFrame) -> dict[str, tuple[str, object]]:
     """Return the columns of a sample table as coordinates along ``sample``.
 
     Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store; a text
-    that is not known is empty.
+    that is not known is empty, and of whole numbers of which some are not known floats are made.
     """
     hidden = {"part", "row", "unit", "stamp", "withdrawn"}
     return {str(name): ("sample", _coordinate(frame[name])) for name in frame if name not in hidden}
 
 
 def _coordinate(column: pd.Series) -> object:
-    return column.astype(object).fillna("").to_numpy() if _is_text(column) else column.to_numpy()
+    if _is_text(column):
+        return column.astype(object).fillna("").to_numpy()
+    whole = pd.api.types.is_integer_dtype(column)
+    return column.to_numpy(dtype=float if whole and column.hasnans else None)
 
 
 def _is_text(column: pd.Series) -> bool:

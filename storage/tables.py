@@ -44,10 +44,15 @@ def read_table(backend: Backend, key: str) -> pd.DataFrame:
         raise Damaged(f"table {key[:12]} is missing: run `wavemill verify`") from None
     if digest(data) != key:
         raise Damaged(f"table {key[:12]} differs from what was written: run `wavemill verify`")
-    frame: pd.DataFrame = pq.read_table(io.BytesIO(data)).to_pandas()
+    table = pq.read_table(io.BytesIO(data))
+    frame: pd.DataFrame = table.to_pandas()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_integer(column.type) and column.null_count:  # else they would be floats
+            frame[name] = column.cast(pa.int64()).to_pandas(types_mapper=_NULLABLE.get)
     return frame
 
 
+_NULLABLE = {pa.int64(): pd.Int64Dtype()}
 _ONE = "one expression is taken, not several statements or clauses"
 
 

@@ -77,6 +77,11 @@ class TorchSamples:
         if target is not None and target not in source.samples:
             columns = ", ".join(map(str, source.samples))
             raise InvalidRequest(f"no column {target!r}; columns: {columns}")
+        if target is not None and _is_whole(column := source.samples[target]) and column.hasnans:
+            raise InvalidRequest(
+                f"{int(column.isna().sum())} of {len(column)} samples have no {target}: select "
+                f'the others by where="{target} IS NOT NULL"'
+            )
         self.source = source
         self.target = target
 
@@ -108,8 +113,8 @@ class TorchSamples:
         if self.target is None:
             return None
         column = self.source.samples[self.target].iloc[list(indices)]
-        whole = pd.api.types.is_integer_dtype(column) or pd.api.types.is_bool_dtype(column)
-        return torch.from_numpy(column.to_numpy(dtype=np.int64 if whole else np.float64).copy())
+        dtype = np.int64 if _is_whole(column) else np.float64
+        return torch.from_numpy(column.to_numpy(dtype=dtype).copy())
 
     def shuffled(self, size: int, seed: int, epoch: int = 0, window: int = WINDOW) -> Iterator[Any]:
         """Yield batches of all samples in random order: values, with targets where there are any.
@@ -158,6 +163,10 @@ class TorchSamples:
                 if place + 1 < len(windows):
                     asked.append(reader.submit(self.read, windows[place + 1]))
                 yield positions, read
+
+
+def _is_whole(column: pd.Series) -> bool:
+    return bool(pd.api.types.is_integer_dtype(column) or pd.api.types.is_bool_dtype(column))
 
 
 def _batches(indices: Positions, values: Tensor, size: int) -> Iterator[tuple[Positions, Tensor]]:

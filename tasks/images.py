@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +27,14 @@ from storage.sources import Discovery, SourceFile, Unit
 from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.filesystem import absolute, read_bytes
 from tasks.inputs import Decoded, Input, Simulated
-from tasks.labels import LabelOrder, numbered, with_index
+from tasks.labels import LabelOrder, joined, numbered, rows_of, with_index
 
 HEADERS = 64
 USUAL = (224, 224)
 COLOURS = ("red", "green", "blue")
 SCHEMA = Schema("image", COLOURS, USUAL, (None,) * 3, "uint8", periodic=False, layout="images")
 SPLITS = ("train", "validation", "test")
+log = logging.getLogger("wavemill.tasks")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,16 @@ class ImageOptions:
             raise InvalidRequest(f"sides of 1 to {2**14} pixels, not {sides}")
 
     def find(self, places: Sequence[str]) -> Discovery:
-        """Find images and the tables beside them."""
+        """Find images and the tables beside them.
+
+        Raises
+        ------
+        InvalidRequest
+            If a source, a table or the list of classes does not exist, or cannot be understood.
+        """
+        self._classes()  # before hours of decoding
+        for place in self.annotations:
+            _table(place)
         files = [place for place in places if not place.startswith(EMBEDDED)]
         found = discover_images(files) if files else Discovery()
         units = [unit for p in places if p.startswith(EMBEDDED) for unit in _embedded_units(p)]
@@ -188,23 +199,55 @@ class ImageOptions:
         return made, samples[:0].assign(reason="", message=""), schema
 
     def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
-        """Return labels of all samples, None if they carry them already."""
+        """Return labels of all samples, None if they carry them already.
+
+        Raises
+        ------
+        InvalidRequest
+            As `complete`, or if a table that was named says nothing of any of them.
+        """
+        for place in self.annotations:
+            self._check_reach(place, samples)
         made = self._labelled(samples)
+        if self.classes is not None and "label" in made:
+            lost = int((made["label"].notna() & made["label_index"].isna()).sum())
+            if lost:
+                log.warning("--classes %s: labels of %d images are not in it", self.classes, lost)
         fresh = made[["sample_id", *(name for name in made if _changed(name, made, samples))]]
         return None if list(fresh) == ["sample_id"] else fresh
 
+    def _check_reach(self, place: str, samples: pd.DataFrame) -> None:
+        table = _table(place)
+        reached = int((rows_of(samples, table) >= 0).sum())
+        if not reached:
+            raise InvalidRequest(
+                f"--annotations {place}: none of its {len(table)} rows, such as "
+                f"{str(table.index[0])!r}, is of one of {len(samples)} images, such as "
+                f"{str(samples['source'].iloc[0])!r}: they stay as they are"
+            )
+        log.info("%s: rows for %d of %d images", place, reached, len(samples))
+
     def _labelled(self, samples: pd.DataFrame) -> pd.DataFrame:
-        classes = None
-        if self.classes is not None:
-            classes = read_classes(self.classes, read_bytes(absolute(self.classes)))
-        for name, data in self._table_contents():
-            table = read_annotations(name, data)
-            samples = _joined(samples, numbered(table, classes, self.label_order, samples))
+        classes = self._classes()
+        found = (read_annotations(file.name, file.read()) for file in self.tables)
+        for table in (*found, *map(_table, self.annotations)):
+            samples = joined(samples, numbered(table, classes, self.label_order, samples))
         return with_index(samples, classes, self.label_order)
 
-    def _table_contents(self) -> Iterator[tuple[str, bytes]]:
-        yield from ((file.name, file.read()) for file in self.tables)
-        yield from ((place, read_bytes(absolute(place))) for place in self.annotations)
+    def _classes(self) -> dict[str, str] | None:
+        return None if self.classes is None else read_classes(self.classes, _content(self.classes))
+
+
+def _table(place: str) -> pd.DataFrame:
+    return read_annotations(place, _content(place))
+
+
+def _content(place: str) -> bytes:
+    """Return the bytes of a table or a list that was named."""
+    try:
+        return read_bytes(absolute(place))
+    except FileNotFoundError:
+        raise InvalidRequest(f"{place} does not exist (looked at {absolute(place)})") from None
 
 
 def framing(schema: Schema) -> Framing:
@@ -243,25 +286,8 @@ def _uniform(samples: pd.DataFrame) -> pd.DataFrame:
     return samples.assign(**texts)
 
 
-def _joined(samples: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return samples with a table's columns where it has a row for their file's name."""
-    names = samples["source"].map(lambda place: str(place).replace("!", "/").rpartition("/")[2])
-    stems = names.str.rpartition(".")[0]  # some tables leave extensions out
-    keys = max((names, stems), key=lambda found: int(found.isin(table.index).sum()))
-    covered = keys.isin(table.index)
-    if not covered.any():
-        return samples
-    said = table.reindex(keys).set_axis(samples.index)
-    return samples.assign(
-        **{
-            str(name): said[name].where(covered, samples[name]) if name in samples else said[name]
-            for name in said
-        }
-    )
-
-
 def _changed(name: Any, made: pd.DataFrame, samples: pd.DataFrame) -> bool:
     if name not in samples:
         return True
     one, other = made[name], samples[name]
-    return not bool(((one == other) | (one.isna() & other.isna())).all())
+    return not bool(((one == other).fillna(False) | (one.isna() & other.isna())).all())

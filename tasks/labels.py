@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from storage import InvalidRequest
 from storage.readers.images.annotations import NUMBER
 
 LabelOrder = Literal["sorted", "devkit"]
+Rows = npt.NDArray[np.intp]
 Classes = Mapping[str, str] | None
+_FURTHER = re.compile(r" \+ (?=/|\w+://)")  # between the files of one input
 _VALIDATION = re.compile(r"ILSVRC2012_val_\d{8}")
 _TWO_ORDERS = (
     "labels of ILSVRC2012's validation images come in two orders: say --label-order sorted (from "
@@ -53,22 +58,121 @@ def numbered(
     return table.assign(label=[names[number] for number in numbers]).drop(columns=NUMBER)
 
 
+def joined(samples: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return samples with a table's columns where it has a row for their file."""
+    rows = rows_of(samples, table)
+    covered = rows >= 0
+    if not covered.any():
+        return samples
+    said = table.iloc[rows].set_axis(samples.index)  # where there is none, the last: left out next
+    columns = {str(name): said[name].where(covered, samples.get(name)) for name in said}
+    return samples.assign(**columns)
+
+
+def rows_of(samples: pd.DataFrame, table: pd.DataFrame) -> Rows:
+    """Return the number of each sample's row in a table, -1 where there is none.
+
+    Of a row's path and an image's, the ends that agree count, whole names each: a row is of the
+    images with which it shares most, and an image has the row with which it does, if it is one.
+    Some tables leave extensions out.
+    """
+    first = samples["source"].map(lambda place: _FURTHER.split(str(place))[0].replace("!", "/"))
+    stems = first.str.replace(r"\.[^./]*$", "", regex=True)
+    found = [_matched(_names(paths), _names(table.index)) for paths in (first, stems)]
+    return max(found, key=lambda rows: int((rows >= 0).sum()))
+
+
+def _names(paths: Iterable[object]) -> list[list[str]]:
+    return [str(path).strip("/").split("/") for path in paths]
+
+
+def _matched(images: list[list[str]], rows: list[list[str]]) -> Rows:
+    found = np.full(len(images), -1)
+    left, free = list(range(len(images))), list(range(len(rows)))
+    for depth in range(max(map(len, rows), default=0), 0, -1):
+        ends: dict[tuple[str, ...], int] = {}
+        for row in free:
+            if len(rows[row]) >= depth:
+                end = tuple(rows[row][-depth:])
+                ends[end] = -1 if end in ends else row  # of two, neither
+        for image in left:
+            found[image] = ends.get(tuple(images[image][-depth:]), -1)
+        taken = set(found[left].tolist())
+        left = [image for image in left if found[image] < 0]
+        free = [row for row in free if row not in taken]
+    return found
+
+
 def with_index(samples: pd.DataFrame, classes: Classes, order: LabelOrder | None) -> pd.DataFrame:
     """Return samples with ``label_index``, and what ``classes`` say of a label as ``class_name``.
 
     The index is the place in ``classes`` where there are any, else the number that the source
-    gives (``class_index``), else the place among all labels sorted.
+    gives (``class_index``), else the place among all labels sorted. Labels that are the source's
+    numbers and not in ``classes`` are places in it. Whole numbers, null where there is no label.
+
+    Raises
+    ------
+    InvalidRequest
+        If none of the labels is in ``classes``.
     """
     if "label" not in samples:
         return samples
     labels = samples["label"]
-    if classes is not None:
-        known = sorted(classes) if order == "devkit" else list(classes)
-        samples = samples.assign(class_name=labels.map(classes))
-    else:
-        known = sorted(labels.dropna().unique())
-    index = labels.map({label: place for place, label in enumerate(known)})
-    if classes is None and "class_index" in samples:
-        index = samples["class_index"].where(samples["class_index"].notna(), index)
-    whole = index.notna().all()
-    return samples.assign(label_index=index.astype("int64" if whole else "float64"))
+    if classes is None:
+        return samples.assign(label_index=_whole(labels.map(_numbers(samples))))
+    names = list(classes)
+    if _are_places(samples, names):
+        words = pd.Series([classes[name] or name for name in names])
+        index = _whole(samples["class_index"].where(labels.notna()))
+        return samples.assign(class_name=index.map(words.to_dict()), label_index=index)
+    places = {
+        name: place for place, name in enumerate(sorted(names) if order == "devkit" else names)
+    }
+    index = _whole(labels.map(places))
+    if labels.notna().any() and index.isna().all():
+        raise InvalidRequest(
+            f"--classes: none of the labels is in the list: labels such as "
+            f"{_few(labels.dropna().unique())}, the list begins with {_few(names)}"
+        )
+    return samples.assign(class_name=labels.map(classes), label_index=index)
+
+
+def _whole(values: pd.Series) -> pd.Series:
+    return pd.to_numeric(values).astype("Int64")
+
+
+def _numbers(samples: pd.DataFrame) -> dict[str, int]:
+    """Return the number of each label, which no other has.
+
+    Sources' own are kept where each label has one, and each number one label.
+    """
+    labels = sorted(samples["label"].dropna().unique())
+    own: dict[str, int] = {}
+    if "class_index" in samples:
+        pairs = samples[["label", "class_index"]].dropna().drop_duplicates()
+        if pairs["label"].is_unique and pairs["class_index"].is_unique:
+            own = dict(zip(pairs["label"], pairs["class_index"].astype(int), strict=True))
+    free = itertools.count(max(own.values(), default=-1) + 1)
+    return {label: own[label] if label in own else next(free) for label in labels}
+
+
+def _are_places(samples: pd.DataFrame, names: Sequence[str]) -> bool:
+    """Say whether all labels are the source's numbers, and places in a list that has none of them.
+
+    CIFAR-100 is such a source: its names lie in a file of their own.
+    """
+    if "class_index" not in samples:
+        return False
+    pairs = samples[["label", "class_index"]][samples["label"].notna()].drop_duplicates()
+    numbers = pairs["class_index"]
+    return bool(
+        len(pairs)
+        and numbers.notna().all()
+        and (numbers.astype(int).astype(str) == pairs["label"]).all()
+        and numbers.max() < len(names)
+        and not pairs["label"].isin(names).any()
+    )
+
+
+def _few(names: Iterable[object]) -> str:
+    return ", ".join(map(repr, itertools.islice(map(str, names), 3)))

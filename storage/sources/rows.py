@@ -114,18 +114,24 @@ def _content(image: Any) -> bytes:
 
 
 def _said(values: dict[str, Any], classes: dict[str, list[str]]) -> bytes:
-    """Return what the other columns say of a row as JSON, its label by name where that is known."""
-    label = next((name for name in _LABELS if values.get(name) is not None), None)
-    if label is not None:
-        number = values.pop(label)
-        names = classes.get(label)
-        known = names is not None and isinstance(number, int) and 0 <= number < len(names)
-        values |= (
-            {"label": names[number], "class_index": number}
-            if names and known
-            else {"label": number}
-        )
-    kept = {k: v for k, v in values.items() if isinstance(v, str | int | float | bool)}
+    """Return what the other columns say of a row as JSON, its label by name where that is known.
+
+    A row without a label, or with a number that is none of the names', has the label null.
+    """
+    columns = [name for name in _LABELS if name in values]
+    said: dict[str, Any] = {}
+    if columns:
+        label = next((name for name in columns if values[name] is not None), columns[0])
+        number, names = values.pop(label), classes.get(label)
+        said = {"label": number}
+        if names and isinstance(number, int):
+            known = 0 <= number < len(names)
+            said = {"label": names[number], "class_index": number} if known else {"label": None}
+    kept = {
+        name: value
+        for name, value in (values | said).items()
+        if isinstance(value, str | int | float | bool) or (name == "label" and value is None)
+    }
     return json.dumps(kept).encode()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,7 @@ from storage.keys import digest
 from storage.readers.images import Framing
 from storage.verify import verify
 from tasks.images import ImageOptions
+from tasks.labels import rows_of, with_index
 from tasks.live_features import live
 from wavemill import Augmentation, Scattering2D, as_float
 
@@ -210,6 +212,79 @@ def test_validation_labels_of_either_order_give_the_same_classes(
         assert list(samples["label"]) == labels
         assert list(samples["label_index"]) == [ascending.index(label) for label in labels]
         assert set(samples["split"]) == {"validation"}
+
+
+def test_samples_without_a_label_leave_the_others_whole_numbers(
+    tree: Path, store_url: str, tmp_path: Path
+) -> None:
+    (tree / "test").mkdir()
+    (tree / "test" / "x.png").write_bytes(png(50))
+    run(store_url, tree)
+    dataset = open_store(store_url).dataset("set")
+    assert dataset.samples()["label_index"].dtype == "Int64"
+    chosen = dataset.to_torch("label_index IS NOT NULL", "label_index")
+    assert chosen[0][1].dtype == torch.int64
+    assert len(dataset.samples("label_index = 0")) == 4
+    with pytest.raises(InvalidRequest, match="1 of 13 samples have no label_index"):
+        dataset.to_torch(target="label_index")
+    dataset.to_xarray().to_dataset(name="images").to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+
+
+def labelled(labels: dict[str, int | None]) -> pd.DataFrame:
+    numbers = [None if number is None else float(number) for number in labels.values()]
+    return pd.DataFrame({"label": list(labels), "class_index": numbers})
+
+
+def test_no_two_labels_share_an_index() -> None:
+    given = with_index(labelled({"b": 4, "a": None, "c": 0}), None, None)
+    assert list(given["label_index"]) == [4, 5, 0]
+    clash = with_index(labelled({"b": 1, "a": 1, "c": 0}), None, None)
+    assert list(clash["label_index"]) == [1, 0, 2]
+
+
+def test_a_list_of_classes_names_numbers_and_must_have_some_label() -> None:
+    names = {"apple": "", "bear": "a bear", "cloud": ""}
+    made = with_index(labelled({"2": 2, "1": 1}), names, None)
+    assert made[["label_index", "class_name"]].to_numpy().tolist() == [[2, "cloud"], [1, "a bear"]]
+    some = with_index(labelled({"bear": None, "dog": None}), names, None)
+    assert some["label_index"].fillna(-1).tolist() == [1, -1]
+    with pytest.raises(InvalidRequest, match="'dog', the list begins with 'apple'"):
+        with_index(labelled({"dog": None}), names, None)
+
+
+def test_rows_of_tables_are_joined_by_the_ends_of_paths() -> None:
+    """A row goes where most of its path is found: not to a namesake in another folder."""
+    places = [
+        "/r/dog/1.jpg",
+        "/r/cat/1.jpg",
+        "/r/z.zip!cat/2.jpg + /r/z.zip!cat/2.json",
+        "/r/3.jpg",
+    ]
+    samples = pd.DataFrame({"source": places})
+    for rows, expected in (
+        (["dog/1.jpg", "cat/1.jpg"], [0, 1, -1, -1]),
+        (["old/dog/1.jpg", "cat/2.jpg"], [0, -1, 1, -1]),
+        (["1.jpg", "2.jpg"], [0, 0, 1, -1]),
+        (["cat/2", "3"], [-1, -1, 0, 1]),
+        (["x/1.jpg", "y/1.jpg"], [-1, -1, -1, -1]),
+    ):
+        assert rows_of(samples, pd.DataFrame({"label": rows}, index=rows)).tolist() == expected
+
+
+def test_tables_that_are_not_there_or_say_nothing_are_refused(
+    tree: Path, store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table, names = tree / "labels.csv", tree / "names.txt"
+    with pytest.raises(InvalidRequest, match=r"labels\.csv does not exist"):
+        ImageOptions(annotations=(str(table),)).find([str(tree)])
+    with pytest.raises(InvalidRequest, match=r"names\.txt does not exist"):
+        ImageOptions(classes=str(names)).find([str(tree)])
+    table.write_text("filename,label\n77,x\n")
+    with pytest.raises(InvalidRequest, match=r"none of its 1 rows, such as '77'"):
+        run(store_url, tree, annotations=(str(table),))
+    names.write_text("b\nc\n")
+    run(store_url, tree, classes=str(names))
+    assert "labels of 4 images are not in it" in caplog.text
 
 
 def test_what_lies_beside_images_becomes_columns(tree: Path, store_url: str) -> None:

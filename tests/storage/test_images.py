@@ -343,6 +343,24 @@ def test_rows_of_parquet_are_images_with_their_labels(
         assert said == {"label": expected, "class_index": row % 2, "split": "train"}
 
 
+def test_rows_without_a_label_have_none_whatever_their_folder(tmp_path: Path) -> None:
+    """-1, as Hugging Face's test sets have it, a number beyond the names, and null."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    data = encoded(picture())
+    about = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    table = pa.table({"image": [{"bytes": data}] * 4, "label": [1, -1, 2, None]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    pq.write_table(table, folder / "test-00000.parquet")
+    found = []
+    for unit, payload in read_units(discover_images([str(tmp_path)])):
+        (image,) = read_images(unit, payload, Framing((24, 32)))
+        found.append((image.columns["label"], image.columns.get("class_index")))
+    assert found == [("dog", 1), (None, None), (None, None), (None, None)]
+    pq.write_table(table.drop_columns("label"), folder / "test-00000.parquet")
+    assert class_and_split(discover_images([str(tmp_path)])[0].files[0]) == (None, "test")
+
+
 def test_a_table_without_images_and_a_cut_one_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "numbers.parquet")
     whole = parquet(tmp_path / "images.parquet", [encoded(picture())]).read_bytes()
@@ -395,6 +413,8 @@ def test_tables_of_celeba_are_booleans_splits_and_boxes() -> None:
     ]  # fmt: skip
     splits = read_annotations("list_eval_partition.txt", b"1.jpg 0\n2.jpg 2\n")
     assert list(splits["split"]) == ["train", "test"]
+    marked = read_annotations("labels.csv", b"\xef\xbb\xbffilename,label\na/1.jpg,x\nb/1.jpg,y\n")
+    assert marked["label"].to_dict() == {"a/1.jpg": "x", "b/1.jpg": "y"}
     with pytest.raises(InvalidRequest, match="declared"):
         read_annotations("list_attr_celeba.txt", b"3\nBald\n1.jpg -1\n2.jpg 1\n")
     with pytest.raises(InvalidRequest, match="two rows"):

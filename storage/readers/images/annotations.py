@@ -31,7 +31,7 @@ def is_table(name: str) -> bool:
 
 
 def read_annotations(name: str, data: bytes) -> pd.DataFrame:
-    """Return what a table says, one row an image, indexed by the image's file name.
+    """Return what a table says, one row an image, indexed by the image's path as it is written.
 
     Columns are ``label``, ``split``, attributes; ``number`` where labels are numbers. A list of
     numbers alone is of ``ILSVRC2012_val_00000001.JPEG`` and so on.
@@ -41,13 +41,13 @@ def read_annotations(name: str, data: bytes) -> pd.DataFrame:
     InvalidRequest
         If it is none of the known forms.
     """
-    text = data.decode("utf-8", "replace")
+    text = data.decode("utf-8-sig", "replace")
     lines = [line for line in text.splitlines() if line.strip()]
     try:
         table = _parsed(PurePosixPath(name).name.lower(), lines)
     except (ValueError, IndexError, KeyError) as error:
         raise InvalidRequest(f"{name}: cannot be read as a table of images: {error}") from None
-    table.index = table.index.map(lambda place: PurePosixPath(str(place)).name)
+    table.index = table.index.map(lambda place: PurePosixPath(str(place)).as_posix())
     if table.index.duplicated().any():
         twice = table.index[table.index.duplicated()][0]
         raise InvalidRequest(f"{name}: {twice!r} has two rows")
@@ -128,7 +128,9 @@ def read_classes(name: str, data: bytes) -> dict[str, str]:
     """
     if name.lower().endswith(".mat"):
         return _devkit_classes(data)
-    lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in data.decode("utf-8-sig", "replace").splitlines() if line.strip()
+    ]
     pairs = [re.split(r"\s+", line, maxsplit=1) if WNID.match(line) else [line] for line in lines]
     classes = {pair[0]: pair[1] if len(pair) > 1 else "" for pair in pairs}
     if len(classes) < len(lines) or not classes:

@@ -13,7 +13,7 @@ SPLITS = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-NO_CLASS = {"images", "image", "imgs", "img", "jpegimages", "img_align_celeba", "."}
+NO_CLASS = {"images", "image", "imgs", "img", "jpegimages", "img_align_celeba", "data", "."}
 _WNID = re.compile(r"(n\d{8})_")
 _NUMBERED = re.compile(r"(?:ILSVRC2012_)?(train|val|test)_\d+\.\w+$", re.IGNORECASE)
 _LSUN = re.compile(r"([^/]+)_(train|val|test)_lmdb/data\.mdb$")

@@ -73,7 +73,8 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in values.items()
-        if isinstance(value, str | int | float | bool) and key not in RESERVED
+        if (isinstance(value, str | int | float | bool) and key not in RESERVED)
+        or (key == "label" and value is None)  # none, whatever the folder is called
     }
     return with_class(kept)
 
