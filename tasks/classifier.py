@@ -62,6 +62,7 @@ def fit(store: Store, dataset: str, request: FitRequest, team: Team | None = Non
     places = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
     views = [found.version.spec for found in frames]
     labels = [list(data.classes), data.numbers(rows).tolist()]
+    labels += [[data.unlearnt]] if data.unlearnt else []  # what the metrics depend on as well
     inputs = [dataset, digest(canonical(places)), digest(canonical(labels)), views, data.target]
     key = derivation_key(spec.to_dict(), [*inputs, request.seed])
     try:
@@ -172,6 +173,10 @@ class _Fit:
             held, classes = next(self.held.ordered(2048)), len(self.data.classes)
             starts.close(network, self.learnt.ordered, held, classes, self.spec.alpha)
 
+    def _right(self, scores: Tensor, count: int) -> float:
+        """Return for what part of all held out the class is among so many likeliest."""
+        return topk(scores, self.held.labels, count) * self.data.known
+
     def _stopped(self, history: list[Row]) -> bool:
         losses, patience = _losses(history), self.spec.patience
         return bool(patience and losses and len(losses) - 1 - losses.index(min(losses)) >= patience)
@@ -187,8 +192,8 @@ class _Fit:
             "train_loss": passed["loss"],
             "train_top1": passed["right"],
             "held_loss": float(torch.nn.functional.cross_entropy(scores, self.held.labels)),
-            "held_top1": topk(scores, self.held.labels, 1),
-            "held_top5": topk(scores, self.held.labels, 5),
+            "held_top1": self._right(scores, 1),
+            "held_top5": self._right(scores, 5),
         }
 
     def _checkpoint(
@@ -243,10 +248,11 @@ class _Fit:
     def _metrics(self, scores: Tensor, history: list[Row]) -> dict[str, float]:
         y = self.held.labels
         metrics = {
-            "top1": topk(scores, y, 1),
-            "top5": topk(scores, y, 5),
+            "top1": self._right(scores, 1),
+            "top5": self._right(scores, 5),
             "learnt_from": float(len(self.learnt)),
-            "held_out": float(len(y)),
+            "held_out": float(len(y) + self.data.unlearnt),
+            "held_unlearnt": float(self.data.unlearnt),
             "epochs": float(len(history)),
         }
         if history:
@@ -332,16 +338,20 @@ class Predictor:
         return found
 
     def table(self, ids: Iterable[str], scores: Tensor) -> pd.DataFrame:
-        """Return one row a sample: the class, how sure, and the five likeliest."""
+        """Return one row a sample: the class, how sure, and the five likeliest as JSON."""
         likely = scores.softmax(1) if self._ridge is None else scores
         best = likely.topk(min(5, likely.shape[1]), dim=1)
-        names = [[self.classes[i] for i in row] for row in best.indices.tolist()]
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        pairs = [
+            [[self.classes[i], round(value, 4)] for i, value in zip(*row, strict=True)]
+            for row in rows
+        ]
         return pd.DataFrame(
             {
                 "sample_id": list(ids),
-                "predicted": [row[0] for row in names],
+                "predicted": [row[0][0] for row in pairs],
                 "score": best.values[:, 0].tolist(),
-                "likeliest": [" ".join(row) for row in names],
+                "likeliest": [json.dumps(row, ensure_ascii=False) for row in pairs],
             }
         )
 

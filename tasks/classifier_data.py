@@ -34,9 +34,11 @@ class Data:
     learnt, held
         Rows of the sample table.
     classes
-        Labels, sorted: a class's number is its place.
+        Labels, sorted, numbers by their size: a class's number is its place.
     target
         The column of labels.
+    unlearnt
+        How many more were held out whose class none of those learnt from has: always wrong.
     augmentation, seed
         Random changes of the images in training, and what they are drawn from; None: as they are.
     """
@@ -47,6 +49,7 @@ class Data:
     held: pd.DataFrame
     classes: tuple[str, ...]
     target: str
+    unlearnt: int = 0
     augmentation: Augmentation | None = None
     seed: int = 0
 
@@ -60,7 +63,12 @@ class Data:
     def numbers(self, rows: pd.DataFrame) -> Tensor:
         """Return the class of each row."""
         place = {label: index for index, label in enumerate(self.classes)}
-        return torch.tensor([place[str(label)] for label in rows[self.target]], dtype=torch.int64)
+        return torch.tensor([place[name] for name in _names(rows[self.target])], dtype=torch.int64)
+
+    @property
+    def known(self) -> float:
+        """Part of what was held out whose class was learnt."""
+        return len(self.held) / (len(self.held) + self.unlearnt)
 
     def learning(self, standardisation: Standardisation) -> Samples:
         """Return what is learnt from, to be read in batches, in training changed at random."""
@@ -108,7 +116,8 @@ def split(
     Raises
     ------
     InvalidRequest
-        If there is no such column, or there are fewer than two classes or too few samples.
+        If there is no such column, or there are fewer than two classes or too few samples, or none
+        of those held out is of a class that was learnt.
     """
     target, rows = request.target or "", frame.samples
     if target not in rows:
@@ -126,12 +135,22 @@ def split(
         )
     groups = [rows.iloc[: len(rows) - held], rows.iloc[len(rows) - held :]]
     learnt, judged = (group.sort_values(["part", "row"], ignore_index=True) for group in groups)
-    classes = tuple(sorted(set(map(str, learnt[target]))))
+    classes = tuple(dict.fromkeys(_names(learnt[target].sort_values())))
     if len(classes) < 2:
         raise InvalidRequest(f"{target!r} has one value only among the samples: {classes}")
-    known = judged[judged[target].map(str).isin(classes)].reset_index(drop=True)
-    changes = _augmentation((frame, mirror), spec)
-    return Data(frame, mirror, learnt, known, classes, target, changes, request.seed)
+    known = judged[_names(judged[target]).isin(classes)].reset_index(drop=True)
+    if not len(known):
+        raise InvalidRequest(
+            f"none of {held} samples held out is of one of the {len(classes)} classes learnt from: "
+            "set validation higher, or select classes of several samples each"
+        )
+    changes, lost = _augmentation((frame, mirror), spec), len(judged) - len(known)
+    return Data(frame, mirror, learnt, known, classes, target, lost, changes, request.seed)
+
+
+def _names(labels: pd.Series) -> pd.Series:
+    """Return labels as texts, whole numbers without a point."""
+    return labels.map(lambda x: str(int(x) if isinstance(x, float) and x.is_integer() else x))
 
 
 def _augmentation(

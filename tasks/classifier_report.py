@@ -125,9 +125,10 @@ def card(data: Data, spec: ClassifierSpec, request: FitRequest, metrics: dict[st
         "",
         f"- Learnt from {len(data.learnt):,} samples ({request.selection or 'all'}), seed "
         f"{request.seed}; {int(metrics['epochs'])} epochs.",
-        f"- Judged by {len(data.held):,} others, held out by a hash of ids: top-1 "
+        f"- Judged by {len(data.held) + data.unlearnt:,} others, held out by a hash of ids: top-1 "
         f"{metrics['top1']:.4f}, top-5 {metrics['top5']:.4f}. Where several models or epochs were "
         "compared by these, they are no independent estimate.",
+        f"- Of these {data.unlearnt:,} are of classes it did not learn, and count as wrong.",
         "- It answers with one of its classes whatever it is shown.",
         f"- Spec: `{json.dumps(spec.to_dict(), sort_keys=True)}`.",
         "",

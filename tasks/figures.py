@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,10 @@ MAPS = "RdBu_r"
 
 def png(figure: Figure) -> bytes:
     """Render a figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    buffer, software = io.BytesIO(), {"Software": None}
+    with warnings.catch_warnings():  # names of classes in scripts that the font lacks are boxes
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata=software)
     return buffer.getvalue()
 
 

@@ -129,6 +129,14 @@ def _images(source: str, schema: Schema) -> Iterator[tuple[str, Array | BadInput
     y, x = schema.shape
     options, advance = ImageOptions(size=(y, x)), Reporter("predict")
     units = options.find([source])
+    if units.refused and not units:
+        first = units.refused[0]
+        raise InvalidRequest(
+            f"{source} is no dataset here and holds no image that can be read: {first.name}, "
+            f"{first.reason}: {first.message}"
+        )
+    for refused in units.refused:
+        yield refused.name, BadInput(refused.reason, refused.message)
     for done, (unit, payload) in enumerate(read_units(units), 1):
         advance(done, len(units))
         if isinstance(payload, BadInput):

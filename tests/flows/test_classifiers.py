@@ -29,6 +29,7 @@ from storage import InvalidRequest, open_store
 from tasks import classifier
 from tasks.checkpoints import Checkpoint, Checkpoints
 from tasks.classifier_data import split
+from tasks.classifier_figures import confusion
 from tasks.feature_batches import Samples
 from tasks.fields import IngestOptions
 from tasks.fit import FitRequest
@@ -275,6 +276,52 @@ def test_the_flow_goes_from_pictures_to_their_classes(pictures: Path, tmp_path: 
     assert (whole["predicted"] == labels[whole.index]).all()
     alone, among = rows.loc["00", "score"], whole.loc["red/00", "score"]
     assert alone == pytest.approx(among, abs=1e-6)  # batches of other sizes add in another order
+    (likeliest, first), (_, second) = json.loads(whole.loc["red/00", "likeliest"])
+    assert (likeliest, first) == ("red", pytest.approx(among, abs=1e-4))
+    assert first > second
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
+    with pytest.raises(InvalidRequest, match="data_batch_1, pickle: is a pickle"):
+        predict_to(store, key, str(tmp_path / "cifar-10-batches-py"), tmp_path / "p.csv")
+
+
+def test_names_in_any_script_are_drawn_without_a_word() -> None:
+    drawn = confusion(np.eye(2), ("\u65e5\u672c", "b"))
+    assert drawn.startswith(b"\x89PNG")
+
+
+def test_held_out_samples_of_classes_that_were_not_learnt_are_wrong(stripes: str) -> None:
+    """Every fourth field has a label of its own."""
+    store, wanted = open_store(stripes), request({"model": "ridge", "validation": 0.25})
+    frame = store.get_historical_features("stripes", "scattering")
+    alone = frame.samples["label"].where(frame.samples.index % 4 > 0, frame.samples["sample_id"])
+    rare = replace(frame, samples=frame.samples.assign(label=alone))
+    spec = ClassifierSpec.from_parameters(wanted.parameters)
+    data = split(rare, None, wanted, spec)
+    assert data.unlearnt > 0
+    assert len(data.held) + data.unlearnt == 16
+    assert data.known == len(data.held) / 16
+    every = replace(frame, samples=frame.samples.assign(label=frame.samples["sample_id"]))
+    with pytest.raises(InvalidRequest, match="none of 16 samples held out"):
+        split(every, None, wanted, spec)
+    labels = pd.DataFrame({"sample_id": frame.samples["sample_id"], "rare": alone})
+    store.dataset("stripes").relabel(labels)
+    made = classifier.fit(store, "stripes", replace(wanted, target="rare"))
+    card = store.artifact_at("classifier", made.key).read("card.md").decode()
+    assert made.metrics["held_unlearnt"] == data.unlearnt
+    assert made.metrics["top5"] <= data.known
+    assert f"Of these {data.unlearnt} are of classes it did not learn" in card
+
+
+@pytest.mark.parametrize("kind", ["int64", "Int64", "float64"])
+def test_classes_that_are_numbers_have_their_order_and_no_point(stripes: str, kind: str) -> None:
+    frame = open_store(stripes).get_historical_features("stripes", "scattering")
+    numbers = pd.Series(frame.samples.index % 12).astype(kind)
+    numbered = replace(frame, samples=frame.samples.assign(number=numbers))
+    wanted = replace(request({"model": "ridge"}), target="number")
+    data = split(numbered, None, wanted, ClassifierSpec.from_parameters(wanted.parameters))
+    assert data.classes == tuple(map(str, range(12)))
+    assert data.numbers(data.learnt).tolist() == data.learnt["number"].tolist()
 
 
 def test_features_computed_while_training_give_the_same_model(
