@@ -40,6 +40,7 @@ _DAMAGE = (
 )
 _ABSOLUTE = re.compile(r"/|\\\\|[A-Za-z]:")  # for either kind of system
 _BLOCK = 512  # bytes; a tar consists of these
+_NESTED = "is a tar within a tar, read only if neither is compressed: decompress it (gunzip)"
 Refusal = tuple[str, BadInput]
 
 
@@ -97,7 +98,7 @@ def damage_as_bad_input(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise BadInput("missing", f"{url} was listed but is gone") from error
+        raise BadInput("missing", f"{url} was listed but is gone, or a link to nothing") from error
     except EOFError as error:
         raise BadInput("truncated", f"{url} ends early: {error}") from error
     except (*_DAMAGE, OSError) as error:
@@ -165,6 +166,8 @@ def _tar_listing(url: str) -> Iterator[Entry | Refusal]:
     for archive, info in walk_tar(url):
         if kind(url) == kind(info.name) == "tar" and info.isreg():
             yield from _nested_listing(url, archive, info)
+        elif kind(info.name) in ("tar", "stream") and info.isreg():
+            yield info.name, BadInput("archive", f"{info.name} {_NESTED}")
         elif not info.isdir():
             yield _tar_member(info)
 

@@ -187,8 +187,21 @@ def _files_under(url: str) -> Iterator[Entry]:
         folders.sort()
         for name in sorted(names):
             file = Path(folder) / name
-            if file.is_file():  # neither a dangling link nor a socket
-                yield _local_entry(file.relative_to(url).as_posix(), file)
+            place = file.relative_to(url).as_posix()
+            if file.is_file():  # no socket
+                yield _local_entry(place, file)
+            elif _is_dangling(file):  # refused when it is read
+                yield Entry(place, 0)
+
+
+def _is_dangling(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return path.is_symlink()
+    except OSError:  # links in a circle
+        return False
+    return False
 
 
 def _glob(pattern: str) -> list[str]:

@@ -41,8 +41,8 @@ def list_rows(url: str) -> Iterator[Entry]:
     return _list_parquet(url) if kind(url) == "parquet" else _list_lmdb(url)
 
 
-def read_rows(url: str, wanted: Sequence[tuple[str, int | None]]) -> Iterator[bytes]:
-    """Yield members by name and row, in the order asked: that of the rows.
+def read_rows(url: str, wanted: Sequence[tuple[str, int | None]]) -> Iterator[bytes | BadInput]:
+    """Yield members by name and row, or why one cannot be read, in the order asked: the rows'.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def _image_column(schema: Any) -> str:
     return str(min(names, key=lambda n: _NAMES.index(n) if n in _NAMES else len(_NAMES)))
 
 
-def _read_parquet(url: str, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes]:
+def _read_parquet(url: str, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | BadInput]:
     import pyarrow.parquet as pq
 
     pending = list(reversed(wanted))
@@ -109,8 +109,15 @@ def _read_parquet(url: str, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes
         raise BadInput("missing", f"row {pending[-1][1]} is no longer in {url}")
 
 
-def _content(image: Any) -> bytes:
-    return (image.get("bytes") if isinstance(image, dict) else image) or b""
+def _content(image: Any) -> bytes | BadInput:
+    if not isinstance(image, dict):
+        return image or b""
+    if image.get("bytes") is None and image.get("path"):
+        return BadInput(
+            "reference",
+            f"holds the path {image['path']!r} and not the image: ingest the files themselves",
+        )
+    return image.get("bytes") or b""
 
 
 def _said(values: dict[str, Any], classes: dict[str, list[str]]) -> bytes:

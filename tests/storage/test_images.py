@@ -237,6 +237,42 @@ def test_a_tar_of_tars_is_read_in_place(tmp_path: Path) -> None:
     assert [(bad.name, bad.reason) for bad in found.refused] == [("n00000003.tar", "truncated")]
 
 
+def test_a_tar_within_a_compressed_tar_says_that_it_is_not_read(tmp_path: Path) -> None:
+    inner = tar(tmp_path / "inner.tar", {"n00000001_0.JPEG": encoded(picture())}).read_bytes()
+    found = discover_images([str(tar(tmp_path / "a.tar.gz", {"n00000001.tar": inner}, "w:gz"))])
+    assert [(bad.name, bad.reason) for bad in found.refused] == [("n00000001.tar", "archive")]
+    assert "decompress it" in found.refused[0].message
+    assert not found
+
+
+def test_files_that_cannot_hold_an_image_say_why(tmp_path: Path) -> None:
+    """A link to nothing, one to itself, and a table of paths; a JFIF is a JPEG like any other."""
+    (tmp_path / "dead.png").symlink_to("nowhere.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "a.jfif").write_bytes(encoded(picture(), "JPEG"))
+    shape = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = pa.array([{"bytes": None, "path": "a.jpg"}, {"bytes": b"x", "path": None}], shape)
+    pq.write_table(pa.table({"image": rows}), tmp_path / "t.parquet")
+    read = {unit.name: found for unit, found in read_units(discover_images([str(tmp_path)]))}
+    reasons = {name: getattr(found, "reason", "") for name, found in read.items()}
+    assert reasons == {
+        "a": "", "dead": "missing", "t.parquet/00000000": "reference", "t.parquet/00000001": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("bits", "grey"), [("int32", None), ("uint16", 255)])
+def test_integers_have_a_range_only_of_the_bits_that_are_declared(
+    bits: str, grey: int | None
+) -> None:
+    """A TIFF of 0 .. 255 in 32 bits would be nearly black."""
+    data = encoded(Image.fromarray(np.full((4, 4), 255 if grey is None else 65535, bits)), "TIFF")
+    if grey is not None:
+        assert (array(data) == grey).all()
+        return
+    with pytest.raises(BadInput, match="integers of 32 bits"):
+        decode(data)
+
+
 def test_members_that_would_escape_are_refused(tmp_path: Path) -> None:
     inner = tar(tmp_path / "inner.tar", {"../../etc/x.png": b"x", "fine.png": b"y"}).read_bytes()
     found = discover_images([str(tar(tmp_path / "a.tar", {"../b.png": b"x", "in.tar": inner}))])

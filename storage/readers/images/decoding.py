@@ -1,9 +1,9 @@
 """Encoded bytes to RGB, whatever they are called: the content says what they are.
 
 Grey becomes three equal channels; CMYK and the other colour spaces are converted by Pillow, colour
-profiles are not applied; 16 bits become the nearest of 8; what is transparent lies on white; EXIF
-orientation is carried out; of an animation the first frame is taken. An image that lacks bytes is
-refused, never filled up.
+profiles are not applied; 16 bits of grey become the nearest of 8, of colour (as Pillow reads them)
+their upper 8; what is transparent lies on white; EXIF orientation is carried out; of an animation
+the first frame is taken. An image that lacks bytes is refused, never filled up.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from storage.errors import BadInput
 
@@ -34,6 +35,10 @@ def decode(data: bytes) -> tuple[Image.Image, dict[str, Any]]:
     with _damage_as_bad_input(data), _opened(data) as opened:
         found = {"format": str(opened.format).lower(), "mode": opened.mode}
         opened.load()
+        if opened.mode == "I" and opened.format == "TIFF" and _bits(opened) != 16:
+            raise BadInput(
+                "mode", f"holds integers of {_bits(opened)} bits: of 8 or 16 a range is known"
+            )
         image = _as_rgb(_upright(opened))
         return image, {"width": image.width, "height": image.height, **found}
 
@@ -108,6 +113,13 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, above).convert("RGB")
     return image.convert("RGB")
+
+
+def _bits(image: Image.Image) -> int:
+    """Return the bits of a sample that a TIFF declares."""
+    assert isinstance(image, TiffImageFile)
+    declared: tuple[int, ...] = image.tag_v2.get(258, (1,))
+    return declared[0]
 
 
 def _sixteen_bits(image: Image.Image) -> Image.Image:

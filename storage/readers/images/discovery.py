@@ -12,8 +12,8 @@ from storage.sources import Discovery, Refused, SourceFile, Unit, rows
 from storage.sources.discover import find_files, stem_of, unique_units
 
 EXTENSIONS = (
-    ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm",
-    ".pbm", ".pnm", rows.IMAGE,
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", rows.IMAGE,
 )  # fmt: skip
 SIDECARS = (".cls", ".json", ".txt")
 ENCODED_LIMIT = 2**28  # bytes of one encoded image
