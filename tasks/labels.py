@@ -132,7 +132,7 @@ def with_index(samples: pd.DataFrame, classes: Classes, order: LabelOrder | None
     if labels.notna().any() and index.isna().all():
         raise InvalidRequest(
             f"--classes: none of the labels is in the list: labels such as "
-            f"{_few(labels.dropna().unique())}, the list begins with {_few(names)}"
+            f"{_few(labels.dropna().unique())}, the list of {len(names)} begins with {_few(names)}"
         )
     return samples.assign(class_name=labels.map(classes), label_index=index)
 

@@ -248,7 +248,7 @@ def test_a_list_of_classes_names_numbers_and_must_have_some_label() -> None:
     assert made[["label_index", "class_name"]].to_numpy().tolist() == [[2, "cloud"], [1, "a bear"]]
     some = with_index(labelled({"bear": None, "dog": None}), names, None)
     assert some["label_index"].fillna(-1).tolist() == [1, -1]
-    with pytest.raises(InvalidRequest, match="'dog', the list begins with 'apple'"):
+    with pytest.raises(InvalidRequest, match="'dog', the list of 3 begins with 'apple'"):
         with_index(labelled({"dog": None}), names, None)
 
 

@@ -300,3 +300,26 @@ def test_what_cannot_be_coded_is_refused() -> None:
         DictionaryLearning(3, CODERS["istc"]).transform(torch.zeros(2, 8))
     with pytest.raises(ShapeMismatch, match="D is"):
         Dictionary(4, 5, start=D)
+    with pytest.raises(InvalidParameter, match=r"penalty=-0\.1"):
+        fista(torch.zeros(2, 4), torch.eye(4), -0.1)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_codes_of_what_is_no_number_are_none_either(broken: float) -> None:
+    beta, D = torch.ones(2, 4), torch.eye(4)
+    beta[1, 0] = broken
+    z = istc(beta, D, homotopy(1, 0.1, 4))
+    assert z[0].isfinite().all()
+    assert z[1].isnan().any()
+    assert istc(torch.ones(2, 4), D * broken, homotopy(1, 0.1, 4)).isnan().any()
+
+
+def test_a_dictionary_of_zeros_codes_nothing_and_zeros_teach_none() -> None:
+    assert not fista(torch.ones(2, 4), torch.zeros(4, 3), 0.1).any()
+    learning = DictionaryLearning(2, partial(fista, penalty=0.1), epochs=1)
+    for signals in (torch.zeros(5, 4), torch.full((5, 4), float("nan"))):
+        with pytest.raises(InvalidParameter, match="finite, and some not zero"):
+            learning.fit(signals)
+    for signals in (torch.zeros(0, 4), torch.ones(2, 3, 4)):
+        with pytest.raises(ShapeMismatch, match=r"\(sample, C\)"):
+            learning.fit(signals)

@@ -66,8 +66,14 @@ def ista(
     positive: bool = False,
     step: float | None = None,
 ) -> Tensor:
-    """Return the Lasso's code after so many iterations; the step is ``1 / |D|^2`` unless given."""
-    step = _step(beta, D, step)
+    """Return the Lasso's code after so many iterations; the step is ``1 / |D|^2`` unless given.
+
+    Raises
+    ------
+    InvalidParameter
+        If the penalty is negative, or signals and dictionary do not fit together.
+    """
+    step = _step(beta, D, penalty, step)
     z = beta.new_zeros(*beta.shape[:-1], D.shape[1])
     for _ in range(iterations):
         z = soft_threshold(z + step * (beta - z @ D.T) @ D, step * penalty, positive)
@@ -84,7 +90,7 @@ def fista(
     step: float | None = None,
 ) -> Tensor:
     """Return the same with Nesterov's momentum: the error falls as 1 / iterations^2."""
-    step, t = _step(beta, D, step), 1.0
+    step, t = _step(beta, D, penalty, step), 1.0
     z = ahead = beta.new_zeros(*beta.shape[:-1], D.shape[1])
     for _ in range(iterations):
         following = soft_threshold(
@@ -96,9 +102,14 @@ def fista(
     return z
 
 
-def _step(beta: Tensor, D: Tensor, step: float | None) -> float:
+def _step(beta: Tensor, D: Tensor, penalty: float, step: float | None) -> float:
     _check(beta, D, D)
-    return 1 / float(torch.linalg.matrix_norm(D.detach(), 2)) ** 2 if step is None else step
+    if not penalty >= 0:
+        raise InvalidParameter(f"{penalty=} must be 0 or more")
+    if step is not None:
+        return step
+    norm = float(torch.linalg.matrix_norm(D.detach(), 2))
+    return 1 / norm**2 if norm else 0.0  # of a dictionary of zeros every code stays 0
 
 
 def istc(
@@ -128,11 +139,16 @@ def istc(
     W = D if W is None else W
     _check(beta, D, W)
     signals, thresholds = beta.reshape(-1, len(D)), thresholds.to(beta)
-    if beta.device.type != "cpu":
+    if beta.device.type != "cpu" or not _are_finite(signals, D, W):
         return _istc(signals, D, W, thresholds, positive).reshape(*beta.shape[:-1], D.shape[1])
     blocks = torch.split(signals, max(1, _BLOCK // D.shape[1]))
     z = torch.cat(coded_by_supports(blocks, D, W, thresholds, positive))
     return z.reshape(*beta.shape[:-1], D.shape[1])
+
+
+def _are_finite(*values: Tensor) -> bool:
+    """Say whether all are numbers: supports are found by comparison, where others end as 0."""
+    return all(math.isfinite(float(each.detach().sum())) for each in values)
 
 
 def _istc(beta: Tensor, D: Tensor, W: Tensor, thresholds: Tensor, positive: bool) -> Tensor:
@@ -246,7 +262,17 @@ class DictionaryLearning:
         self.epochs, self.batch, self.forget = epochs, batch, forget
 
     def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
-        """Learn from signals ``(sample, C)``; ``errors_`` is the mean squared error by epoch."""
+        """Learn from signals ``(sample, C)``; ``errors_`` is the mean squared error by epoch.
+
+        Raises
+        ------
+        InvalidParameter
+            If there are no signals, or they are not finite, or all zero.
+        """
+        if x.ndim != 2 or not x.numel():
+            raise ShapeMismatch(f"signals are {tuple(x.shape)}, not (sample, C) of one or more")
+        if not bool(x.isfinite().all()) or not bool(x.any()):
+            raise InvalidParameter("signals must be finite, and some not zero: leave others out")
         generator = torch.Generator().manual_seed(self.seed)
         self.atoms_: Tensor = self._drawn(x, self.atoms, generator)
         A, B = x.new_zeros(self.atoms, self.atoms), torch.zeros_like(self.atoms_)
