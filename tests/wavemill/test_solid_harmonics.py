@@ -239,6 +239,41 @@ def test_gradients_exist_where_moduli_vanish(dtype: torch.dtype, band: float | N
     assert bool(line.grad.isfinite().all())
 
 
+HYDROGENS = [[1.0, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]
+SYMMETRIC = {
+    "atom": ([[0.0, 0, 0]], [1]),
+    "CO2": ([[0.0, 0, -1.16], [0, 0, 0], [0, 0, 1.16]], [8, 6, 8]),
+    "CH4": ([[0.0, 0, 0], *(0.63 * torch.tensor(HYDROGENS)).tolist()], [6, 1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_gradients_of_symmetric_molecules_are_not_of_rounding(name: str) -> None:
+    """The box stays where it is, as it does for gradients: atoms at its sides would move it."""
+    op = operator(powers=(0.5,), channels=("full",), band=5.0)
+    places, charges = (torch.tensor(values, dtype=torch.float64) for values in SYMMETRIC[name])
+    centred = 2.0 * places
+    shape = op.box((2 * centred.abs().amax(0)).tolist())
+
+    def summed(positions: torch.Tensor) -> torch.Tensor:
+        return op.integrals([(positions, charges[None])], shape).log().sum()
+
+    start = centred.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(summed(start), start)
+    step = torch.zeros_like(centred)
+    step[-1, 2] = 1e-6
+    with torch.no_grad():
+        slope = (summed(centred + step) - summed(centred - step)) / 2e-6
+    assert float(gradient[-1, 2]) == pytest.approx(float(slope), rel=0.01, abs=1e-6)
+    assert float(gradient.sum(0).abs().max()) < 1e-9
+
+
+def test_a_molecule_too_wide_for_grids_is_refused() -> None:
+    places = torch.tensor([[0.0, 0, 0], [900.0, 900.0, 900.0]], dtype=torch.float64)
+    with pytest.raises(InvalidParameter, match="molecule 1 needs a box of 9"):
+        operator()(Molecules.of([water(), (places, torch.tensor([1, 1]))]))
+
+
 def test_coincident_atoms_and_unknown_channels_are_refused() -> None:
     places = torch.zeros(2, 3, dtype=torch.float64)
     with pytest.raises(InvalidParameter, match="coincide"):

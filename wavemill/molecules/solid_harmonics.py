@@ -19,7 +19,8 @@ samples, quarter turns and reflections to rounding, and to others as well as the
 
 Each field has a grid of its own, as wide and as fine as it needs (:mod:`.solid_grids`). Full grids
 (``band=None``) are periodic, have a point a sample for all fields, and are transformed at both
-orders: that is Kymatio's transform (:mod:`.solid_filters`).
+orders: that is Kymatio's transform (:mod:`.solid_filters`). Gradients are those in a box that stays
+where it is, though atoms at its sides move it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from wavemill.molecules.solid_grids import COARSE, OwnGrids, Placed
 
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
 NOISE = 0.5  # rounding units of the largest value, below which what a transform gives is noise
+CUSP = 64  # rounding units of what is near, below which a field has no direction to grow in
+MOST = 16 * 2**30  # bytes that the grids of one molecule may take
 BATCH = {"cpu": 2**17, "cuda": 2**22}  # points of the grids of a batch; a core has small caches
 
 
@@ -143,11 +146,13 @@ class SolidHarmonicScattering(nn.Module):
 
     def memory(self, molecules: int, extent: float = 80.0) -> int:
         """Return a bound on the bytes that a batch takes, of molecules of ``extent`` samples."""
-        itemsize, degrees = torch.finfo(self.dtype).bits // 8, self.L + 1
         points = self.points(self.box([extent] * 3))
+        return self._bytes(points) * max(1, min(molecules, self._together(points)))
+
+    def _bytes(self, points: int) -> int:
+        itemsize, degrees = torch.finfo(self.dtype).bits // 8, self.L + 1
         each = 2 * degrees * (degrees + 1) + 4 * degrees  # monomials thrice, lines, fields
-        together = max(1, min(molecules, self._together(points)))
-        return itemsize * len(self.channels) * each * points * together
+        return itemsize * len(self.channels) * each * points
 
     def _together(self, points: int) -> int:
         return BATCH.get(self._here.device.type, BATCH["cpu"]) // points
@@ -158,7 +163,7 @@ class SolidHarmonicScattering(nn.Module):
         Raises
         ------
         InvalidParameter
-            If two atoms coincide.
+            If two atoms coincide, or a molecule is so wide that its grids would take too much.
         """
         molecules = molecules.to(self._here.device, self.dtype)
         molecules.separations()  # refuses coincident atoms
@@ -189,6 +194,13 @@ class SolidHarmonicScattering(nn.Module):
             extent = 2 * self._centred(molecules.positions[atoms]).detach().abs().amax(0)
             groups.setdefault(self.box(extent.tolist()), []).append(row)
         for shape, rows in groups.items():
+            if (needed := self._bytes(self.points(shape))) > MOST:
+                sides = " x ".join(f"{side / self.resolution:.0f}" for side in shape)
+                raise InvalidParameter(
+                    f"molecule {rows[0]} needs a box of {sides} Angstrom, whose grids take "
+                    f"{needed / 2**30:.0f} GiB, of {MOST / 2**30:.0f} at most: leave it out, lower "
+                    "the resolution, or choose atomic harmonics, which have no grids"
+                )
             together = max(1, self._together(self.points(shape)))
             for start in range(0, len(rows), together):
                 yield shape, rows[start : start + together]
@@ -224,9 +236,11 @@ class SolidHarmonicScattering(nn.Module):
         for j, sigma in enumerate(self.sigmas):
             for degree in range(self.L + 1):
                 square, cell = fields.first(sigma, degree)
+                square = self._without_noisy_gradients(square)
                 found.setdefault((j,), []).append(self._sums(square, cell))
                 for wider, second, coarse in fields.second(_root(square), sigma, degree):
                     path = (j, self.sigmas.index(wider))
+                    second = self._without_noisy_gradients(second)
                     found.setdefault(path, []).append(self._sums(second, coarse))
         return torch.cat([torch.cat(found[path], -1) for path in self.paths], -1)
 
@@ -235,6 +249,23 @@ class SolidHarmonicScattering(nn.Module):
         if self.band is None:
             return FullGrids(placed, shape, self.width, self.sigmas, self.L)
         return OwnGrids(placed, shape, self.width, self.sigmas, self.margin, self.band)
+
+    def _without_noisy_gradients(self, square: Tensor) -> Tensor:
+        """Return the same squares, whose gradient is 0 where their root is a cusp.
+
+        In symmetric molecules fields vanish on single points, lines and planes but for rounding.
+        The gradient of a root is the larger the nearer to 0: there it would be that of rounding.
+        """
+        if not square.requires_grad:
+            return square
+        held = square.detach()
+        near = (
+            held.amax((-3, -2, -1), keepdim=True)  # rounding of a transform is everywhere
+            if self.band is None
+            else nn.functional.max_pool3d(held, 3, stride=1, padding=1)
+        )
+        noise = held <= (CUSP * torch.finfo(held.dtype).eps) ** 2 * near
+        return torch.where(noise, held, square)
 
     def _sums(self, square: Tensor, cell: float) -> Tensor:
         """Return the integrals of powers of the root, ``(..., power)``, summed in float64.
