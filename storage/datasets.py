@@ -14,7 +14,7 @@ from storage.errors import InvalidRequest
 from storage.images import read_encoded
 from storage.molecules import Atoms, read_atoms
 from storage.parts import lazy_rows
-from storage.records import DatasetVersion, PartRef, Schema
+from storage.records import PROVENANCE, DatasetVersion, PartRef, Schema
 from storage.tables import read_table, select, write_table
 from storage.training import StoredSamples, TorchSamples
 
@@ -153,10 +153,9 @@ class Dataset:
         return self.store.publish_dataset(self.name, build)
 
     def _check_labels(self, labels: pd.DataFrame) -> None:
-        reserved = {"part", "row", "unit", "stamp", "sha256", "source", "index", "withdrawn"}
         if "sample_id" not in labels or labels["sample_id"].duplicated().any():
             raise InvalidRequest("labels need a column sample_id without repetitions")
-        if taken := reserved & set(labels):
+        if taken := (PROVENANCE - {"sample_id"}) & set(labels):
             raise InvalidRequest(f"columns {sorted(taken)} are provenance: choose other names")
         if unknown := set(labels["sample_id"]) - set(self.samples()["sample_id"]):
             raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")

@@ -9,6 +9,11 @@ from typing import Any, Self
 from storage.documents import Document
 from storage.parts import FIELDS, IMAGES
 
+PROVENANCE = frozenset(
+    {"sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp", "withdrawn"}
+    | {"feature_part"}
+)  # columns of the sample table that say where a sample is and came from: not for labels
+
 
 @dataclass(frozen=True)
 class PartRef:

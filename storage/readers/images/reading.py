@@ -14,9 +14,8 @@ from storage.readers.images.decoding import decode, read_size
 from storage.readers.images.framing import Framing, Size
 from storage.readers.images.paths import class_and_split
 from storage.readers.images.picture import Picture
+from storage.records import PROVENANCE
 from storage.sources import SourceFile, Unit, read_units
-
-RESERVED = {"sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp"}
 
 
 def read_images(unit: Unit, payload: Sequence[bytes], framing: Framing) -> Found[Picture]:
@@ -73,7 +72,7 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in values.items()
-        if (isinstance(value, str | int | float | bool) and key not in RESERVED)
+        if (isinstance(value, str | int | float | bool) and key not in PROVENANCE)
         or (key == "label" and value is None)  # none, whatever the folder is called
     }
     return with_class(kept)

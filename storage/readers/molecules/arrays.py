@@ -6,6 +6,8 @@ molecule are properties. Charges of 0 are padding. Layouts:
 - QM7 ``.mat``: ``R (molecule, 23, 3)`` in Bohr, ``Z (molecule, 23)``, ``T (1, molecule)``;
 - ``.npz`` of one molecule in many geometries: ``R (molecule, atom, 3)``, ``z (atom,)``, ``E``;
 - padded ``.npz``: ``positions (molecule, most, 3)``, ``charges (molecule, most)``, energies;
+- flat: ``positions (atom, 3)``, ``charges (atom,)`` of molecules one after another, with the
+  number of atoms of each, or where each begins;
 - HDF5 of ANI and QM7-X: a group a molecule or a formula, with ``coordinates`` or ``atXYZ``,
   ``species`` or ``atNUM``, and energies.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, cast
 
 import h5py
@@ -28,6 +31,7 @@ from storage.readers.molecules.molecule import BOHR, Molecule, molecule, nuclear
 POSITIONS = ("r", "positions", "coordinates", "coords", "xyz", "atxyz", "pos")
 CHARGES = ("z", "charges", "species", "atomic_numbers", "numbers", "atnum", "nuclear_charges")
 SIZES = ("n", "num_atoms", "n_atoms", "natoms")
+OFFSETS = ("offsets", "offset", "ptr")
 NAMES = ("id", "ids", "name", "names", "index")
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -58,7 +62,10 @@ def read_hdf5(data: bytes) -> Found[Molecule]:
     found: Found[Molecule] = Found()
     with h5py.File(io.BytesIO(data)) as file:
         for path, arrays in _groups(file, ""):
-            some = _found(path, arrays)
+            try:
+                some = _found(path, arrays)
+            except BadInput as error:
+                some = Found(refused=[(path, error)])
             found.extend(some)
             found.refused.extend(some.refused)
     if not found and not found.refused:
@@ -92,28 +99,52 @@ def _found(path: str, arrays: Arrays) -> Found[Molecule]:
             f"holds {', '.join(arrays)}: positions are one of {', '.join(POSITIONS)}, charges one "
             f"of {', '.join(CHARGES)} (any case)",
         )
-    single = positions.ndim == 2
-    positions = positions[None] if single else positions
-    numbers = _numbers(charges)
-    numbers = np.broadcast_to(numbers, (len(positions), numbers.shape[-1]))
-    if positions.ndim != 3 or positions.shape != (*numbers.shape, 3):
-        raise BadInput("shape", f"positions {positions.shape} do not fit charges {charges.shape}")
-    names = _names(path, arrays, len(positions), single)
+    misfit = BadInput("shape", f"positions {positions.shape} do not fit charges {charges.shape}")
+    if positions.ndim not in (2, 3):
+        raise misfit
+    bounds = _bounds(arrays, len(positions)) if positions.ndim == 2 else None
+    if bounds is not None:
+        if len(charges.ravel()) != len(positions):
+            raise misfit
+        pieces = [slice(start, stop) for start, stop in pairwise(bounds)]
+        places, elements = [positions[p] for p in pieces], [charges.ravel()[p] for p in pieces]
+    else:
+        stacked = positions[None] if positions.ndim == 2 else positions
+        if charges.shape not in (stacked.shape[1:2], (1, *stacked.shape[1:2]), stacked.shape[:2]):
+            raise misfit
+        places, elements = list(stacked), list(np.broadcast_to(charges, stacked.shape[:2]))
+    names = _names(path, arrays, len(places), positions.ndim == 2 and bounds is None)
     found: Found[Molecule] = Found()
     for row, name in enumerate(names):
         try:
-            found.append(_one(name, row, positions[row], numbers[row], arrays, len(names)))
+            found.append(_one(name, row, places[row], elements[row], arrays, len(names)))
         except BadInput as error:
             found.refused.append((name, error))
     return found
 
 
+def _bounds(arrays: Arrays, atoms: int) -> list[int] | None:
+    """Return where molecules that lie one after another begin and end; None for one alone."""
+    sizes, offsets = _named(arrays, SIZES), _named(arrays, OFFSETS)
+    if sizes is not None:
+        ends = np.cumsum(sizes.ravel()).tolist()
+        bounds = [0, *ends]
+    elif offsets is not None:
+        bounds = offsets.ravel().tolist()
+        bounds = bounds if bounds[-1:] == [atoms] else [*bounds, atoms]
+    else:
+        return None
+    if bounds[0] != 0 or bounds[-1] != atoms or min(np.diff(bounds)) < 0:
+        raise BadInput("shape", f"sizes or offsets make {bounds[-1]} atoms, positions {atoms}")
+    return [int(bound) for bound in bounds] if len(bounds) > 2 else None
+
+
 def _numbers(charges: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return charges as numbers: ANI names elements by symbol."""
-    if charges.dtype.kind in "SO":
-        texts = [t.decode() if isinstance(t, bytes) else str(t) for t in charges.ravel()]
-        return np.array([nuclear_charge(text) for text in texts]).reshape(charges.shape)
-    return charges
+    """Return charges as numbers: ANI names elements by symbol, and pads with nothing."""
+    if charges.dtype.kind not in "SUO":
+        return charges
+    texts = [t.decode() if isinstance(t, bytes) else str(t) for t in charges]
+    return np.array([nuclear_charge(text) if text.strip() else 0 for text in texts])
 
 
 def _names(path: str, arrays: Arrays, count: int, single: bool) -> list[str]:
@@ -129,18 +160,18 @@ def _one(
     name: str,
     row: int,
     places: npt.NDArray[Any],
-    numbers: npt.NDArray[Any],
+    elements: npt.NDArray[Any],
     arrays: Arrays,
     count: int,
 ) -> Molecule:
-    sizes = _named(arrays, SIZES)
+    numbers, sizes = _numbers(elements), _named(arrays, SIZES)
     real = numbers > 0
     if sizes is not None and sizes.size == count:
         real = np.arange(len(numbers)) < int(sizes.ravel()[row])
     properties = {
         key: float(values.ravel()[row])
         for key, values in arrays.items()
-        if key.lower() not in (*POSITIONS, *CHARGES, *SIZES, *NAMES)
+        if key.lower() not in (*POSITIONS, *CHARGES, *SIZES, *OFFSETS, *NAMES)
         and values.size == count
         and values.dtype.kind in "iuf"
     }

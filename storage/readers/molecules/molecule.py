@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import BadInput
+from storage.records import PROVENANCE
 
+RESERVED = PROVENANCE | {"formula", "n_atoms", "n_heavy"}  # columns that no property may be
+WIDEST = 1000.0  # Angstrom; what is wider is no molecule, or is not in Angstrom
 CLOSEST = 0.1  # Angstrom; nearer atoms are one atom given twice
 HEAVIEST = 118
 BOHR = 0.529177210903  # Angstrom (CODATA 2018)
@@ -50,10 +54,11 @@ class Molecule:
         return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order if s in counts)
 
     def columns(self) -> dict[str, Any]:
-        """Return what the table of samples says of it."""
+        """Return what the table of samples says of it; what is called as its own columns is not."""
         heavy = int((self.charges > 1).sum())
         counts = {"formula": self.formula, "n_atoms": len(self.charges), "n_heavy": heavy}
-        return {**counts, **self.labels, **self.properties}
+        given = {**self.labels, **self.properties}
+        return {**counts, **{k: v for k, v in given.items() if k.lower() not in RESERVED}}
 
 
 @cache
@@ -94,13 +99,13 @@ def molecule(
     properties: dict[str, float] | None = None,
     labels: dict[str, Any] | None = None,
 ) -> Molecule:
-    """Return a checked molecule.
+    """Return a checked molecule; a property that is not finite is not known, NaN.
 
     Raises
     ------
     BadInput
-        If it has no atoms, a position is not finite, a charge is no element's, or two atoms
-        coincide.
+        If it has no atoms, a position is not finite, a charge is no element's, two atoms
+        coincide, or it is wider than any molecule.
     """
     places = np.array(positions, dtype=np.float64, order="C")
     numbers = np.asarray(charges)
@@ -112,8 +117,11 @@ def molecule(
         raise BadInput("nan", f"{int((~np.isfinite(places)).sum())} coordinates are not finite")
     if (numbers != np.round(numbers)).any() or numbers.min() < 1 or numbers.max() > HEAVIEST:
         raise BadInput("element", f"charges {sorted(set(numbers.tolist()))[:8]}; 1 to {HEAVIEST}")
+    if (extent := float(np.ptp(places, axis=0).max())) > WIDEST:
+        raise BadInput("extent", f"is {extent:.3g} Angstrom wide; at most {WIDEST:g}")
     _check_apart(places)
-    return Molecule(index, places, numbers.astype(np.uint8), properties or {}, labels or {})
+    known = {k: v if math.isfinite(v) else math.nan for k, v in (properties or {}).items()}
+    return Molecule(index, places, numbers.astype(np.uint8), known, labels or {})
 
 
 def _check_apart(places: npt.NDArray[np.float64]) -> None:
@@ -128,6 +136,12 @@ def _check_apart(places: npt.NDArray[np.float64]) -> None:
             f"atoms {one} and {other} are {squares.min() ** 0.5:.3g} Angstrom apart; below "
             f"{CLOSEST} they coincide (positions are read as Angstrom)",
         )
+
+
+def text_of(data: bytes) -> str:
+    """Return the text of a file, whatever ends its lines, without a mark of its byte order."""
+    text = data.decode("utf-8-sig", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def number(text: str) -> float:

@@ -1,7 +1,8 @@
-"""Whatever else ASE reads: extended xyz, CIF, PDB, POSCAR, trajectories and more."""
+"""Whatever else ASE reads: extended xyz, CIF, PDB, POSCAR, trajectories, its databases and more."""
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from storage.errors import BadInput
 from storage.readers.found import Found
 from storage.readers.molecules.molecule import Molecule, molecule
 
-EXTENSIONS = (".extxyz", ".cif", ".pdb", ".traj", ".gjf", ".vasp", ".cml", ".con")
+# not .json, in which ASE writes, too: what lies beside molecules is called so
+EXTENSIONS = (".cif", ".pdb", ".traj", ".gjf", ".vasp", ".cml", ".con", ".db")
 
 
-def read_other(data: bytes, suffix: str, form: str | None = None) -> Found[Molecule]:
+def read_other(data: bytes, suffix: str) -> Found[Molecule]:
     """Read every frame of a file through ASE; energies become the property ``energy`` (eV).
 
     Raises
@@ -30,27 +32,47 @@ def read_other(data: bytes, suffix: str, form: str | None = None) -> Found[Molec
         path = Path(folder) / f"molecule{suffix}"
         path.write_bytes(data)
         try:
-            frames: Any = ase.io.read(path, index=":", format=form)
+            frames: Any = ase.io.read(path, index=":")
         except UnknownFileTypeError as error:
             raise BadInput("format", f"ASE knows no format {suffix!r}: {error}") from error
     found: Found[Molecule] = Found()
     for place, atoms in enumerate(frames):
         index = "" if len(frames) == 1 else str(place)
         try:
-            values = _values(atoms)
-            texts = {k: str(v) for k, v in atoms.info.items() if isinstance(v, str)}
-            found.append(molecule(index, atoms.numbers, atoms.positions, values, texts))
+            found.append(_molecule(index, atoms))
         except BadInput as error:
             found.refused.append((index, error))
     return found
 
 
-def _values(atoms: Any) -> dict[str, float]:
-    """Return the numbers that ASE found beside the atoms."""
-    values = {
+def read_extended(index: str, comment: str, atoms: list[str], rest: list[str]) -> Molecule:
+    """Read one molecule of extended xyz through ASE.
+
+    Raises
+    ------
+    BadInput
+        If ASE cannot read it.
+    """
+    import ase.io
+
+    text = "\n".join([str(len(atoms)), comment, *atoms, *rest, ""])
+    try:
+        read: Any = ase.io.read(io.StringIO(text), format="extxyz")
+    except Exception as error:  # whatever the text, and of any kind
+        raise BadInput(
+            "corrupt", f"is no extended xyz ({type(error).__name__}: {error})"
+        ) from error
+    return _molecule(index, read)
+
+
+def _molecule(index: str, atoms: Any) -> Molecule:
+    info = {**atoms.info, **atoms.info.get("key_value_pairs", {})}  # of a database
+    numbers = {
         str(name): float(value)
-        for name, value in atoms.info.items()
+        for name, value in info.items()
         if isinstance(value, int | float | np.number) and not isinstance(value, bool)
     }
     results = getattr(atoms.calc, "results", {})
-    return values | {k: float(v) for k, v in results.items() if np.ndim(v) == 0}
+    numbers |= {k: float(v) for k, v in results.items() if np.ndim(v) == 0}
+    texts = {str(k): v for k, v in info.items() if isinstance(v, str)}
+    return molecule(index, atoms.numbers, atoms.positions, numbers, texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePosixPath
 
 from storage.errors import BadInput
@@ -12,10 +13,11 @@ from storage.readers.molecules import other
 from storage.readers.molecules.arrays import read_hdf5, read_mat, read_npz
 from storage.readers.molecules.molecule import Molecule
 from storage.readers.molecules.sdf import read_sdf
-from storage.readers.molecules.xyz import EXTENDED, read_xyz
+from storage.readers.molecules.xyz import read_xyz
 
 FORMATS: dict[str, Callable[[bytes], Found[Molecule]]] = {
     ".xyz": read_xyz,
+    ".extxyz": partial(read_xyz, extended=True),
     ".sdf": read_sdf,
     ".mol": read_sdf,
     ".npz": read_npz,
@@ -44,7 +46,10 @@ def read_molecules(name: str, data: bytes) -> Found[Molecule]:
     try:
         if not data:
             raise BadInput("truncated", "is empty")
-        found = _read(suffix, data)
+        reader = FORMATS.get(suffix)
+        found = reader(data) if reader is not None else other.read_other(data, suffix)
+        if not found and [index for index, _ in found.refused] == [""]:
+            raise found.refused[0][1]
     except BadInput as error:
         raise BadInput(error.reason, f"{name}: {error.message}") from error
     except Exception as error:
@@ -54,14 +59,6 @@ def read_molecules(name: str, data: bytes) -> Found[Molecule]:
     if not found and not found.refused:
         raise BadInput("empty", f"{name} holds no molecules")
     return _unique(found)
-
-
-def _read(suffix: str, data: bytes) -> Found[Molecule]:
-    second = b"".join(data.split(b"\n", 2)[1:2]).decode("utf-8", "replace")
-    if suffix == ".xyz" and EXTENDED.search(second):
-        return other.read_other(data, suffix, "extxyz")
-    reader = FORMATS.get(suffix)
-    return reader(data) if reader is not None else other.read_other(data, suffix)
 
 
 def _unique(found: Found[Molecule]) -> Found[Molecule]:

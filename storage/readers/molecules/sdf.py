@@ -9,36 +9,40 @@ import re
 
 from storage.errors import BadInput
 from storage.readers.found import Found
-from storage.readers.molecules.molecule import Molecule, molecule, nuclear_charge, number
+from storage.readers.molecules.molecule import (
+    Molecule,
+    molecule,
+    nuclear_charge,
+    number,
+    text_of,
+)
 
 ITEM = re.compile(r"^>.*?<([^>]+)>")
 TITLE, COUNTS = 0, 3  # lines of a record
+CONTINUED = "-\nM  V30 "
 
 
 def read_sdf(data: bytes) -> Found[Molecule]:
-    """Read every record.
+    """Read every record; a bad one or a cut one does not cost the others.
 
     Raises
     ------
     BadInput
         If there is none.
     """
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n")
-    records = [record for record in re.split(r"^\$\$\$\$.*\n?", text, flags=re.M) if record.strip()]
+    pieces = re.split(r"^\$\$\$\$.*\n?", text_of(data), flags=re.M)
+    records = [piece.split("\n") for piece in pieces if piece.strip()]
     if not records:
         raise BadInput("empty", "has no records")
-    lines = [record.split("\n") for record in records]
-    titles = [record[TITLE].strip() for record in lines]
+    titles = [record[TITLE].strip() for record in records]
     named = all(titles) and len(set(titles)) == len(titles)
     found: Found[Molecule] = Found()
-    for place, record in enumerate(lines):
-        index = "" if len(lines) == 1 else titles[place] if named else str(place)
+    for place, record in enumerate(records):
+        index = "" if len(records) == 1 else titles[place] if named else str(place)
         try:
             found.append(_record(index, record))
         except BadInput as error:
             found.refused.append((index, error))
-    if not found and len(lines) == 1:
-        raise found.refused[0][1]
     return found
 
 
@@ -64,9 +68,18 @@ def _v2000(lines: list[str]) -> list[tuple[str, list[float]]]:
 
 
 def _v3000(lines: list[str]) -> list[tuple[str, list[float]]]:
-    rows = [line.split()[2:] for line in lines if line.startswith("M  V30")]
-    begin, end = rows.index(["BEGIN", "ATOM"]), rows.index(["END", "ATOM"])
-    return [(row[1], [number(text) for text in row[2:5]]) for row in rows[begin + 1 : end]]
+    whole = "\n".join(lines).replace(CONTINUED, "").split("\n")
+    rows = [line.split()[2:] for line in whole if line.startswith("M  V30")]
+    counts = [row for row in rows if row[:1] == ["COUNTS"]]
+    try:
+        count = int(counts[0][1])
+        begin, end = rows.index(["BEGIN", "ATOM"]), rows.index(["END", "ATOM"])
+    except (IndexError, ValueError):
+        raise BadInput("truncated", "has no COUNTS, BEGIN ATOM or END ATOM of V3000") from None
+    rows = rows[begin + 1 : end]
+    if len(rows) != count or any(len(row) < 5 for row in rows):
+        raise BadInput("truncated", f"announces {count} atoms and has {len(rows)}")
+    return [(row[1], [number(text) for text in row[2:5]]) for row in rows]
 
 
 def _items(lines: list[str]) -> tuple[dict[str, float], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""``.xyz``: plain, QM9's own with properties around, and several molecules in one file.
+"""``.xyz``: plain, QM9's own with properties around, extended, and several molecules in one file.
 
 A plain file has the number of atoms, a comment, and a line ``symbol x y z`` an atom. QM9 writes
 ``gdb <id>`` and fifteen values as the comment, Mulliken charges as a fifth column, then a line of
@@ -14,66 +14,74 @@ from collections.abc import Iterator
 from storage.errors import BadInput
 from storage.readers.found import Found
 from storage.readers.molecules import qm9
-from storage.readers.molecules.molecule import Molecule, molecule, nuclear_charge, number
+from storage.readers.molecules.molecule import (
+    Molecule,
+    molecule,
+    nuclear_charge,
+    number,
+    text_of,
+)
+from storage.readers.molecules.other import read_extended
 
 EXTENDED = re.compile(r"\b(Lattice|Properties)\s*=", re.IGNORECASE)
+Frame = tuple[str, list[str], list[str]]
 
 
-def read_xyz(data: bytes) -> Found[Molecule]:
-    """Read every molecule of a file.
+def read_xyz(data: bytes, extended: bool = False) -> Found[Molecule]:
+    """Read every molecule of a file; a bad one or a cut one does not cost the others.
 
-    Raises
-    ------
-    BadInput
-        If it is not such a file, or ends early.
+    Parameters
+    ----------
+    data
+        Of the file.
+    extended
+        Whether all are of the extended form, whatever their comments say.
     """
-    lines = data.decode("utf-8", "replace").replace("\r", "\n").split("\n")
     found: Found[Molecule] = Found()
-    seen = 0
-    for frame in _frames(lines):
-        index = "" if not seen else str(seen)
-        seen += 1
+    frames = list(_frames(text_of(data).split("\n")))
+    for place, frame in enumerate(frames):
+        index = str(place) if len(frames) > 1 else ""
         try:
-            found.append(_molecule(index, *frame))
+            if isinstance(frame, BadInput):
+                raise frame
+            if extended or EXTENDED.search(frame[0]):
+                found.append(read_extended(index, *frame))
+            else:
+                found.append(_molecule(index, *frame))
         except BadInput as error:
             found.refused.append((index, error))
-    if seen > 1:  # then the first has a number, too
-        for item in [*found][:1]:
-            item.index = item.index or "0"
-        found.refused = [(index or "0", error) for index, error in found.refused]
-    if not found and found.refused and seen == 1:
-        raise found.refused[0][1]
     return found
 
 
-def _frames(lines: list[str]) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield comment, lines of atoms, and the lines behind them that begin no other molecule."""
+def _frames(lines: list[str]) -> Iterator[Frame | BadInput]:
+    """Yield comment, lines of atoms and lines behind them of each molecule, or what is wrong.
+
+    A molecule ends where a line is a number alone, which begins the next.
+    """
     at = 0
     while at < len(lines):
-        if not lines[at].strip():
+        first = lines[at].strip()
+        if not first:
             at += 1
             continue
-        count = _count(lines[at])
-        atoms = lines[at + 2 : at + 2 + count]
-        if len(atoms) < count or not all(line.strip() for line in atoms):
-            present = sum(bool(line.strip()) for line in atoms)
-            raise BadInput("truncated", f"announces {count} atoms and has {present}")
-        stop = at + 2 + count
-        end = stop
-        while end < len(lines) and not lines[end].strip().isdigit():
-            end += 1
-        rest = [line for line in lines[stop:end] if line.strip()]
-        yield lines[at + 1], atoms, rest
+        counted = first.isdecimal()
+        count = int(first) if counted else 0
+        end = next(
+            (i for i in range(at + 1 + counted, len(lines)) if lines[i].strip().isdecimal()),
+            len(lines),
+        )
+        atoms = lines[at + 2 : min(at + 2 + count, end)]
+        present = sum(bool(line.strip()) for line in atoms)
+        if not counted:
+            yield BadInput("format", f"{first[:40]!r} is not the number of atoms that begins one")
+        elif not count:
+            yield BadInput("empty", "has no atoms")
+        elif present < count:
+            yield BadInput("truncated", f"announces {count} atoms and has {present}")
+        else:
+            rest = [line for line in lines[at + 2 + count : end] if line.strip()]
+            yield lines[at + 1], atoms, rest
         at = end
-
-
-def _count(line: str) -> int:
-    text = line.strip()
-    if not text.isdigit():
-        raise BadInput("format", f"{text[:40]!r} is not the number of atoms that begins an .xyz")
-    if not int(text):
-        raise BadInput("empty", "has no atoms")
-    return int(text)
 
 
 def _molecule(index: str, comment: str, atoms: list[str], rest: list[str]) -> Molecule:

@@ -1,0 +1,143 @@
+"""Bytes to molecules, and tables beside them: what each form holds, and what a bad record costs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from storage.errors import BadInput
+from storage.readers import Found
+from storage.readers.molecules import EXTENSIONS, Molecule, read_molecules
+
+PLACES = np.array([[0.0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]])
+CHARGES = np.array([8, 1, 1])
+ATOMS = "O 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
+WATER = f"3\n\n{ATOMS}"
+CUT = "4\n\nO 0 0 0\nH 0 0 1\n"
+EXTENDED = f"3\nProperties=species:S:1:pos:R:3 energy=-14.2 row=7 formula=junk\n{ATOMS}"
+TABLE = "".join(
+    f"{x:10.4f}{y:10.4f}{z:10.4f} {s}   0  0\n" for (x, y, z), s in zip(PLACES, "OHH", strict=True)
+)
+V2000 = f"w2\n\n\n  3  0  0  0  0  0  0  0  0  0999 V2000\n{TABLE}M  END\n"
+V3000 = (
+    "w3\n\n\n  0  0  0     0  0            999 V3000\nM  V30 BEGIN CTAB\nM  V30 COUNTS 3 0 0 0 0\n"
+    "M  V30 BEGIN ATOM\nM  V30 1 O 0 0 -\nM  V30 0.1173 0\nM  V30 2 H 0 0.7572 -0.4692 0\n"
+    "M  V30 3 H 0 -0.7572 -0.4692 0\nM  V30 END ATOM\nM  V30 END CTAB\nM  END\n"
+)
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def hdf5(fill: Callable[[Any], Any]) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        fill(file)
+    return buffer.getvalue()
+
+
+def summary(found: Found[Molecule]) -> tuple[list[str], dict[str, str]]:
+    """The names of the good ones, each of which is water, and why others are refused."""
+    for item in found:
+        np.testing.assert_allclose(item.positions - item.positions[0], PLACES - PLACES[0])
+        assert item.charges.tolist() == CHARGES.tolist()
+    return [item.index for item in found], {index: bad.reason for index, bad in found.refused}
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.xyz", WATER), ("a.xyz", EXTENDED), ("a.extxyz", EXTENDED), ("a.sdf", V2000)],
+)
+def test_lines_end_as_they_may(name: str, text: str, end: str, mark: str) -> None:
+    data = (mark + text).replace("\n", end).encode()
+    assert summary(read_molecules(name, data)) == ([""], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "records", "good", "refused"),
+    [
+        ("a.xyz", [WATER, WATER, CUT], ["0", "1"], {"2": "truncated"}),
+        ("a.xyz", [WATER, CUT, WATER], ["0", "2"], {"1": "truncated"}),
+        ("a.xyz", [WATER, "3\n\nO 0 0 0\n\n", WATER], ["0", "2"], {"1": "truncated"}),
+        ("a.xyz", ["# water\n", WATER], ["1"], {"0": "format"}),
+        ("a.xyz", [WATER, EXTENDED.replace("O 0", "Qq 0")], ["0"], {"1": "corrupt"}),
+        ("a.extxyz", [EXTENDED, EXTENDED.replace("O 0", "Qq 0")], ["0"], {"1": "corrupt"}),
+        ("a.extxyz", [EXTENDED, CUT, EXTENDED], ["0", "2"], {"1": "truncated"}),
+        ("a.sdf", [V3000, "$$$$\n", V2000], ["w3", "w2"], {}),
+        (
+            "a.sdf",
+            [V2000, "$$$$\n", V3000.replace("END ATOM", "END")],
+            ["w2"],
+            {"w3": "truncated"},
+        ),
+        (
+            "a.sdf",
+            [V2000, "$$$$\n", V3000.replace("COUNTS 3", "COUNTS 5")],
+            ["w2"],
+            {"w3": "truncated"},
+        ),
+    ],
+)
+def test_a_bad_record_costs_itself(
+    name: str, records: list[str], good: list[str], refused: dict[str, str]
+) -> None:
+    assert summary(read_molecules(name, "".join(records).encode())) == (good, refused)
+
+
+def test_a_bad_group_or_row_costs_itself() -> None:
+    def fill(file: Any) -> None:
+        for name, symbols in (("bad", b"OHQ"), ("good", b"OHH")):
+            group = file.create_group(name)
+            group["coordinates"] = PLACES
+            group["species"] = np.array(list(symbols), "u1").view("S1")
+        file.create_group("none")["coordinates"] = PLACES
+
+    data = hdf5(fill)
+    assert summary(read_molecules("a.h5", data)) == (
+        ["good"],
+        {"bad": "element", "none": "variable"},
+    )
+    symbols = np.array([["O", "H", "H"], ["O", "H", "Q"]])
+    rows = npz(R=np.stack([PLACES, PLACES]), species=symbols)
+    assert summary(read_molecules("a.npz", rows)) == (["0"], {"1": "element"})
+
+
+@pytest.mark.parametrize("layout", [{"N": [3, 3]}, {"offsets": [0, 3, 6]}, {"offsets": [0, 3]}])
+def test_molecules_one_after_another_are_told_apart(layout: dict[str, Any]) -> None:
+    flat = np.concatenate([PLACES, PLACES + 20])
+    arrays = {"R": flat, "Z": np.tile(CHARGES, 2), "E": [1.0, 2.0], **layout}
+    found = read_molecules("a.npz", npz(**arrays))
+    assert summary(found) == (["0", "1"], {})
+    assert [item.properties for item in found] == [{"E": 1.0}, {"E": 2.0}]
+    with pytest.raises(BadInput, match="make 5 atoms, positions 6"):
+        read_molecules("a.npz", npz(**{**arrays, "N": [3, 2]}))
+
+
+def test_what_is_named_as_a_column_of_the_table_is_not_taken() -> None:
+    (found,) = read_molecules("a.xyz", EXTENDED.encode())
+    expected = {"formula": "H2O", "n_atoms": 3, "n_heavy": 1, "energy": -14.2}
+    assert found.columns() == expected
+    items = V2000 + "> <n_atoms>\n7\n\n> <part>\nx\n\n> <E>\ninf\n\n"
+    (found,) = read_molecules("a.sdf", items.encode())
+    columns = found.columns()
+    assert np.isnan(columns.pop("E"))  # not finite, so not known
+    assert columns == {"formula": "H2O", "n_atoms": 3, "n_heavy": 1}
+
+
+def test_what_is_wider_than_molecules_is_refused() -> None:
+    with pytest.raises(BadInput, match="1e\\+05 Angstrom wide"):
+        read_molecules("a.xyz", b"2\n\nH 0 0 0\nH 0 0 1e5")
+
+
+def test_databases_of_ase_are_found() -> None:
+    assert ".db" in EXTENSIONS
