@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import zarr
 
-from storage import InvalidRequest, Schema, Store
+from storage import BadInput, InvalidRequest, Schema, Store
 from storage.molecules import Atoms, write_atoms
-from storage.readers.molecules import EXTENSIONS, qm9, read_molecules
+from storage.readers import Found
+from storage.readers.molecules import EXTENSIONS, Molecule, qm9, read_molecules
+from storage.readers.molecules.ids import Listed, own_name, read_ids
 from storage.readers.molecules.molecule import nuclear_charge
-from storage.readers.molecules.tables import Target, align, choose, is_listed, read_ids, read_table
-from storage.sources import Discovery, SourceFile, Unit, discover
+from storage.readers.molecules.tables import Target, align, choose, numbers, read_table
+from storage.sources import Discovery, SourceFile, Unit, discover, read_units
 from storage.sources.download import PUBLISHED, fetch_published
 from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.embedded import UNITS as EMBEDDED_UNITS
@@ -27,8 +31,29 @@ ANGSTROM = ("angstrom",) * 3
 SCHEMA = Schema(
     "positions", ("x", "y", "z"), (), ANGSTROM, "float64", periodic=False, layout="molecules"
 )
+TO_KCAL = {"hartree": qm9.KCAL, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 4.184}
 EXCLUDED = "on the list of exclusions"
 _PART = re.compile(r"([A-Z][a-z]?)(\d*)")
+log = logging.getLogger("wavemill.tasks")
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What a table says of samples, in their order.
+
+    Attributes
+    ----------
+    columns
+        Numbers; NaN where there is none.
+    units
+        By name.
+    lacking
+        Why a sample cannot do without, or "".
+    """
+
+    columns: pd.DataFrame
+    units: dict[str, str | None]
+    lacking: list[str]
 
 
 @dataclass(frozen=True)
@@ -46,12 +71,15 @@ class MoleculeOptions:
     atomref
         A file of free atoms' energies like QM9's, which is the default.
     atomise
-        Properties, in hartree, from which ``<name>_atom`` in kcal/mol is made by taking the
-        energies at 0 K of the free atoms away. QM9's own four energies always are.
+        Properties, in hartree unless they have another unit of energy, from which ``<name>_atom``
+        in kcal/mol is made by taking the energies at 0 K of the free atoms away. QM9's own four
+        energies always are, where those are known.
     part_size
         Bytes of files in a part.
     strict, mirror, rehash
         As for fields.
+    left_out
+        How many files on the list of exclusions were found and not read: see `informed`.
     """
 
     table: str | None = None
@@ -63,6 +91,7 @@ class MoleculeOptions:
     strict: bool = False
     mirror: bool = False
     rehash: bool = False
+    left_out: int = 0
 
     def find(self, places: Sequence[str]) -> Discovery:
         """Find the files of molecules; a sample is named by its file, whatever the folder."""
@@ -71,8 +100,8 @@ class MoleculeOptions:
         units = [Unit(unit.name.rpartition("/")[2], unit.files) for unit in found]
         for place in places:
             units += _embedded_units(place) if place.startswith(EMBEDDED) else []
-        listed = listed_ids(self.exclude)
-        kept = [unit for unit in units if not is_listed(unit.name, listed)]
+        gone = _listed_units(units, listed_ids(self.exclude))
+        kept = [unit for unit in units if unit not in gone]
         ignored = dict(found.ignored)
         if len(kept) < len(units):
             ignored[EXCLUDED] = len(units) - len(kept)
@@ -91,8 +120,8 @@ class MoleculeOptions:
         return existing if existing is not None and existing.layout == SCHEMA.layout else SCHEMA
 
     def informed(self, found: Discovery) -> Self:
-        """Return the options: nothing that lies beside the samples tells more."""
-        return self
+        """Return the options, with how many files were left out."""
+        return replace(self, left_out=found.ignored.get(EXCLUDED, 0))
 
     def weight(self, item: Input, schema: Schema) -> int:
         """Return the bytes that an input adds to a part."""
@@ -110,7 +139,7 @@ class MoleculeOptions:
         BadInput
             If nothing in it is good.
         """
-        found = read_molecules(unit.files[0].name, payload[0])
+        found = _read(unit, payload)
         refused = [(label, bad.reason, bad.message) for label, bad in found.refused]
         return Decoded([(item.index, item, item.columns()) for item in found], refused)
 
@@ -130,59 +159,99 @@ class MoleculeOptions:
         """
         if not len(samples):
             return samples, samples.assign(reason="", message=""), schema
-        ids = listed_ids(self.exclude)
-        listed = samples["sample_id"].map(lambda sample: is_listed(str(sample), ids)).astype(bool)
-        kept = samples[~listed].reset_index(drop=True)
-        table, given = self._table(kept)
+        kept = _of_one_kind(samples[~self._listed(samples)].reset_index(drop=True))
+        table = self._table(kept)
         kept, lacking = _joined(kept, table)
-        kept, made = self._atomised(kept)
+        given = table.units if table is not None else {}
+        kept, made = self._atomised(kept, given)
         units = {**_units(kept), **given, **made}
         properties = tuple((name, units[name]) for name in map(str, kept) if name in units)
         return kept, lacking, replace(schema, properties=properties)
 
+    def _listed(self, samples: pd.DataFrame) -> pd.Series:
+        """Say which samples are on the list of exclusions, and tell if none ever was."""
+        ids = listed_ids(self.exclude)
+        pairs = zip(samples["sample_id"], _own_names(samples), strict=True)
+        listed = pd.Series([ids.names(*pair) for pair in pairs], index=samples.index, dtype=bool)
+        count = self.left_out + int(listed.sum())
+        if self.exclude and not count:
+            log.warning(
+                "--exclude leaves nothing out: it lists %d ids, and none is of a molecule such as "
+                "%s; an id is a name, or a number alone or behind _ or -",
+                len(ids),
+                samples["sample_id"].iloc[0],
+            )
+        elif self.exclude:
+            log.info("--exclude lists %d ids and leaves %d molecules out", len(ids), count)
+        return listed
+
     def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
         """Return the table's values for all samples, None if they carry them already."""
-        table, _ = self._table(samples)
+        table = self._table(samples)
         if table is None:
             return None
-        made, derived = self._atomised(
-            samples.assign(**{str(c): table[c].to_numpy() for c in table})
-        )
-        fresh = made[["sample_id", *dict.fromkeys([*table, *derived])]]
-        return None if samples.reindex(columns=list(fresh)).equals(fresh) else fresh
+        values = {str(c): table.columns[c].to_numpy() for c in table.columns}
+        made, derived = self._atomised(samples.assign(**values), table.units)
+        fresh = made[["sample_id", *dict.fromkeys([*values, *derived])]]
+        held = samples.reindex(columns=list(fresh))
+        fresh = fresh.where(fresh.notna(), held)  # a value that a table lacks now stays known
+        return None if held.equals(fresh) else fresh
 
-    def _table(self, samples: pd.DataFrame) -> tuple[pd.DataFrame | None, dict[str, str | None]]:
-        """Return the properties of samples, one row each in their order, and their units."""
+    def _table(self, samples: pd.DataFrame) -> _Values | None:
+        """Return the properties of samples, one row each in their order."""
         if self.table is None or not len(samples):
-            return None, {}
+            return None
         name = PurePosixPath(self.table).name
         whole = read_table(read_bytes(absolute(self.table)), name)
-        targets = choose(whole, [Target.parse(text) for text in self.target], name)
-        rows = align(whole, list(samples["sample_id"]), name)
-        columns = {target.name: rows[target.column].to_numpy(float) for target in targets}
-        return pd.DataFrame(columns), {target.name: target.unit for target in targets}
+        values = numbers(whole)
+        targets = choose(values, [Target.parse(text) for text in self.target], name)
+        rows = align(whole, list(samples["sample_id"]), _own_names(samples), name)
+        found = pd.DataFrame(
+            {t.name: np.where(rows < 0, np.nan, values[t.column].to_numpy()[rows]) for t in targets}
+        )
+        wanted = found if self.target else found[[]]
+        lacking = [
+            "the table has no row for it"
+            if row < 0
+            else f"the table has no value of {', '.join(wanted.columns[missing])} for it"
+            if missing.any()
+            else ""
+            for row, missing in zip(rows, wanted.isna().to_numpy(), strict=True)
+        ]
+        return _Values(found, {target.name: target.unit for target in targets}, lacking)
 
-    def _atomised(self, samples: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str | None]]:
+    def _atomised(
+        self, samples: pd.DataFrame, given: Mapping[str, str | None]
+    ) -> tuple[pd.DataFrame, dict[str, str | None]]:
         """Add ``<name>_atom``, kcal/mol, for QM9's energies and those asked for.
 
         Raises
         ------
         InvalidRequest
-            If an energy is not there, or a free atom's is not known.
+            If one asked for is not there or in no unit of energy, or a free atom's is not known.
         """
-        wanted = {name: at for at, name in enumerate(qm9.ENERGIES) if "gdb" in samples}
+        units = {**_units(samples), **given}
+        known = set(samples) if "gdb" in samples else set()
+        wanted = {name: at for at, name in enumerate(qm9.ENERGIES) if name in known}
         for name in self.atomise:
             if name not in samples:
                 raise InvalidRequest(f"--atomise {name}: no such property; see --target")
+            if (units.get(name) or "hartree") not in TO_KCAL:
+                raise InvalidRequest(
+                    f"--atomise {name}: it is in {units[name]}; units of energy are "
+                    f"{', '.join(TO_KCAL)}, as in --target {name}:eV"
+                )
             wanted.setdefault(name, 0)
         free = qm9.FREE_ATOMS
         if self.atomref is not None:
             free = qm9.read_atomref(read_bytes(absolute(located(self.atomref))).decode())
         made = {}
         for name, column in wanted.items():
-            energies = {text: _free_energy(text, free, column) for text in set(samples["formula"])}
+            formulas = set(samples["formula"])
+            energies = {t: _free_energy(t, free, column, name in self.atomise) for t in formulas}
+            hartree = TO_KCAL.get(units.get(name) or "hartree", np.nan) / qm9.KCAL
             base = samples["formula"].map(energies)
-            made[f"{name}_atom"] = qm9.KCAL * (samples[name].astype(float) - base)
+            made[f"{name}_atom"] = qm9.KCAL * (samples[name].astype(float) * hartree - base)
         return samples.assign(**made), dict.fromkeys(made, "kcal/mol")
 
 
@@ -191,10 +260,28 @@ def located(place: str) -> str:
     return str(fetch_published(place)) if place.partition(":")[0] in PUBLISHED else place
 
 
-def listed_ids(places: Sequence[str]) -> set[str]:
+def listed_ids(places: Sequence[str]) -> Listed:
     """Return the ids in lists of exclusions."""
     contents = [read_bytes(absolute(located(place))) for place in places]
-    return set().union(*map(read_ids, contents))
+    return Listed(set().union(*map(read_ids, contents)))
+
+
+def _listed_units(units: Sequence[Unit], ids: Listed) -> set[Unit]:
+    """Return the files of listed molecules; one with a listed number is looked into.
+
+    It may hold many molecules, or one of another number.
+    """
+    named = {unit for unit in units if unit.name in ids.ids and not unit.name.isdecimal()}
+    gone = set(named)
+    for unit, payload in read_units(u for u in units if u not in named and ids.numbers(u.name)):
+        try:
+            found = [] if isinstance(payload, BadInput) else list(_read(unit, payload))
+        except BadInput:
+            found = []
+        names = [own_name(unit.name, item.index, item.labels.get("gdb")) for item in found]
+        if len(names) < 2 and all(ids.names(unit.name, name) for name in names):
+            gone.add(unit)
+    return gone
 
 
 def atoms_of(formula: str) -> list[int]:
@@ -225,14 +312,44 @@ def _embedded_units(source: str) -> list[Unit]:
     return [Unit(file.member or "", (file,)) for file in files]
 
 
-def _joined(samples: pd.DataFrame, table: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return samples with the table's columns, and apart those for which it has no row."""
+def _read(unit: Unit, payload: Sequence[bytes]) -> Found[Molecule]:
+    return read_molecules(unit.files[0].name, payload[0])
+
+
+def _own_names(samples: pd.DataFrame) -> list[str]:
+    """Return what the molecules of samples are called: see `ids.own_name`."""
+    gdb = samples["gdb"] if "gdb" in samples else [None] * len(samples)
+    rows = zip(samples["sample_id"], samples["index"], gdb, strict=True)
+    return [own_name(str(sample), str(index), number) for sample, index, number in rows]
+
+
+def _of_one_kind(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return samples whose columns are of numbers or of texts: of texts where some are."""
+    mixed = {}
+    for name in samples:
+        if not pd.api.types.is_object_dtype(samples[name]):
+            continue
+        kinds = samples[name].dropna().map(lambda value: isinstance(value, str))
+        if kinds.any() and not kinds.all():
+            mixed[str(name)] = samples[name].map(_text, na_action="ignore")
+    return samples.assign(**mixed)
+
+
+def _text(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value)
+
+
+def _joined(samples: pd.DataFrame, table: _Values | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return samples with the table's columns, and apart those that lack some."""
     if table is None:
         return samples, samples[:0].assign(reason="", message="")
-    lacking = table.isna().any(axis=1).to_numpy()
-    message = "the table has no value for it: complete --table, or leave it out with --exclude"
-    together = samples.assign(**{str(name): table[name].to_numpy() for name in table})
-    bad = together[lacking].assign(reason="target", message=message)
+    messages = pd.Series(table.lacking, index=samples.index, dtype=object)
+    lacking = (messages != "").to_numpy()
+    way = ": complete --table, or leave it out with --exclude"
+    columns = {str(name): table.columns[name].to_numpy() for name in table.columns}
+    together = samples.assign(**columns)
+    bad = together[lacking].assign(reason="target", message=messages[lacking] + way)
     return together[~lacking].reset_index(drop=True), bad
 
 
@@ -244,10 +361,14 @@ def _units(samples: pd.DataFrame) -> dict[str, str | None]:
     return {str(name): known.get(str(name)) for name in samples.select_dtypes("float")}
 
 
-def _free_energy(formula: str, free: Mapping[int, tuple[float, ...]], column: int) -> float:
-    """Return the energy of a molecule's atoms apart from one another."""
+def _free_energy(
+    formula: str, free: Mapping[int, tuple[float, ...]], column: int, needed: bool
+) -> float:
+    """Return the energy of a molecule's atoms apart from one another, NaN if it is not known."""
     charges = atoms_of(formula)
     if lacking := sorted({charge for charge in charges if charge not in free}):
+        if not needed:
+            return float("nan")
         raise InvalidRequest(
             f"{formula}: the table of free atoms lacks {lacking}; name one with --atomref"
         )

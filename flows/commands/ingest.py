@@ -120,7 +120,7 @@ def molecules(
         list[str], typer.Option(help="A file with ids to leave out in its first column.")
     ] = [],  # noqa: B006
     atomise: Annotated[
-        list[str], typer.Option(help="Energy in hartree to make <NAME>_atom of, in kcal/mol.")
+        list[str], typer.Option(help="Energy to make <NAME>_atom of, in kcal/mol.")
     ] = [],  # noqa: B006
     atomref: Annotated[
         str | None, typer.Option(help="Energies of free atoms; QM9's unless given.")
