@@ -20,7 +20,7 @@ from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import regression_report as report
 from tasks.fit import FitOutcome, FitRequest, by_hash, loaded, on_cpu, on_device
-from tasks.molecules import MoleculeOptions, atoms_of, elements_of
+from tasks.molecules import TO_KCAL, MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
 from tasks.views import as_molecules, operator
 from wavemill.molecules.atomic_kernel import AtomicKernel
@@ -30,7 +30,6 @@ from wavemill.specs import AtomicHarmonicsSpec, RegressionSpec
 
 KIND = "regression"
 ATOMIC = ("kernel", "products")  # of molecules themselves, not of their stored features
-TO_KCAL = {"hartree": 627.5095, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 4.184}
 SHELLS: dict[str, Any] = {  # of the surroundings of atoms, where no view says otherwise
     "radial": "shell",
     "sigma": 0.9,
@@ -118,7 +117,7 @@ def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: Regres
         raise InvalidRequest(
             f"no column {target!r} of numbers in {source.name}; there are {numbers}"
         )
-    rows = by_hash(rows[rows[target].notna()], request.seed)
+    rows = by_hash(rows[np.isfinite(rows[target].astype(float))], request.seed)
     held = round(spec.test * len(rows)) if spec.test < 1 else int(spec.test)
     learnt = min(spec.train or len(rows), len(rows) - held)
     if learnt < 8 or held < 2:
@@ -285,13 +284,20 @@ def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
 
 
 def predicted(store: Store, artifact: Artifact, source: str, device: str = "cpu") -> pd.DataFrame:
-    """Return the predictions for the molecules of a dataset or of files."""
+    """Return the predictions for the molecules of a dataset or of files.
+
+    What files hold and cannot be read is flagged, with the reason.
+    """
     if source in store.datasets():
         dataset = store.dataset(source)
-        rows, atoms = dataset.samples()[["sample_id", "formula"]], dataset.atoms()
-    else:
-        rows, atoms = _from_files(source)
-    return predict(store, artifact, rows, atoms, device)
+        rows = dataset.samples()[["sample_id", "formula"]]
+        return predict(store, artifact, rows, dataset.atoms(), device)
+    rows, atoms, flags = _from_files(source)
+    made = predict(store, artifact, rows, atoms, device)
+    unit = artifact.manifest["unit"]
+    bad = pd.DataFrame({"sample_id": list(flags), "unit": unit, "flag": list(flags.values())})
+    bad = bad.assign(formula="", **{artifact.manifest["target"]: np.nan})
+    return pd.concat([made, bad[list(made)]], ignore_index=True) if flags else made
 
 
 def predict(
@@ -308,25 +314,36 @@ def predict(
     return rows.reset_index(drop=True).assign(**columns, flag=flags)
 
 
-def _from_files(source: str) -> tuple[pd.DataFrame, Atoms]:
-    """Read every molecule of files, refusing the first that is bad.
+def _from_files(source: str) -> tuple[pd.DataFrame, Atoms, dict[str, str]]:
+    """Read every molecule of files; also return why others cannot be read, by name.
 
     Raises
     ------
-    BadInput
-        If a file cannot be read.
+    InvalidRequest
+        If there is nothing to read.
     """
     names: list[str] = []
     molecules: list[Molecule] = []
-    for unit, payload in read_units(MoleculeOptions().find([source])):
-        if isinstance(payload, BadInput):
-            raise payload
-        found = read_molecules(unit.files[0].name, payload[0])
-        if found.refused:
-            raise found.refused[0][1]
-        names += [f"{unit.name}#{item.index}" if item.index else unit.name for item in found]
+    units = MoleculeOptions().find([source])
+    flags = {item.name: f"{item.reason}: {item.message}" for item in units.refused}
+    times = Counter(unit.name for unit in units)
+    for unit, payload in read_units(units):
+        name = unit.name if times[unit.name] == 1 else unit.files[0].name
+        try:
+            if isinstance(payload, BadInput):
+                raise payload
+            found = read_molecules(unit.files[0].name, payload[0])
+        except BadInput as error:
+            flags[name] = str(error)
+            continue
+        flags |= {_within(name, index): str(error) for index, error in found.refused}
+        names += [_within(name, item.index) for item in found]
         molecules += found
-    if not molecules:
+    if not molecules and not flags:
         raise InvalidRequest(f"{source} is no dataset here and holds no molecules")
     rows = {"sample_id": names, "formula": [item.formula for item in molecules]}
-    return pd.DataFrame(rows), Atoms.of(molecules)
+    return pd.DataFrame(rows), Atoms.of(molecules), flags
+
+
+def _within(name: str, index: str) -> str:
+    return f"{name}#{index}" if index else name

@@ -371,18 +371,26 @@ def test_a_regression_is_an_artifact_that_predicts_files_and_datasets(
     assert alone["unit"].tolist() == ["kcal/mol"]
 
 
-def test_elements_never_learnt_from_are_flagged_not_predicted(
+def test_what_cannot_be_judged_is_flagged_not_predicted(
     learnable: tuple[str, Path], tmp_path: Path
 ) -> None:
     url, folder = learnable
     made = learn(url, "ridge", alpha=1e-6)
     (folder / "water.xyz").write_text(WATER)
+    (folder / "bad.xyz").write_text("5\n\nH 0 0 0\n")
+    (folder / "again").mkdir()
+    (folder / "again" / "m_003.xyz").write_text(xyz(99))
     rows = predict_to(open_store(url), made.key, str(folder), tmp_path / "p.csv")
-    strange = rows[rows["flag"] != ""]
-    assert strange["sample_id"].tolist() == ["water"]
-    assert strange["flag"].tolist() == ["elements never learnt from: [8]"]
+    assert {"m_000", "m_003.xyz", "again/m_003.xyz"} < set(rows["sample_id"])
+    assert not rows["sample_id"].duplicated().any()
+    strange = rows[rows["flag"] != ""].set_index("sample_id")
+    assert set(strange.index) == {"water", "bad"}
+    assert strange["flag"]["water"] == "elements never learnt from: [8]"
+    assert strange["flag"]["bad"].startswith("truncated: bad.xyz: announces 5 atoms and has 1")
     assert strange["energy"].isna().all()
-    assert rows["energy"].notna().sum() == 120
+    assert rows["energy"].notna().sum() == 121
+    alone = predict_to(open_store(url), made.key, str(folder / "bad.xyz"), tmp_path / "b.csv")
+    assert alone["flag"].str.startswith("truncated").tolist() == [True]
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_archive(
