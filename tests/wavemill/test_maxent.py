@@ -8,7 +8,7 @@ import scipy.optimize
 import torch
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
-from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import Descent, descend
 from wavemill.spectra import PowerSpectrum, flatness
@@ -206,9 +206,34 @@ def test_what_cannot_be_modelled_is_refused() -> None:
         Microcanonical().sample(1)
     with pytest.raises(NotFitted, match="fit first"):
         Gaussian().sample(1)
-    with pytest.raises(InvalidParameter, match="all values are equal"):
-        Microcanonical({"J": 2}).fit(torch.ones(32, 32))
     with pytest.raises(ShapeMismatch, match="real fields"):
         Microcanonical({"J": 2}).fit(torch.zeros(1, 1, 2, 32, 32))
     with pytest.raises(InvalidParameter):
         Gaussian().fit(smooth(1)).sample(0)
+
+
+@pytest.mark.parametrize("model", [Gaussian, Microcanonical, Energy])
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (torch.ones(2, 32, 32), "all values are equal"),
+        (torch.full((2, 32, 32), torch.nan), "2048 of 2048 values are not finite"),
+        (smooth(1) * 1e200, "choose units"),
+        (smooth(1) * 1e-200, "choose units"),
+    ],
+)
+def test_every_model_says_why_values_cannot_be_modelled(
+    model: type[Gaussian | Microcanonical | Energy], x: torch.Tensor, said: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=said):
+        model().fit(x)
+
+
+@pytest.mark.parametrize("model", [Gaussian(), Microcanonical({"J": 2}), Energy({"J": 1, "L": 2})])
+def test_every_model_is_fitted_to_arrays_of_numpy(
+    model: Gaussian | Microcanonical | Energy,
+) -> None:
+    x = smooth(1, 16)
+    expected = model.fit(x).state()
+    for name, value in model.fit(x.numpy()).state().items():
+        assert torch.equal(value, expected[name]), name

@@ -37,7 +37,7 @@ from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMi
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.langevin import Chain, centred
-from wavemill.maxent.samples import Progress, as_samples, as_spec, describe
+from wavemill.maxent.samples import Fields, Progress, as_samples, as_spec, describe
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import shell_means
@@ -83,7 +83,7 @@ class Energy:
     def __init__(self, spec: EnergySpec | Mapping[str, Any] | None = None) -> None:
         self.spec = as_spec(EnergySpec, spec)
 
-    def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
+    def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Fit beta to ``x``, real ``(sample, y, x)`` or ``(sample, 1, y, x)``.
 
         Raises
@@ -91,19 +91,18 @@ class Energy:
         ShapeMismatch
             If ``x`` is not an array of real fields, or has several components.
         InvalidParameter
-            If all values are equal, the scales do not fit on the grid, or the Jacobian is too
-            large.
+            If all values are equal, some are not finite, the scales do not fit on the grid, or the
+            Jacobian is too large.
         """
-        fields = as_samples(x).cpu()
+        x = torch.as_tensor(x).cpu()
+        fields = as_samples(x)
         if fields.shape[1] != 1:
             raise ShapeMismatch(
                 f"energies model one component, got {fields.shape[1]} in {tuple(x.shape)}: "
                 "choose one, x[:, i]"
             )
-        self.gaussian_ = Gaussian(GaussianSpec(dtype="float64")).fit(x.cpu())
+        self.gaussian_ = Gaussian(GaussianSpec(dtype="float64")).fit(x)
         self._standard = self.gaussian_.deviation
-        if not self._standard > 0:
-            raise InvalidParameter("all values are equal: there is nothing to model")
         samples = (fields[:, 0] - self.gaussian_.mean_) / self._standard
         statistics = self.operator_for(self.gaussian_.shape).statistics(samples)
         self._prepare(statistics, _metric(self.gaussian_))

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent.dual import BandSpectrum
-from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
+from wavemill.maxent.samples import (
+    Fields,
+    Progress,
+    as_samples,
+    as_spec,
+    describe,
+    white_noise,
+)
 from wavemill.specs import GaussianSpec
 
 
@@ -46,13 +53,15 @@ class Gaussian:
     def __init__(self, spec: GaussianSpec | Mapping[str, Any] | None = None) -> None:
         self.spec = as_spec(GaussianSpec, spec)
 
-    def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
+    def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Measure mean and spectrum of ``x``, real ``(sample, [component,] y, x)``.
 
         Raises
         ------
         ShapeMismatch
             If ``x`` is not an array of real fields, or has several components and bands are asked.
+        InvalidParameter
+            If all values are equal, or some are not finite.
         """
         fields = as_samples(x)
         self.shape, self.has_components = (fields.shape[-2], fields.shape[-1]), x.ndim == 4

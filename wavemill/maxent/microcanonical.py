@@ -17,7 +17,14 @@ from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
-from wavemill.maxent.samples import Progress, as_samples, as_spec, describe, white_noise
+from wavemill.maxent.samples import (
+    Fields,
+    Progress,
+    as_samples,
+    as_spec,
+    describe,
+    white_noise,
+)
 from wavemill.moments.phase_harmonics import Moments, Statistics
 from wavemill.replay import Replayed
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
@@ -64,7 +71,7 @@ class Microcanonical:
     def __init__(self, spec: MicrocanonicalSpec | Mapping[str, Any] | None = None) -> None:
         self.spec = as_spec(MicrocanonicalSpec, spec)
 
-    def fit(self, x: Tensor, progress: Progress | None = None) -> Self:
+    def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Measure the moments of ``x``, real ``(sample, y, x)`` or ``(sample, component, y, x)``.
 
         Raises
@@ -72,7 +79,7 @@ class Microcanonical:
         ShapeMismatch
             If ``x`` is not an array of real fields.
         InvalidParameter
-            If all values are equal, or the scales do not fit on the grid.
+            If all values are equal, some are not finite, or the scales do not fit on the grid.
         """
         fields = as_samples(x)
         self.gaussian_ = Gaussian(GaussianSpec(dtype="float64")).fit(x, progress)
@@ -158,8 +165,6 @@ class Microcanonical:
         """Build the operator, and take means and deviations from the Gaussian model."""
         self._mean = self.gaussian_.mean_[:, None, None]
         self._std = self.gaussian_.deviations[:, None, None]
-        if not (self._std > 0).all():
-            raise InvalidParameter("all values are equal: there is nothing to model")
         self.shape = (len(self._mean), *self.gaussian_.shape)
         self.operator = moments_of(self.spec, self.gaussian_.shape, len(self._mean))
         power = self.gaussian_.spectrum_.diagonal().permute(2, 0, 1).real / self._std**2

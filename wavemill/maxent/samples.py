@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from wavemill.errors import ShapeMismatch
+from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.specs import Spec
 from wavemill.spectra import flatness, skewness
 
 Progress = Callable[[int, int, dict[str, float]], None]
+Fields = Tensor | NDArray[Any]
 AnySpec = TypeVar("AnySpec", bound=Spec)
+
+RANGE = 1e70  # of deviations, either way: fourth powers of values stay within float64
 
 
 def as_spec(kind: type[AnySpec], spec: AnySpec | Mapping[str, Any] | None) -> AnySpec:
@@ -23,14 +27,18 @@ def as_spec(kind: type[AnySpec], spec: AnySpec | Mapping[str, Any] | None) -> An
     return spec
 
 
-def as_samples(x: Tensor) -> Tensor:
+def as_samples(x: Fields) -> Tensor:
     """Return ``(sample, component, y, x)`` float64 of (y, x), (sample, y, x) or the full layout.
 
     Raises
     ------
     ShapeMismatch
         If ``x`` is complex, empty or has another number of axes.
+    InvalidParameter
+        If there is nothing to model: values are not finite, too large or too small to be squared,
+        or all those of a component are equal.
     """
+    x = torch.as_tensor(x)
     if x.is_complex() or not 2 <= x.ndim <= 4 or not x.numel():
         raise ShapeMismatch(
             f"a model is fitted to real fields ([sample, [component,]] y, x), got {x.dtype} "
@@ -39,6 +47,19 @@ def as_samples(x: Tensor) -> Tensor:
     fields = x.to(torch.float64)
     if x.ndim < 4:
         fields = fields.reshape(-1, 1, *x.shape[-2:])
+    if not (finite := fields.isfinite()).all():
+        count = x.numel() - int(finite.sum())
+        raise InvalidParameter(
+            f"{count} of {x.numel()} values are not finite: leave such fields out, or fill them"
+        )
+    if (fields.amax((0, 2, 3)) == fields.amin((0, 2, 3))).any():
+        raise InvalidParameter("all values are equal: there is nothing to model")
+    for std in fields.std((0, 2, 3), correction=0).tolist():
+        if not 1 / RANGE < std < RANGE:
+            raise InvalidParameter(
+                f"values of standard deviation {std:.3g}: choose units in which it is between "
+                f"{1 / RANGE:.0e} and {RANGE:.0e}"
+            )
     return fields
 
 
