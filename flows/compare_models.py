@@ -37,11 +37,11 @@ def compare_models(
     cluster: Cluster = "threads",
 ) -> Scores:
     """Compute what is not stored; the table has a row for real fields, then one a model."""
-    judged = {}
+    judged, asked = {}, models or {"gaussian": {}, "phase-harmonics": {}}
+    chosen = {name: split_kind(name, settings) for name, settings in asked.items()}
     with session(store, cluster, device) as run:
         selection = where or steps.first_samples(run.url, dataset, train)
-        for name, settings in (models or {"gaussian": {}, "phase-harmonics": {}}).items():
-            kind, fields = split_kind(name, settings)
+        for name, (kind, fields) in chosen.items():
             made = fit(kind, dataset, store, fields, selection, None, seed, device)
             key = f"{made.kind}/{made.key}"
             settled = (parameters, None, seed, device, None, cluster)

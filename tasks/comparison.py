@@ -44,6 +44,8 @@ def parsed_models(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         name, separator, kind = head.partition("=")
         parameters = keyed(tail, text, "C=phase-harmonics:set=C")
         name = name if separator or not tail else text
+        if not name or (separator and not kind):
+            raise InvalidRequest(f"{text!r} is not [NAME=]KIND: write C=phase-harmonics:set=C")
         if name in models:
             raise InvalidRequest(f"two models are named {name!r}: name them, as C={text}")
         models[name] = {"kind": kind or head} | parameters
@@ -56,8 +58,13 @@ def split_kind(name: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str,
     Raises
     ------
     InvalidRequest
-        If there is no such kind.
+        If there is no such kind, or the name is that of other rows of the table.
     """
+    if name.split(",")[0] == "real" or " [" in name:
+        raise InvalidRequest(
+            f"no model may be called {name!r}, as rows of real fields or of one "
+            "component are: choose another name"
+        )
     kind = str(parameters.get("kind", name))
     if kind not in MODELS:
         raise InvalidRequest(f"no model {kind!r}: choose one of {', '.join(MODELS)}")

@@ -161,6 +161,24 @@ def test_models_are_read_from_text() -> None:
         "phase-harmonics:set=B",
         "phase-harmonics",
     ]
-    for wrong, said in ((["gaussian:x"], "KEY=VALUE"), (["gaussian", "gaussian"], "two models")):
-        with pytest.raises(InvalidRequest, match=said):
-            parsed_models(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["gaussian:x"], "KEY=VALUE"),
+        (["gaussian", "gaussian"], "two models"),
+        (["=gaussian"], "is not .NAME=.KIND"),
+        (["C="], "is not .NAME=.KIND"),
+        ([""], "is not .NAME=.KIND"),
+        (["gaussian", "nothing"], "no model 'nothing'"),
+        (["gaussian", "real, one map=gaussian"], "choose another name"),
+        (["real=gaussian"], "choose another name"),
+        (["a [v]=gaussian"], "choose another name"),
+    ],
+)
+def test_models_that_make_no_table_are_refused_before_any_is_fitted(
+    wrong: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        compare_models("none", str(tmp_path), parsed_models(wrong))

@@ -333,10 +333,30 @@ def test_a_set_judged_against_itself_is_at_distance_zero() -> None:
 def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="two real fields"):
         Judge(noise(1, 16, 16))
-    with pytest.raises(InvalidParameter, match="nothing to judge"):
+    with pytest.raises(InvalidParameter, match=r"nothing to judge by: .* is 0\.0"):
         Judge(torch.ones(3, 16, 16))
-    with pytest.raises(ShapeMismatch):
-        Judge(noise(3, 16, 16), L=2).score(noise(3, 8, 8))
+    with pytest.raises(InvalidParameter, match=r"grid of \(8, 8\): .* 9 x 9 of fields that do not"):
+        Judge(noise(3, 8, 8), periodic=False)
+    assert Judge(noise(3, 9, 9), L=2, periodic=False).J == Judge(noise(3, 4, 4), L=2).J == 1
+    with pytest.raises(InvalidParameter, match=r"\(3, 3\): .* 4 x 4 points"):
+        Judge(noise(3, 3, 3))
+    gap = noise(3, 16, 16)
+    gap[1, 2, 3] = math.nan
+    with pytest.raises(InvalidParameter, match="1 of 3 fields hold values that are not finite"):
+        Judge(gap)
+    judge = Judge(noise(3, 16, 16), L=2)
+    with pytest.raises(InvalidParameter, match="1 of 3 fields"):
+        judge.score(gap)
+    for wrong in (noise(3, 8, 8), noise(0, 16, 16)):
+        with pytest.raises(ShapeMismatch):
+            judge.score(wrong)
+
+
+@pytest.mark.parametrize("unit", [1e15, 1e-25])
+def test_scores_do_not_depend_on_units(unit: float) -> None:
+    x = intermittent(6, 1)
+    expected, found = (Judge(y[:4], J=2, L=2).score(y[4:], y[:1])[0] for y in (x, unit * x))
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_coherence_is_1_of_equal_components_and_about_0_of_independent_ones() -> None:

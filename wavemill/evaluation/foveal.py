@@ -204,7 +204,7 @@ class FovealCorrelation:
         )
 
     def distance(self, model: Covariances, test: Covariances) -> float:
-        """Return eps of a model's covariances against those of a test set."""
+        """Return eps of a model's covariances against those of a test set; NaN if these are 0."""
         deviation = self.deviation(test)
         apart, norm = 0.0, 0.0
         for index, block in enumerate(self._blocks):
@@ -216,7 +216,7 @@ class FovealCorrelation:
             expected, found = (self._about_common_mean(index, side) for side in (test, model))
             apart += float((weight * (expected - found).abs().square()).sum(dtype=torch.float64))
             norm += float((weight * expected.abs().square()).sum(dtype=torch.float64))
-        return math.sqrt(apart / norm)
+        return math.sqrt(apart / norm) if norm > 0 else math.nan
 
     def deviation(self, covariances: Covariances) -> Tensor:
         """Return the standard deviation of each channel, of all fields together.

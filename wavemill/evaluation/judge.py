@@ -26,6 +26,7 @@ from wavemill.spectra import PowerSpectrum, flatness, skewness, structure_functi
 THRESHOLDS = tuple(np.linspace(-3, 3, 25).tolist())  # in standard deviations of the test set
 ORDERS = (1, 2, 3, 4, 5)
 QUANTILES = 1023
+SMALLEST = {True: 4, False: 9}  # side of a grid on which J = 1 fits, of fields that wrap or not
 ONE_MAP = 2  # real fields that take their turn as the only sample of a model
 Follow = Callable[[str], None]
 
@@ -107,7 +108,8 @@ class Judge:
     Raises
     ------
     InvalidParameter
-        If there are fewer than two test fields, or all their values are equal.
+        If there are fewer than two test fields, all their values are equal or some not finite, or
+        no scale fits on the grid.
     ShapeMismatch
         If the fields are not of one grid.
     """
@@ -125,10 +127,23 @@ class Judge:
                 f"judging needs two real fields (n, y, x) or more, got {tuple(test.shape)}"
             )
         self.shape = (test.shape[-2], test.shape[-1])
+        self._check(test)
         self.J, self.periodic = min(J, largest_scale(self.shape, periodic)), periodic
+        if self.J < 1:
+            points = f"{SMALLEST[periodic]} x {SMALLEST[periodic]}"
+            raise InvalidParameter(
+                f"J={J} on a grid of {self.shape}: judging takes J >= 1 and "
+                + (
+                    f"{points} points"
+                    if periodic
+                    else f"{points} of fields that do not wrap around"
+                )
+            )
         self.mean, self.std = float(test.double().mean()), float(test.double().std(correction=0))
-        if not self.std > 0 or self.J < 1:
-            raise InvalidParameter(f"nothing to judge: std {self.std} on a grid of {self.shape}")
+        if not 0 < self.std < math.inf:
+            raise InvalidParameter(
+                f"nothing to judge by: the standard deviation of the real fields is {self.std}"
+            )
         self._test, self._follow = test, follow or (lambda what: None)
         self.foveal = FovealCorrelation(self.shape, self.J, L, periodic=periodic)
         half = len(test) // 2
@@ -137,9 +152,16 @@ class Judge:
         self.portrait = self.describe(test)
 
     def describe(self, x: Tensor) -> Portrait:
-        """Return the portrait of real fields ``(n, y, x)``."""
-        if x.ndim != 3 or tuple(x.shape[-2:]) != self.shape:
-            raise ShapeMismatch(f"expected fields (n, {self.shape}), got {tuple(x.shape)}")
+        """Return the portrait of real fields ``(n, y, x)``.
+
+        Raises
+        ------
+        ShapeMismatch
+            If there is none, or they are not on the grid.
+        InvalidParameter
+            If a value is not finite.
+        """
+        self._check(x)
         self._follow("describe")
         field = (x.to(torch.float64) - self.mean) / self.std
         waves = field if self.periodic else tapered(field)
@@ -192,9 +214,21 @@ class Judge:
             | distances(self.describe(first), other),
         }
 
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 3 or not len(x) or tuple(x.shape[-2:]) != self.shape:
+            raise ShapeMismatch(f"expected fields (n, {self.shape}), got {tuple(x.shape)}")
+        finite = x.isfinite().all((-2, -1))
+        if not finite.all():
+            raise InvalidParameter(
+                f"{int((~finite).sum())} of {len(x)} fields hold values that are not finite: "
+                "leave them out"
+            )
+
     def _measured(self, x: Tensor) -> Covariances:
         self._follow("correlate")
-        return self.foveal.measure(x)
+        # In units of about their deviation: fourth powers of others leave single precision. Powers
+        # of two round nothing.
+        return self.foveal.measure(x * 2.0 ** -round(math.log2(self.std)))
 
 
 def distances(model: Portrait, test: Portrait) -> dict[str, float]:
