@@ -22,7 +22,7 @@ from storage.keys import canonical, derivation_key, digest
 from tasks import draws, evaluation_figures
 from tasks.fit import first_component, npy, on_device, spread
 from tasks.models import MODELS
-from tasks.progress import Reporter
+from tasks.progress import Reporter, caution
 from wavemill.evaluation import Judge, Portrait, coherence_distance
 from wavemill.evaluation.judge import memory
 from wavemill.specs import EvaluationSpec
@@ -119,9 +119,16 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
     Raises
     ------
     InvalidRequest
-        If fewer than two samples are left that the model was not fitted to, or the grids differ.
+        If fewer than two samples are left that the model was not fitted to, or the grids differ
+        or the number of components does.
     """
     asked = _asked(store, dataset, request)
+    theirs, ours = asked.model.manifest["schema"]["components"], asked.dataset.schema.components
+    if list(theirs) != list(ours):
+        caution(
+            f"{asked.model.kind}/{asked.model.key[:12]} was fitted to {', '.join(theirs)}, and is "
+            f"judged by {', '.join(ours)} of {dataset}"
+        )
     try:
         artifact, written = store.artifact_at(KIND, asked.key), False
     except NotFound:
@@ -138,22 +145,27 @@ def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.
     Raises
     ------
     InvalidRequest
-        If there are fewer than two, or the artifact is no model of fields of this grid.
+        If there are fewer than two, or the artifact is no model of such fields.
     """
     if model.kind not in MODELS:
         raise InvalidRequest(
             f"{model.kind}/{model.key[:12]} draws no fields: evaluate one of {', '.join(MODELS)}"
         )
-    shape = model.manifest["schema"]["shape"]
-    if list(dataset.schema.shape) != list(shape):
+    fitted, given = model.manifest["schema"], dataset.schema
+    if list(given.shape) != list(fitted["shape"]):
         raise InvalidRequest(
-            f"{model.kind}/{model.key[:12]} was fitted on grids of {shape}, "
-            f"{dataset.name} has {list(dataset.schema.shape)}"
+            f"{model.kind}/{model.key[:12]} was fitted on grids of {fitted['shape']}, "
+            f"{dataset.name} has {list(given.shape)}"
+        )
+    if len(given.components) != len(fitted["components"]):
+        raise InvalidRequest(
+            f"{model.kind}/{model.key[:12]} was fitted to {len(fitted['components'])} components "
+            f"({', '.join(fitted['components'])}), {dataset.name} has {len(given.components)} "
+            f"({', '.join(given.components)}): fit to a dataset of the same"
         )
     rows = dataset.samples(where)
     if model.manifest["dataset"] == dataset.name:
-        fitted = json.loads(model.read("samples.json"))
-        rows = rows[~rows["sample_id"].isin(fitted)]
+        rows = rows[~rows["sample_id"].isin(json.loads(model.read("samples.json")))]
     if len(rows) < 2:
         raise InvalidRequest(
             f"{len(rows)} samples of {dataset.name!r} are left that {model.kind}/"
@@ -228,7 +240,12 @@ def _with_components(fields: Array) -> Array:
 
 
 def _defined(scores: dict[str, float]) -> dict[str, float]:
-    """Leave out what was not defined, such as the diversity of a single sample."""
+    """Leave out what was not defined, such as the diversity of a single sample; never eps."""
+    if not np.isfinite(scores["eps"]):
+        raise InvalidRequest(
+            "eps is not defined: real fields, or half of them, do not vary (within borders if they "
+            "do not wrap around); choose others to judge by with --where"
+        )
     return {name: value for name, value in scores.items() if np.isfinite(value)}
 
 

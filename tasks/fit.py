@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import typing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,9 @@ from storage.documents import Document
 from storage.keys import canonical, derivation_key, digest
 from tasks import figures
 from tasks.models import Model, model_class, model_spec
-from tasks.progress import Reporter
+from tasks.progress import Reporter, caution
+from wavemill.specs import MicrocanonicalSpec
+from wavemill.specs.base import MomentSet, Spec
 from wavemill.spectra import flatness, skewness
 
 SHOWN = 4
@@ -95,16 +98,40 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
         raise InvalidRequest(
             f"no sample of {dataset!r} is selected: see `wavemill query {dataset}`"
         )
-    spec = model_spec(request.kind, request.parameters).to_dict()
+    typed = model_spec(request.kind, request.parameters)
+    spec = typed.to_dict()
+    _mind_borders(source, typed)
     selected = digest(
         canonical([[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)])
     )
     key = derivation_key(spec, [dataset, selected, None, request.seed])
     try:
         artifact = store.artifact_at(request.kind, key)
-        return FitOutcome(request.kind, key, False, json.loads(artifact.read("metrics.json")))
+        outcome = FitOutcome(request.kind, key, False, json.loads(artifact.read("metrics.json")))
     except NotFound:
-        return _fit(store, source, request, spec, key, rows)
+        outcome = _fit(store, source, request, spec, key, rows)
+    share = outcome.metrics.get("gaussian_share", 0.0)
+    if share > 0:
+        caution(
+            f"{share:.0%} of this energy is a Gaussian's: that of its moments alone does not grow "
+            "in every direction; hold fewer moments, or fit to more fields"
+        )
+    return outcome
+
+
+def _mind_borders(dataset: Dataset, spec: Spec) -> None:
+    """Say so if fields with borders are taken to wrap around where a mask would leave these out."""
+    if (
+        isinstance(spec, MicrocanonicalSpec)
+        and spec.borders == "wrap"
+        and spec.set in typing.get_args(MomentSet)
+        and not dataset.schema.periodic
+        and len(dataset.schema.components) == 1
+    ):
+        caution(
+            f"{dataset.name} is not periodic: --set borders=mask leaves out what reaches over its "
+            "borders; if it is, ingest it with --periodic"
+        )
 
 
 def _fit(

@@ -1,4 +1,4 @@
-"""Telling whoever watches how far a step has come: the terminal, and the Prefect UI."""
+"""Telling whoever watches how far a step has come, and what to mind: terminal and Prefect UI."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 
 Listener = Callable[[str, int, int, str], None]
+Hearer = Callable[[str], None]
 
 _listeners: list[Listener] = []
+_hearers: list[Hearer] = []
 _INTERVAL = 1.0
 
 
@@ -24,6 +28,24 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextlib.contextmanager
+def hearing(hearer: Hearer) -> Iterator[None]:
+    """Call ``hearer(message)`` with each :func:`caution` of steps of this process."""
+    _hearers.append(hearer)
+    try:
+        yield
+    finally:
+        _hearers.remove(hearer)
+
+
+def caution(message: str) -> None:
+    """Say what to mind of a result: in the terminal, and in the log of a Prefect run."""
+    for hearer in _hearers:
+        hearer(message)
+    with contextlib.suppress(MissingContextError):
+        get_run_logger().warning("%s", message)
 
 
 class Reporter:

@@ -9,6 +9,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,9 +99,20 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[None]:
-    """Show bars for the steps of the flows run meanwhile, which a signal stops as it does us."""
+    """Show bars for the steps of the flows run meanwhile, which a signal stops as it does us.
+
+    Warnings of these steps are printed, each once, however quiet.
+    """
+    from tasks.progress import hearing
+
     _keep_our_handler()
-    if quiet or not sys.stderr.isatty():
+    with hearing(cache(warn)), contextlib.nullcontext() if quiet else _bars():
+        yield
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[None]:
+    if not sys.stderr.isatty():
         yield
         return
     from rich.console import Console

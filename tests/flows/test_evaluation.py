@@ -18,6 +18,7 @@ from flows.cli import run
 from storage import InvalidRequest, open_store
 from tasks.comparison import parsed_models
 from tasks.planning import IngestOptions
+from tasks.progress import hearing
 from tests.flows.conftest import write_snapshots
 from wavemill.evaluation import METRICS, Judge
 
@@ -86,6 +87,44 @@ def test_every_component_is_judged_and_how_they_go_together(tmp_path: Path) -> N
     assert found["model"]["coherence"] < 1e-5 < found["model"]["eps"]
 
 
+def test_components_of_a_model_and_of_its_judges_are_as_many(tmp_path: Path) -> None:
+    store, fields = (
+        str(tmp_path / "store"),
+        np.random.default_rng(0).standard_normal((4, 2, 16, 16)),
+    )
+    np.savez(
+        tmp_path / "v.npz", **dict(zip("uvab", fields.swapaxes(0, 1)[[0, 1, 1, 0]], strict=True))
+    )
+    for name, variable in (("uv", ("u", "v")), ("ab", ("a", "b")), ("u", "u")):
+        options = IngestOptions(variable=variable, slice="0:all")
+        ingest(name, [str(tmp_path / "v.npz")], store, options, "threads")
+    for one, other, said in (
+        ("uv", "u", r"2 components \(u, v\), u has 1"),
+        ("u", "ab", "ab has 2"),
+    ):
+        fit("gaussian", one, store)
+        with pytest.raises(InvalidRequest, match=said):
+            evaluate(f"gaussian/{one}@latest", other, store, {**SMALL, "J": 1})
+    heard: list[str] = []
+    with hearing(heard.append):
+        evaluate("gaussian/uv@latest", "ab", store, {**SMALL, "J": 1, "samples": 1})
+    assert [re.sub(r"/\w+", "", text) for text in heard] == [
+        "gaussian was fitted to u, v, and is judged by a, b of ab"
+    ]
+
+
+def test_eps_that_is_not_defined_is_told(tmp_path: Path) -> None:
+    """Half of the real fields do not vary."""
+    store, fields = str(tmp_path / "store"), np.random.default_rng(0).standard_normal((5, 16, 16))
+    fields[3:] = 1
+    np.save(tmp_path / "x.npy", fields)
+    ingest("x", [str(tmp_path)], store, IngestOptions(slice="0:all"), "threads")
+    first = open_store(store).dataset("x").samples().sample_id[0]
+    fit("gaussian", "x", store, None, f"sample_id = '{first}'")
+    with pytest.raises(InvalidRequest, match="eps is not defined"):
+        evaluate("gaussian/x@latest", "x", store, {**SMALL, "J": 1, "samples": 1})
+
+
 def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = str(place / "store")
     first = evaluate("gaussian/flow@latest", "flow", store, SMALL)
@@ -150,6 +189,21 @@ def test_commands_print_the_table_and_write_the_page(
     models = ["--models", "gaussian", "--models", "phases=gaussian:method=phases"]
     assert run(["compare", "flow", store, *models, "--train=2", *sets, "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["table"]) >= {"gaussian", "phases"}
+
+
+def test_fields_with_borders_taken_to_wrap_around_are_warned_of(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", "phase-harmonics", "flow", f"--store={place / 'store'}", "-q"]
+    command += [
+        "--where",
+        "sample_id = 'm0'",
+        *(f"--set={p}" for p in ("J=1", "L=2", "iterations=1")),
+    ]
+    for settings, warned in (([], True), (["--set=borders=mask"], False)):
+        assert run([*command, *settings]) == 0
+        said = capsys.readouterr().err
+        assert ("warning: flow is not periodic: --set borders=mask" in said) == warned
 
 
 def test_models_are_read_from_text() -> None:

@@ -16,6 +16,7 @@ from flows.draws import synthesize
 from storage import InvalidRequest, open_store
 from storage.verify import verify
 from tasks.planning import IngestOptions
+from tasks.progress import hearing
 from tests.flows.conftest import write_snapshots
 
 SMALL = IngestOptions(part_size=4 * (4 * 16 * 16 + 128))
@@ -126,6 +127,21 @@ def test_phase_harmonics_are_fitted_and_drawn_again_from_the_store(store_url: st
     direct = wm.Microcanonical(parameters).fit(torch.from_numpy(data)).sample(1, 3).numpy()
     drawn = synthesize(store_url, made.key[:12], 1, 3)
     np.testing.assert_allclose(drawn, direct, rtol=1e-5, atol=1e-4)
+
+
+def test_a_share_of_a_gaussian_in_an_energy_is_warned_of(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wavemill.maxent.energy.ROUNDS", 1)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((8, 8)) ** 3)
+    ingest("flow", [str(tmp_path / "x.npy")], store_url, None, "threads")
+    heard: list[str] = []
+    with hearing(heard.append):
+        for written in (True, False):
+            made = fit("energy", "flow", store_url, {"J": 2, "L": 2, "lags": 0, "steps": 2})
+            assert made.written == written
+    said = f"{made.metrics['gaussian_share']:.0%} of this energy is a Gaussian's"
+    assert [text.split(":")[0] for text in heard] == [said, said]
 
 
 @pytest.mark.slow

@@ -124,12 +124,25 @@ def test_chains_sample_the_gaussian_and_report_their_acceptance() -> None:
     assert abs(float(flatness(drawn).mean()) - 3) < 0.4
 
 
+def heavy_tails() -> Tensor:
+    x = torch.fft.ifft2(torch.fft.fft2(noise(10, 8, 8)) * metric(8)).real
+    return x / x.std() * (1 + 0.3 * (x / x.std()).square())
+
+
+def test_the_share_of_a_gaussian_makes_up_for_what_constraints_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wavemill.maxent.energy.ROUNDS", 1)
+    fitted = Energy({"J": 2, "L": 2, "set": "B", "lags": 0}).fit(heavy_tails())
+    assert 0 < fitted.metrics_["gaussian_share"] < 1
+    assert fitted.metrics_["growth_worst"] == GROWTH / 2 <= fitted.metrics_["growth_random"]
+
+
 def test_an_energy_that_would_not_grow_is_constrained_to() -> None:
     """Of fields with heavy tails: moduli want to lower the energy of large values."""
-    x = torch.fft.ifft2(torch.fft.fft2(noise(10, 8, 8)) * metric(8)).real
-    x = x / x.std() * (1 + 0.3 * (x / x.std()).square())
-    fitted = Energy({"J": 2, "L": 2, "set": "B", "lags": 0, "steps": 60}).fit(x)
+    fitted = Energy({"J": 2, "L": 2, "set": "B", "lags": 0, "steps": 60}).fit(heavy_tails())
     assert fitted.metrics_["constraints"] > 0
+    assert fitted.metrics_["gaussian_share"] == 0
     assert GROWTH / 2 <= fitted.metrics_["growth_worst"] <= fitted.metrics_["growth_random"]
     assert 0 < fitted.metrics_["score_lost"] < 1
     assert torch.isfinite(fitted.sample(2)).all()

@@ -66,7 +66,9 @@ class Energy:
         The :class:`Gaussian` model of the references: it holds their mean and std.
     metrics_
         Number of real ``moments``; ``constraints``, directions in which growth was imposed, and
-        ``score_lost``, the part of the score's explained square that they cost; ``growth_random``
+        ``score_lost``, the part of the score's explained square that they cost;
+        ``gaussian_share``, that of a Gaussian in beta, above 0 if constraints did not do;
+        ``growth_random``
         and ``growth_worst``, the least of E(t y) / (t^2 |y|^2), t large, over random directions
         and by search: 1/2 for the Gaussian of the references' spectrum; mean, std, skewness and
         flatness of the references.
@@ -243,11 +245,12 @@ class Energy:
         best = root.T @ curvature
         moved, rows = torch.zeros_like(best), torch.zeros(0, len(curvature), dtype=torch.float64)
         tried = self._random_directions()
+        far_moments = torch.stack([self._far_moments(y) for y in tried])
         found: list[tuple[float, Tensor]] = []
         for round_ in range(1, ROUNDS + 1):
             self.beta_ = root @ (best + moved)
-            growths = torch.stack([self._far(y)[0] for y in tried])
-            starts = [y for _, y in found[:1]] + [*tried[growths.argsort()[:SEARCHES]]]
+            least = (far_moments @ self.beta_).argsort()[:SEARCHES]
+            starts = [y for _, y in found[:1]] + [*tried[least]]
             found = sorted(map(self._worst_from, starts), key=lambda pair: pair[0])
             if progress is not None:
                 progress(done + round_, done + ROUNDS, {"growth": found[0][0]})
@@ -256,7 +259,7 @@ class Energy:
             asked = [self._far_moments(y) for growth, y in found if growth < GROWTH]
             rows = torch.cat([rows, torch.stack(asked)])
             moved = least_distance(rows @ root, GROWTH - rows @ (root @ best))
-        worst = found[0][0]
+        worst, share = found[0][0], 0.0
         if worst < GROWTH / 2:
             gaussian = torch.zeros_like(curvature)
             gaussian[0] = curvature[0] / gram[0, 0]
@@ -268,7 +271,8 @@ class Energy:
         self.metrics_ |= {
             "constraints": float(len(rows)),
             "score_lost": float(lost @ gram @ lost / best.square().sum()),
-            "growth_random": min(float(self._far(y)[0]) for y in tried),
+            "gaussian_share": share,
+            "growth_random": float((far_moments @ self.beta_).min()),
             "growth_worst": worst,
         }
 
@@ -313,10 +317,16 @@ class Energy:
         return size * (loss + 1) / 2
 
     def _form_and_gradient(self, x: Tensor, statistics: Statistics) -> tuple[float, Tensor]:
-        field = x.detach().requires_grad_()
-        form = self._form(field, statistics)
-        (gradient,) = torch.autograd.grad(form, field)
-        return float(form.detach()), gradient
+        """Return ``beta . phi`` of one field and its gradient, half that of ``|phi - c|^2``.
+
+        With ``c = phi - beta`` held.
+        """
+        beta = self.beta_[1:]
+        size = float(beta.norm())
+        phi = self.operator.measure(x[None], statistics).values
+        held = Moments(statistics, phi - beta / size)
+        gradient = self.operator.loss_and_gradient(x, held)[1]
+        return float(beta @ phi), size * gradient / 2
 
 
 def _inverse_root(gram: Tensor) -> Tensor:
