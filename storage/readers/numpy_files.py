@@ -56,6 +56,12 @@ def _variable(name: str, file: IO[bytes], size: int, read: Any, options: ReadOpt
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     magic = file.read(npy.MAGIC_LEN)
+    if magic.startswith(b"\x80"):
+        raise BadInput(
+            "pickle",
+            "is a pickle, which is never loaded; save the array with np.save, of a masked one "
+            "x.filled(np.nan)",
+        )
     if magic[:6] != npy.MAGIC_PREFIX[: len(magic)]:
         raise BadInput("magic", "does not begin like an .npy file (\\x93NUMPY)")
     if len(magic) < npy.MAGIC_LEN:

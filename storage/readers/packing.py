@@ -59,7 +59,7 @@ def _holds(dtype: np.dtype[Any], value: Any) -> bool:
     if not np.isreal(value) or not np.isfinite(value):
         return False  # NaN in floats needs no mask, and integers have none
     if dtype.kind == "f":
-        return bool(abs(float(value)) <= np.finfo(dtype).max)
+        return bool(abs(float(value)) <= float(np.finfo(dtype).max))
     limits = np.iinfo(dtype)
     return bool(limits.min <= value <= limits.max and float(value).is_integer())
 

@@ -79,7 +79,8 @@ def discover(
         (``.zip .tar .tar.gz .tar.bz2 .tar.xz``), local or remote (``s3://``).
     components
         Names that mark the files of one sample: with ``("I", "Q")`` the files ``I_7.npy``
-        and ``Q_7.npy`` are the unit ``7``. Files that carry none of the names stay alone.
+        and ``Q_7.npy`` are the unit ``7``. Files that carry none of the names stay alone, and so do
+        all if only one of the names occurs: it is part of theirs, and they hold the components.
     extensions
         What counts as an input. A file named by itself is taken whatever it is called.
 
@@ -160,16 +161,20 @@ def _stack(
     files: Iterable[SourceFile], components: tuple[str, ...], known: tuple[str, ...]
 ) -> tuple[list[Unit], list[Refused]]:
     """Join the files of one sample: the same name but for the component's."""
-    alone: list[Unit] = []
+    stems = [(stem_of(file.name, known), file) for file in files]
+    marks = [
+        _split_component(stem, components) if len(components) > 1 else None for stem, _ in stems
+    ]
+    if len({found[0] for found in marks if found}) < 2:
+        return [Unit(stem, (file,)) for stem, file in stems], []
+    units: list[Unit] = []
     stacks: dict[str, list[tuple[str, SourceFile]]] = defaultdict(list)
-    for file in files:
-        stem = stem_of(file.name, known)
-        found = _split_component(stem, components) if len(components) > 1 else None
+    for (stem, file), found in zip(stems, marks, strict=True):
         if found is None:
-            alone.append(Unit(stem, (file,)))
+            units.append(Unit(stem, (file,)))
         else:
             stacks[found[1]].append((found[0], file))
-    units, incomplete = list(alone), []
+    incomplete = []
     for name, parts in stacks.items():
         by_component = dict(parts)
         if len(parts) == len(components) == len(by_component):

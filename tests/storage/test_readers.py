@@ -360,7 +360,7 @@ def test_old_jhtdb_cutouts_name_their_variables_without_the_step() -> None:
     assert reason("a.h5", data, variable="_size") == "variable"
 
 
-@pytest.mark.parametrize("dtype", ["i2", "f8"])
+@pytest.mark.parametrize("dtype", ["i2", "f2", "f8"])
 def test_plain_hdf5_may_nest_compress_and_be_big_endian(dtype: str) -> None:
     def fill(file: Any) -> None:
         stored = (FIELD * 100).astype(f">{dtype}")
@@ -592,6 +592,7 @@ def bad_files(tmp_path: Path) -> dict[str, tuple[str, bytes]]:
         "magic.npy": ("magic", b"\x89PNG\r\n\x1a\n" + whole),
         "inf.npy": ("nan", npy(spoiled)),
         "objects.npy": ("pickle", npy(np.array([[1, "x"]] * 9, object), allow_pickle=True)),
+        "masked.npy": ("pickle", np.ma.masked_less(FIELD, 0).dumps()),
         "scalar.npy": ("shape", npy(np.array(1.0))),
         "line.npy": ("shape", npy(np.arange(9.0))),
         "thin.npy": ("shape", npy(np.zeros((3, 900)))),

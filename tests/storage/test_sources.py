@@ -273,6 +273,13 @@ def test_an_incomplete_stack_is_refused_and_the_others_stay(tmp_path: Path) -> N
     assert "I_2.npy" in units.refused[0].message
 
 
+def test_files_in_whose_names_one_component_alone_occurs_hold_them_all(tmp_path: Path) -> None:
+    put(tmp_path, {"u_dim32.h5": b"", "u_dim64.h5": b""})
+    units = discover([str(tmp_path)], components=("u", "v", "w"))
+    assert [(unit.name, len(unit.files)) for unit in units] == [("u_dim32", 1), ("u_dim64", 1)]
+    assert units.refused == []
+
+
 def test_the_fingerprint_is_the_digest_that_sha256sum_prints() -> None:
     assert fingerprint([b"abc"]) == hashlib.sha256(b"abc").hexdigest()
     assert len({fingerprint([b"a", b"bc"]), fingerprint([b"ab", b"c"]), fingerprint([b"abc"])}) == 3
