@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import zarr
 
-from storage import Schema, Store, ViewVersion, open_store
+from storage import InvalidRequest, Schema, Store, ViewVersion, open_store
 from storage.arrays import create_array, layout
 from storage.documents import Document
 from storage.molecules import read_part_atoms
@@ -33,6 +33,24 @@ class FeatureOutcome:
     written: bool
     row_shape: tuple[int, ...]
     dtype: str
+
+
+class NotFinite(InvalidRequest):
+    """Features of a row of a part overflow, or are not defined."""
+
+    def __init__(self, part: str, row: int) -> None:
+        super().__init__(part, row)
+        self.part, self.row = part, row
+
+    def __str__(self) -> str:
+        return self.of(f"row {self.row} of part {self.part[:12]}")
+
+    def of(self, sample: str) -> str:
+        """Say so of a sample by its name."""
+        return (
+            f"features of {sample} are not finite: its values are too large or too small for their "
+            "precision; --set dtype=float64, or ingest it in other units"
+        )
 
 
 def compute_part(
@@ -66,7 +84,7 @@ def transform_rows(
         return transform_molecules(url, transform, part, group)
     size = batch_rows(transform, schema, part.rows)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        shards = _Shards(group, part.rows, writer)
+        shards = _Shards(group, part, writer)
         for samples in _prefetched(reader, url, part, schema):
             for start in range(0, len(samples), size):
                 shards.append(transform(samples[start : start + size]))
@@ -81,7 +99,7 @@ def transform_molecules(
     atoms = read_part_atoms(url, part.key)
     size = min(part.rows, transform.batch(_budget(transform)))
     with ThreadPoolExecutor(1) as writer:
-        shards = _Shards(group, part.rows, writer)
+        shards = _Shards(group, part, writer)
         for start in range(0, part.rows, size):
             rows = np.arange(start, min(start + size, part.rows))
             shards.append(transform.of_molecules(atoms.take(rows)))
@@ -92,11 +110,12 @@ def transform_molecules(
 class _Shards:
     """Gathers batches and writes whole shards in a thread, one at a time.
 
-    A shard written in two pieces would be read back and compressed again.
+    A shard written in two pieces would be read back and compressed again. Features that are not
+    finite are refused, but for rows that are withdrawn.
     """
 
-    def __init__(self, group: zarr.Group, rows: int, writer: ThreadPoolExecutor) -> None:
-        self.group, self.rows, self.writer = group, rows, writer
+    def __init__(self, group: zarr.Group, part: PartRef, writer: ThreadPoolExecutor) -> None:
+        self.group, self.part, self.rows, self.writer = group, part, part.rows, writer
         self.array: zarr.Array[Any] | None = None
         self.filling: Array | None = None
         self.written = self.held = 0
@@ -104,6 +123,7 @@ class _Shards:
 
     def append(self, features: Array) -> None:
         """Copy a batch into the shard being filled, writing each that is full."""
+        self._check(features)
         if self.array is None:
             self.array = _create(self.group, self.rows, features)
         while len(features):
@@ -116,6 +136,15 @@ class _Shards:
             features = features[len(taken) :]
             if self.held == len(self.filling):
                 self._flush()
+
+    def _check(self, features: Array) -> None:
+        with np.errstate(all="ignore"):
+            if np.isfinite(features.sum(dtype="float64")):  # it is, if all are: nothing is copied
+                return
+        live = set(self.part.live)
+        for row, values in enumerate(features, self.written + self.held):
+            if row in live and not np.isfinite(values).all():
+                raise NotFinite(self.part.key, row)
 
     def _flush(self) -> None:
         assert self.array is not None

@@ -59,7 +59,7 @@ def _scale(panels: Sequence[Array]) -> tuple[float, float]:
     """Return the mean and the 99.5th percentile of the deviation, over the first panel."""
     values = np.asarray(panels[0], dtype=float)
     centre = float(values.mean())
-    return centre, max(float(np.quantile(np.abs(values - centre), 0.995)), 1e-12)
+    return centre, float(np.quantile(np.abs(values - centre), 0.995)) or abs(centre) or 1.0
 
 
 def spectra(groups: Mapping[str, Array]) -> bytes:
@@ -69,13 +69,8 @@ def spectra(groups: Mapping[str, Array]) -> bytes:
     for label, group in groups.items():
         wavenumbers, density = isotropic_spectrum(torch.from_numpy(group))
         band(axes, wavenumbers.numpy(), density.numpy(), label)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="wavenumber (radians a sample)",
-        ylabel="variance density",
-    )
-    axes.set_ylim(*_decades(axes, 9))
+    axes.set(xscale="log", xlabel="wavenumber (radians a sample)", ylabel="variance density")
+    _logarithmic(axes, 9)
     axes.legend(frameon=False, fontsize=8)
     axes.grid(alpha=0.25)
     return png(figure)
@@ -105,6 +100,7 @@ def band(axes: Axes, x: Array, curves: Array, label: str, positive: bool = True)
 
     Where curves are ``positive``, as on a logarithmic axis, so is the band.
     """
+    curves = curves.astype("float64")  # squares of large values leave single precision
     mean = curves.mean(axis=0)
     shown = np.where(mean > 0, mean, np.nan) if positive else mean
     (line,) = axes.plot(x, shown, lw=1.6, label=label)
@@ -114,9 +110,12 @@ def band(axes: Axes, x: Array, curves: Array, label: str, positive: bool = True)
         axes.fill_between(x, low, mean + spread, color=line.get_color(), alpha=0.2, lw=0)
 
 
-def _decades(axes: Axes, most: int) -> tuple[float, float]:
-    low, high = axes.get_ylim()
-    return max(low, high * 10.0**-most), high
+def _logarithmic(axes: Axes, decades: int) -> None:
+    """Give lines that are positive anywhere a logarithmic axis, of so many decades at most."""
+    if any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, high * 10.0**-decades), high)
 
 
 def coefficients(table: pd.DataFrame, features: Array) -> bytes:
@@ -124,7 +123,7 @@ def coefficients(table: pd.DataFrame, features: Array) -> bytes:
 
     First-order wavelet coefficients are laid out as scale by angle; anything else is a curve.
     """
-    values = features.reshape(*features.shape[:2], -1).mean(axis=2)
+    values = features.reshape(*features.shape[:2], -1).mean(axis=2, dtype="float64")
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.add_subplot()
     first = table[table["order"] == 1] if "order" in table and "j1" in table else table[:0]
@@ -140,7 +139,7 @@ def coefficients(table: pd.DataFrame, features: Array) -> bytes:
     else:
         index = np.arange(values.shape[1])
         band(axes, index, np.abs(values), "mean over samples")
-        axes.set(xlabel="coefficient", ylabel="magnitude", yscale="log")
-        axes.set_ylim(*_decades(axes, 9))
+        axes.set(xlabel="coefficient", ylabel="magnitude")
+        _logarithmic(axes, 9)
         axes.legend(frameon=False, fontsize=8)
     return png(figure)

@@ -9,12 +9,15 @@ import logging
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
 from distributed import Client, Future, as_completed, secede
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+
+from storage import InvalidRequest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,7 +86,8 @@ def map_parts(
     Raises
     ------
     Exception
-        The first error of an item that retries did not cure, after the rest is cancelled.
+        The first error of an item that retries did not cure, after the rest is cancelled. Requests
+        that cannot be carried out are not retried.
     """
     results: dict[int, Result] = {}
     with _passed_over(), Client(address, set_as_default=False) as client, forwarded_logs(client):
@@ -107,7 +111,10 @@ def map_parts(
         done = as_completed(first, loop=client.loop)
         try:
             for future in done:
-                results[running.pop(future.key)] = future.result()
+                result = future.result()
+                if isinstance(result, _Refused):
+                    raise result.error
+                results[running.pop(future.key)] = result
                 future.release()
                 if progress is not None:
                     progress(len(results), len(items))
@@ -119,12 +126,22 @@ def map_parts(
     return [results[index] for index in range(len(items))]
 
 
-def _audibly(function: Callable[[Item], Result], item: Item) -> Result:
+@dataclass(frozen=True)
+class _Refused:
+    """What would be refused again, however often it is tried."""
+
+    error: InvalidRequest
+
+
+def _audibly(function: Callable[[Item], Result], item: Item) -> Result | _Refused:
     """Call ``function`` in a worker that logs what it does, not its warnings only."""
     logging.getLogger(LOGGER).setLevel(logging.INFO)
     if multiprocessing.parent_process() is not None:
         _pass_over()
-    return function(item)
+    try:
+        return function(item)
+    except InvalidRequest as error:
+        return _Refused(error)
 
 
 @cache

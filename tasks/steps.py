@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
-from storage import Store, ViewVersion, open_store
+from storage import InvalidRequest, Store, ViewVersion, open_store
 from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
@@ -102,10 +102,15 @@ def compute_features(
     url: str, address: str, dataset: str, spec: Document, parts: list[Any], device: str
 ) -> list[FeatureOutcome]:
     """Transform parts on the workers, one Dask task a part."""
-    schema = open_store(url).dataset(dataset).schema
-    work = partial(feature_tasks.compute_part, url, spec, schema, device)
+    source = open_store(url).dataset(dataset)
+    work = partial(feature_tasks.compute_part, url, spec, source.schema, device)
     resources = {"GPU": 1.0} if device == "cuda" else None
-    return _mapped(work, parts, address, f"features {spec['kind']}", resources)
+    try:
+        return _mapped(work, parts, address, f"features {spec['kind']}", resources)
+    except feature_tasks.NotFinite as error:
+        rows = source.samples()
+        row = rows[(rows["part"] == error.part) & (rows["row"] == error.row)].iloc[0]
+        raise InvalidRequest(error.of(f"{row['sample_id']} of {dataset}")) from None
 
 
 @task(name="publish view")

@@ -7,6 +7,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from flows import features, fit, ingest, turbulence
 from flows.draws import synthesize
 from storage import InvalidRequest, open_store
 from storage.verify import verify
+from tasks import figures
 from tasks.planning import IngestOptions
 from tasks.progress import hearing
 from tests.flows.conftest import write_snapshots
@@ -127,6 +129,28 @@ def test_phase_harmonics_are_fitted_and_drawn_again_from_the_store(store_url: st
     direct = wm.Microcanonical(parameters).fit(torch.from_numpy(data)).sample(1, 3).numpy()
     drawn = synthesize(store_url, made.key[:12], 1, 3)
     np.testing.assert_allclose(drawn, direct, rtol=1e-5, atol=1e-4)
+
+
+def test_features_that_are_not_finite_are_refused_with_the_sample(
+    store_url: str, tmp_path: Path
+) -> None:
+    for name, unit in (("a", 1.0), ("b", 1e25)):
+        np.save(tmp_path / f"{name}.npy", unit * np.random.default_rng(0).standard_normal((8, 8)))
+    options = IngestOptions(dtype="float32")
+    ingest("flow", [str(tmp_path / "?.npy")], store_url, options, "threads")
+    with pytest.raises(InvalidRequest, match=r"features of b of flow .* --set dtype=float64"):
+        features("flow", "spectrum", store_url, None, None, "threads")
+    features("flow", "spectrum", store_url, "double", {"dtype": "float64"}, "threads")
+    open_store(store_url).dataset("flow").withdraw(["b"])
+    features("flow", "spectrum", store_url, None, None, "threads")
+
+
+@pytest.mark.parametrize("unit", [0.0, 1e-30, 1e30])
+def test_pictures_of_fields_in_any_unit_warn_of_nothing(unit: float) -> None:
+    x = (unit * np.random.default_rng(0).standard_normal((3, 8, 8))).astype("float32")
+    for draw in (figures.spectra, figures.distributions):
+        assert draw({"x": x}).startswith(b"\x89PNG")
+    assert figures.coefficients(pd.DataFrame(index=range(8)), x).startswith(b"\x89PNG")
 
 
 def test_a_share_of_a_gaussian_in_an_energy_is_warned_of(

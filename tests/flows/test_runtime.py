@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import psutil
@@ -33,8 +34,14 @@ def fail_once(folder: str) -> str:
 def always_fail(x: int) -> int:
     """Fail for one item."""
     if x == 3:
-        raise InvalidRequest("item 3 is bad")
+        raise OSError("item 3 is bad")
     return x
+
+
+def refuse(folder: str) -> None:
+    """Note the attempt, and refuse."""
+    (Path(folder) / str(uuid.uuid4())).touch()
+    raise InvalidRequest("as it was written")
 
 
 def threads() -> tuple[int, str]:
@@ -61,8 +68,14 @@ def test_a_passing_failure_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_lasting_failure_is_raised_as_itself() -> None:
-    with open_cluster("threads") as address, pytest.raises(InvalidRequest, match="item 3 is bad"):
+    with open_cluster("threads") as address, pytest.raises(OSError, match="item 3 is bad"):
         map_parts(always_fail, range(6), address=address, retries=1)
+
+
+def test_what_cannot_be_carried_out_is_not_tried_again(tmp_path: Path) -> None:
+    with open_cluster("threads") as address, pytest.raises(InvalidRequest, match="as it was"):
+        map_parts(refuse, [str(tmp_path)], address=address)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_worker_processes_compute_on_one_thread_and_listen_on_loopback() -> None:
