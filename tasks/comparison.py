@@ -84,14 +84,17 @@ def joint_table(evaluations: Mapping[str, Artifact]) -> Scores:
 
 def records(table: Scores) -> list[dict[str, Any]]:
     """Return a row a set of fields, a column a metric, means with their scatter over samples."""
+    columns = _columns(table)
     return [
-        {"fields": name} | {metric: _shown(scores, metric) for metric in _columns()}
+        {"fields": name} | {metric: _shown(scores, metric) for metric in columns}
         for name, scores in table.items()
     ]
 
 
-def _columns() -> list[str]:
-    return [metric for metric in METRICS if not metric.endswith("_scatter")]
+def _columns(table: Scores) -> list[str]:
+    """Return the metrics that occur; scatter stands beside its mean."""
+    found = set().union(*table.values())
+    return [metric for metric in METRICS if metric in found and not metric.endswith("_scatter")]
 
 
 def _shown(scores: Mapping[str, float], metric: str) -> str:
@@ -153,11 +156,7 @@ def _scores(table: Scores, first: Mapping[str, Any]) -> Section:
         "best; the rows of real fields say what is within their own scatter. Foveal matrix: "
         f"J = {first['scales']} scales."
     )
-    meaning = [
-        {"metric": name, "what": what}
-        for name, what in METRICS.items()
-        if not name.endswith("_scatter")
-    ]
+    meaning = [{"metric": name, "what": METRICS[name]} for name in _columns(table)]
     return Section("Scores", text, tables=[Table.of(records(table)), Table.of(meaning)])
 
 

@@ -19,6 +19,7 @@ from tasks.fit import first_component, shown, spread
 from wavemill.specs import GeneratorSpec
 
 Array = np.ndarray[Any, Any]
+WIDE = 8  # columns
 EXAMPLES = {
     "scattering": "order == 1",
     "phase-harmonics": "k1 == 0 and k2 == 1",
@@ -53,6 +54,11 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+
+    @property
+    def wide(self) -> bool:
+        """Whether cells are set small and wrapped, so that none lies beyond the page."""
+        return len(self.columns) >= WIDE
 
     @classmethod
     def of(cls, records: Iterable[Mapping[Any, Any]]) -> Table:

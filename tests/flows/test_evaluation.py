@@ -162,6 +162,8 @@ def test_models_are_compared_in_one_table_one_page_and_the_ui(place: Path, tmp_p
     assert text.count("data:image/png;base64,") == 5
     assert not re.search(r"(src|href)=\"(?!data:)", text)  # self-contained
     assert all(name in text for name in ("real, one map", "gaussian", "set", "eps"))
+    assert "coherence" not in text  # of several components
+    assert text.count('<table class="wide">') == 2  # scores and lineage: no column beyond the page
     with get_client(sync_client=True) as client:
         shown = {artifact.key: artifact.data for artifact in client.read_latest_artifacts()}
     rows = json.loads(str(shown["comparison-flow"]))
