@@ -221,7 +221,7 @@ class Judge:
         if not finite.all():
             raise InvalidParameter(
                 f"{int((~finite).sum())} of {len(x)} fields hold values that are not finite: "
-                "leave them out"
+                "leave them out, or draw others"
             )
 
     def _measured(self, x: Tensor) -> Covariances:
