@@ -229,7 +229,9 @@ def test_every_model_says_why_values_cannot_be_modelled(
         model().fit(x)
 
 
-@pytest.mark.parametrize("model", [Gaussian(), Microcanonical({"J": 2}), Energy({"J": 1, "L": 2})])
+@pytest.mark.parametrize(
+    "model", [Gaussian(), Microcanonical({"J": 2}), Energy({"J": 1, "L": 2, "set": "A0"})]
+)
 def test_every_model_is_fitted_to_arrays_of_numpy(
     model: Gaussian | Microcanonical | Energy,
 ) -> None:
