@@ -1,10 +1,11 @@
 """The feature store: immutable parts and published records, on a folder, S3 or memory."""
 
+from storage.artifacts import Artifact
 from storage.datasets import Change, Dataset
 from storage.errors import BadInput, Conflict, Damaged, InvalidRequest, NotFound, StorageError
 from storage.features import FeatureFrame
 from storage.records import DatasetVersion, PartRef, Schema, ViewVersion
-from storage.store import Artifact, Store, open_store
+from storage.store import Store, open_store
 
 __all__ = [
     "Artifact",

@@ -46,6 +46,23 @@ def unseal(data: bytes, path: str) -> Document:
     return dict(document)
 
 
+def read_checked(backend: Backend, path: str, sha256: str) -> bytes:
+    """Read an object and check that it is the one that was written.
+
+    Raises
+    ------
+    Damaged
+        If it is missing or its bytes changed.
+    """
+    try:
+        data = backend.read(path)
+    except FileNotFoundError:
+        raise Damaged(f"{path} is missing: run `wavemill verify`") from None
+    if digest(data) != sha256:
+        raise Damaged(f"{path} differs from what was written: run `wavemill verify`")
+    return data
+
+
 def read_document(backend: Backend, path: str) -> Document:
     """Read and check one sealed document."""
     return unseal(backend.read(path), path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -11,11 +11,13 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import zarr
 from dask.delayed import delayed
 
 from storage.arrays import layout, open_array
 from storage.attempts import read_manifest
 from storage.backends import open_backend
+from storage.errors import Damaged
 
 FIELDS = "fields"
 IMAGES = "image"
@@ -28,9 +30,36 @@ def part_home(key: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _data_folder(url: str, key: str) -> str:
+def _located(url: str, key: str) -> tuple[str, dict[str, str]]:
+    """Return where the arrays of a part lie, and the checksum of the description of each."""
     home = part_home(key)
-    return f"{home}/{read_manifest(open_backend(url), home)['attempt']}/data.zarr"
+    manifest = read_manifest(open_backend(url), home)
+    described = {
+        path.removeprefix("data.zarr/").removesuffix("/zarr.json"): entry["sha256"]
+        for path, entry in manifest["objects"].items()
+        if path.endswith("/zarr.json")
+    }
+    return f"{home}/{manifest['attempt']}/data.zarr", described
+
+
+def _read(url: str, key: str, name: str, select: Callable[[zarr.Array[Any]], Any]) -> Any:
+    """Return what is selected of one part's array; KeyError if it has no such array.
+
+    A part that is damaged is looked for once more: it may have been made anew since it was opened.
+    """
+    for last in (False, True):
+        folder, described = _located(url, key)
+        try:
+            return select(open_array(url, folder, name, described[name]))
+        except (Damaged, ValueError, RuntimeError) as error:  # the latter two by decoders
+            _located.cache_clear()
+            open_array.cache_clear()
+            if last and isinstance(error, Damaged):
+                raise
+            if last:
+                problem = f"cannot be decoded ({error}): run `wavemill verify`"
+                raise Damaged(f"{folder}/{name} {problem}") from error
+    raise AssertionError("unreachable")
 
 
 def read_rows(
@@ -41,13 +70,13 @@ def read_rows(
     Only the chunks that hold the rows are read: a run of rows in one slice, scattered rows
     one chunk at a time.
     """
-    array = open_array(url, _data_folder(url, key), name)
     wanted = np.asarray(rows, dtype=np.intp)
     if len(wanted) and np.array_equal(wanted, np.arange(wanted[0], wanted[0] + len(wanted))):
-        data = cast("np.ndarray[Any, Any]", array[int(wanted[0]) : int(wanted[-1]) + 1])
+        run = slice(int(wanted[0]), int(wanted[-1]) + 1)
+        data: np.ndarray[Any, Any] = _read(url, key, name, lambda array: array[run])
     else:
         ordered, inverse = np.unique(wanted, return_inverse=True)
-        data = cast("np.ndarray[Any, Any]", array.oindex[ordered])[inverse]
+        data = _read(url, key, name, lambda array: array.oindex[ordered])[inverse]
     return data if columns is None else data[:, list(columns)]
 
 
@@ -79,7 +108,7 @@ def shards(keys: pd.Series, rows: pd.Series, row_bytes: int) -> list[npt.NDArray
 
 def read_whole(url: str, key: str, name: str) -> np.ndarray[Any, Any]:
     """Read all of one part's array."""
-    return cast("np.ndarray[Any, Any]", open_array(url, _data_folder(url, key), name)[:])
+    return cast("np.ndarray[Any, Any]", _read(url, key, name, lambda array: array[:]))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import zarr
 
+from storage.artifacts import Artifact
 from storage.attempts import Attempt, attempting, manifest_path, read_manifest
 from storage.backends import SINGLE_WRITER, Backend, open_backend
 from storage.checkpoints import Checkpoint
@@ -58,33 +58,6 @@ def open_store(url: str, *, writable: bool = False, single_writer: bool = False)
             "each other: make sure that there is one and pass --single-writer"
         )
     return Store(backend)
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A fitted model: its manifest and its files."""
-
-    backend: Backend
-    home: str
-    manifest: Document
-
-    @property
-    def key(self) -> str:
-        """The sha256 that names the fit."""
-        return str(self.manifest["key"])
-
-    @property
-    def kind(self) -> str:
-        """The kind of model."""
-        return str(self.manifest["kind"])
-
-    def read(self, path: str) -> bytes:
-        """Return one of its files, such as ``weights.safetensors``."""
-        return self.backend.read(f"{self.home}/{self.manifest['attempt']}/{path}")
-
-    def files(self) -> list[str]:
-        """Return the paths of its files."""
-        return sorted(self.manifest["objects"])
 
 
 class Store:

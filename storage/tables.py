@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.backends import Backend
-from storage.errors import Damaged, InvalidRequest
+from storage.documents import read_checked
+from storage.errors import InvalidRequest
 from storage.keys import digest
 
 
@@ -38,12 +39,7 @@ def read_table(backend: Backend, key: str) -> pd.DataFrame:
     Damaged
         If it is missing or its bytes changed.
     """
-    try:
-        data = backend.read(table_path(key))
-    except FileNotFoundError:
-        raise Damaged(f"table {key[:12]} is missing: run `wavemill verify`") from None
-    if digest(data) != key:
-        raise Damaged(f"table {key[:12]} differs from what was written: run `wavemill verify`")
+    data = read_checked(backend, table_path(key), key)
     table = pq.read_table(io.BytesIO(data))
     frame: pd.DataFrame = table.to_pandas()
     for name, column in zip(table.column_names, table.columns, strict=True):

@@ -32,9 +32,10 @@ class LocalBackend:
     def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes ``start:stop`` of a file."""
         with self._file(path).open("rb") as file:
-            if start:
-                file.seek(start, os.SEEK_END if start < 0 else os.SEEK_SET)
-            return file.read() if stop is None else file.read(stop - max(start, 0))
+            if start < 0:  # all of a file that is shorter
+                start = max(0, start + os.fstat(file.fileno()).st_size)
+            file.seek(start)
+            return file.read() if stop is None else file.read(stop - start)
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write to a temporary file, then rename it into place."""

@@ -32,6 +32,7 @@ from storage.arrays import create_array, layout, write_shard
 from storage.collect import Retention, collect
 from storage.keys import derivation_key
 from storage.leases import collector_lease
+from storage.parts import read_whole
 from storage.verify import repair, verify
 
 SCHEMA = Schema("vorticity", ("vorticity",), (8, 6), spacing=(0.5, 0.25))
@@ -384,6 +385,72 @@ class TestStore:
         part, _ = add_part(store, 1)
         assert store.missing_parts([part.key]) == []
         assert list(verify(store)) == []
+
+    @pytest.mark.parametrize("damage", [None, b"", slice(9), slice(-9, None)], ids=repr)
+    @pytest.mark.parametrize("damaged", ["fields/c/0/0/0", "fields/zarr.json"])
+    def test_damaged_arrays_are_refused_on_reading(
+        self, store: Store, damaged: str, damage: bytes | slice | None
+    ) -> None:
+        """Gone, empty, cut at either end: never zeros or another library's error."""
+        add_dataset(store, (1,))
+        path = next(e.path for e in store.backend.walk("parts") if e.path.endswith(damaged))
+        good = store.backend.read(path)
+        store.backend.delete([path])
+        if damage is not None:
+            store.backend.write(path, good[damage] if isinstance(damage, slice) else damage)
+        array = store.dataset("flow").to_xarray()
+        for rows in (slice(None), slice(2, 3), [0, 2]):
+            with pytest.raises(Damaged, match="wavemill verify"):
+                array[rows].compute()
+        store.backend.write(path, good)
+        np.testing.assert_array_equal(array.values, fields(5, 1))
+
+    @pytest.mark.parametrize("compressed", [True, False], ids=["lz4", "plain"])
+    def test_a_flipped_byte_of_a_chunk_is_seen_on_reading(
+        self, store: Store, compressed: bool
+    ) -> None:
+        """In the first chunk, in the middle, in the index at the end."""
+
+        def write(group: zarr.Group) -> dict[str, Any]:
+            dims = ["sample", "y", "x"]
+            array = create_array(group, "fields", 5, (8, 6), "float32", dims, compressed=compressed)
+            array[:] = fields(5, 1)
+            return {"rows": 5}
+
+        key = store.write_part(INGEST, [compressed], write)[0]["key"]
+        path = next(e.path for e in store.backend.walk("parts") if "/c/" in e.path)
+        good = store.backend.read(path)
+        for place in (40, len(good) // 2, len(good) - 9):
+            flipped = good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
+            store.backend.write(path, flipped)
+            with pytest.raises(Damaged, match="cannot be decoded"):
+                read_whole(store.url, key, "fields")
+
+    def test_a_part_made_anew_is_read_where_it_is(self, store: Store) -> None:
+        """Another process may clear and recompute a part that this one has open."""
+        add_dataset(store, (1,))
+        array = store.dataset("flow").to_xarray()
+        before = array.values
+        store.backend.delete([e.path for e in store.backend.walk("parts")])
+        add_part(store, 1)
+        np.testing.assert_array_equal(array.values, before)
+
+    @pytest.mark.parametrize("data", [None, b"weighty", b""], ids=["gone", "changed", "empty"])
+    def test_a_damaged_artifact_is_refused_on_reading(
+        self, store: Store, data: bytes | None
+    ) -> None:
+        """A model with other weights would draw other samples without a word."""
+        with store.attempt_artifact("gaussian", "f" * 64) as attempt:
+            attempt.write("weights.safetensors", b"weights")
+            attempt.publish({"key": "f" * 64, "kind": "gaussian", "dataset": "flow"})
+        artifact = store.artifact("gaussian/flow@latest")
+        assert artifact.read("weights.safetensors") == b"weights"
+        path = next(e.path for e in store.backend.walk("artifacts") if "weights" in e.path)
+        store.backend.delete([path])
+        if data is not None:
+            store.backend.write(path, data)
+        with pytest.raises(Damaged, match="wavemill verify"):
+            artifact.read("weights.safetensors")
 
     def test_a_damaged_table_is_refused_on_reading(self, store: Store) -> None:
         """Never a wrong number: reading checks the digest."""

@@ -1,0 +1,42 @@
+"""Artifacts: fitted models, as they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from storage.backends import Backend
+from storage.documents import Document, read_checked
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A fitted model: its manifest and its files."""
+
+    backend: Backend
+    home: str
+    manifest: Document
+
+    @property
+    def key(self) -> str:
+        """The sha256 that names the fit."""
+        return str(self.manifest["key"])
+
+    @property
+    def kind(self) -> str:
+        """The kind of model."""
+        return str(self.manifest["kind"])
+
+    def read(self, path: str) -> bytes:
+        """Return one of its files, such as ``weights.safetensors``.
+
+        Raises
+        ------
+        Damaged
+            If it is missing or its bytes changed.
+        """
+        where = f"{self.home}/{self.manifest['attempt']}/{path}"
+        return read_checked(self.backend, where, self.manifest["objects"][path]["sha256"])
+
+    def files(self) -> list[str]:
+        """Return the paths of its files."""
+        return sorted(self.manifest["objects"])
