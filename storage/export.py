@@ -46,8 +46,15 @@ def export(frame: FeatureFrame, target: Path) -> Path:
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a path to write to, which takes the place of ``target`` once the block has ended well.
 
-    A file changes from the old to the new at one instant; of a folder, the old one goes first.
+    A file changes from the old to the new at one instant; of a Zarr folder, the old one goes first.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is a folder of anything else.
     """
+    if target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").is_file()):
+        raise InvalidRequest(f"{target} is a folder, which is not replaced: choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
     try:

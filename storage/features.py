@@ -14,7 +14,7 @@ import xarray as xr
 
 from storage import index
 from storage.datasets import Dataset, sample_coordinates
-from storage.errors import NotFound
+from storage.errors import InvalidRequest, NotFound
 from storage.parts import FEATURES, gather, lazy_rows, shards
 from storage.records import ViewVersion
 from storage.tables import read_table, select
@@ -115,7 +115,8 @@ class FeatureFrame:
 
     def table(self, samples: pd.DataFrame, features: np.ndarray[Any, Any]) -> pd.DataFrame:
         """Return the rows of :meth:`to_pandas` for one batch."""
-        means = features.reshape(*features.shape[:2], -1).mean(axis=2)
+        pixels = math.prod(features.shape[2:])
+        means = features.reshape(*features.shape[:2], pixels).mean(axis=2)
         columns = [str(name) for name in self.coefficients["name"]]
         metadata = samples.drop(columns=[c for c in _PROVENANCE if c in samples])
         values = pd.DataFrame(means, index=metadata.index, columns=columns)
@@ -153,9 +154,13 @@ def online_features(
 
     Raises
     ------
+    InvalidRequest
+        If ``ids`` is one text.
     NotFound
         If an id is not in the dataset.
     """
+    if isinstance(ids, str):
+        raise InvalidRequest(f"ids is {ids!r}: a list is expected, as in [{ids!r}]")
     source = store.dataset(dataset)
     samples = index.locate(source, ids)
     if unknown := [i for i in ids if i not in set(samples["sample_id"])]:

@@ -152,4 +152,4 @@ def lazy_rows(
         )
         for block in blocks(keys, rows, shard)
     ]
-    return cast(da.Array, da.concatenate(pieces or [da.zeros((0, *selected), dtype=dtype)]))
+    return cast(da.Array, da.concatenate(pieces or [da.zeros((0, *selected), dtype, chunks=-1)]))

@@ -97,10 +97,11 @@ def _selected(frame: pd.DataFrame, expression: str) -> tuple[list[int], str]:
 
 def _quoted(expression: str, columns: list[str]) -> str:
     """Quote the keywords that are columns here, such as ``order``."""
-    pieces, end = [], len(expression)
+    text = expression.encode()  # DuckDB counts bytes
+    pieces, end = [], len(text)
     for start, kind in reversed(duckdb.tokenize(expression)):
-        word = expression[start:end].strip()
-        quote = kind == duckdb.token_type.keyword and word.lower() in columns
-        pieces.append(f'"{word.lower()}" ' if quote else expression[start:end])
+        word = text[start:end].decode().strip().lower()
+        quote = kind == duckdb.token_type.keyword and word in columns
+        pieces.append(f'"{word}" '.encode() if quote else text[start:end])
         end = start
-    return expression[:end] + "".join(reversed(pieces))
+    return (text[:end] + b"".join(reversed(pieces))).decode()

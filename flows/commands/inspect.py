@@ -87,7 +87,8 @@ def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
 def _preview(rows: Any, count: dict[str, int], line: str, as_json: bool, quiet: bool) -> None:
     text = rows.to_string(index=False, max_cols=8, max_colwidth=40)
     records = [plain(record) for record in rows.to_dict("records")]
-    tell({**count, "rows": records}, [line, text], as_json, quiet, "--to FILE writes all of them")
+    hint = "--to FILE writes all of them" if records else ""
+    tell({**count, "rows": records}, [line, *([text] if records else [])], as_json, quiet, hint)
 
 
 def list_(store: StoreUrl = STORE, as_json: AsJson = False, quiet: Quiet = False) -> None:

@@ -125,6 +125,36 @@ def test_query_writes_every_format_with_the_same_numbers(
     np.testing.assert_allclose(read(target), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("suffix", FILE_FORMATS)
+def test_a_query_for_nothing_writes_a_file_of_nothing(
+    place: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = ["query", "flow", "--view", "scattering", f"--store={place / 'store'}"]
+    query += ["--where", "sample_id = 'nobody'", "--coefficients", "order == 1"]
+    assert told(capsys, *query) == "0 samples, 8 coefficients\n"
+    target = tmp_path / f"answer.{suffix}"
+    assert "0 samples, 8 coefficients" in told(capsys, *query, "--to", str(target))
+    assert read(target).shape[:2] == (0, 8)
+
+
+def test_only_arrays_among_folders_are_replaced(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = ["query", "flow", "--view", "spectrum", f"--store={place / 'store'}", "--to"]
+    told(capsys, *query, str(tmp_path / "x.zarr"))
+    told(capsys, *query, str(tmp_path / "x.zarr"))
+    for name in ("precious.csv", "precious.zarr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("years")
+        assert "is a folder" in told(capsys, *query, str(tmp_path / name), status=1)
+        assert (tmp_path / name / "thesis.tex").read_text() == "years"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "precious.csv",
+        "precious.zarr",
+        "x.zarr",
+    ]
+
+
 def read(target: Path) -> np.ndarray:
     """Return (sample, coefficient, y, x), from tables (sample, coefficient)."""
     match target.suffix:

@@ -296,6 +296,32 @@ class TestStore:
         np.testing.assert_allclose(table["S1"], expected, rtol=1e-5)  # float32 means
         assert list(table["reynolds"]) == [200.0, 201.0, 202.0, 203.0, 204.0]
 
+    def test_keywords_are_columns_after_any_text(self, store: Store) -> None:
+        """DuckDB counts bytes, of which a letter may have several."""
+        add_dataset(store, (1,))
+        add_view(store)
+        chosen = "name != 'Öé水' and order = 1"
+        frame = store.get_historical_features("flow", "double", coefficients=chosen)
+        assert list(frame.coefficients["name"]) == ["S1"]
+
+    def test_an_empty_selection_has_the_columns_all_the_same(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No samples, no coefficients, no ids."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        add_dataset(store, (1,))
+        add_view(store)
+        columns = list(store.get_historical_features("flow", "double").to_pandas())
+        nobody = store.get_historical_features("flow", "double", where="sample_id = 'nobody'")
+        assert list(nobody.to_pandas()) == columns
+        assert nobody.to_xarray().compute().shape == (0, 2, 8, 6)
+        nothing = store.get_historical_features("flow", "double", coefficients="order = 7")
+        assert list(nothing.to_pandas()) == columns[:-2]
+        assert nothing.to_xarray().compute().shape == (5, 0, 8, 6)
+        assert len(store.get_online_features("flow", [], view="double").to_pandas()) == 0
+        with pytest.raises(InvalidRequest, match=r"\['s1-0'\]"):
+            store.get_online_features("flow", "s1-0", view="double")
+
     def test_features_of_new_samples_are_reported_missing(self, store: Store) -> None:
         """A dataset that grew past its view yields what there is, and says so."""
         add_dataset(store, (1,))
