@@ -78,7 +78,7 @@ class Log:
     def numbers(self) -> list[int]:
         """Return the numbers present, ascending (the oldest may have been collected)."""
         names = (name.removesuffix(".json") for name in self.backend.names(self.folder))
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def path(self, number: int) -> str:
         """Return where document ``number`` lies."""
@@ -107,7 +107,7 @@ class Log:
         """Return the document of version ``when``, or the newest published at that time."""
         if when is None:
             return self.latest()
-        if isinstance(when, int) or when.isdigit():
+        if isinstance(when, int) or when.isdecimal():
             return self.read(int(when))
         moment = timestamp(when)
         for number in reversed(self.numbers()):
@@ -116,8 +116,14 @@ class Log:
                 return document
         return None
 
-    def publish(self, build: Callable[[Document | None], Document | None]) -> Document | None:
+    def publish(
+        self,
+        build: Callable[[Document | None], Document | None],
+        before: Callable[[], int] = lambda: 0,
+    ) -> Document | None:
         """Publish the successor that ``build`` makes of the newest document.
+
+        Where there is none, ``before`` says which number comes before the first.
 
         A writer that loses the race to a number rereads and builds again, so that ``build``
         merges rather than overwrites. ``None`` from ``build`` means that there is nothing
@@ -128,7 +134,7 @@ class Log:
             body = build(latest)
             if body is None:
                 return latest
-            number = 1 + (latest["version"] if latest else 0)
+            number = 1 + (latest["version"] if latest else before())
             document = {**body, "version": number, "published": now()}
             data = seal(document)
             if self.backend.create(self.path(number), data):

@@ -31,7 +31,9 @@ Build = Callable[[DatasetVersion], DatasetVersion | None]
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-def open_store(url: str, *, writable: bool = False, single_writer: bool = False) -> Store:
+def open_store(
+    url: str, *, writable: bool = False, single_writer: bool = False, existing: bool = False
+) -> Store:
     """Open a store; nothing is read until something is asked.
 
     Parameters
@@ -42,15 +44,21 @@ def open_store(url: str, *, writable: bool = False, single_writer: bool = False)
         Probe, once, that the store enforces exclusive creation.
     single_writer
         Accept one that does not; then only one process may write at a time.
+    existing
+        Check that there is a store: a wrong address otherwise looks like an empty one.
 
     Raises
     ------
+    NotFound
+        If there shall be one and nothing is there.
     Conflict
         If it is to be written, does not enforce exclusive creation, and ``single_writer`` is
         not given.
     """
     mark = SINGLE_WRITER if single_writer and not url.endswith(SINGLE_WRITER) else ""
     backend = open_backend(url + mark)
+    if existing and not backend.names(""):
+        raise NotFound(f"there is no store at {url}: check --store; `wavemill ingest` makes one")
     trusted = backend.url.endswith(SINGLE_WRITER)
     if writable and not trusted and not backend.enforces_exclusive_creation():
         raise Conflict(
@@ -133,10 +141,14 @@ class Store:
         return self._published(name, successor)
 
     def _published(self, name: str, build: Callable[[Document | None], Document | None]) -> Dataset:
-        document = self._dataset_log(name).publish(build)
+        document = self._dataset_log(name).publish(build, lambda: self._seen_by_views(name))
         if document is None:
             raise NotFound(f"no dataset {name!r} in {self.url}")
         return Dataset(self, name, DatasetVersion.from_json(document))
+
+    def _seen_by_views(self, name: str) -> int:
+        """Return the newest version that a view is on: a repair may have cleared its record."""
+        return max((self.view(name, view).dataset_version for view in self.views(name)), default=0)
 
     def _check_present(self, keys: Sequence[str]) -> None:
         """Refuse to publish what was collected meanwhile (a run stalled past its lease)."""
@@ -357,7 +369,7 @@ def checked_name(name: str) -> str:
 
 def _newest_for(log: Log, as_of: int | str | None) -> Document | None:
     """Return the newest view document for a dataset version or a time."""
-    if as_of is None or not (isinstance(as_of, int) or as_of.isdigit()):
+    if as_of is None or not (isinstance(as_of, int) or as_of.isdecimal()):
         return log.as_of(as_of)
     documents = (log.read(number) for number in reversed(log.numbers()))
     return next((d for d in documents if d["dataset_version"] <= int(as_of)), None)

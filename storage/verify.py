@@ -9,8 +9,8 @@ from typing import Any
 
 from storage.attempts import manifest_path
 from storage.backends import Backend
-from storage.documents import Document, unseal
-from storage.errors import Damaged
+from storage.documents import Document, Log, unseal
+from storage.errors import Damaged, NotFound
 from storage.keys import digest
 from storage.store import Store
 
@@ -37,21 +37,47 @@ class Finding:
     clear: tuple[str, ...] = ()
 
 
-def verify(store: Store, key: str | None = None) -> Iterator[Finding]:
+def verify(
+    store: Store, key: str | None = None, seen: Callable[[str], object] = lambda path: None
+) -> Iterator[Finding]:
     """Yield what is damaged, reading every object once.
 
     Parameters
     ----------
     key
-        Look only at parts, tables and artifacts whose key begins so.
+        A dataset: look only at its records, tables and parts, and those of its views. Or how the
+        keys of parts, tables and artifacts begin.
+    seen
+        Called with the path of each object that is read.
+
+    Raises
+    ------
+    NotFound
+        If ``key`` names nothing.
     """
-    users = _Users(store)
-    if key is None:
+    backend = store.backend
+    dataset = key if key in backend.names("datasets") else None
+    users = _Users(store, dataset)
+    named = {*users.parts, *users.tables}
+
+    def wanted(name: str) -> bool:
+        return name in named if dataset else name.startswith(key or "")
+
+    tables = [name for name in backend.names("tables") if wanted(name.removesuffix(".parquet"))]
+    homes = [home for home in _homes(backend) if wanted(home.rsplit("/", 1)[1])]
+    whole = key is None or dataset is not None
+    if not (whole or tables or homes):
+        raise NotFound(f"{key!r} is no dataset, and no key in {store.url} begins so: `wavemill ls`")
+    if whole:
+        for path in users.records:
+            seen(path)
         yield from users.damaged
-    yield from _tables(store.backend, users, key or "")
-    for home in _homes(store.backend, key or ""):
-        yield from _home(store.backend, home, users)
-    yield from (finding for finding in users.missing() if key is None)
+    for name in tables:
+        yield from _table(backend, name, users, seen)
+    for home in homes:
+        yield from _home(backend, home, users, seen)
+    if whole:
+        yield from users.missing()
 
 
 def repair(store: Store, findings: list[Finding]) -> None:
@@ -61,36 +87,39 @@ def repair(store: Store, findings: list[Finding]) -> None:
 
 
 class _Users:
-    """Which dataset, view or artifact relies on which part and table."""
+    """Which dataset, view or artifact relies on which part and table; of one dataset, or of all."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, dataset: str | None) -> None:
         self.backend = store.backend
         self.parts: dict[str, str] = {}
-        self.tables: dict[str, tuple[str, str]] = {}
+        self.tables: dict[str, dict[str, str]] = {}
+        """Of each table, the records that name it, and what brings each back."""
+        self.records: list[str] = []
         self.damaged: list[Finding] = []
-        for name in store.datasets():
+        for name in [dataset] if dataset else store.datasets():
             remedy = f"`wavemill ingest` the sources of {name} again"
             for path, document in self._documents(f"datasets/{name}", remedy):
                 self._note_dataset(path, document, remedy)
-        for name in self.backend.names("views"):
+        for name in [dataset] if dataset else self.backend.names("views"):
             for view in self.backend.names(f"views/{name}"):
                 remedy = f"`wavemill features {name} --as {view}` with its --view and --set"
                 for path, document in self._documents(f"views/{name}/{view}", remedy):
                     self._note_view(name, view, path, document)
 
     def _documents(self, folder: str, remedy: str) -> Iterator[tuple[str, Document]]:
-        for name in self.backend.names(folder):
-            path = f"{folder}/{name}"
+        log = Log(self.backend, folder)
+        for path in map(log.path, log.numbers()):
+            self.records.append(path)
             try:
                 yield path, unseal(self.backend.read(path), path)
             except Damaged as error:
-                self.damaged.append(Finding(path, str(error), remedy, (path,)))
+                self.damaged.append(Finding(path, _said(error, path), remedy, (path,)))
 
     def _note_dataset(self, path: str, document: Document, remedy: str) -> None:
         for part in document["parts"]:
             self.parts[part["key"]] = remedy
-        tables = [*document["samples"], *filter(None, [document["quarantine"]])]
-        self.tables.update(dict.fromkeys(tables, (path, remedy)))
+        for table in [*document["samples"], *filter(None, [document["quarantine"]])]:
+            self.tables.setdefault(table, {})[path] = remedy
 
     def _note_view(self, dataset: str, view: str, path: str, document: Document) -> None:
         spec = document["spec"]
@@ -98,7 +127,14 @@ class _Users:
         name = "" if view == spec["kind"] else f" --as {view}"
         remedy = f"`wavemill features {dataset} --view {spec['kind']}{name}{settings}`"
         self.parts.update(dict.fromkeys(document["parts"].values(), remedy))
-        self.tables[document["coefficients"]] = (path, remedy)
+        self.tables.setdefault(document["coefficients"], {})[path] = remedy
+
+    def table(self, key: str, problem: str) -> Finding:
+        """Return the finding that a table is damaged: all records that name it go with it."""
+        path, records = f"tables/{key}.parquet", self.tables.get(key, {})
+        remedy = ", ".join(dict.fromkeys(records.values()))
+        unused = "nothing uses it: `wavemill gc` removes it"
+        return Finding(path, problem, remedy or unused, (path, *records))
 
     def missing(self) -> Iterator[Finding]:
         """Yield what a record names and the store does not hold."""
@@ -106,33 +142,31 @@ class _Users:
             path = f"parts/{key[:2]}/{key}/manifest.json"
             if not self.backend.exists(path):
                 yield Finding(path, "is missing", remedy)
-        for key, (path, remedy) in self.tables.items():
+        for key in self.tables:
             if not self.backend.exists(f"tables/{key}.parquet"):
-                yield Finding(f"tables/{key}.parquet", "is missing", remedy, (path,))
+                yield self.table(key, "is missing")
 
 
-def _tables(backend: Backend, users: _Users, prefix: str) -> Iterator[Finding]:
-    for name in backend.names("tables"):
-        key, path = name.removesuffix(".parquet"), f"tables/{name}"
-        if not key.startswith(prefix) or digest(backend.read(path)) == key:
-            continue
-        record, remedy = users.tables.get(key, ("", "nothing uses it: `wavemill gc` removes it"))
-        clear = (path, record) if record else (path,)
-        yield Finding(path, "differs from what was written", remedy, clear)
+def _table(
+    backend: Backend, name: str, users: _Users, seen: Callable[[str], object]
+) -> Iterator[Finding]:
+    key, path = name.removesuffix(".parquet"), f"tables/{name}"
+    seen(path)
+    if digest(backend.read(path)) != key:
+        yield users.table(key, "differs from what was written")
 
 
-def _homes(backend: Backend, prefix: str) -> Iterator[str]:
+def _homes(backend: Backend) -> Iterator[str]:
     """Yield the folder of every part and artifact."""
-    for first in backend.names("parts"):
-        yield from (
-            f"parts/{first}/{k}" for k in backend.names(f"parts/{first}") if k.startswith(prefix)
-        )
-    for kind in backend.names("artifacts"):
-        keys = backend.names(f"artifacts/{kind}")
-        yield from (f"artifacts/{kind}/{key}" for key in keys if key.startswith(prefix))
+    for folder in [f"parts/{first}" for first in backend.names("parts")]:
+        yield from (f"{folder}/{key}" for key in backend.names(folder))
+    for folder in [f"artifacts/{kind}" for kind in backend.names("artifacts")]:
+        yield from (f"{folder}/{key}" for key in backend.names(folder))
 
 
-def _home(backend: Backend, home: str, users: _Users) -> Iterator[Finding]:
+def _home(
+    backend: Backend, home: str, users: _Users, seen: Callable[[str], object]
+) -> Iterator[Finding]:
     """Check a manifest and every object it lists."""
     path, key = manifest_path(home), home.rsplit("/", 1)[1]
     try:
@@ -140,13 +174,21 @@ def _home(backend: Backend, home: str, users: _Users) -> Iterator[Finding]:
     except FileNotFoundError:
         return  # an attempt that has not won: not yet, or never, part of anything
     except Damaged as error:
-        yield Finding(path, str(error), users.parts.get(key, _remake(home)), (path,))
+        seen(path)
+        yield Finding(path, _said(error, path), users.parts.get(key, _remake(home)), (path,))
         return
+    seen(path)
     remedy = users.parts.get(key) or _remake(home, manifest)
     for name, expected in manifest["objects"].items():
         where = f"{home}/{manifest['attempt']}/{name}"
+        seen(where)
         if problem := _problem(lambda where=where: backend.read(where), expected):  # type: ignore[misc]
             yield Finding(where, problem, remedy, (path, where))
+
+
+def _said(error: Damaged, path: str) -> str:
+    """Return what is wrong with a document, without where it is and the advice to verify it."""
+    return str(error).removeprefix(f"{path} ").removesuffix(": run `wavemill verify`")
 
 
 def _problem(read: Callable[[], bytes], expected: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def query(
     from storage import open_store
     from storage.export import export
 
-    opened = open_store(absolute(store))
+    opened = open_store(absolute(store), existing=True)
     if view is None:
         _samples(opened.dataset(dataset, as_of).samples(where), to, as_json, quiet)
         return
@@ -98,7 +98,7 @@ def list_(store: StoreUrl = STORE, as_json: AsJson = False, quiet: Quiet = False
     """
     from storage import open_store
 
-    opened = open_store(absolute(store))
+    opened = open_store(absolute(store), existing=True)
     listing: dict[str, list[dict[str, Any]]] = {"datasets": [], "views": [], "artifacts": []}
     for name in opened.datasets():
         version = opened.dataset(name).version
@@ -155,7 +155,7 @@ def show(
     from storage import open_store
     from tasks.inspect import describe, quarantined
 
-    opened = open_store(absolute(store))
+    opened = open_store(absolute(store), existing=True)
     if quarantine:
         rows = quarantined(opened, key)
         lines = [f"{row['reason']:12} {row['unit']}: {row['message']}" for row in rows]
@@ -168,7 +168,7 @@ def show(
 
 def verify(
     key: Annotated[
-        str | None, typer.Argument(help="Prefix of the keys to check; all without.")
+        str | None, typer.Argument(help="A dataset, or how keys begin; without it, everything.")
     ] = None,
     repair: Annotated[
         bool, typer.Option(help="Remove what is damaged, so that it can be made anew.")
@@ -185,13 +185,17 @@ def verify(
     from storage.verify import repair as clear
     from storage.verify import verify as check
 
-    opened = open_store(absolute(store))
-    findings = list(check(opened, key))
+    opened = open_store(absolute(store), existing=True)
+    checked: list[str] = []
+    findings = list(check(opened, key, checked.append))
     if repair:
         clear(opened, findings)
     lines = [f"{finding.path}: {finding.problem}; {finding.remedy}" for finding in findings]
     hint = "" if repair or not findings else "wavemill verify --repair, then the commands above"
-    tell(findings, lines or ["every object is as it was written"], as_json, quiet, hint)
+    lines.append(f"{len(checked)} objects checked, {len(findings)} damaged")
+    if not findings:
+        lines = [f"every object is as it was written: {len(checked)} checked"]
+    tell(findings, lines, as_json, quiet, hint)
     if findings and not repair:
         raise typer.Exit(1)
 
@@ -203,7 +207,9 @@ def gc(
     keep_days: Annotated[
         float | None, typer.Option(min=0, help="Keep versions this young.")
     ] = None,
-    grace: Annotated[float, typer.Option(help="Hours below which nothing is removed.")] = 24.0,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Hours below which nothing is removed.")
+    ] = 24.0,
     yes: Annotated[bool, typer.Option("--yes", help="Remove, rather than only print.")] = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -216,7 +222,7 @@ def gc(
     from storage import open_store
     from storage.collect import Retention, collect
 
-    opened = open_store(absolute(store), writable=True)
+    opened = open_store(absolute(store), writable=True, existing=True)
     retention = Retention(keep_versions, keep_days)
     removals = collect(opened, retention, timedelta(hours=grace), delete=yes)
     size = sum(removal.size for removal in removals)

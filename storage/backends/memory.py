@@ -47,7 +47,7 @@ class MemoryBackend:
 
     def names(self, folder: str) -> list[str]:
         """Return the names directly below a folder."""
-        prefix = f"{folder}/"
+        prefix = f"{folder}/" if folder else ""
         return sorted(
             {p[len(prefix) :].split("/")[0] for p in list(self._objects) if p.startswith(prefix)}
         )

@@ -279,6 +279,8 @@ class TestStore:
             store.dataset("flow", as_of="2001-01-01T00:00:00Z")
         with pytest.raises(NotFound, match="neither a version number nor a time"):
             store.dataset("flow", as_of="yesterday")
+        with pytest.raises(NotFound, match="neither a version number nor a time"):
+            store.dataset("flow", as_of="²")
 
     def test_features_are_selected_by_meaning(self, store: Store) -> None:
         """Rows by metadata, columns by coefficient, values those of the fields."""
@@ -451,6 +453,56 @@ class TestStore:
             store.backend.write(path, flipped)
             with pytest.raises(Damaged, match="cannot be decoded"):
                 read_whole(store.url, key, "fields")
+
+    def test_one_repair_clears_all_that_rely_on_a_table(self, store: Store) -> None:
+        """Eleven versions share it: a round each, once; their numbers do not come again."""
+        add_dataset(store, (1,))
+        table = store.dataset("flow").version.samples[0]
+        for seed in range(2, 12):
+            add_dataset(store, tuple(range(1, seed + 1)))
+        add_view(store)
+        path = f"tables/{table}.parquet"
+        store.backend.write(path, b"garbage")
+        findings = list(verify(store))
+        assert [finding.path for finding in findings] == [path]
+        assert findings[0].remedy.count("ingest") == 1
+        repair(store, findings)
+        assert store.datasets() == []
+        add_dataset(store, (1,))
+        assert store.dataset("flow").version.version == 12
+        assert list(verify(store)) == []
+
+    def test_verify_looks_at_what_is_named(self, store: Store) -> None:
+        """A dataset with its views, or keys by how they begin; a wrong name is no good news."""
+        add_dataset(store)
+        add_view(store)
+        add_dataset(store, (5,), name="other")
+        checked: dict[str | None, list[str]] = {None: [], "flow": [], "other": []}
+        for name, paths in checked.items():
+            assert list(verify(store, name, paths.append)) == []
+        assert set(checked[None]) == {entry.path for entry in store.backend.walk("")}
+        assert not set(checked["flow"]) & set(checked["other"])
+        assert sorted(checked["flow"] + checked["other"]) == sorted(checked[None])
+        part = store.dataset("other").version.parts[0].key
+        shard = next(
+            e.path for e in store.backend.walk(f"parts/{part[:2]}/{part}") if "/c/" in e.path
+        )
+        store.backend.write(shard, b"garbage")
+        assert list(verify(store, "flow")) == []
+        assert [finding.path for finding in verify(store, "other")] == [shard]
+        assert [finding.path for finding in verify(store, part[:8])] == [shard]
+        with pytest.raises(NotFound, match="wavemill ls"):
+            list(verify(store, "othr"))
+
+    def test_a_store_that_is_not_there_is_told_from_an_empty_one(
+        self, store: Store, url: str
+    ) -> None:
+        """A mistyped address."""
+        add_dataset(store)
+        assert open_store(url, existing=True).datasets() == ["flow"]
+        with pytest.raises(NotFound, match="no store at"):
+            open_store(url + "-mistyped", writable=True, existing=True)
+        assert not open_store(url + "-mistyped").backend.names("")
 
     def test_a_part_made_anew_is_read_where_it_is(self, store: Store) -> None:
         """Another process may clear and recompute a part that this one has open."""
