@@ -16,7 +16,13 @@ from tasks import steps
 @flow(name="features", description="One transform over every part of a dataset that lacks it.")
 def features(
     dataset: Dataset,
-    view: Annotated[str, Field(description="spectrum, scattering or phase-harmonics.")],
+    view: Annotated[
+        str,
+        Field(
+            description="spectrum, scattering, phase-harmonics; of molecules solid-harmonics, "
+            "atomic-harmonics."
+        ),
+    ],
     store: Store = STORE,
     name: Annotated[
         str | None, Field(description="Name of the view; its kind unless given.")

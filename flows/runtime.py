@@ -24,6 +24,7 @@ _QUIET = {
     "distributed": logging.WARNING,
     "distributed.nanny": logging.ERROR,  # it warns of each worker that is stopped
     "distributed.nanny.memory": logging.WARNING,
+    "distributed.worker": logging.CRITICAL,  # it tells of errors that are raised here, too
     "tornado": logging.WARNING,
     "bokeh": logging.ERROR,  # it warns of wildcard hosts, which on loopback harm nobody
 }

@@ -56,11 +56,15 @@ def up(service: Service) -> None:
 
     Raises
     ------
+    InvalidRequest
+        If no port is free, or ``every`` is no duration.
     KeyboardInterrupt
         On Ctrl-C, when everything has been stopped.
     ServiceFailed
         If the server or the worker ends by itself, or does not start.
     """
+    if service.every is not None:
+        seconds(service.every)  # at once: deploying comes late
     with contextlib.ExitStack() as stack:
         port = free_port(service.host, service.port)
         _say("starting Dask")
@@ -87,13 +91,13 @@ def _say(step: str) -> None:
 
 def free_port(host: str, first: int) -> int:
     """Return the first port from ``first`` on that nobody listens on."""
-    for port in range(first, first + _PORTS):
+    for port in range(first, min(first + _PORTS, 2**16)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((host, port))
                 return port
-    raise InvalidRequest(f"ports {first} to {first + _PORTS - 1} of {host} are taken: pass --port")
+    raise InvalidRequest(f"ports from {first} on of {host} are taken: pass --port")
 
 
 def seconds(text: str) -> int:

@@ -2,7 +2,15 @@
 
 from storage.artifacts import Artifact
 from storage.datasets import Change, Dataset
-from storage.errors import BadInput, Conflict, Damaged, InvalidRequest, NotFound, StorageError
+from storage.errors import (
+    BadInput,
+    Conflict,
+    Damaged,
+    InvalidRequest,
+    NoRoom,
+    NotFound,
+    StorageError,
+)
 from storage.features import FeatureFrame
 from storage.records import DatasetVersion, PartRef, Schema, ViewVersion
 from storage.store import Store, open_store
@@ -17,6 +25,7 @@ __all__ = [
     "DatasetVersion",
     "FeatureFrame",
     "InvalidRequest",
+    "NoRoom",
     "NotFound",
     "PartRef",
     "Schema",

@@ -44,5 +44,9 @@ class Conflict(StorageError, RuntimeError):
     """Another writer is in the way: wait for it, or ask again."""
 
 
+class NoRoom(StorageError, OSError):
+    """The store takes no more: make room, or write to another."""
+
+
 class Damaged(StorageError, OSError):
     """Stored bytes are not the ones that were written: recompute what the message names."""

@@ -28,6 +28,7 @@ from storage.tables import read_table, write_table
 
 log = logging.getLogger("wavemill.storage")
 Build = Callable[[DatasetVersion], DatasetVersion | None]
+SHORTEST = 4  # characters of a key that stand for it
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -381,4 +382,4 @@ def _matches(artifact: Artifact, reference: str) -> bool:
         return False
     if rest.endswith("@latest"):
         return bool(artifact.manifest.get("dataset") == rest.removesuffix("@latest"))
-    return artifact.key.startswith(rest)
+    return len(rest) >= SHORTEST and artifact.key.startswith(rest)

@@ -71,6 +71,20 @@ class FitRequest:
         return " AND ".join(conditions) or None
 
 
+def check_split(dataset: Dataset, split: str | None) -> None:
+    """Refuse a ``--split`` of a column that samples do not have.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is none.
+    """
+    column = (split or "").partition("=")[0]
+    if split is not None and column not in (rows := dataset.samples()):
+        columns = ", ".join(map(str, rows))
+        raise InvalidRequest(f"--split {split!r}: no column {column!r}; columns: {columns}")
+
+
 @dataclass(frozen=True)
 class FitOutcome:
     """The artifact that a request names, and whether it was computed now."""

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 from storage import NotFound, Store
+from storage.store import SHORTEST
 
 
 def describe(store: Store, key: str) -> dict[str, Any]:
@@ -26,11 +27,15 @@ def describe(store: Store, key: str) -> dict[str, Any]:
     with contextlib.suppress(NotFound):
         artifact = store.artifact(key)
         return {**artifact.manifest, "files": artifact.files()}
-    matches = [found for found in _part_keys(store) if found.startswith(key)]
+    whole = len(key) >= SHORTEST
+    matches = [found for found in _part_keys(store) if whole and found.startswith(key)]
     if len(matches) == 1:
         return store.part_manifest(matches[0])
     problem = f"{len(matches)} parts begin with" if matches else "nothing is named"
-    raise NotFound(f"{problem} {key!r} in {store.url}: see `wavemill ls`")
+    raise NotFound(
+        f"{problem} {key!r} in {store.url}: see `wavemill ls`; of a key write {SHORTEST} "
+        "characters or more"
+    )
 
 
 def _versioned(version: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from distributed import Client, Future, as_completed, secede
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from storage import InvalidRequest
+from storage import Conflict, StorageError
+from wavemill.errors import WavemillError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -74,7 +75,8 @@ def map_parts(
     progress
         Called with how many are done, and of how many.
     retries
-        Attempts after a failure, such as a worker killed with the task.
+        Attempts after a failure, such as a worker killed with the task; what the store or the
+        mathematics refuses is not tried again.
     resources
         What a task occupies of its worker, such as ``{"GPU": 1}``.
 
@@ -128,9 +130,9 @@ def map_parts(
 
 @dataclass(frozen=True)
 class _Refused:
-    """What would be refused again, however often it is tried."""
+    """Stands for a result, where an error would be the same at every attempt."""
 
-    error: InvalidRequest
+    error: Exception
 
 
 def _audibly(function: Callable[[Item], Result], item: Item) -> Result | _Refused:
@@ -140,7 +142,9 @@ def _audibly(function: Callable[[Item], Result], item: Item) -> Result | _Refuse
         _pass_over()
     try:
         return function(item)
-    except InvalidRequest as error:
+    except Conflict:
+        raise
+    except (StorageError, WavemillError) as error:
         return _Refused(error)
 
 

@@ -25,7 +25,7 @@ from tasks.evaluate import (
     lacking_draws,
 )
 from tasks.features import FeatureOutcome
-from tasks.fit import FitOutcome, FitRequest, drawn_at_fit, fit
+from tasks.fit import FitOutcome, FitRequest, check_split, drawn_at_fit, fit
 from tasks.ingest import PartOutcome
 from tasks.mapping import map_parts
 from tasks.molecules import dataset_defaults
@@ -134,6 +134,7 @@ def fit_model(
 ) -> FitOutcome:
     """Fit a model, a classifier on all workers of a scheduler if one is given, and show it."""
     store = open_store(url)
+    check_split(store.dataset(dataset), request.split)
     if address is not None:
         outcome = fit_together(url, dataset, request, address)
     else:

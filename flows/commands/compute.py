@@ -14,6 +14,7 @@ from flows.commands.options import (
     Config,
     Device,
     Quiet,
+    Seed,
     Settings,
     SingleWriter,
     StoreUrl,
@@ -22,6 +23,11 @@ from flows.commands.options import (
     settings,
     tell,
     warn,
+)
+
+KINDS = (
+    *("gaussian", "phase-harmonics", "energy", "regression", "classifier", "dictionary"),
+    "generator",
 )
 
 
@@ -36,7 +42,14 @@ def register(app: typer.Typer) -> None:
 
 def features(
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
-    view: Annotated[str, typer.Option("--view", help="spectrum, scattering or phase-harmonics.")],
+    view: Annotated[
+        str,
+        typer.Option(
+            "--view",
+            help="spectrum, scattering or phase-harmonics; solid-harmonics or atomic-harmonics "
+            "of molecules.",
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option("--as", help="Name of the view; its kind unless given.")
     ] = None,
@@ -72,8 +85,7 @@ def fit(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="gaussian, phase-harmonics, energy, regression, classifier, dictionary, or "
-            "generator.",
+            help=f"{', '.join(KINDS[:-1])}, or {KINDS[-1]}.",
         ),
     ],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
@@ -87,7 +99,7 @@ def fit(
     target: Annotated[
         str | None, typer.Option(help="Column that a regression or classifier learns.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,
@@ -106,6 +118,12 @@ def fit(
     """
     from flows.fit import fit as flow
 
+    for given, option, users in (
+        (view, "--view", ("regression", "classifier", "dictionary")),
+        (target, "--target", ("regression", "classifier")),
+    ):
+        if given is not None and model in KINDS and model not in users:
+            raise typer.BadParameter(f"{model} takes none", param_hint=option)
     with progress(quiet or as_json):
         url = absolute(store, single_writer)
         parameters = settings(pairs, config)
@@ -127,7 +145,7 @@ def synthesize(
     artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
     to: Annotated[Path, typer.Option("--to", help="A .npy, .zarr or .png file.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    seed: Seed = 0,
     cluster: Cluster = "threads",
     device: Device = "cpu",
     store: StoreUrl = STORE,

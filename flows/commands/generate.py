@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import STORE, AsJson, Device, Quiet, StoreUrl, absolute, progress, tell
+from flows.commands.options import (
+    STORE,
+    AsJson,
+    Device,
+    Quiet,
+    Seed,
+    StoreUrl,
+    absolute,
+    progress,
+    tell,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +36,7 @@ def generate(
         str | None,
         typer.Option(help="DuckDB expression: which samples; those it was judged by unless given."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seed: Seed = 0,
     refine: Annotated[
         int, typer.Option(min=0, help="Gradients that bring images nearer to their codes, as 60.")
     ] = 0,

@@ -35,7 +35,10 @@ def query(
     ] = None,
     as_of: Annotated[str | None, typer.Option(help="Dataset version, or RFC 3339 time.")] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", help="A .parquet, .csv, .nc, .zarr or .npz file.")
+        Path | None,
+        typer.Option(
+            "--to", help="A .parquet or .csv file; with --view also a .nc, .zarr or .npz file."
+        ),
     ] = None,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -50,6 +53,8 @@ def query(
 
     opened = open_store(absolute(store), existing=True)
     if view is None:
+        if coefficients is not None:
+            raise typer.BadParameter("are those of a --view", param_hint="--coefficients")
         _samples(opened.dataset(dataset, as_of).samples(where), to, as_json, quiet)
         return
     frame = opened.get_historical_features(dataset, view, where, coefficients, as_of)

@@ -14,6 +14,7 @@ from flows.commands.options import (
     Config,
     Device,
     Quiet,
+    Seed,
     Settings,
     SingleWriter,
     StoreUrl,
@@ -38,7 +39,7 @@ def evaluate(
         str | None, typer.Option(help="DuckDB expression: which of its samples judge.")
     ] = None,
     to: Annotated[Path, typer.Option("--to", help="The HTML page to write.")] = Path("report.html"),
-    seed: Annotated[int, typer.Option(help="Of the samples drawn.")] = 0,
+    seed: Seed = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,
@@ -77,7 +78,7 @@ def compare(
         int, typer.Option(min=1, help="Without --where: learn from so many samples, the first.")
     ] = 1,
     to: Annotated[Path, typer.Option("--to", help="The HTML page to write.")] = Path("report.html"),
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import signal
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,7 +30,8 @@ Cluster = Annotated[
         envvar="WAVEMILL_CLUSTER", help="threads, local[:N], cuda, tcp://HOST:PORT or kubernetes."
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it is computed.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of everything random.")]
 Settings = Annotated[
     list[str], typer.Option("--set", help="KEY=VALUE of the transform or model; repeatable.")
 ]
@@ -60,8 +62,9 @@ def settings(pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
     if config is not None:
         try:
             values |= tomllib.loads(config.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise typer.BadParameter(f"{config}: {error}", param_hint="--config") from None
+        _check_whole_numbers(values)
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
@@ -70,14 +73,26 @@ def settings(pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
     return values
 
 
+def _check_whole_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse what Prefect's list of runs could not show again."""
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping):
+                _check_whole_numbers(item)
+            elif isinstance(item, int) and not -(2**63) <= item < 2**63:
+                raise typer.BadParameter(f"{name}={item} has over 64 bits", param_hint="--config")
+
+
 def plain(value: Any) -> Any:
-    """Return a result as JSON values."""
+    """Return a result as JSON values; numbers that are not finite are null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no such numbers
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 

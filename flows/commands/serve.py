@@ -24,7 +24,8 @@ def up(
         str | None, typer.Option(help="How often, as 45s, 15m, 2h or 1d; else nightly at 03:00.")
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Of the Prefect server; the next free one if taken.")
+        int,
+        typer.Option(min=1, max=65535, help="Of the Prefect server; the next free one if taken."),
     ] = 4200,
     host: Annotated[
         str, typer.Option(help="Address to listen on; loopback unless told.")

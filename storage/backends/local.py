@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage.backends.base import ObjectInfo, probe
+from storage.errors import NoRoom
 
 _TEMPORARY = ".tmp-"
 _TRIES = 20
 _LARGE = 2**20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class LocalBackend:
@@ -69,6 +72,11 @@ class LocalBackend:
                 if len(data) >= _LARGE:
                     _leave_cache(file)
             yield temporary
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            way_out = "make room there, or pass another --store"
+            raise NoRoom(f"{target} cannot be written: {error.strerror}: {way_out}") from error
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
@@ -111,6 +119,8 @@ class LocalBackend:
         """Try to link the same name twice (some network and FAT file systems cannot)."""
         try:
             return probe(self, f"leases/{_TEMPORARY}probe-{uuid.uuid4().hex}")
+        except NoRoom:
+            raise
         except PermissionError as error:
             if os.access(self.root, os.W_OK):
                 return False  # the file system knows no hard links

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import s3fs
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from storage.backends.base import ObjectInfo, probe
 
@@ -37,6 +37,14 @@ class S3Backend:
         """Travel without the connection: each process opens its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_fs"}
 
+    def _ask(self, what: str, *arguments: Any, **options: Any) -> Any:
+        """Call s3fs, which passes on what the AWS libraries say of networks and credentials."""
+        try:
+            return getattr(self._fs, what)(*arguments, **options)
+        except BotoCoreError as error:
+            way_out = "check AWS_ENDPOINT_URL, the network and the credentials"
+            raise ConnectionError(f"{self.url}: {error}: {way_out}") from error
+
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{path}".strip("/")
 
@@ -45,11 +53,11 @@ class S3Backend:
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes ``start:stop`` of an object by a ranged get."""
-        return bytes(self._fs.cat_file(self._full(path), start=start or None, end=stop))
+        return bytes(self._ask("cat_file", self._full(path), start=start or None, end=stop))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Put an object."""
-        self._fs.pipe_file(self._full(path), bytes(data))
+        self._ask("pipe_file", self._full(path), bytes(data))
 
     def create(self, path: str, data: bytes) -> bool:
         """Put an object on the condition that its key is free."""
@@ -73,18 +81,23 @@ class S3Backend:
         return True
 
     def _put_if_absent(self, path: str, data: bytes) -> None:
-        self._fs.call_s3(
-            "put_object", Bucket=self.bucket, Key=self._key(path), Body=bytes(data), IfNoneMatch="*"
+        self._ask(
+            "call_s3",
+            "put_object",
+            Bucket=self.bucket,
+            Key=self._key(path),
+            Body=bytes(data),
+            IfNoneMatch="*",
         )
 
     def exists(self, path: str) -> bool:
         """Say whether an object is there."""
-        return bool(self._fs.isfile(self._full(path)))
+        return bool(self._ask("isfile", self._full(path)))
 
     def names(self, folder: str) -> list[str]:
         """Return the names directly below a prefix."""
         try:
-            listed = self._fs.ls(self._full(folder), detail=False)
+            listed = self._ask("ls", self._full(folder), detail=False)
         except FileNotFoundError:
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[1] for name in listed)
@@ -92,14 +105,14 @@ class S3Backend:
     def walk(self, folder: str) -> Iterator[ObjectInfo]:
         """Yield every object below a prefix."""
         start = len(self.bucket) + 1 + (len(self.prefix) + 1 if self.prefix else 0)
-        for name, entry in self._fs.find(self._full(folder), detail=True).items():
+        for name, entry in self._ask("find", self._full(folder), detail=True).items():
             yield ObjectInfo(name[start:], entry["size"], entry["LastModified"].timestamp())
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects in bulk; deleting what is gone is no error on S3."""
         for batch in batched(paths, 1000):
             objects = [{"Key": self._key(path)} for path in batch]
-            self._fs.call_s3("delete_objects", Bucket=self.bucket, Delete={"Objects": objects})
+            self._ask("call_s3", "delete_objects", Bucket=self.bucket, Delete={"Objects": objects})
 
     def enforces_exclusive_creation(self) -> bool:
         """Put the same key twice with ``If-None-Match``: some servers ignore the condition."""

@@ -20,6 +20,7 @@ import xarray as xr
 import zarr
 
 from flows.cli import app, run
+from flows.commands.options import tell
 from storage import open_store
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
@@ -281,6 +282,26 @@ def test_gc_prints_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["ingest", "turbulence", "simulate:q=1", "--name", "x"], 1, "no parameter 'q'"),
         (["ingest", "turbulence", ".", "--name", "x", "--part-size", "big"], 2, "128MiB"),
         (["show", "nothing"], 1, "wavemill ls"),
+        (["show", ""], 1, "4 characters"),
+        (["show", "0"], 1, "4 characters"),
+        (["query", "flow", "--coefficients", "order = 1"], 2, "--view"),
+        (["query", "flow", "--as-of", "²"], 1, "neither a version number nor a time"),
+        (["fit", "gaussian", "flow", "--view", "spectrum"], 2, "gaussian takes none"),
+        (["fit", "gaussian", "flow", "--target", "label"], 2, "gaussian takes none"),
+        (["fit", "gaussian", "flow", "--seed", "-1"], 2, "--seed"),
+        (["fit", "gaussian", "flow", "--device", "gpu"], 2, "'cpu', 'cuda'"),
+        (["fit", "gaussian", "flow", "--split", "a=b"], 1, "--split 'a=b': no column 'a'"),
+        (
+            ["features", "flow", "--view=scattering", "--as=x", "--set=dtype=float16"],
+            1,
+            "one of float32, float64",
+        ),
+        (["features", "flow", "--view=scattering", "--as=x", "--set=J=1000000"], 1, "1 to 63"),
+        (["features", "flow", "--view=scattering", "--as=x", f"--set=J={2**70}"], 1, "valid int"),
+        (["up", "--every", "soon"], 1, "write 45s, 15m, 2h or 1d"),
+        (["up", "--port", "99999999"], 2, "--port"),
+        (["gc", "--grace", "-5"], 2, "--grace"),
+        (["verify", "flaw"], 1, "'flaw' is no dataset"),
         (["frobnicate"], 2, "No such command"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -305,6 +326,30 @@ def test_a_relative_store_is_made_absolute(place: Path, monkeypatch: pytest.Monk
     assert run(["ls", "--store", "store", "-q"]) == 0
     monkeypatch.setenv("WAVEMILL_STORE", "store")
     assert run(["ls", "-q"]) == 0
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "gc", "query", "show"])
+def test_a_store_that_is_not_there_is_no_empty_one(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [command, "flow"] if command in ("query", "show") else [command]
+    for url in (str(tmp_path / "mistyped"), __file__):
+        assert "there is no store at" in told(capsys, *named, "--store", url, status=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_no_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    tell({"x": [float("nan"), 1.5], "y": float("-inf")}, [], as_json=True, quiet=False)
+    assert json.loads(capsys.readouterr().out) == {"x": [None, 1.5], "y": None}
+
+
+@pytest.mark.parametrize("text", [b"# \xe9\n", b"J = %d\n" % 2**70, b"a = [{b = -%d}]\n" % 2**70])
+def test_files_that_no_run_could_take_are_refused(
+    tmp_path: Path, text: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "view.toml").write_bytes(text)
+    features = ["features", "flow", "--view=scattering", f"--config={tmp_path / 'view.toml'}"]
+    assert "--config" in told(capsys, *features, status=2)
 
 
 def test_settings_come_from_a_file_and_from_the_line(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import uuid
+import time
 from pathlib import Path
 
 import psutil
@@ -13,7 +13,7 @@ import pytest
 from distributed import Client
 
 from flows.runtime import open_cluster, visible_devices
-from storage import InvalidRequest
+from storage import InvalidRequest, NoRoom
 from tasks.mapping import map_parts
 
 
@@ -38,10 +38,10 @@ def always_fail(x: int) -> int:
     return x
 
 
-def refuse(folder: str) -> None:
-    """Note the attempt, and refuse."""
-    (Path(folder) / str(uuid.uuid4())).touch()
-    raise InvalidRequest("as it was written")
+def no_room(folder: str) -> None:
+    """Fail as a store on a full disk does, leaving a mark a time."""
+    Path(folder, f"{os.getpid()}-{time.monotonic_ns()}").touch()
+    raise NoRoom("the disk is full")
 
 
 def threads() -> tuple[int, str]:
@@ -72,10 +72,14 @@ def test_a_lasting_failure_is_raised_as_itself() -> None:
         map_parts(always_fail, range(6), address=address, retries=1)
 
 
-def test_what_cannot_be_carried_out_is_not_tried_again(tmp_path: Path) -> None:
-    with open_cluster("threads") as address, pytest.raises(InvalidRequest, match="as it was"):
-        map_parts(refuse, [str(tmp_path)], address=address)
+@pytest.mark.parametrize("cluster", ["threads", "local:1"])
+def test_what_no_attempt_cures_is_tried_once(
+    tmp_path: Path, cluster: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open_cluster(cluster) as address, pytest.raises(NoRoom, match="the disk is full"):
+        map_parts(no_room, [str(tmp_path)], address=address)
     assert len(list(tmp_path.iterdir())) == 1
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_worker_processes_compute_on_one_thread_and_listen_on_loopback() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +17,14 @@ import pandas as pd
 import pytest
 import torch
 import zarr
+from botocore.exceptions import EndpointConnectionError
 
 from storage import (
     Change,
     Conflict,
     Damaged,
     InvalidRequest,
+    NoRoom,
     NotFound,
     PartRef,
     Schema,
@@ -605,6 +609,35 @@ def test_a_store_without_exclusive_creation_needs_a_single_writer(
     store = open_store(str(tmp_path), writable=True, single_writer=True)
     add_dataset(store)
     assert store.dataset("flow").version.count == 10
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
+def test_a_full_disk_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Neither a bare number of an error nor advice about other writers."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    store = open_store(str(tmp_path), writable=True)
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(NoRoom, match=r"datasets/x.* cannot be written: .*: make room there"):
+        store.backend.write("datasets/x", b"data")
+    with pytest.raises(NoRoom, match="make room there"):
+        open_store(str(tmp_path), writable=True)
+    assert list(store.backend.walk("datasets")) == []
+
+
+def test_an_s3_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to look at; only botocore's failure is imitated, for it takes its time."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+
+    monkeypatch.setattr("s3fs.S3FileSystem._ls", refuse)
+    with pytest.raises(ConnectionError, match=r"s3://nowhere/x: .*check AWS_ENDPOINT_URL"):
+        open_store("s3://nowhere/x", existing=True)
 
 
 def test_an_unknown_scheme_is_refused() -> None:

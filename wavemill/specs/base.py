@@ -70,8 +70,15 @@ def _read(kind: str, name: str, hint: Any, value: Any) -> Any:
     try:
         return _convert(hint, value)
     except (TypeError, ValueError) as error:
-        expected = getattr(hint, "__name__", str(hint))
-        raise InvalidParameter(f"{kind}: {name}={value!r} is not a valid {expected}") from error
+        raise InvalidParameter(f"{kind}: {name}={value!r} is not {_expected(hint)}") from error
+
+
+def _expected(hint: Any) -> str:
+    inner = [hint, *typing.get_args(hint)]
+    choices = [typing.get_args(h) for h in inner if typing.get_origin(h) is typing.Literal]
+    if choices:
+        return f"one of {', '.join(map(str, choices[0]))}"
+    return f"a valid {getattr(hint, '__name__', str(hint))}"
 
 
 def _convert(hint: Any, value: Any) -> Any:
@@ -90,6 +97,8 @@ def _convert(hint: Any, value: Any) -> Any:
     if hint is bool:
         return _boolean(value)
     if hint is int and (isinstance(value, bool) or (isinstance(value, float) and value % 1)):
+        raise ValueError(value)
+    if hint is int and abs(int(value)) >= 2**53:  # keys are made of JSON, which has no larger ones
         raise ValueError(value)
     return hint(value)
 
@@ -151,6 +160,6 @@ ModelSet = typing.Literal[
 
 def check_bank(kind: str, J: int, L: int, lags: int) -> None:
     """Refuse a bank of wavelets that cannot be built."""
-    check(J >= 1, f"{kind}: J={J} must be 1 or more")
+    check(1 <= J < 64, f"{kind}: J={J} must be 1 to 63")
     check(L >= 2, f"{kind}: L={L} must be 2 or more")
     check(lags >= 0, f"{kind}: lags={lags} must not be below 0")

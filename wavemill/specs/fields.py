@@ -154,6 +154,7 @@ class ScatteringSpec(Spec):
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""
         check_least(self, 1, "J", "L", "A")
+        check(self.J < 64, f"scattering: J={self.J} must be 1 to 63")
         check(self.max_order in (0, 1, 2), f"scattering: max_order={self.max_order} is not 0 to 2")
 
 
