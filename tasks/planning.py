@@ -161,15 +161,24 @@ def _held(store: Store, dataset: str) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
-def choose_schema(store: Store, dataset: str, inputs: Sequence[Input], options: Options) -> Schema:
+def choose_schema(
+    store: Store,
+    dataset: str,
+    inputs: Sequence[Input],
+    options: Options,
+    found: Discovery | None = None,
+) -> Schema:
     """Return the dataset's schema: flags, else the existing one, else the commonest header.
 
     Raises
     ------
     InvalidRequest
-        If flags contradict the existing dataset, or no input can be read.
+        If flags contradict the existing dataset, or no input can be read; where there is none at
+        all, what was ``found`` instead.
     """
     if dataset not in store.datasets():
+        if found is not None and not inputs:
+            _check_found(found)
         return options.schema(None, inputs)
     existing = store.dataset(dataset).schema
     asked = options.schema(existing, inputs)
@@ -179,6 +188,19 @@ def choose_schema(store: Store, dataset: str, inputs: Sequence[Input], options: 
             "leave them out, or choose another --name"
         )
     return existing
+
+
+def _check_found(found: Discovery) -> None:
+    """Say why sources hold no input, if something else was found there."""
+    if found.refused:
+        first = found.refused[0]
+        reason = f"{place(first.url, first.name)}: {first.reason}: {first.message}"
+        raise InvalidRequest(f"none of {len(found.refused)} inputs can be read: {reason}")
+    if found.ignored:
+        others = ", ".join(f"{count} {suffix}" for suffix, count in found.ignored.items())
+        raise InvalidRequest(
+            f"the sources hold nothing of this kind, only {others}: nothing was published"
+        )
 
 
 def _described(schema: Schema) -> str:

@@ -51,7 +51,7 @@ def plan_ingest(
     """Find the inputs and compare them with what the dataset holds."""
     store = open_store(url)
     inputs, discovery = find_inputs(sources, options)
-    schema = choose_schema(store, dataset, inputs, options)
+    schema = choose_schema(store, dataset, inputs, options, discovery)
     return plan(store, dataset, schema, inputs, options), discovery
 
 

@@ -15,6 +15,7 @@ import torch
 from flows import ingest
 from storage import InvalidRequest, open_store
 from storage.verify import verify
+from tasks.images import ImageOptions
 from tasks.planning import IngestOptions
 from tests.flows.conftest import write_snapshots
 from wavemill.fields import vorticity
@@ -277,6 +278,25 @@ def test_reference_data_ingests_as_the_table_says(
     assert list(schema.units) == case.get("units", [None] * len(schema.components))
     refused = {Path(unit.split("#")[0]).name: reason for unit, reason, _ in made.refused}
     assert refused == case["quarantined"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("u0.npy", IngestOptions(components=("u", "v")), "none of 1 inputs.*needs one file for"),
+        ("cifar-10-batches-py/data_batch_1", ImageOptions(), "none of 1 inputs.*is a pickle"),
+        ("readme.docx", ImageOptions(), "only 1 .docx"),
+    ],
+)
+def test_sources_without_any_input_say_why(
+    tmp_path: Path, store_url: str, name: str, options: Any, said: str
+) -> None:
+    file = tmp_path / "sources" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not to be read")
+    with pytest.raises(InvalidRequest, match=said):
+        run(store_url, tmp_path / "sources", options)
+    assert open_store(store_url).datasets() == []
 
 
 def test_reference_velocity_gives_its_vorticity(shared: Path, store_url: str) -> None:
