@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -33,6 +34,7 @@ from storage import (
     open_store,
 )
 from storage.arrays import create_array, layout, write_shard
+from storage.backends import open_backend
 from storage.collect import Retention, collect
 from storage.keys import derivation_key
 from storage.leases import collector_lease
@@ -632,12 +634,13 @@ def test_a_full_disk_is_named_with_the_way_out(
 def test_an_s3_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to look at; only botocore's failure is imitated, for it takes its time."""
 
-    async def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
 
-    monkeypatch.setattr("s3fs.S3FileSystem._ls", refuse)
+    backend = open_backend("s3://nowhere/x")
+    monkeypatch.setattr(backend, "_fs", SimpleNamespace(ls=refuse))
     with pytest.raises(ConnectionError, match=r"s3://nowhere/x: .*check AWS_ENDPOINT_URL"):
-        open_store("s3://nowhere/x", existing=True)
+        backend.names("")
 
 
 def test_an_unknown_scheme_is_refused() -> None:
