@@ -281,19 +281,20 @@ def test_reference_data_ingests_as_the_table_says(
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("names", "options", "said"),
     [
-        ("u0.npy", IngestOptions(components=("u", "v")), "none of 1 inputs.*needs one file for"),
+        ("u0.npy v1.npy", IngestOptions(components=("u", "v")), "none of 2.*needs one file for"),
         ("cifar-10-batches-py/data_batch_1", ImageOptions(), "none of 1 inputs.*is a pickle"),
         ("readme.docx", ImageOptions(), "only 1 .docx"),
     ],
 )
 def test_sources_without_any_input_say_why(
-    tmp_path: Path, store_url: str, name: str, options: Any, said: str
+    tmp_path: Path, store_url: str, names: str, options: Any, said: str
 ) -> None:
-    file = tmp_path / "sources" / name
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"not to be read")
+    for name in names.split():
+        file = tmp_path / "sources" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"not to be read")
     with pytest.raises(InvalidRequest, match=said):
         run(store_url, tmp_path / "sources", options)
     assert open_store(store_url).datasets() == []
