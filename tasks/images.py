@@ -28,6 +28,7 @@ from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.filesystem import absolute, read_bytes
 from tasks.inputs import Decoded, Input, Simulated
 from tasks.labels import LabelOrder, joined, numbered, rows_of, with_index
+from tasks.progress import caution
 
 HEADERS = 64
 USUAL = (224, 224)
@@ -212,7 +213,7 @@ class ImageOptions:
         if self.classes is not None and "label" in made:
             lost = int((made["label"].notna() & made["label_index"].isna()).sum())
             if lost:
-                log.warning("--classes %s: labels of %d images are not in it", self.classes, lost)
+                caution(f"--classes {self.classes}: labels of {lost} images are not in it")
         fresh = made[["sample_id", *(name for name in made if _changed(name, made, samples))]]
         return None if list(fresh) == ["sample_id"] else fresh
 

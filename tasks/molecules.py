@@ -26,6 +26,7 @@ from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.embedded import UNITS as EMBEDDED_UNITS
 from storage.sources.filesystem import absolute, read_bytes
 from tasks.inputs import Decoded, Input
+from tasks.progress import caution
 
 ANGSTROM = ("angstrom",) * 3
 SCHEMA = Schema(
@@ -175,11 +176,10 @@ class MoleculeOptions:
         listed = pd.Series([ids.names(*pair) for pair in pairs], index=samples.index, dtype=bool)
         count = self.left_out + int(listed.sum())
         if self.exclude and not count:
-            log.warning(
-                "--exclude leaves nothing out: it lists %d ids, and none is of a molecule such as "
-                "%s; an id is a name, or a number alone or behind _ or -",
-                len(ids),
-                samples["sample_id"].iloc[0],
+            caution(
+                f"--exclude leaves nothing out: it lists {len(ids)} ids, and none is of a molecule "
+                f"such as {samples['sample_id'].iloc[0]}; an id is a name, or a number alone or "
+                "behind _ or -"
             )
         elif self.exclude:
             log.info("--exclude lists %d ids and leaves %d molecules out", len(ids), count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -14,30 +15,30 @@ from prefect.logging import get_run_logger
 
 Listener = Callable[[str, int, int, str], None]
 Hearer = Callable[[str], None]
+Member = TypeVar("Member")
 
 _listeners: list[Listener] = []
 _hearers: list[Hearer] = []
 _INTERVAL = 1.0
 
 
-@contextlib.contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> contextlib.AbstractContextManager[None]:
     """Call ``listener(what, done, total, remark)`` as steps of this process advance."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
+    return _among(_listeners, listener)
+
+
+def hearing(hearer: Hearer) -> contextlib.AbstractContextManager[None]:
+    """Call ``hearer(message)`` with each :func:`caution` of steps of this process."""
+    return _among(_hearers, hearer)
 
 
 @contextlib.contextmanager
-def hearing(hearer: Hearer) -> Iterator[None]:
-    """Call ``hearer(message)`` with each :func:`caution` of steps of this process."""
-    _hearers.append(hearer)
+def _among(members: list[Member], member: Member) -> Iterator[None]:
+    members.append(member)
     try:
         yield
     finally:
-        _hearers.remove(hearer)
+        members.remove(member)
 
 
 def caution(message: str) -> None:

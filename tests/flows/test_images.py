@@ -23,6 +23,7 @@ from storage.verify import verify
 from tasks.images import ImageOptions
 from tasks.labels import rows_of, with_index
 from tasks.live_features import live
+from tasks.progress import hearing
 from wavemill import Augmentation, Scattering2D, as_float
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "images.toml").read_text())["case"]
@@ -271,9 +272,7 @@ def test_rows_of_tables_are_joined_by_the_ends_of_paths() -> None:
         assert rows_of(samples, pd.DataFrame({"label": rows}, index=rows)).tolist() == expected
 
 
-def test_tables_that_are_not_there_or_say_nothing_are_refused(
-    tree: Path, store_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tables_that_are_not_there_or_say_nothing_are_refused(tree: Path, store_url: str) -> None:
     table, names = tree / "labels.csv", tree / "names.txt"
     with pytest.raises(InvalidRequest, match=r"labels\.csv does not exist"):
         ImageOptions(annotations=(str(table),)).find([str(tree)])
@@ -283,8 +282,10 @@ def test_tables_that_are_not_there_or_say_nothing_are_refused(
     with pytest.raises(InvalidRequest, match=r"none of its 1 rows, such as '77'"):
         run(store_url, tree, annotations=(str(table),))
     names.write_text("b\nc\n")
-    run(store_url, tree, classes=str(names))
-    assert "labels of 4 images are not in it" in caplog.text
+    told: list[str] = []
+    with hearing(told.append):
+        run(store_url, tree, classes=str(names))
+    assert "labels of 4 images are not in it" in told[0]
 
 
 def test_what_lies_beside_images_becomes_columns(tree: Path, store_url: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from storage import InvalidRequest
 from storage.sources import read_units
 from tasks.molecules import SCHEMA, MoleculeOptions
+from tasks.progress import hearing
 
 HYDROGEN = "2\n\nH 0 0 0\nH 0 0 0.74\n"
 QM9 = (
@@ -165,15 +165,14 @@ def test_a_place_in_a_file_is_no_id(files: dict[str, str], kept: int, folder: Pa
     assert len(completed(folder, exclude="2\n")[0]) == kept
 
 
-def test_a_list_that_leaves_nothing_out_is_told(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_list_that_leaves_nothing_out_is_told(folder: Path) -> None:
     write(folder, named("m_1", "m_2"))
-    with caplog.at_level(logging.WARNING, "wavemill.tasks"):
+    told: list[str] = []
+    with hearing(told.append):
         completed(folder, exclude="2\n")
-        assert not caplog.records
+        assert told == []
         completed(folder, exclude="n_2\n7\n")
-    assert "lists 2 ids, and none is of a molecule such as m_1" in caplog.text
+    assert "lists 2 ids, and none is of a molecule such as m_1" in told[0]
 
 
 @pytest.mark.parametrize(

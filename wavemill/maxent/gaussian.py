@@ -10,14 +10,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent.dual import BandSpectrum
-from wavemill.maxent.samples import (
-    Fields,
-    Progress,
-    as_samples,
-    as_spec,
-    describe,
-    white_noise,
-)
+from wavemill.maxent.samples import Fields, Progress, as_samples, as_spec, describe, white_noise
 from wavemill.specs import GaussianSpec
 
 
