@@ -22,9 +22,9 @@ from matplotlib.ticker import LogLocator
 
 from benchmarks import tables
 from storage import open_store
-from tasks.fit import FitRequest
 from tasks.progress import Reporter
 from tasks.regression import SHELLS, Data, split
+from tasks.requests import FitRequest
 from tasks.views import as_molecules
 from wavemill import AtomicHarmonics, AtomicProducts, Molecules
 from wavemill.specs import RegressionSpec

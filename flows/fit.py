@@ -10,7 +10,7 @@ from pydantic import Field
 from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Split, Store, Where
 from flows.session import session
 from tasks import steps
-from tasks.fit import FitOutcome, FitRequest
+from tasks.requests import FitOutcome, FitRequest
 
 
 @flow(name="fit", description="A model fitted on selected samples, kept as an artifact.")

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from storage import Artifact, InvalidRequest, NotFound, Store
+from storage import Artifact, InvalidRequest, Store
 from storage.keys import canonical, derivation_key, digest
 from tasks import classifier_figures as figures
+from tasks.artifacts import Contents, on_device, publish, spec_of, stored, weights_of
 from tasks.checkpoints import Checkpoint, Checkpoints, Row
 from tasks.classifier_data import Data, split
 from tasks.classifier_report import card, code_pictures, per_class
 from tasks.feature_batches import BUDGET, READ, above, below
-from tasks.fit import FitOutcome, FitRequest, loaded, on_device
 from tasks.live_features import features
 from tasks.progress import Reporter
+from tasks.requests import FitOutcome, FitRequest, rows_digest
 from wavemill.dictionaries import starts
 from wavemill.dictionaries.classifiers import (
     Network,
@@ -59,17 +59,13 @@ def fit(store: Store, dataset: str, request: FitRequest, team: Team | None = Non
     ]
     data = split(frames[0], frames[1] if spec.mirror else None, request, spec)
     rows = pd.concat([data.learnt, data.held])
-    places = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
     views = [found.version.spec for found in frames]
     labels = [list(data.classes), data.numbers(rows).tolist()]
     labels += [[data.unlearnt]] if data.unlearnt else []  # what the metrics depend on as well
-    inputs = [dataset, digest(canonical(places)), digest(canonical(labels)), views, data.target]
+    inputs = [dataset, rows_digest(rows), digest(canonical(labels)), views, data.target]
     key = derivation_key(spec.to_dict(), [*inputs, request.seed])
-    try:
-        artifact = store.artifact_at(KIND, key)
-        return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
-    except NotFound:
-        return _Fit(store, dataset, data, spec, request, key, team or Team()).run()
+    found = stored(store, KIND, key)
+    return found or _Fit(store, dataset, data, spec, request, key, team or Team()).run()
 
 
 class _Fit:
@@ -222,28 +218,35 @@ class _Fit:
         if not self.team.leads:
             self.team.wait()
             return FitOutcome(KIND, self.key, False, metrics)
-        standard = above(STANDARD, self.standardisation.state())
-        with self.store.attempt_artifact(KIND, self.key) as attempt:
-            attempt.write("weights.safetensors", save_tensors({**state, **standard}))
-            attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
-            attempt.write("samples.json", json.dumps(list(data.learnt["sample_id"])).encode())
-            attempt.write("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
-            attempt.write("classes.csv", per_class(counts, data.classes).to_csv().encode())
-            table = pd.DataFrame(counts, data.classes, data.classes)
-            attempt.write("confusion.csv", table.to_csv().encode())
-            attempt.write("card.md", card(data, self.spec, request, metrics).encode())
-            attempt.write("figures/confusion.png", figures.confusion(counts, data.classes))
-            if history:
-                attempt.write("figures/curves.png", figures.curves(history))
-            source = self.store.dataset(self.dataset)
-            for name, picture in code_pictures(
-                network, self.held, data, self.standardisation, source
-            ):
-                attempt.write(f"figures/{name}.png", picture)
-            manifest, written = attempt.publish(self._manifest())
+        source = self.store.dataset(self.dataset)
+        files = {
+            "history.csv": pd.DataFrame(history).to_csv(index=False),
+            "classes.csv": per_class(counts, data.classes).to_csv(),
+            "confusion.csv": pd.DataFrame(counts, data.classes, data.classes).to_csv(),
+            "card.md": card(data, self.spec, request, metrics),
+        }
+        pictures = {"confusion": figures.confusion(counts, data.classes)}
+        pictures |= {"curves": figures.curves(history)} if history else {}
+        pictures |= code_pictures(network, self.held, data, self.standardisation, source)
+        contents = Contents(
+            metrics=metrics,
+            samples=list(data.learnt["sample_id"]),
+            weights={**state, **above(STANDARD, self.standardisation.state())},
+            files={name: text.encode() for name, text in files.items()},
+            pictures=pictures,
+            said={
+                "view": request.view,
+                "view_spec": data.frame.version.spec,
+                "mirror_spec": data.mirror and data.mirror.version.spec,
+                "target": request.target,
+                "classes": list(data.classes),
+                "shape": list(data.shape),
+            },
+        )
+        outcome = publish(self.store, source, self.key, self.spec, request, contents)
         self.checkpoints.clear()
         self.team.wait()
-        return FitOutcome(KIND, str(manifest["key"]), written, metrics)
+        return outcome
 
     def _metrics(self, scores: Tensor, history: list[Row]) -> dict[str, float]:
         y = self.held.labels
@@ -259,27 +262,6 @@ class _Fit:
             metrics["train_top1"] = history[-1]["train_top1"]
             metrics["loss"] = float(torch.nn.functional.cross_entropy(scores, y))
         return metrics
-
-    def _manifest(self) -> dict[str, Any]:
-        data, request = self.data, self.request
-        return {
-            "key": self.key,
-            "kind": KIND,
-            "spec": self.spec.to_dict(),
-            "dataset": self.dataset,
-            "dataset_version": self.store.dataset(self.dataset).version.version,
-            "view": request.view,
-            "view_spec": data.frame.version.spec,
-            "mirror_spec": data.mirror and data.mirror.version.spec,
-            "target": request.target,
-            "classes": list(data.classes),
-            "shape": list(data.shape),
-            "samples": len(data.learnt),
-            "selection": request.selection,
-            "seed": request.seed,
-            "schema": self.store.dataset(self.dataset).schema.to_json(),
-            "provenance": {"device": request.device, "threads": torch.get_num_threads()},
-        }
 
 
 def _losses(history: list[Row]) -> list[float]:
@@ -302,16 +284,12 @@ class Predictor:
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         manifest = artifact.manifest
-        self.spec = ClassifierSpec.from_parameters(manifest["spec"]["parameters"])
-        if self.spec.to_dict() != manifest["spec"]:
-            raise InvalidRequest(
-                f"{KIND}/{artifact.key[:12]} is of another algorithm: fit it again"
-            )
+        self.spec = spec_of(artifact, ClassifierSpec.from_parameters)
         self.classes = tuple(map(str, manifest["classes"]))
         channels, height, width = manifest["shape"]
         self.shape = (channels, height, width)
         self.views = [manifest["view_spec"]] + [manifest["mirror_spec"]] * self.spec.both
-        self.device, state = device, loaded(artifact, device)
+        self.device, state = device, weights_of(artifact, device)
         self.standardisation = Standardisation().load(below(STANDARD, state))
         self._ridge: RidgeClassifier | None = None
         if self.spec.model == "ridge":

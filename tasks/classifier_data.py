@@ -14,8 +14,8 @@ from torch import Tensor
 
 from storage import FeatureFrame, InvalidRequest
 from tasks.feature_batches import Read, Samples
-from tasks.fit import FitRequest, by_hash
 from tasks.live_features import LiveFrame
+from tasks.requests import FitRequest, by_hash
 from wavemill.dictionaries.classifiers import Standardisation
 from wavemill.images import Augmentation
 from wavemill.specs import ClassifierSpec

@@ -14,7 +14,7 @@ from storage import Dataset
 from storage.parts import FIELDS, IMAGES, read_rows
 from tasks import classifier_figures as figures
 from tasks.feature_batches import Samples
-from tasks.fit import FitRequest, spread
+from tasks.requests import FitRequest, spread
 from wavemill.dictionaries.classifiers import Network, Standardisation
 from wavemill.specs import ClassifierSpec
 

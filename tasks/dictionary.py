@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from storage import FeatureFrame, InvalidRequest, NotFound, Store
-from storage.keys import canonical, derivation_key, digest
+from storage import FeatureFrame, InvalidRequest, Store
+from storage.keys import derivation_key
 from tasks import classifier_figures as figures
+from tasks.artifacts import Contents, publish, stored
 from tasks.classifier_report import first_order
 from tasks.feature_batches import READ, above
-from tasks.fit import FitOutcome, FitRequest, spread
 from tasks.live_features import features
 from tasks.progress import Reporter
+from tasks.requests import FitOutcome, FitRequest, rows_digest, spread
 from wavemill.dictionaries.classifiers import Standardisation
 from wavemill.dictionaries.dictionary import DictionaryLearning, fista
 from wavemill.specs import DictionarySpec
@@ -77,15 +76,10 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     frame = features(store, dataset, request.view, request.selection, request.device)
     if not len(frame):
         raise InvalidRequest(f"no sample of {dataset!r} with {request.view!r} is selected")
-    rows = frame.samples
-    places = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
-    inputs = [dataset, digest(canonical(places)), frame.version.spec, None, request.seed]
+    inputs = [dataset, rows_digest(frame.samples), frame.version.spec, None, request.seed]
     key = derivation_key(spec.to_dict(), inputs)
-    try:
-        artifact = store.artifact_at(KIND, key)
-        return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
-    except NotFound:
-        return _publish(store, key, frame, request, spec, _learn(frame, request, spec))
+    found = stored(store, KIND, key)
+    return found or _publish(store, key, frame, request, spec, _learn(frame, request, spec))
 
 
 def _learn(frame: FeatureFrame, request: FitRequest, spec: DictionarySpec) -> Learnt:
@@ -129,32 +123,15 @@ def _publish(
     spec: DictionarySpec,
     learnt: Learnt,
 ) -> FitOutcome:
-    metrics, standard = learnt.metrics(), learnt.standardisation
-    tensors = {"atoms": learnt.atoms.contiguous(), **above("standardisation.", standard.state())}
-    with store.attempt_artifact(KIND, key) as attempt:
-        attempt.write("weights.safetensors", save_tensors(tensors))
-        attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
-        attempt.write("samples.json", json.dumps(list(frame.samples["sample_id"])).encode())
-        for name, picture in _pictures(frame, learnt).items():
-            attempt.write(f"figures/{name}.png", picture)
-        source = store.dataset(frame.dataset)
-        manifest, written = attempt.publish(
-            {
-                "key": key,
-                "kind": KIND,
-                "spec": spec.to_dict(),
-                "dataset": frame.dataset,
-                "dataset_version": source.version.version,
-                "view": frame.view,
-                "view_spec": frame.version.spec,
-                "samples": len(frame),
-                "selection": request.selection,
-                "seed": request.seed,
-                "schema": source.schema.to_json(),
-                "provenance": {"device": "cpu", "threads": torch.get_num_threads()},
-            }
-        )
-    return FitOutcome(KIND, str(manifest["key"]), written, metrics)
+    standard = learnt.standardisation.state()
+    contents = Contents(
+        metrics=learnt.metrics(),
+        samples=list(frame.samples["sample_id"]),
+        weights={"atoms": learnt.atoms, **above("standardisation.", standard)},
+        pictures=_pictures(frame, learnt),
+        said={"view": frame.view, "view_spec": frame.version.spec},
+    )
+    return publish(store, store.dataset(frame.dataset), key, spec, request, contents)
 
 
 def _pictures(frame: FeatureFrame, learnt: Learnt) -> dict[str, bytes]:

@@ -21,7 +21,8 @@ from storage.arrays import create_array
 from storage.checkpoints import Checkpoint
 from storage.keys import derivation_key
 from storage.parts import FIELDS, read_whole
-from tasks.fit import load_model, on_cpu
+from tasks.artifacts import on_cpu
+from tasks.fit import load_model
 from tasks.models import LONG
 from tasks.progress import Reporter
 from wavemill.maxent import Microcanonical

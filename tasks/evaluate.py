@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,12 +16,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
-from storage.documents import Document
-from storage.keys import canonical, derivation_key, digest
+from storage.keys import derivation_key, digest
 from tasks import draws, evaluation_figures
-from tasks.fit import first_component, npy, on_device, spread
+from tasks.artifacts import Contents, npy, on_device, publish, read_npy
+from tasks.fit import first_component
 from tasks.models import MODELS
 from tasks.progress import Reporter, caution
+from tasks.requests import rows_digest, spread
 from wavemill.evaluation import Judge, Portrait, coherence_distance
 from wavemill.evaluation.judge import memory
 from wavemill.specs import EvaluationSpec
@@ -59,6 +59,11 @@ class EvaluationRequest:
     seed: int = 0
     device: str = "cpu"
 
+    @property
+    def selection(self) -> str | None:
+        """Which real samples judge."""
+        return self.where
+
 
 @dataclass(frozen=True)
 class EvaluationOutcome:
@@ -89,8 +94,7 @@ def _asked(store: Store, dataset: str, request: EvaluationRequest) -> _Judgement
     spec = EvaluationSpec.from_parameters(request.parameters)
     rows = held_out(source, model, request.where)
     rows = rows.iloc[spread(len(rows), spec.real)]
-    judged_by = [[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)]
-    inputs = [model.kind, model.key, dataset, digest(canonical(judged_by)), request.seed]
+    inputs = [model.kind, model.key, dataset, rows_digest(rows), request.seed]
     key = derivation_key(spec.to_dict(), inputs)
     return _Judgement(source, model, spec, request, rows, key)
 
@@ -192,15 +196,22 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
     test = one["test"]
     tensors = {f"model.{name}": value for name, value in portrait.state().items()}
     tensors |= {f"test.{name}": value for name, value in judge.portrait.state().items()}
-    with store.attempt_artifact(KIND, asked.key) as attempt:
-        attempt.write("metrics.json", json.dumps(table, indent=1).encode())
-        attempt.write("samples.json", json.dumps(ids).encode())
-        attempt.write("samples.npy", npy(drawn))
-        attempt.write("real.npy", npy(test[spread(len(test), SHOWN)]))
-        attempt.write("portraits.safetensors", save_tensors(tensors))
-        for name, picture in _pictures(model.kind, test, drawn, judge.portrait, portrait).items():
-            attempt.write(f"figures/{name}.png", picture)
-        attempt.publish(_manifest(asked, judge.J))
+    contents = Contents(
+        metrics=table,
+        samples=ids,
+        files={
+            "samples.npy": npy(drawn),
+            "real.npy": npy(test[spread(len(test), SHOWN)]),
+            "portraits.safetensors": save_tensors(tensors),
+        },
+        pictures=_pictures(model.kind, test, drawn, judge.portrait, portrait),
+        said={
+            "model": {"kind": model.kind, "key": model.key, "spec": model.manifest["spec"]},
+            "fitted": len(json.loads(model.read("samples.json"))),
+            "scales": judge.J,
+        },
+    )
+    publish(store, dataset, asked.key, spec, request, contents)
 
 
 def _judged(
@@ -269,25 +280,6 @@ def _kept(bench: _Bench, J: int, L: int, periodic: bool, device: str) -> Judge:
     return Judge(fields, J, L, periodic, _follower("judge real fields"))
 
 
-def _manifest(asked: _Judgement, scales: int) -> Document:
-    dataset, model, spec, request = asked.dataset, asked.model, asked.spec, asked.request
-    return {
-        "key": asked.key,
-        "kind": KIND,
-        "spec": spec.to_dict(),
-        "model": {"kind": model.kind, "key": model.key, "spec": model.manifest["spec"]},
-        "fitted": len(json.loads(model.read("samples.json"))),
-        "scales": scales,
-        "dataset": dataset.name,
-        "dataset_version": dataset.version.version,
-        "samples": len(asked.rows),
-        "selection": request.where,
-        "seed": request.seed,
-        "schema": dataset.schema.to_json(),
-        "provenance": {"device": request.device, "threads": torch.get_num_threads()},
-    }
-
-
 def _fields(dataset: Dataset, ids: list[str]) -> Array:
     """Return samples by id, ``(n, component, y, x)``."""
     array = dataset.to_xarray()
@@ -324,10 +316,7 @@ def _pictures(
 
 def drawn_fields(artifact: Artifact) -> tuple[Array, Array]:
     """Return the real fields shown and the model's samples that an evaluation holds."""
-    real, drawn = (
-        np.load(io.BytesIO(artifact.read(name)), allow_pickle=False)
-        for name in ("real.npy", "samples.npy")
-    )
+    real, drawn = (read_npy(artifact, name) for name in ("real.npy", "samples.npy"))
     return real, first_component(drawn)
 
 

@@ -2,97 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import typing
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
-from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
-from storage.documents import Document
-from storage.keys import canonical, derivation_key, digest
+from storage import Artifact, Dataset, InvalidRequest, Store
+from storage.keys import derivation_key
 from tasks import figures
+from tasks.artifacts import Contents, npy, on_device, publish, read_npy, spec_of, stored, weights_of
 from tasks.models import Model, model_class, model_spec
 from tasks.progress import Reporter, caution
+from tasks.requests import FitOutcome, FitRequest, rows_digest, spread
 from wavemill.specs import MicrocanonicalSpec
 from wavemill.specs.base import MomentSet, Spec
 from wavemill.spectra import flatness, skewness
 
 SHOWN = 4
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """What is to be fitted: a model, and the samples it learns from.
-
-    Attributes
-    ----------
-    kind, parameters
-        The model and the fields of its spec.
-    where, split
-        A DuckDB expression over sample metadata, and ``COLUMN=VALUE``; both select.
-    seed
-        Of everything random.
-    device
-        Where it is computed; not part of the key.
-    view, target
-        The features and the column that a regression learns.
-    """
-
-    kind: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-    where: str | None = None
-    split: str | None = None
-    seed: int = 0
-    device: str = "cpu"
-    view: str | None = None
-    target: str | None = None
-
-    @property
-    def selection(self) -> str | None:
-        """Both conditions as one expression."""
-        conditions = [f"({self.where})"] if self.where else []
-        if self.split:
-            column, separator, value = self.split.partition("=")
-            if not separator:
-                raise InvalidRequest(
-                    f"--split {self.split!r}: write COLUMN=VALUE, as in split=train"
-                )
-            name, text = column.replace('"', '""'), value.replace("'", "''")
-            conditions.append(f"CAST(\"{name}\" AS VARCHAR) = '{text}'")
-        return " AND ".join(conditions) or None
-
-
-def check_split(dataset: Dataset, split: str | None) -> None:
-    """Refuse a ``--split`` of a column that samples do not have.
-
-    Raises
-    ------
-    InvalidRequest
-        If there is none.
-    """
-    column = (split or "").partition("=")[0]
-    if split is not None and column not in (rows := dataset.samples()):
-        columns = ", ".join(map(str, rows))
-        raise InvalidRequest(f"--split {split!r}: no column {column!r}; columns: {columns}")
-
-
-@dataclass(frozen=True)
-class FitOutcome:
-    """The artifact that a request names, and whether it was computed now."""
-
-    kind: str
-    key: str
-    written: bool
-    metrics: dict[str, float]
 
 
 def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
@@ -112,18 +42,10 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
         raise InvalidRequest(
             f"no sample of {dataset!r} is selected: see `wavemill query {dataset}`"
         )
-    typed = model_spec(request.kind, request.parameters)
-    spec = typed.to_dict()
-    _mind_borders(source, typed)
-    selected = digest(
-        canonical([[p, int(r)] for p, r in zip(rows["part"], rows["row"], strict=True)])
-    )
-    key = derivation_key(spec, [dataset, selected, None, request.seed])
-    try:
-        artifact = store.artifact_at(request.kind, key)
-        outcome = FitOutcome(request.kind, key, False, json.loads(artifact.read("metrics.json")))
-    except NotFound:
-        outcome = _fit(store, source, request, spec, key, rows)
+    spec = model_spec(request.kind, request.parameters)
+    _mind_borders(source, spec)
+    key = derivation_key(spec.to_dict(), [dataset, rows_digest(rows), None, request.seed])
+    outcome = stored(store, spec.kind, key) or _fit(store, source, request, spec, key, rows)
     share = outcome.metrics.get("gaussian_share", 0.0)
     if share > 0:
         caution(
@@ -149,104 +71,26 @@ def _mind_borders(dataset: Dataset, spec: Spec) -> None:
 
 
 def _fit(
-    store: Store,
-    dataset: Dataset,
-    request: FitRequest,
-    spec: Document,
-    key: str,
-    rows: pd.DataFrame,
+    store: Store, dataset: Dataset, request: FitRequest, spec: Spec, key: str, rows: pd.DataFrame
 ) -> FitOutcome:
     data = dataset.to_xarray(request.selection).values
-    model: Model = model_class(request.kind)(model_spec(request.kind, request.parameters))
-    model.fit(on_device(data, request.device), Reporter(f"fit {request.kind}").values)
-    report = Reporter(f"synthesize {request.kind}").values
+    model: Model = model_class(spec.kind)(spec)
+    model.fit(on_device(data, request.device), Reporter(f"fit {spec.kind}").values)
+    report = Reporter(f"synthesize {spec.kind}").values
     drawn = model.sample(1, request.seed, report).cpu().numpy()
-    metrics = {**model.metrics_, **compare(data, drawn)}
-    with store.attempt_artifact(request.kind, key) as attempt:
-        attempt.write("weights.safetensors", save_tensors(on_cpu(model.state())))
-        attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
-        attempt.write("samples.json", json.dumps(list(rows["sample_id"])).encode())
-        attempt.write("synthesis.npy", npy(drawn))
-        for name, picture in _pictures(request.kind, data, drawn).items():
-            attempt.write(f"figures/{name}.png", picture)
-        manifest, written = attempt.publish(
-            {
-                "key": key,
-                "kind": request.kind,
-                "spec": spec,
-                "dataset": dataset.name,
-                "dataset_version": dataset.version.version,
-                "samples": len(rows),
-                "selection": request.selection,
-                "seed": request.seed,
-                "schema": dataset.schema.to_json(),
-                "provenance": {"device": request.device, "threads": torch.get_num_threads()},
-            }
-        )
-    return FitOutcome(request.kind, str(manifest["key"]), written, metrics)
-
-
-def by_hash(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return rows in the order of a hash of seed and id: whatever the order of the source."""
-    marks = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in rows["sample_id"]]
-    rows = rows.assign(__mark=marks).sort_values("__mark").drop(columns="__mark")
-    return rows.reset_index(drop=True)
-
-
-def spread(count: int, most: int) -> Array:
-    """Return at most so many positions below ``count``, evenly spaced.
-
-    The first samples are often alike: of one class, or of one moment of a run.
-    """
-    return np.linspace(0, count - 1, min(count, most)).astype(int)
-
-
-def on_device(fields: Array, device: str) -> torch.Tensor:
-    """Return fields as a tensor where they are to be computed with.
-
-    Raises
-    ------
-    InvalidRequest
-        If there is no such device here.
-    """
-    return torch.from_numpy(fields).to(usable(device))
-
-
-def usable(device: str) -> str:
-    """Return the device, or say that there is none.
-
-    Raises
-    ------
-    InvalidRequest
-        If there is no such device here.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InvalidRequest("no GPU is visible to torch here: use --device cpu")
-    return device
-
-
-def loaded(artifact: Artifact, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """Return what an artifact has learnt, on a device."""
-    held = load_tensors(artifact.read("weights.safetensors"))
-    return {name: value.to(usable(device)) for name, value in held.items()}
-
-
-def on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return tensors as they are to be saved."""
-    return {name: value.cpu().contiguous() for name, value in state.items()}
-
-
-def npy(fields: Array) -> bytes:
-    """Return an array as the bytes of a ``.npy`` file."""
-    buffer = io.BytesIO()
-    np.save(buffer, fields, allow_pickle=False)
-    return buffer.getvalue()
+    contents = Contents(
+        metrics={**model.metrics_, **compare(data, drawn)},
+        samples=list(rows["sample_id"]),
+        weights=model.state(),
+        files={"synthesis.npy": npy(drawn)},
+        pictures=_pictures(spec.kind, data, drawn),
+    )
+    return publish(store, dataset, key, spec, request, contents)
 
 
 def drawn_at_fit(artifact: Artifact) -> Array:
     """Return the sample ``(1[, component], y, x)`` that was drawn when the model was fitted."""
-    drawn: Array = np.load(io.BytesIO(artifact.read("synthesis.npy")), allow_pickle=False)
-    return drawn
+    return read_npy(artifact, "synthesis.npy")
 
 
 def compare(data: Array, drawn: Array) -> dict[str, float]:
@@ -278,14 +122,9 @@ def first_component(fields: Array) -> Array:
 
 def load_model(artifact: Artifact, device: str = "cpu") -> Model:
     """Return the fitted model that an artifact holds, to draw on a device."""
-    kind, spec = artifact.kind, artifact.manifest["spec"]
-    typed = model_spec(kind, spec["parameters"])
-    if typed.to_dict() != spec:
-        raise InvalidRequest(
-            f"{kind}/{artifact.key[:12]} was fitted by algorithm {spec['algorithm']}; this is "
-            f"{typed.algorithm}: fit it again"
-        )
-    model: Model = model_class(kind).from_state(typed, loaded(artifact, device))
+    kind = artifact.kind
+    spec = spec_of(artifact, partial(model_spec, kind))
+    model: Model = model_class(kind).from_state(spec, weights_of(artifact, device))
     return model
 
 

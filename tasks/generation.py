@@ -14,12 +14,22 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
+from storage import Artifact, Dataset, InvalidRequest, Store
 from storage.export import replacing
 from storage.keys import canonical, derivation_key, digest
 from tasks import generation_figures as figures
-from tasks.fit import FitOutcome, FitRequest, by_hash, loaded, npy, on_cpu, on_device, spread
+from tasks.artifacts import (
+    Contents,
+    npy,
+    on_cpu,
+    on_device,
+    publish,
+    spec_of,
+    stored,
+    weights_of,
+)
 from tasks.progress import Reporter
+from tasks.requests import FitOutcome, FitRequest, by_hash, places, spread
 from wavemill import Generator, whiteness
 from wavemill.generation import Samples, crops
 from wavemill.specs import GeneratorSpec
@@ -30,6 +40,7 @@ STEPS = 8  # pictures of a path
 REFINE = 60  # gradients, for pictures of what refinement brings
 SOURCES = ("noise", "interpolate", "reconstruct", "variants")
 FORMATS = (".png", ".npy")
+JUDGED_BY = "judged.json"  # ids of the samples judged by
 JUDGED = 2000  # most samples judged of each side
 Array = np.ndarray[Any, Any]
 State = dict[str, torch.Tensor]
@@ -81,11 +92,7 @@ class Sides:
     @property
     def fingerprint(self) -> str:
         """What tells these rows, in this order, from any others."""
-        places = [
-            [[part, int(row)] for part, row in zip(side["part"], side["row"], strict=True)]
-            for side in (self.train, self.test)
-        ]
-        return digest(canonical(places))
+        return digest(canonical([places(self.train), places(self.test)]))
 
 
 def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
@@ -102,11 +109,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     spec = GeneratorSpec.from_parameters(request.parameters)
     sides = split(source, request, spec)
     key = derivation_key(spec.to_dict(), [dataset, sides.fingerprint, request.seed])
-    try:
-        artifact = store.artifact_at(KIND, key)
-        return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
-    except NotFound:
-        return _fit(store, source, request, spec, key, sides)
+    return stored(store, KIND, key) or _fit(store, source, request, spec, key, sides)
 
 
 def split(source: Dataset, request: FitRequest, spec: GeneratorSpec) -> Sides:
@@ -154,37 +157,21 @@ def _fit(
     }
     codes = model.encode(here(test))
     report = {f"test_code_{name}": value for name, value in whiteness(codes).items()}
-    metrics = {**model.metrics_, **report, **means(scores)}
-    learnt = on_cpu(model.state())
-    drawer = Generator.from_state(spec, learnt)
-    drawn = pictures(drawer, train, test, codes.cpu().numpy(), scores, request.seed)
-    with store.attempt_artifact(KIND, key) as attempt:
-        attempt.write("weights.safetensors", save_tensors(learnt))
-        attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
-        attempt.write("samples.json", json.dumps(list(sides.train["sample_id"])).encode())
-        attempt.write("judged.json", json.dumps(list(sides.test["sample_id"])).encode())
-        attempt.write(
-            "scores.csv",
-            score_table(sides, scores, len(test) // len(sides.test)).to_csv(index=False).encode(),
-        )
-        for name, picture in drawn.items():
-            attempt.write(f"figures/{name}.png", picture)
-        manifest, written = attempt.publish(
-            {
-                "key": key,
-                "kind": KIND,
-                "spec": spec.to_dict(),
-                "dataset": source.name,
-                "dataset_version": source.version.version,
-                "samples": len(sides.train),
-                "selection": request.selection,
-                "seed": request.seed,
-                "schema": source.schema.to_json(),
-                "provenance": {"device": request.device, "threads": torch.get_num_threads()},
-            }
-        )
+    drawer = Generator.from_state(spec, on_cpu(model.state()))
+    table = score_table(sides, scores, len(test) // len(sides.test))
+    contents = Contents(
+        metrics={**model.metrics_, **report, **means(scores)},
+        samples=list(sides.train["sample_id"]),
+        weights=model.state(),
+        files={
+            JUDGED_BY: json.dumps(list(sides.test["sample_id"])).encode(),
+            "scores.csv": table.to_csv(index=False).encode(),
+        },
+        pictures=pictures(drawer, train, test, codes.cpu().numpy(), scores, request.seed),
+    )
+    outcome = publish(store, source, key, spec, request, contents)
     checkpoint.clear()
-    return FitOutcome(KIND, str(manifest["key"]), written, metrics)
+    return outcome
 
 
 def samples(source: Dataset, rows: pd.DataFrame, crop: int = 0) -> Array:
@@ -264,14 +251,8 @@ def load_generator(artifact: Artifact, device: str = "cpu") -> Generator:
         raise InvalidRequest(
             f"{artifact.kind}/{artifact.key[:12]} is no generator: `wavemill fit {KIND} DATASET`"
         )
-    spec = artifact.manifest["spec"]
-    typed = GeneratorSpec.from_parameters(spec["parameters"])
-    if typed.to_dict() != spec:
-        raise InvalidRequest(
-            f"{KIND}/{artifact.key[:12]} was fitted by algorithm {spec['algorithm']}; this is "
-            f"{typed.algorithm}: fit it again"
-        )
-    return Generator.from_state(typed, loaded(artifact, device))
+    spec = spec_of(artifact, GeneratorSpec.from_parameters)
+    return Generator.from_state(spec, weights_of(artifact, device))
 
 
 def make(store: Store, request: GenerateRequest) -> Array:
@@ -307,7 +288,7 @@ def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
     source = store.dataset(str(artifact.manifest["dataset"]))
     rows = source.samples(request.where)
     if request.where is None:
-        rows = rows[rows["sample_id"].isin(json.loads(artifact.read("judged.json")))]
+        rows = rows[rows["sample_id"].isin(json.loads(artifact.read(JUDGED_BY)))]
     if not len(rows):
         raise InvalidRequest(f"no sample of {source.name!r} is selected: --where {request.where!r}")
     crop = int(artifact.manifest["spec"]["parameters"].get("crop", 0))

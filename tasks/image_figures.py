@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from storage import Dataset
 from storage.parts import IMAGES, read_rows
 from tasks.figures import png
-from tasks.fit import spread
+from tasks.requests import spread
 
 COLUMNS, ROWS = 8, 4
 Array = np.ndarray[Any, Any]

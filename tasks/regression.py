@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save as save_tensors
 
-from storage import Artifact, BadInput, Dataset, FeatureFrame, InvalidRequest, NotFound, Store
+from storage import Artifact, BadInput, Dataset, FeatureFrame, InvalidRequest, Store
 from storage.documents import Document
-from storage.keys import canonical, derivation_key, digest
+from storage.keys import derivation_key, digest
 from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from tasks import regression_report as report
-from tasks.fit import FitOutcome, FitRequest, by_hash, loaded, on_cpu, on_device
+from tasks.artifacts import Contents, on_device, publish, spec_of, stored, weights_of
 from tasks.molecules import TO_KCAL, MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
+from tasks.requests import FitOutcome, FitRequest, by_hash, rows_digest
 from tasks.views import as_molecules, operator
 from wavemill.molecules.atomic_kernel import AtomicKernel
 from wavemill.molecules.atomic_products import AtomicProducts
@@ -87,20 +86,16 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
         frame = store.get_historical_features(dataset, request.view, request.selection)
         rows, view = frame.samples, frame.version.spec
     data = split(rows, source, request, spec)
-    places = [[p, int(r)] for p, r in zip(data.rows["part"], data.rows["row"], strict=True)]
     inputs = [
         dataset,
-        digest(canonical(places)),
+        rows_digest(data.rows),
         digest(data.target.tobytes()),
         view,
         request.target,
     ]
     key = derivation_key(spec.to_dict(), [*inputs, request.seed])
-    try:
-        artifact = store.artifact_at(KIND, key)
-        return FitOutcome(KIND, key, False, json.loads(artifact.read("metrics.json")))
-    except NotFound:
-        return _fit(store, source, frame, view, data, request, spec, key)
+    found = stored(store, KIND, key)
+    return found or _fit(store, source, frame, view, data, request, spec, key)
 
 
 def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: RegressionSpec) -> Data:
@@ -198,36 +193,25 @@ def _fit(
     metrics = report.metrics_of(test, _baseline(data))
     learnt = data.rows[data.train]
     card = report.card(learnt, len(test), data.unit, request, spec, metrics, source)
-    drawn = report.pictures(test, learning, request.target or "", data.unit)
-    with store.attempt_artifact(KIND, key) as attempt:
-        attempt.write("weights.safetensors", save_tensors(on_cpu(model.state())))
-        attempt.write("metrics.json", json.dumps(metrics, indent=1, sort_keys=True).encode())
-        attempt.write("samples.json", json.dumps(list(learnt["sample_id"])).encode())
-        attempt.write("learning.csv", learning.to_csv(index=False).encode())
-        attempt.write("predictions.csv", test.to_csv(index=False).encode())
-        attempt.write("card.md", card.encode())
-        for name, picture in drawn.items():
-            attempt.write(f"figures/{name}.png", picture)
-        manifest, written = attempt.publish(
-            {
-                "key": key,
-                "kind": KIND,
-                "spec": spec.to_dict(),
-                "dataset": source.name,
-                "dataset_version": source.version.version,
-                "view": request.view,
-                "view_spec": view,
-                "target": request.target,
-                "unit": data.unit,
-                "elements": list(elements_of(learnt["formula"])),
-                "samples": len(learnt),
-                "selection": request.selection,
-                "seed": request.seed,
-                "schema": source.schema.to_json(),
-                "provenance": {"device": request.device, "threads": torch.get_num_threads()},
-            }
-        )
-    return FitOutcome(KIND, str(manifest["key"]), written, metrics)
+    contents = Contents(
+        metrics=metrics,
+        samples=list(learnt["sample_id"]),
+        weights=model.state(),
+        files={
+            "learning.csv": learning.to_csv(index=False).encode(),
+            "predictions.csv": test.to_csv(index=False).encode(),
+            "card.md": card.encode(),
+        },
+        pictures=report.pictures(test, learning, request.target or "", data.unit),
+        said={
+            "view": request.view,
+            "view_spec": view,
+            "target": request.target,
+            "unit": data.unit,
+            "elements": list(elements_of(learnt["formula"])),
+        },
+    )
+    return publish(store, source, key, spec, request, contents)
 
 
 def sizes(most: int, halvings: int) -> list[int]:
@@ -271,13 +255,11 @@ def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
         If it is of another algorithm.
     """
     manifest = artifact.manifest
-    spec = RegressionSpec.from_parameters(manifest["spec"]["parameters"])
-    if spec.to_dict() != manifest["spec"]:
-        raise InvalidRequest(
-            f"regression/{artifact.key[:12]} is of another algorithm: fit it again"
-        )
+    spec = spec_of(artifact, RegressionSpec.from_parameters)
     source = store.dataset(manifest["dataset"])
-    state = loaded(artifact, device)  # before a transform is built for a device that is not there
+    state = weights_of(
+        artifact, device
+    )  # before a transform is built for a device that is not there
     predictor = Predictor(spec, manifest["view_spec"], source, manifest["seed"], device)
     predictor.model.load(state)
     return predictor

@@ -9,8 +9,8 @@ import pandas as pd
 
 from storage import Dataset
 from tasks import molecule_figures as figures
-from tasks.fit import FitRequest
 from tasks.molecules import elements_of
+from tasks.requests import FitRequest
 from wavemill.specs import RegressionSpec
 
 

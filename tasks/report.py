@@ -15,7 +15,8 @@ from storage import Artifact, Store
 from storage.documents import now
 from storage.export import replacing
 from tasks import figures, image_figures, molecule_figures
-from tasks.fit import first_component, shown, spread
+from tasks.fit import first_component, shown
+from tasks.requests import spread
 from wavemill.specs import GeneratorSpec
 
 Array = np.ndarray[Any, Any]

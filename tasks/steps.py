@@ -25,7 +25,7 @@ from tasks.evaluate import (
     lacking_draws,
 )
 from tasks.features import FeatureOutcome
-from tasks.fit import FitOutcome, FitRequest, check_split, drawn_at_fit, fit
+from tasks.fit import drawn_at_fit, fit
 from tasks.ingest import PartOutcome
 from tasks.mapping import map_parts
 from tasks.molecules import dataset_defaults
@@ -33,6 +33,7 @@ from tasks.planning import Options, Plan, batches, choose_schema, find_inputs, p
 from tasks.progress import Reporter
 from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report
+from tasks.requests import FitOutcome, FitRequest, check_split
 from tasks.together import fit_together
 from tasks.views import operator, view_spec
 

@@ -9,8 +9,8 @@ from distributed import Client, as_completed, get_worker
 
 from storage import open_store
 from tasks import classifier
-from tasks.fit import FitOutcome, FitRequest
 from tasks.mapping import forwarded_logs
+from tasks.requests import FitOutcome, FitRequest
 from wavemill.dictionaries.team import joined
 
 

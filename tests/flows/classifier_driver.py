@@ -9,7 +9,7 @@ import torch
 
 from storage import open_store
 from tasks.classifier import fit
-from tasks.fit import FitRequest
+from tasks.requests import FitRequest
 
 
 def request(parameters: dict[str, object]) -> FitRequest:

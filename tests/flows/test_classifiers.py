@@ -32,10 +32,10 @@ from tasks.classifier_data import split
 from tasks.classifier_figures import confusion
 from tasks.feature_batches import Samples
 from tasks.fields import IngestOptions
-from tasks.fit import FitRequest
 from tasks.images import ImageOptions
 from tasks.live_features import live
 from tasks.prediction import predict_to
+from tasks.requests import FitRequest
 from tasks.together import fit_together
 from tests.flows.classifier_driver import request
 from wavemill.dictionaries.classifiers import Standardisation

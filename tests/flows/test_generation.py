@@ -19,10 +19,10 @@ from flows import generation as flow
 from flows.cli import run
 from storage import InvalidRequest, open_store
 from storage.verify import verify
-from tasks.fit import FitRequest
 from tasks.generation import GenerateRequest, fit, load_generator, make, samples
 from tasks.images import ImageOptions
 from tasks.report import generator_chapter, write_report
+from tasks.requests import FitRequest
 from wavemill import Generator
 from wavemill.specs import GeneratorSpec
 

@@ -18,11 +18,11 @@ from flows import features, fit, ingest
 from flows import molecules as flow
 from storage import InvalidRequest, open_store
 from storage.verify import verify
-from tasks.fit import FitRequest
 from tasks.molecules import EXCLUDED, MoleculeOptions
 from tasks.prediction import predict_to
 from tasks.regression import split
 from tasks.report import regression_chapter, write_report
+from tasks.requests import FitRequest
 from wavemill.specs import RegressionSpec
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "molecules.toml").read_text())["case"]
