@@ -24,7 +24,7 @@ from storage.arrays import FolderStore
 from storage.backends import Backend
 from storage.documents import Document, now, read_document, seal
 from storage.errors import NotFound
-from storage.keys import digest
+from storage.keys import digest, quick_digest
 
 
 class Attempt:
@@ -45,7 +45,7 @@ class Attempt:
         """Create the Zarr group ``data.zarr``."""
         folder = f"{self.folder}/data.zarr"
         store = FolderStore(
-            self.backend, folder, lambda key, data: self._note(f"data.zarr/{key}", data)
+            self.backend, folder, lambda key, data: self._note_array(f"data.zarr/{key}", data)
         )
         return zarr.create_group(store, zarr_format=3)
 
@@ -56,6 +56,13 @@ class Attempt:
 
     def _note(self, path: str, data: bytes | memoryview) -> None:
         self.objects[path] = {"sha256": digest(data), "bytes": len(data)}
+
+    def _note_array(self, path: str, data: bytes | memoryview) -> None:
+        """Note what Zarr wrote: descriptions as other files, shards by a checksum for much data."""
+        if path.endswith("/zarr.json"):
+            self._note(path, data)
+        else:
+            self.objects[path] = {"xxh3_128": quick_digest(data), "bytes": len(data)}
 
     def publish(self, document: Mapping[str, Any]) -> tuple[Document, bool]:
         """Publish the manifest; return the winner's, and whether it is this attempt's."""

@@ -7,11 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rfc8785
+import xxhash
 
 
 def digest(data: bytes | memoryview) -> str:
     """Return the sha256 of ``data`` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def quick_digest(data: bytes | memoryview) -> str:
+    """Return the 128 bits of XXH3 in hexadecimal: against damage, not against forgery.
+
+    At 30 GB/s, where a sha256 is taken at 1.7: a twentieth of the ingestion of photographs.
+    """
+    return xxhash.xxh3_128_hexdigest(data)
 
 
 def canonical(value: Any) -> bytes:

@@ -36,9 +36,10 @@ from storage import (
 from storage.arrays import create_array, layout, write_shard
 from storage.backends import open_backend
 from storage.collect import Retention, collect
-from storage.keys import derivation_key
+from storage.documents import read_document, seal
+from storage.keys import derivation_key, digest
 from storage.leases import collector_lease
-from storage.parts import read_whole
+from storage.parts import part_home, read_whole
 from storage.verify import repair, verify
 
 SCHEMA = Schema("vorticity", ("vorticity",), (8, 6), spacing=(0.5, 0.25))
@@ -399,6 +400,27 @@ class TestStore:
             assert all("`wavemill" in finding.remedy for finding in findings)
             store.backend.write(entry.path, good)
         assert list(verify(store)) == []
+
+    @pytest.mark.parametrize("older", [False, True])
+    def test_verify_finds_a_whole_shard_in_the_place_of_another(
+        self, store: Store, older: bool
+    ) -> None:
+        """By XXH3, or in manifests of older parts by sha256: its chunks are good, but not these."""
+        keys = [add_part(store, seed)[0].key for seed in (1, 2)]
+        shards = [
+            e.path for key in keys for e in store.backend.walk(part_home(key)) if "/c/" in e.path
+        ]
+        first, other = map(store.backend.read, shards)
+        if older:
+            path = f"{part_home(keys[0])}/manifest.json"
+            manifest = read_document(store.backend, path)
+            for entry in manifest["objects"].values():
+                if entry.pop("xxh3_128", None):
+                    entry["sha256"] = digest(first)
+            store.backend.write(path, seal(manifest))
+        assert list(verify(store)) == []
+        store.backend.write(shards[0], other)
+        assert [finding.path for finding in verify(store)] == [shards[0]]
 
     def test_verify_finds_a_missing_object(self, store: Store) -> None:
         """A shard, a manifest or a table that is gone is named."""
