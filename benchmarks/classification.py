@@ -34,7 +34,7 @@ from benchmarks.labelled_images import (
     Setting,
     replace,
 )
-from tasks.feature_batches import Samples
+from tasks.feature_batches import LabelledFeatures
 from wavemill import Scattering2D
 from wavemill.dictionaries import starts
 from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
@@ -73,7 +73,7 @@ SPARSE: dict[str, Any] = {
 
 def _samples(
     sides: list[Tensor], y: Tensor, rows: slice, through: Callable[[Tensor], Tensor]
-) -> Samples:
+) -> LabelledFeatures:
     """Return the rows of all sides, read and transformed as they are wanted."""
     kept, y = [side[rows] for side in sides], y[rows]
 
@@ -84,7 +84,7 @@ def _samples(
             found[there] = x.numpy()[numbers[there] % len(y)]
         return found
 
-    return Samples(read, y, through, len(kept), budget=BUDGET)
+    return LabelledFeatures(read, y, through, len(kept), budget=BUDGET)
 
 
 def plain(classes: int) -> nn.Module:
@@ -161,7 +161,7 @@ class Case:
         model.solve()
         return lambda x: model(scattered(x))
 
-    def _ridge(self, learnt: Samples, held: Samples) -> None:
+    def _ridge(self, learnt: LabelledFeatures, held: LabelledFeatures) -> None:
         began = time.process_time()
         model = RidgeClassifier(self.setting.classes)
         for x, y in learnt.ordered(2048):
@@ -171,7 +171,9 @@ class Case:
         print(f"penalty {alpha}", file=sys.stderr)
         self._save(model(x), held, 0, time.process_time() - began, 0.0)
 
-    def _train(self, training: Training, learnt: Samples, held: Samples, clock: Clock) -> None:
+    def _train(
+        self, training: Training, learnt: LabelledFeatures, held: LabelledFeatures, clock: Clock
+    ) -> None:
         path, network = self.folder / "checkpoint.safetensors", training.network
         began, spent, last = time.process_time(), 0.0, 0.0
         if path.exists():
@@ -191,7 +193,9 @@ class Case:
             spent = self._checkpoint(training, spent, began, held)
             last = time.monotonic() - start
 
-    def _checkpoint(self, training: Training, spent: float, began: float, held: Samples) -> float:
+    def _checkpoint(
+        self, training: Training, spent: float, began: float, held: LabelledFeatures
+    ) -> float:
         """Keep the state and what is measured by it; return the processor's seconds so far."""
         spent += time.process_time() - began
         state = {**training.state(), "spent": torch.tensor(spent)}
@@ -209,7 +213,7 @@ class Case:
         return float((network.coding(x) != 0).sum(1).double().mean())
 
     def _save(
-        self, scores: Tensor, held: Samples, epochs: int, spent: float, support: float
+        self, scores: Tensor, held: LabelledFeatures, epochs: int, spent: float, support: float
     ) -> None:
         """Keep how often the mean over images and mirror images is right."""
         scores, y = scores.view(2, len(held), -1).mean(0), held.labels

@@ -36,7 +36,7 @@ from torch import Tensor
 from benchmarks import tables
 from tasks import generation_figures as figures
 from wavemill import Generator, whiteness
-from wavemill.generation import Embedding, Samples, psnr, relative_distance, ssim
+from wavemill.generation import Embedding, RealImages, psnr, relative_distance, ssim
 from wavemill.maxent import Gaussian, Microcanonical
 from wavemill.specs import GeneratorSpec
 
@@ -142,7 +142,7 @@ def averaged(side: str, embedding: Embedding, ends: float) -> Tensor:
         path = SCRATCH / f"{side}-{start:05d}.safetensors"
         if not path.exists():
             check(ends)
-            block = Samples(x[start : start + BLOCK])
+            block = RealImages(x[start : start + BLOCK])
             keep(path, {"averages": embedding.all_features(block)})
         done.append(load_file(path)["averages"])
     return torch.cat(done)
@@ -212,7 +212,7 @@ def judge(name: str) -> None:
     for side in ("train", "test"):
         rows = drawn(len(codes[side]))
         x, w = images(side)[rows], codes[side][rows]
-        made, real = model.decode(w), Samples(x)[:]
+        made, real = model.decode(w), RealImages(x)[:]
         few = made[:JUDGED]
         again = model.encode(few)
         scores |= {
@@ -277,7 +277,7 @@ def write() -> None:
     for side in ("train", "test"):
         x = images(side)
         x = x[drawn(len(x))[:8]]
-        rows = [Samples(x)[:], *(model.reconstruct(x) for model in models.values())]
+        rows = [RealImages(x)[:], *(model.reconstruct(x) for model in models.values())]
         pictures[f"reconstruct-{side}"] = figures.tiles(torch.stack(rows).numpy())
     for name, model in models.items():
         kind = name.replace(", ", "-")
@@ -291,7 +291,7 @@ def write() -> None:
 def sharpened(models: dict[str, Generator]) -> Tensor:
     """Return test images, then two generators' images of their codes, above refined ones."""
     x = images("test")[3:300:40]
-    rows = [Samples(x)[:]]
+    rows = [RealImages(x)[:]]
     for name in ("convolutional, L1", "sparse, L2"):
         rows += [models[name].reconstruct(x, gradients) for gradients in (0, REFINE)]
     draws = models["convolutional, L1"]

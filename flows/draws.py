@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from flows.session import session
 from storage import open_store
+from storage.typing import Array
 from tasks import draws
 from tasks.mapping import map_parts
 from tasks.progress import Reporter
-
-Array = np.ndarray[Any, Any]
 
 
 def synthesize(

@@ -15,16 +15,16 @@ import pandas as pd
 from storage.errors import InvalidRequest
 from storage.parts import gather, shards
 from storage.records import Schema
+from storage.typing import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOW = 32
-Array = np.ndarray[Any, Any]
 Positions = npt.NDArray[np.intp]
 
 
-class Samples(Protocol):
+class SampleSource(Protocol):
     """What is read from: a table of samples, and their arrays."""
 
     @property
@@ -73,7 +73,7 @@ class TorchSamples:
     reads every shard once an epoch, some of them ahead, and mixes their samples.
     """
 
-    def __init__(self, source: Samples, target: str | None = None) -> None:
+    def __init__(self, source: SampleSource, target: str | None = None) -> None:
         if target is not None and target not in source.samples:
             columns = ", ".join(map(str, source.samples))
             raise InvalidRequest(f"no column {target!r}; columns: {columns}")

@@ -15,10 +15,10 @@ from safetensors.torch import save as save_tensors
 
 from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
 from storage.documents import Document
+from storage.typing import Array
 from tasks.requests import FitOutcome
 from wavemill.specs.base import Spec
 
-Array = np.ndarray[Any, Any]
 SomeSpec = TypeVar("SomeSpec", bound=Spec)
 
 

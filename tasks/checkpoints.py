@@ -20,34 +20,34 @@ Row = dict[str, float]
 
 
 @dataclass
-class Checkpoint:
+class EpochState:
     """What an epoch left: tensors by name, and what was measured at each epoch so far."""
 
     state: dict[str, Tensor]
     history: list[Row] = field(default_factory=list)
 
 
-class Checkpoints:
+class EpochCheckpoints:
     """The last checkpoint of the fit that will be ``artifacts/<kind>/<key>``."""
 
     def __init__(self, store: Store, kind: str, key: str) -> None:
         self.place = store.checkpoint(kind, key)
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: EpochState) -> None:
         """Replace the checkpoint."""
         text = torch.frombuffer(
             bytearray(json.dumps(checkpoint.history).encode()), dtype=torch.uint8
         )
         self.place.write(save_tensors({**checkpoint.state, _HISTORY: text}))
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self) -> EpochState | None:
         """Return the checkpoint, None if there is none."""
         data = self.place.read()
         if data is None:
             return None
         state = load_tensors(data)
         history = json.loads(bytes(state.pop(_HISTORY).tolist()).decode())
-        return Checkpoint(state, history)
+        return EpochState(state, history)
 
     def clear(self) -> None:
         """Remove it: the artifact is published."""

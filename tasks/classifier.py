@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from storage import Artifact, InvalidRequest, Store
 from storage.keys import canonical, derivation_key, digest
+from storage.typing import Array
 from tasks import classifier_figures as figures
 from tasks.artifacts import Contents, on_device, publish, spec_of, stored, weights_of
-from tasks.checkpoints import Checkpoint, Checkpoints, Row
+from tasks.checkpoints import EpochCheckpoints, EpochState, Row
 from tasks.classifier_data import Data, split
 from tasks.classifier_report import card, code_pictures, per_class
 from tasks.feature_batches import BUDGET, READ, above, below
@@ -36,7 +36,6 @@ from wavemill.specs import ClassifierSpec
 
 KIND = "classifier"
 STANDARD, BEST = "standardisation.", "best."
-Array = np.ndarray[Any, Any]
 
 
 def fit(store: Store, dataset: str, request: FitRequest, team: Team | None = None) -> FitOutcome:
@@ -84,7 +83,7 @@ class _Fit:
         self.team = team
         self.store, self.dataset, self.data, self.spec = store, dataset, data, spec
         self.request, self.key = request, key
-        self.checkpoints = Checkpoints(store, KIND, key)
+        self.checkpoints = EpochCheckpoints(store, KIND, key)
         self.standardisation = Standardisation(spec.components, spec.power)
 
     def run(self) -> FitOutcome:
@@ -133,7 +132,7 @@ class _Fit:
         state = {"weights": model.weights_, "bias": model.bias_}
         return self._publish(state, self._mean(model(held)), [])
 
-    def _trained(self, found: Checkpoint | None) -> FitOutcome:
+    def _trained(self, found: EpochState | None) -> FitOutcome:
         spec, seed = self.spec, self.request.seed
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
@@ -194,13 +193,13 @@ class _Fit:
 
     def _checkpoint(
         self, training: Training, history: list[Row], best: dict[str, Tensor]
-    ) -> Checkpoint:
+    ) -> EpochState:
         state = {
             **training.state(),
             **above(STANDARD, self.standardisation.state()),
             **above(BEST, best),
         }
-        made = Checkpoint(state, history)
+        made = EpochState(state, history)
         if self.team.leads:
             self.checkpoints.save(made)
         return made

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,13 @@ import torch
 from torch import Tensor
 
 from storage import FeatureFrame, InvalidRequest
-from tasks.feature_batches import Read, Samples
+from storage.typing import Array
+from tasks.feature_batches import LabelledFeatures, Read
 from tasks.live_features import LiveFrame
 from tasks.requests import FitRequest, by_hash
 from wavemill.dictionaries.classifiers import Standardisation
 from wavemill.images import Augmentation
 from wavemill.specs import ClassifierSpec
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -70,19 +68,21 @@ class Data:
         """Part of what was held out whose class was learnt."""
         return len(self.held) / (len(self.held) + self.unlearnt)
 
-    def learning(self, standardisation: Standardisation) -> Samples:
+    def learning(self, standardisation: Standardisation) -> LabelledFeatures:
         """Return what is learnt from, to be read in batches, in training changed at random."""
         changed = self._changed if self.augmentation is not None else None
         return replace(self._samples(self.learnt, standardisation, True), changed=changed)
 
-    def judging(self, standardisation: Standardisation, both: bool = False) -> Samples:
+    def judging(self, standardisation: Standardisation, both: bool = False) -> LabelledFeatures:
         """Return what is held out, to be read in batches, and its mirror images if asked."""
         return self._samples(self.held, standardisation, both)
 
-    def _samples(self, rows: pd.DataFrame, standard: Standardisation, mirrored: bool) -> Samples:
+    def _samples(
+        self, rows: pd.DataFrame, standard: Standardisation, mirrored: bool
+    ) -> LabelledFeatures:
         read = partial(self._read, (self.frame, self.mirror), rows)
         sides = 2 if mirrored and self.mirror is not None else 1
-        return Samples(read, self.numbers(rows), standard, sides)
+        return LabelledFeatures(read, self.numbers(rows), standard, sides)
 
     def _changed(self, epoch: int) -> Read:
         """Return what reads the images learnt from, changed as is this epoch's turn."""

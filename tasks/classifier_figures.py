@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from storage.typing import Array
 from tasks.figures import MAPS, png
 
-Array = np.ndarray[Any, Any]
 COLUMNS, ROWS = 16, 8  # of atoms drawn
 
 

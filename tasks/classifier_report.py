@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ import torch
 
 from storage import Dataset
 from storage.parts import FIELDS, IMAGES, read_rows
+from storage.typing import Array
 from tasks import classifier_figures as figures
-from tasks.feature_batches import Samples
+from tasks.feature_batches import LabelledFeatures
 from tasks.requests import FitRequest, spread
 from wavemill.dictionaries.classifiers import Network, Standardisation
 from wavemill.specs import ClassifierSpec
@@ -21,7 +22,6 @@ from wavemill.specs import ClassifierSpec
 if TYPE_CHECKING:
     from tasks.classifier_data import Data
 
-Array = np.ndarray[Any, Any]
 LOOKED_AT = 256
 SHOWN = 4
 
@@ -42,7 +42,7 @@ def per_class(counts: Array, classes: tuple[str, ...]) -> pd.DataFrame:
 @torch.no_grad()
 def code_pictures(
     network: Network | None,
-    held: Samples,
+    held: LabelledFeatures,
     data: Data,
     standardisation: Standardisation,
     source: Dataset,

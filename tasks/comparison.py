@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from storage import Artifact, InvalidRequest
 from storage.documents import now
+from storage.typing import Array
 from tasks import evaluation_figures
 from tasks.evaluate import Scores, drawn_fields, portraits
 from tasks.models import MODELS
 from tasks.report import Picture, Section, Table, write_report
 from tasks.text import keyed
 from wavemill.evaluation import METRICS, Portrait
-
-Array = np.ndarray[Any, Any]
 
 FIRST = ("eps", "spectrum", "pdf", "skewness", "flatness", "structure", "bispectrum")
 CAPTIONS = {

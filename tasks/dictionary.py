@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from torch.nn.functional import normalize
 
 from storage import FeatureFrame, InvalidRequest, Store
 from storage.keys import derivation_key
+from storage.typing import Array
 from tasks import classifier_figures as figures
 from tasks.artifacts import Contents, publish, stored
 from tasks.classifier_report import first_order
@@ -28,7 +28,6 @@ from wavemill.specs import DictionarySpec
 KIND = "dictionary"
 LOOKED_AT = 4096  # positions that are measured and drawn
 PATH = (8.0, 4.0, 2.0, 1.4, 1.0)  # penalties drawn, in units of the spec's
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from storage.arrays import create_array
 from storage.checkpoints import Checkpoint
 from storage.keys import derivation_key
 from storage.parts import FIELDS, read_whole
+from storage.typing import Array
 from tasks.artifacts import on_cpu
 from tasks.fit import load_model
 from tasks.models import LONG
@@ -30,7 +31,6 @@ from wavemill.maxent import Microcanonical
 TOGETHER = 16  # samples that descend together on a GPU, which few would not fill
 SECONDS = 60.0  # between checkpoints of a sample
 _SPEC = {"kind": "draws", "parameters": {}, "algorithm": 1}
-Array = np.ndarray[Any, Any]
 
 
 def lacking(

@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 
 from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
 from storage.keys import derivation_key, digest
+from storage.typing import Array
 from tasks import draws, evaluation_figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy
 from tasks.fit import first_component
@@ -31,7 +32,6 @@ KIND = EvaluationSpec.kind
 SHOWN = 8  # real fields kept for pictures
 REMEMBERED = 4  # fitted fields that samples are compared with
 _STEPS = 12
-Array = np.ndarray[Any, Any]
 Scores = dict[str, dict[str, float]]
 
 

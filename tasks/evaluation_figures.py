@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from storage.typing import Array
 from tasks import figures
 from wavemill.evaluation import Portrait
 from wavemill.evaluation.judge import ORDERS, THRESHOLDS
 
-Array = np.ndarray[Any, Any]
 FUNCTIONALS = ("area fraction", "perimeter / area", "Euler characteristic / area")
 
 

@@ -20,7 +20,7 @@ Read = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
 @dataclass
-class Samples:
+class LabelledFeatures:
     """Features and classes of some samples.
 
     Attributes

@@ -17,11 +17,11 @@ from storage.documents import Document
 from storage.molecules import read_part_atoms
 from storage.parts import FEATURES, read_rows
 from storage.records import PartRef
+from storage.typing import Array
 from tasks.mapping import giving_way
 from tasks.views import Operator, operator
 
 BATCH_BUDGET = 32 * 2**20  # small working sets stay near the processor
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

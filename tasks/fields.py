@@ -19,11 +19,11 @@ from storage.arrays import create_array
 from storage.parts import FIELDS
 from storage.readers import Frame, Header, ReadOptions, read_frames, read_header
 from storage.sources import Discovery, Unit, discover
+from storage.typing import Array
 from tasks.inputs import Decoded, Input, Simulated
 from wavemill.fields import vorticity
 
 HEADERS = 64
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import base64
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from storage.typing import Array
 from wavemill.spectra import isotropic_spectrum, pdf
 
-Array = np.ndarray[Any, Any]
 MAPS = "RdBu_r"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import torch
 
 from storage import Artifact, Dataset, InvalidRequest, Store
 from storage.keys import derivation_key
+from storage.typing import Array
 from tasks import figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy, spec_of, stored, weights_of
 from tasks.models import Model, model_class, model_spec
@@ -22,7 +22,6 @@ from wavemill.specs.base import MomentSet, Spec
 from wavemill.spectra import flatness, skewness
 
 SHOWN = 4
-Array = np.ndarray[Any, Any]
 
 
 def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from safetensors.torch import save as save_tensors
 from storage import Artifact, Dataset, InvalidRequest, Store
 from storage.export import replacing
 from storage.keys import canonical, derivation_key, digest
+from storage.typing import Array
 from tasks import generation_figures as figures
 from tasks.artifacts import (
     Contents,
@@ -31,7 +31,7 @@ from tasks.artifacts import (
 from tasks.progress import Reporter
 from tasks.requests import FitOutcome, FitRequest, by_hash, places, spread
 from wavemill import Generator, whiteness
-from wavemill.generation import Samples, crops
+from wavemill.generation import RealImages, crops
 from wavemill.specs import GeneratorSpec
 
 KIND = "generator"
@@ -42,7 +42,6 @@ SOURCES = ("noise", "interpolate", "reconstruct", "variants")
 FORMATS = (".png", ".npy")
 JUDGED_BY = "judged.json"  # ids of the samples judged by
 JUDGED = 2000  # most samples judged of each side
-Array = np.ndarray[Any, Any]
 State = dict[str, torch.Tensor]
 
 
@@ -236,7 +235,7 @@ def pictures(
 
 def beside(model: Generator, x: torch.Tensor, *refine: int) -> torch.Tensor:
     """Return samples above their reconstructions, ``(1 + refine, n, component, y, x)``."""
-    return torch.stack([Samples(x)[:], *(model.reconstruct(x, steps) for steps in refine)])
+    return torch.stack([RealImages(x)[:], *(model.reconstruct(x, steps) for steps in refine)])
 
 
 def load_generator(artifact: Artifact, device: str = "cpu") -> Generator:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
+from storage.typing import Array
 from tasks.figures import MAPS, png
 
-Array = np.ndarray[Any, Any]
 GAP = 4  # pixels between tiles
 ENLARGED, VISIBLE = 2, 64  # pixels of a sample's point, more where a tile would have fewer than so
 

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from storage import Dataset
 from storage.parts import IMAGES, read_rows
+from storage.typing import Array
 from tasks.figures import png
 from tasks.requests import spread
 
 COLUMNS, ROWS = 8, 4
-Array = np.ndarray[Any, Any]
 
 
 def contact_sheet(dataset: Dataset) -> bytes:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import zarr
 
 from storage import BadInput, Schema, Store, open_store
 from storage.sources import Unit, fingerprint, read_units
+from storage.typing import Array
 from tasks.inputs import Decoded, Input, Simulated, identity
 from tasks.mapping import giving_way
 from tasks.planning import Options, Work
@@ -20,7 +20,6 @@ from wavemill.simulate import simulate
 
 SIMULATED_TOGETHER = 16
 log = logging.getLogger("wavemill.tasks")
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

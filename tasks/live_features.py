@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,12 +18,12 @@ from storage import Dataset, FeatureFrame, InvalidRequest, Store, ViewVersion
 from storage.documents import Document
 from storage.keys import canonical, digest
 from storage.training import WINDOW, Positions, StoredSamples, TorchSamples
+from storage.typing import Array
 from tasks.text import keyed
 from tasks.views import Operator, operator, view_spec
 from wavemill.images import Augmentation, Changes
 
 BATCH = 256 * 2**20  # bytes that a batch may take on its way
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

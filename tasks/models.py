@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
 
 from storage import InvalidRequest
 from wavemill.maxent import Energy, Gaussian, Microcanonical
+from wavemill.progress import Progress
 from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec, Spec
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 class Model(Protocol):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from storage.typing import Array
 from tasks.figures import png
-
-Array = np.ndarray[Any, Any]
 
 
 def population(samples: pd.DataFrame) -> bytes:

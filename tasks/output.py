@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
 from storage import InvalidRequest
 from storage.export import replacing
+from storage.typing import Array
 from tasks import figures
 from tasks.fit import first_component
 
-Array = np.ndarray[Any, Any]
 FORMATS = (".npy", ".zarr", ".png")
 PANELS = 16
 

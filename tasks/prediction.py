@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +13,13 @@ from storage import Artifact, BadInput, FeatureFrame, InvalidRequest, Schema, St
 from storage.documents import Document
 from storage.export import replacing
 from storage.sources import read_units
+from storage.typing import Array
 from tasks import classifier, live_features, regression
 from tasks.feature_batches import READ
 from tasks.images import ImageOptions
 from tasks.progress import Reporter
 from tasks.views import operator
 
-Array = np.ndarray[Any, Any]
 IMAGES = 64
 
 

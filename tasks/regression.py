@@ -16,6 +16,7 @@ from storage.keys import derivation_key, digest
 from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
+from storage.typing import Array
 from tasks import regression_report as report
 from tasks.artifacts import Contents, on_device, publish, spec_of, stored, weights_of
 from tasks.molecules import TO_KCAL, MoleculeOptions, atoms_of, elements_of
@@ -40,7 +41,6 @@ SHELLS: dict[str, Any] = {  # of the surroundings of atoms, where no view says o
     "steepness": 8.0,
 }
 FEWEST = 16  # molecules that a point of the learning curve learns from
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from storage import Artifact, Store
 from storage.documents import now
 from storage.export import replacing
+from storage.typing import Array
 from tasks import figures, image_figures, molecule_figures
 from tasks.fit import first_component, shown
 from tasks.requests import spread
 from wavemill.specs import GeneratorSpec
 
-Array = np.ndarray[Any, Any]
 WIDE = 8  # columns
 EXAMPLES = {
     "scattering": "order == 1",

@@ -11,8 +11,7 @@ import pandas as pd
 
 from storage import Dataset, InvalidRequest
 from storage.keys import canonical, digest
-
-Array = np.ndarray[Any, Any]
+from storage.typing import Array
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,15 @@ forward normalisation, so that coefficients are amplitudes, kept for ``0 <= kx <
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, UnstableSimulation
+from wavemill.progress import Progress
 from wavemill.specs import SimulationSpec
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 HYPERVISCOUS_POWER = 8
 """Power of the wavenumber in the hyperviscous damping rate."""

@@ -21,14 +21,8 @@ import numpy as np
 from storage.errors import BadInput
 from storage.readers.frames import ReadOptions
 from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
-from storage.readers.variables import (
-    COMPONENT,
-    Array,
-    Selector,
-    Variable,
-    mark_components,
-    name_axes,
-)
+from storage.readers.variables import COMPONENT, Selector, Variable, mark_components, name_axes
+from storage.typing import Array
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAP = b"GCOL\x01\x00\x00\x00"

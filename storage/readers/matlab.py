@@ -19,7 +19,8 @@ from storage.errors import BadInput
 from storage.readers.frames import ReadOptions
 from storage.readers.hdf5 import check_stored, datasets, is_hdf5, open_file
 from storage.readers.packing import text
-from storage.readers.variables import Array, Selector, Variable, name_axes
+from storage.readers.variables import Selector, Variable, name_axes
+from storage.typing import Array
 
 HEADER_BYTES = 128
 _TYPES = {

@@ -15,7 +15,8 @@ import numpy as np
 
 from storage.errors import BadInput
 from storage.readers.frames import ReadOptions
-from storage.readers.variables import COMPONENT, Array, Selector, Variable
+from storage.readers.variables import COMPONENT, Selector, Variable
+from storage.typing import Array
 
 MAGIC = struct.pack("<f", 202021.25)
 UNKNOWN = 1e9

@@ -15,7 +15,8 @@ from storage.errors import BadInput
 from storage.readers.frames import ReadOptions
 from storage.readers.hdf5 import is_hdf5, open_hdf5
 from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
-from storage.readers.variables import Array, Selector, Variable, mark_components
+from storage.readers.variables import Selector, Variable, mark_components
+from storage.typing import Array
 
 
 @contextmanager

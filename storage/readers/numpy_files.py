@@ -15,7 +15,8 @@ from numpy.lib import format as npy
 
 from storage.errors import BadInput
 from storage.readers.frames import ReadOptions
-from storage.readers.variables import Array, Selector, Variable, name_axes
+from storage.readers.variables import Selector, Variable, name_axes
+from storage.typing import Array
 
 
 @contextmanager

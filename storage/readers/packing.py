@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.readers.variables import Array
+from storage.typing import Array
 
 # What netCDF leaves where nothing was written and no _FillValue is set.
 UNWRITTEN = 9.969209968386869e36

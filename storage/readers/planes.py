@@ -10,7 +10,8 @@ import numpy as np
 
 from storage.errors import BadInput
 from storage.readers.frames import ReadOptions
-from storage.readers.variables import COMPONENT, Array, Selector, Variable
+from storage.readers.variables import COMPONENT, Selector, Variable
+from storage.typing import Array
 
 
 @dataclass(frozen=True)

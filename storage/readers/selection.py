@@ -19,7 +19,8 @@ from storage.readers.frames import (
     field_dtype,
 )
 from storage.readers.planes import Plane, planes_of
-from storage.readers.variables import Array, Variable
+from storage.readers.variables import Variable
+from storage.typing import Array
 
 EXPANSION_LIMIT = 1100  # deflate cannot pack more than 1032 bytes into one
 SMALL = 64 * 2**20  # bytes; below this no declared size is worth a suspicion

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from storage.typing import Array
 
 COMPONENT = "component"
 COMPONENT_NAMES = frozenset({COMPONENT, "components", "comp", "channel", "channels", "vector"})
-Array = npt.NDArray[Any]
 Selector = tuple[int | slice, ...]
 
 

@@ -17,7 +17,8 @@ from zarr.core.buffer import Buffer, cpu
 from storage.errors import BadInput
 from storage.readers.frames import ReadOptions
 from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
-from storage.readers.variables import Array, Selector, Variable, mark_components
+from storage.readers.variables import Selector, Variable, mark_components
+from storage.typing import Array
 
 # Codecs that only transform bytes; decoding with "pickle" would run code from the file.
 PICKLE = re.compile(rb'"(id|name)"\s*:\s*"(numcodecs\.)?pickle"')

@@ -27,10 +27,10 @@ from flows import features, fit, images, ingest
 from flows.runtime import open_cluster
 from storage import InvalidRequest, open_store
 from tasks import classifier
-from tasks.checkpoints import Checkpoint, Checkpoints
+from tasks.checkpoints import EpochCheckpoints, EpochState
 from tasks.classifier_data import split
 from tasks.classifier_figures import confusion
-from tasks.feature_batches import Samples
+from tasks.feature_batches import LabelledFeatures
 from tasks.fields import IngestOptions
 from tasks.images import ImageOptions
 from tasks.live_features import live
@@ -150,7 +150,7 @@ def test_a_fit_killed_at_any_instant_ends_with_the_same_bits(
     expected = weights(stripes, key)
     made = [entry.path for entry in store.backend.walk(f"artifacts/classifier/{key}")]
     store.backend.delete(made)
-    checkpoints = Checkpoints(store, "classifier", key)
+    checkpoints = EpochCheckpoints(store, "classifier", key)
     for epochs in (0, 3):
         process = start(stripes, parameters)
         while process.poll() is None and reached(checkpoints) < epochs:
@@ -164,7 +164,7 @@ def test_a_fit_killed_at_any_instant_ends_with_the_same_bits(
     assert reached(checkpoints) == -1
 
 
-def reached(checkpoints: Checkpoints) -> int:
+def reached(checkpoints: EpochCheckpoints) -> int:
     """Return how many epochs the newest checkpoint has, -1 if there is none."""
     found = checkpoints.latest()
     return -1 if found is None else len(found.history)
@@ -189,11 +189,11 @@ def test_a_fit_that_stops_early_keeps_its_best_epoch(stripes: str) -> None:
 
 def test_a_checkpoint_comes_back_whole_and_replaces_the_last(tmp_path: Path) -> None:
     store = open_store(str(tmp_path), writable=True)
-    folder = Checkpoints(store, "classifier", "0" * 64)
+    folder = EpochCheckpoints(store, "classifier", "0" * 64)
     assert folder.latest() is None
     for epoch in range(4):
         history = [{"epoch": float(i), "loss": 0.1} for i in range(epoch)]
-        folder.save(Checkpoint({"w": torch.full((2, 3), epoch / 7)}, history))
+        folder.save(EpochState({"w": torch.full((2, 3), epoch / 7)}, history))
     found = folder.latest()
     assert found is not None
     assert len(found.history) == 3
@@ -431,7 +431,7 @@ def test_training_sees_images_changed_anew_in_each_epoch(
 def test_mirrored_samples_follow_the_others_with_the_same_classes() -> None:
     x = np.arange(20, dtype="float32").reshape(20, 1, 1, 1)
     standardisation = Standardisation().update(torch.from_numpy(x)).solve()
-    samples = Samples(lambda rows: x[rows], torch.arange(10), standardisation, sides=2)
+    samples = LabelledFeatures(lambda rows: x[rows], torch.arange(10), standardisation, sides=2)
     read = list(samples.ordered(8))
     assert torch.cat([y for _, y in read]).tolist() == 2 * list(range(10))
     together = torch.cat([values for values, _ in read])
@@ -442,7 +442,9 @@ def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:
     """A budget of 256 rows of 1,000: four groups an epoch, and other orders in other epochs."""
     x = np.arange(1000, dtype="float32").reshape(1000, 1, 1, 1)
     standardisation = Standardisation().update(torch.from_numpy(x)).solve()
-    samples = Samples(lambda rows: x[rows], torch.arange(1000), standardisation, budget=4 * 256)
+    samples = LabelledFeatures(
+        lambda rows: x[rows], torch.arange(1000), standardisation, budget=4 * 256
+    )
     orders = []
     for epoch in (0, 1):
         read = list(samples.shuffled(32, seed=3, epoch=epoch))
@@ -456,7 +458,9 @@ def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:
 def test_what_does_not_fit_is_read_in_groups_of_one_size() -> None:
     """Ten classes in order, a tenth more than fits: a group of that tenth would be of few."""
     x = np.arange(11_000, dtype="float32").reshape(-1, 1, 1, 1)
-    samples = Samples(lambda rows: x[rows], torch.arange(11_000), lambda y: y, budget=4 * 10_000)
+    samples = LabelledFeatures(
+        lambda rows: x[rows], torch.arange(11_000), lambda y: y, budget=4 * 10_000
+    )
     groups = list(samples._groups(np.random.default_rng(0)))
     assert [round(len(rows), -2) for rows in groups] == [5500, 5500]
     assert sorted(np.concatenate(groups)) == list(range(11_000))

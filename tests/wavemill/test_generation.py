@@ -27,7 +27,7 @@ from wavemill.generation import (
 )
 from wavemill.generation.convolutional import estimate_population
 from wavemill.generation.shared import shared_inverses
-from wavemill.generation.training import Epoch, Pairs
+from wavemill.generation.training import CodedImages, Epoch
 from wavemill.specs import GeneratorSpec
 
 SMALL = {"dimension": 24, "J": 3, "L": 2, "batch": 16, "epochs": 3, "validation": 0.1}
@@ -167,8 +167,8 @@ def test_crops_cover_a_field_in_order() -> None:
     torch.testing.assert_close(cut[4], x[1, :, :4, :4])
 
 
-def pairs(w: torch.Tensor, x: torch.Tensor) -> Pairs:
-    return Pairs(w, lambda rows: x[rows])
+def pairs(w: torch.Tensor, x: torch.Tensor) -> CodedImages:
+    return CodedImages(w, lambda rows: x[rows])
 
 
 def test_the_linear_generator_is_least_squares() -> None:
@@ -189,7 +189,7 @@ def a_wide_embedding() -> Embedding:
     return embedding
 
 
-def shared_pairs(n: int, seed: int) -> Pairs:
+def shared_pairs(n: int, seed: int) -> CodedImages:
     """Codes of all the averages at 6 x 6 points, and images that one matrix a point makes of them.
 
     With a little that is different at each point, and noise of variance 1.
@@ -275,7 +275,7 @@ def an_embedding() -> Embedding:
     return embedding
 
 
-def sparse_pairs(n: int, seed: int) -> Pairs:
+def sparse_pairs(n: int, seed: int) -> CodedImages:
     """Codes of few of 12 atoms a point, in 5 dimensions a point, and images of the atoms."""
     generator = torch.Generator().manual_seed(seed)
     z = torch.rand(n, 12, 2, 2, generator=generator)

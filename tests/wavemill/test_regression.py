@@ -23,7 +23,7 @@ from wavemill import (
     ShapeMismatch,
 )
 from wavemill.molecules.atomic_products import monomials, principal
-from wavemill.molecules.atomic_regression import AtomicRegression, Normal, Samples
+from wavemill.molecules.atomic_regression import AtomicRegression, DualEquations, NormalEquations
 from wavemill.molecules.regression import ALPHAS, _Features, _Samples, root_mean_square
 
 COUNTS = 3
@@ -261,7 +261,10 @@ def test_equations_are_those_of_all_molecules_at_once(molecules: int) -> None:
     rows = torch.randn(molecules, 5, generator=generator, dtype=torch.float64)
     y, unit = rows[:, 0] ** 2, torch.eye(5, dtype=torch.float64)
     among = unit + 0.1
-    for penalty, forms in ((unit, (Normal(5), Samples())), (among, (Normal(5, among),))):
+    for penalty, forms in (
+        (unit, (NormalEquations(5), DualEquations())),
+        (among, (NormalEquations(5, among),)),
+    ):
         strength = 0.1 * molecules * penalty
         exact = torch.linalg.solve(rows.T @ rows + strength, rows.T @ y)
         for equations in forms:
@@ -276,14 +279,14 @@ def test_fewer_molecules_than_products_are_solved_for_molecules() -> None:
     many = products(products=150, alpha=1e-6).fit(train, energies(train))
     rows = many.sums(train).double()
     rest = energies(train) - many.composition_.predict(many.counts(train))
-    normal = Normal(many.size)
+    normal = NormalEquations(many.size)
     normal.add(rows, rest)
     found = many.sums(test).double() @ normal.weights(1e-6)
     expected = many.predict(test) - many.composition_.predict(many.counts(test))
     assert torch.allclose(found, expected, rtol=1e-6)
 
 
-class Known(Samples):
+class Known(DualEquations):
     """Equations whose weights are in error by how far the penalty is from the best."""
 
     def __init__(self, best: float) -> None:

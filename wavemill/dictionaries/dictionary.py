@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from wavemill.dictionaries.active_sets import coded_by_supports
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.progress import Progress
 
-Progress = Callable[[int, int, dict[str, float]], None]
 Coder = Callable[[Tensor, Tensor], Tensor]
 _BLOCK = 1 << 19  # codes computed at a time on a CPU: they stay in its caches
 _DEAD = 1e-6  # an atom used less than this, relative to the mean, is drawn anew

@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from wavemill.dictionaries.team import SharedNorm, Team
+from wavemill.progress import Progress
 from wavemill.specs.images import ClassifierSpec
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 class Training:

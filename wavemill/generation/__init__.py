@@ -6,7 +6,7 @@ from wavemill.generation.generator import Generator
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.metrics import psnr, relative_distance, ssim
 from wavemill.generation.rectified import RectifiedWavelets
-from wavemill.generation.samples import Samples, crops
+from wavemill.generation.samples import RealImages, crops
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import Trainer
 from wavemill.generation.whitening import Whitening, marchenko_pastur, whiteness
@@ -16,8 +16,8 @@ __all__ = [
     "Embedding",
     "Generator",
     "LinearGenerator",
+    "RealImages",
     "RectifiedWavelets",
-    "Samples",
     "SparseInversion",
     "Trainer",
     "Whitening",

@@ -12,7 +12,7 @@ ICLR 2018.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, Self, get_args
 
 import torch
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.generation.rectified import RectifiedWavelets
-from wavemill.generation.samples import BLOCK, Samples
+from wavemill.generation.samples import BLOCK, RealImages
 from wavemill.generation.whitening import Whitening
+from wavemill.progress import Progress
 from wavemill.scattering2d import Scattering2D
 
 Transform = Literal["wavelets", "scattering"]
-Progress = Callable[[int, int, dict[str, float]], None]
 BATCH, LAUNCHED = 2, 64  # samples at a time: bands stay in a processor's caches, or are many
-Batches = Tensor | Samples
+Batches = Tensor | RealImages
 
 
 class Embedding(nn.Module):

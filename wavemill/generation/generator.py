@@ -21,13 +21,13 @@ from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.metrics import WINDOW, psnr, relative_distance, ssim
 from wavemill.generation.refinement import refined
-from wavemill.generation.samples import BLOCK, Samples
+from wavemill.generation.samples import BLOCK, RealImages
 from wavemill.generation.sparse import SparseInversion
-from wavemill.generation.training import Descent, Epoch, Pairs, Trainer, over, under
+from wavemill.generation.training import CodedImages, EarlyStopping, Epoch, Trainer, over, under
 from wavemill.generation.whitening import whiteness
+from wavemill.progress import Progress
 from wavemill.specs.generation import GeneratorSpec
 
-Progress = Callable[[int, int, dict[str, float]], None]
 State = dict[str, Tensor]
 FINE = 0.1  # of the rate, for whole images after averaged ones
 
@@ -79,7 +79,7 @@ class Generator:
             them, with the same samples, spec and seed, the outcome is the same to the bit. The
             first lacks nothing but steps: ``embedding.*`` and ``codes`` are enough to begin with.
         """
-        samples = Samples(x)
+        samples = RealImages(x)
         if resume is not None:
             resume = {name: value.to(x.device) for name, value in resume.items()}
         self._build(samples.shape, samples.are_images, samples.range())
@@ -140,14 +140,14 @@ class Generator:
             case _:
                 return None
 
-    def _pairs(self, codes: Tensor, samples: Samples, rows: Tensor) -> Pairs:
+    def _pairs(self, codes: Tensor, samples: RealImages, rows: Tensor) -> CodedImages:
         mean, deviation = self.mean_[:, None, None], self.deviation_[:, None, None]
-        return Pairs(codes[rows], lambda places: (samples[rows[places]] - mean) / deviation)
+        return CodedImages(codes[rows], lambda places: (samples[rows[places]] - mean) / deviation)
 
     def _learn(
         self,
-        train: Pairs,
-        valid: Pairs,
+        train: CodedImages,
+        valid: CodedImages,
         seed: int,
         progress: Progress | None,
         resume: State,
@@ -163,7 +163,7 @@ class Generator:
             if "trainer.curve" not in resume:
                 start = self._coarse(network, train, valid, seed, progress, resume, keep)
         trainer = Trainer(network, train, spec.loss, rate, spec.batch, seed=seed)
-        descent = Descent(trainer, self._twin(seed), lambda made: self._validate(made, valid))
+        descent = EarlyStopping(trainer, self._twin(seed), lambda made: self._validate(made, valid))
         if "trainer.curve" in resume:
             descent.load(resume)
         elif start is not None:
@@ -176,8 +176,8 @@ class Generator:
     def _coarse(
         self,
         network: SparseInversion,
-        train: Pairs,
-        valid: Pairs,
+        train: CodedImages,
+        valid: CodedImages,
         seed: int,
         progress: Progress | None,
         resume: State,
@@ -190,7 +190,7 @@ class Generator:
         if "coarse.trainer.curve" not in resume:
             twins[0].solve(small, few)
         trainer = Trainer(twins[0], small, spec.loss, spec.step, spec.batch, seed=seed)
-        descent = Descent(trainer, twins[1], lambda made: self._validate(made, few))
+        descent = EarlyStopping(trainer, twins[1], lambda made: self._validate(made, few))
         if "coarse.trainer.curve" in resume:
             descent.load(under("coarse", resume))
         note = None if keep is None else lambda state: keep(over("coarse", state))
@@ -212,7 +212,7 @@ class Generator:
         self.curve_ = [Epoch(int(e), loss, db) for e, loss, db in state["trainer.curve"].tolist()]
         self.metrics_["validation_psnr"] = max(point.psnr for point in self.curve_)
 
-    def _validate(self, network: nn.Module, pairs: Pairs) -> float:
+    def _validate(self, network: nn.Module, pairs: CodedImages) -> float:
         """Return the mean PSNR of a network's images of held-out codes."""
         scores = []
         for rows in torch.split(torch.arange(len(pairs)), BLOCK):
@@ -232,7 +232,7 @@ class Generator:
     def encode(self, x: Tensor) -> Tensor:
         """Return codes w ``(n, m)`` of samples."""
         self._learnt()
-        samples = Samples(x)
+        samples = RealImages(x)
         if samples.shape != self.shape_:
             raise ShapeMismatch(f"learnt from samples {self.shape_}, got {samples.shape}")
         codes: Tensor = self.embedding_(samples)
@@ -297,8 +297,8 @@ class Generator:
         return {name: torch.cat(parts) for name, parts in scores.items()}
 
     def _judged(self, x: Tensor, refine: int) -> dict[str, Tensor]:
-        real = Samples(x)[:]
-        features = self.embedding_.all_features(Samples(x))
+        real = RealImages(x)[:]
+        features = self.embedding_.all_features(RealImages(x))
         w = self.embedding_.whitening(features)
         made = self.decode(w, refine)
         again = self.embedding_.all_features(made)

@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d
 
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.shared import shared_inverses
-from wavemill.generation.training import Pairs
+from wavemill.generation.training import CodedImages
 
 ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 BLOCK = 512
@@ -62,7 +62,9 @@ class LinearGenerator(nn.Module):
         return made.to(self.matrix.device)
 
     @torch.no_grad()
-    def fit(self, train: Pairs, held: Pairs, embedding: Embedding | None = None) -> LinearGenerator:
+    def fit(
+        self, train: CodedImages, held: CodedImages, embedding: Embedding | None = None
+    ) -> LinearGenerator:
         """Learn R from ``train`` in closed form, penalties by the squared error on ``held``.
 
         With an embedding, fitted, R is drawn to what all points of its grid share, if ``held`` is
@@ -84,7 +86,7 @@ class LinearGenerator(nn.Module):
                     self.get_buffer("alpha").fill_(alpha)
         return self
 
-    def _priors(self, train: Pairs, embedding: Embedding | None) -> Iterator[Tensor]:
+    def _priors(self, train: CodedImages, embedding: Embedding | None) -> Iterator[Tensor]:
         """Yield what R may be drawn to."""
         yield torch.zeros_like(self.matrix)
         if embedding is not None:
@@ -92,7 +94,7 @@ class LinearGenerator(nn.Module):
             for shared in shared_inverses(embedding, train, mean):
                 yield shared.flatten(1)
 
-    def _sums(self, train: Pairs) -> tuple[Tensor, Tensor]:
+    def _sums(self, train: CodedImages) -> tuple[Tensor, Tensor]:
         """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; note the mean down."""
         blocks = torch.split(torch.arange(len(train)), BLOCK)
         total = sum(train.images(rows).flatten(1).double().sum(0) for rows in blocks)

@@ -13,7 +13,7 @@ from wavemill.images import as_float
 BLOCK = 512  # samples made real at a time
 
 
-class Samples:
+class RealImages:
     """Images uint8 ``(n, y, x, rgb)`` or fields ``(n[, component], y, x)``, made real when asked.
 
     ``samples[rows]`` is ``(k, component, y, x)`` in float32, images between 0 and 1.

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from wavemill.generation.embedding import Embedding
-from wavemill.generation.training import Pairs
+from wavemill.generation.training import CodedImages
 
 PENALTIES = (3e-4, 0.03, 1.0, 30.0)  # relative to the mean energy of features
 FLAT = 1e-9  # features of a variance below this part of the first are rounding
@@ -35,7 +35,7 @@ CORNERS = tuple(product((0, 1), repeat=2))  # of a square, from the point that i
 
 
 @torch.no_grad()
-def shared_inverses(embedding: Embedding, train: Pairs, mean: Tensor) -> Iterator[Tensor]:
+def shared_inverses(embedding: Embedding, train: CodedImages, mean: Tensor) -> Iterator[Tensor]:
     """Yield S ``(m, component, y, x)``, with ``x ~ mean + w S``, by least squares: one a penalty.
 
     Parameters
@@ -55,7 +55,7 @@ def shared_inverses(embedding: Embedding, train: Pairs, mean: Tensor) -> Iterato
 
 
 def _equations(
-    grid: tuple[int, int], features: Tensor, train: Pairs, mean: Tensor
+    grid: tuple[int, int], features: Tensor, train: CodedImages, mean: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
     """Return the normal equations of each kind of points, float64."""
     size, block = 9 * features.shape[1], _block(grid)

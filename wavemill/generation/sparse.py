@@ -46,7 +46,7 @@ from wavemill.generation.linear import LinearGenerator
 from wavemill.generation.patches import PENALTIES, System
 from wavemill.generation.rectified import RectifiedWavelets
 from wavemill.generation.samples import BLOCK
-from wavemill.generation.training import Pairs
+from wavemill.generation.training import CodedImages
 
 FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
 LAST, STEP = 0.5, 0.1  # threshold and square of the atoms' length to begin with
@@ -137,7 +137,7 @@ class SparseInversion(nn.Module):
         return fold(patches, self.linear.image_shape[1:], side, padding=margin, stride=self.step)
 
     @torch.no_grad()
-    def solve(self, train: Pairs, held: Pairs) -> Self:
+    def solve(self, train: CodedImages, held: CodedImages) -> Self:
         """Set C to the least squares of what R leaves of ``train``, given B.
 
         Their penalty, or no atom at all, is chosen by the squared error on ``held``.
@@ -159,7 +159,7 @@ class SparseInversion(nn.Module):
         self.patches.copy_(best)
         return self
 
-    def _error(self, held: Pairs) -> float:
+    def _error(self, held: CodedImages) -> float:
         """Return the squared error of the images of codes."""
         blocks = torch.split(torch.arange(len(held)), BLOCK)
         return sum(

@@ -23,16 +23,16 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from wavemill.generation.convolutional import estimate_population
+from wavemill.progress import Progress
 
 Loss = Literal["l1", "l2"]
-Progress = Callable[[int, int, dict[str, float]], None]
 State = dict[str, Tensor]
 INTERVAL = 60.0  # seconds between checkpoints within an epoch
 GAIN, PATIENCE = 0.05, 3  # dB that so many epochs must gain
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CodedImages:
     """Codes w ``(n, m)`` and the images they are of, brought to standard units batch by batch.
 
     Attributes
@@ -49,11 +49,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.w)
 
-    def pooled(self, side: int) -> Pairs:
+    def pooled(self, side: int) -> CodedImages:
         """Return the same with images averaged over squares of this side, held ready."""
         blocks = torch.split(torch.arange(len(self)), 512)
         small = torch.cat([avg_pool2d(self.images(rows), side) for rows in blocks])
-        return Pairs(self.w, lambda rows: small[rows])
+        return CodedImages(self.w, lambda rows: small[rows])
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Trainer:
     def __init__(
         self,
         network: nn.Module,
-        train: Pairs,
+        train: CodedImages,
         loss: Loss = "l1",
         rate: float = 1e-3,
         batch: int = 128,
@@ -186,7 +186,7 @@ class Trainer:
         return self
 
 
-class Descent:
+class EarlyStopping:
     """A trainer that follows the best of its averages, and stops when epochs gain no more.
 
     Parameters

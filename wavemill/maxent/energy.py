@@ -37,8 +37,9 @@ from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMi
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.langevin import Chain, centred
-from wavemill.maxent.samples import Fields, Progress, as_samples, as_spec, describe
+from wavemill.maxent.samples import Fields, as_samples, as_spec, describe
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.progress import Progress
 from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import shell_means
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent.dual import BandSpectrum
-from wavemill.maxent.samples import Fields, Progress, as_samples, as_spec, describe, white_noise
+from wavemill.maxent.samples import Fields, as_samples, as_spec, describe, white_noise
+from wavemill.progress import Progress
 from wavemill.specs import GaussianSpec
 
 

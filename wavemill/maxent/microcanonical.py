@@ -17,8 +17,9 @@ from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
-from wavemill.maxent.samples import Fields, Progress, as_samples, as_spec, describe, white_noise
+from wavemill.maxent.samples import Fields, as_samples, as_spec, describe, white_noise
 from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.progress import Progress
 from wavemill.replay import Replayed
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +13,6 @@ from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.specs import Spec
 from wavemill.spectra import flatness, skewness
 
-Progress = Callable[[int, int, dict[str, float]], None]
 Fields = Tensor | NDArray[Any]
 AnySpec = TypeVar("AnySpec", bound=Spec)
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from wavemill.molecules.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules.atoms import Molecules
-from wavemill.molecules.regression import Composition, Progress, learnt, penalised
+from wavemill.molecules.regression import Composition, learnt, penalised
+from wavemill.progress import Progress
 
 TOGETHER = 128  # molecules whose atoms are seen at a time
 BLOCK = 1024  # molecules whose sums are added at a time
@@ -78,9 +79,9 @@ class AtomicRegression(abc.ABC):
         count = len(molecules) - max(1, len(molecules) // 10)
         learning: Equations
         if (penalty := self.penalty()) is None and len(molecules) < self.size:
-            learning = Samples()
+            learning = DualEquations()
         else:
-            learning = Normal(self.size, penalty)
+            learning = NormalEquations(self.size, penalty)
         for rows, part in self.blocks(molecules[:count]):
             learning.add(part, rest[rows])
             if progress is not None:
@@ -200,7 +201,7 @@ class Equations(abc.ABC):
         """Return the minimum of ``|y - F w|^2 + alpha n w^T P w``, n the molecules seen."""
 
 
-class Normal(Equations):
+class NormalEquations(Equations):
     """The normal equations: ``F^T F``, below its diagonal alone, and ``F^T y``.
 
     Parameters
@@ -234,7 +235,7 @@ class Normal(Equations):
         return penalised(self.gram + strength * self.penalty, self.product, 0.0)
 
 
-class Samples(Equations):
+class DualEquations(Equations):
     """Equations of fewer molecules than features: F, and ``F F^T`` below its diagonal."""
 
     def __init__(self) -> None:

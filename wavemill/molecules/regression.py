@@ -9,7 +9,7 @@ have the sum of their energies. Columns are divided by their root mean square an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Self
 
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.progress import Progress
 
 ALPHAS = tuple(10.0**power for power in range(-13, -2))
 BLOCK = 2048  # rows taken into double precision at a time
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 class Composition:
