@@ -70,7 +70,15 @@ def features(
 
     with progress(quiet or as_json):
         url = absolute(store, single_writer)
-        made = flow(dataset, view, url, name, settings(pairs, config), cluster, device)
+        made = flow(
+            dataset,
+            view,
+            store=url,
+            name=name,
+            parameters=settings(pairs, config),
+            cluster=cluster,
+            device=device,
+        )
     shape = "x".join(map(str, made.row_shape))
     lines = [
         f"view {name or view} version {made.version} on {dataset} version {made.dataset_version}: "
@@ -126,9 +134,19 @@ def fit(
             raise typer.BadParameter(f"{model} takes none", param_hint=option)
     with progress(quiet or as_json):
         url = absolute(store, single_writer)
-        parameters = settings(pairs, config)
-        asked = (model, dataset, url, parameters, where, split, seed, device, view, target)
-        made = flow(*asked, cluster)
+        made = flow(
+            model,
+            dataset,
+            store=url,
+            parameters=settings(pairs, config),
+            where=where,
+            split=split,
+            seed=seed,
+            device=device,
+            view=view,
+            target=target,
+            cluster=cluster,
+        )
     state = "fitted" if made.written else "was fitted already"
     lines = [f"{made.kind}/{made.key[:12]} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]

@@ -57,9 +57,18 @@ def evaluate(
     from tasks.comparison import lines
 
     with progress(quiet or as_json):
-        url, parameters = absolute(store, single_writer), settings(pairs, config)
         page = str(to.absolute())
-        made = flow(artifact, dataset, url, parameters, where, seed, device, page, cluster)
+        made = flow(
+            artifact,
+            dataset,
+            store=absolute(store, single_writer),
+            parameters=settings(pairs, config),
+            where=where,
+            seed=seed,
+            device=device,
+            report=page,
+            cluster=cluster,
+        )
     state = "judged" if made.written else "was judged already"
     shown = [f"{made.model} {state}: evaluation/{made.key[:12]}", *lines(made.table)]
     tell({"report": page, **plain(made)}, [*shown, f"report: {page}"], as_json, quiet)
@@ -96,8 +105,17 @@ def compare(
     from tasks.comparison import lines, parsed_models
 
     with progress(quiet or as_json):
-        url, parameters = absolute(store, single_writer), settings(pairs, config)
-        page, chosen = str(to.absolute()), parsed_models(models)
-        asked = (chosen, where, train, parameters, seed, device, page, cluster)
-        table = compare_models(dataset, url, *asked)
+        page = str(to.absolute())
+        table = compare_models(
+            dataset,
+            store=absolute(store, single_writer),
+            models=parsed_models(models),
+            where=where,
+            train=train,
+            parameters=settings(pairs, config),
+            seed=seed,
+            device=device,
+            report=page,
+            cluster=cluster,
+        )
     tell({"report": page, "table": table}, [*lines(table), f"report: {page}"], as_json, quiet)
