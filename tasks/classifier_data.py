@@ -61,7 +61,9 @@ class Data:
     def numbers(self, rows: pd.DataFrame) -> Tensor:
         """Return the class of each row."""
         place = {label: index for index, label in enumerate(self.classes)}
-        return torch.tensor([place[name] for name in _names(rows[self.target])], dtype=torch.int64)
+        return torch.tensor(
+            [place[name] for name in label_names(rows[self.target])], dtype=torch.int64
+        )
 
     @property
     def known(self) -> float:
@@ -135,10 +137,10 @@ def split(
         )
     groups = [rows.iloc[: len(rows) - held], rows.iloc[len(rows) - held :]]
     learnt, judged = (group.sort_values(["part", "row"], ignore_index=True) for group in groups)
-    classes = tuple(dict.fromkeys(_names(learnt[target].sort_values())))
+    classes = tuple(dict.fromkeys(label_names(learnt[target].sort_values())))
     if len(classes) < 2:
         raise InvalidRequest(f"{target!r} has one value only among the samples: {classes}")
-    known = judged[_names(judged[target]).isin(classes)].reset_index(drop=True)
+    known = judged[label_names(judged[target]).isin(classes)].reset_index(drop=True)
     if not len(known):
         raise InvalidRequest(
             f"none of {held} samples held out is of one of the {len(classes)} classes learnt from: "
@@ -148,7 +150,7 @@ def split(
     return Data(frame, mirror, learnt, known, classes, target, lost, changes, request.seed)
 
 
-def _names(labels: pd.Series) -> pd.Series:
+def label_names(labels: pd.Series) -> pd.Series:
     """Return labels as texts, whole numbers without a point."""
     return labels.map(lambda x: str(int(x) if isinstance(x, float) and x.is_integer() else x))
 

@@ -101,8 +101,11 @@ def _shown(scores: Mapping[str, float], metric: str) -> str:
     return f"{scores[metric]:.3g}" + ("" if scatter is None else f" ± {scatter:.2g}")
 
 
-def lines(table: Scores, columns: Sequence[str] = FIRST) -> list[str]:
+def lines(table: Scores) -> list[str]:
     """Return the table as text for a terminal, its leading columns."""
+    found = set().union(*table.values())
+    columns = [name for name in FIRST if name in found]
+    columns = columns or [name for name in table["model"] if " " not in name]  # of no group
     shown = [["", *columns]]
     shown += [[name, *(_shown(row, column) for column in columns)] for name, row in table.items()]
     widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]

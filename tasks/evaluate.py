@@ -153,7 +153,8 @@ def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.
     """
     if model.kind not in MODELS:
         raise InvalidRequest(
-            f"{model.kind}/{model.key[:12]} draws no fields: evaluate one of {', '.join(MODELS)}"
+            f"{model.kind}/{model.key[:12]} cannot be judged: evaluate one of "
+            f"{', '.join(MODELS)}, classifier, regression"
         )
     fitted, given = model.manifest["schema"], dataset.schema
     if list(given.shape) != list(fitted["shape"]):

@@ -52,18 +52,34 @@ def classes(store: Store, artifact: Artifact, source: str, device: str = "cpu") 
     """Return the classes of images or fields: a row a sample, ``flag`` where it cannot be read."""
     predictor = classifier.Predictor(artifact, device)
     if source in store.datasets():
-        frames = [
-            live_features.features(store, source, stored_view(store, spec, source), device=device)
-            for spec in predictor.views
-        ]
-        rows = _common(frames)
-        pieces = [rows.iloc[start : start + READ] for start in range(0, len(rows), READ)]
-        scores, advance = [], Reporter("predict")
-        for done, piece in enumerate(pieces, 1):
-            scores.append(predictor.scores([_read(frame, piece) for frame in frames]))
-            advance(done, len(pieces))
-        return predictor.table(rows["sample_id"], torch.cat(scores)).assign(flag="")
+        rows = store.dataset(source).samples()
+        rows, scores = class_scores(store, predictor, source, rows, device)
+        return predictor.table(rows["sample_id"], scores).assign(flag="")
     return _of_files(artifact, predictor, source, device)
+
+
+def class_scores(
+    store: Store,
+    predictor: classifier.Predictor,
+    dataset: str,
+    rows: pd.DataFrame,
+    device: str = "cpu",
+) -> tuple[pd.DataFrame, torch.Tensor]:
+    """Return rows of a dataset of which there are features, and scores ``(n, class)`` of them."""
+    frames = [
+        live_features.features(store, dataset, stored_view(store, spec, dataset), device=device)
+        for spec in predictor.views
+    ]
+    found = _common(frames)
+    rows = found[found["sample_id"].isin(rows["sample_id"])]
+    pieces = [rows.iloc[start : start + READ] for start in range(0, len(rows), READ)]
+    scores, advance = [], Reporter("predict")
+    for done, piece in enumerate(pieces, 1):
+        scores.append(predictor.scores([_read(frame, piece) for frame in frames]))
+        advance(done, len(pieces))
+    if not scores:
+        raise InvalidRequest(f"no sample of {dataset!r} that is selected has features to judge by")
+    return rows.reset_index(drop=True), torch.cat(scores)
 
 
 def _common(frames: list[FeatureFrame]) -> pd.DataFrame:

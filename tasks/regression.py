@@ -17,6 +17,7 @@ from storage.molecules import Atoms
 from storage.readers.molecules import Molecule, read_molecules
 from storage.sources import read_units
 from storage.typing import Array
+from tasks import molecule_figures as figures
 from tasks import regression_report as report
 from tasks.artifacts import Contents, on_device, publish, spec_of, stored, weights_of
 from tasks.molecules import TO_KCAL, MoleculeOptions, atoms_of, elements_of
@@ -107,11 +108,7 @@ def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: Regres
         If there is no such column of numbers, or there are fewer than ten samples.
     """
     target = request.target or ""
-    if target not in rows or not pd.api.types.is_numeric_dtype(rows[target]):
-        numbers = ", ".join(map(str, rows.select_dtypes("number")))
-        raise InvalidRequest(
-            f"no column {target!r} of numbers in {source.name}; there are {numbers}"
-        )
+    _check_numbers(rows, source, target)
     rows = by_hash(rows[np.isfinite(rows[target].astype(float))], request.seed)
     held = round(spec.test * len(rows)) if spec.test < 1 else int(spec.test)
     learnt = min(spec.train or len(rows), len(rows) - held)
@@ -119,11 +116,30 @@ def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: Regres
         raise InvalidRequest(
             f"{len(rows)} samples make {learnt} to learn from and {held} to judge by"
         )
+    values, unit = target_of(rows, source, target)
+    return Data(rows, slice(0, learnt), slice(len(rows) - held, len(rows)), values, unit)
+
+
+def target_of(rows: pd.DataFrame, source: Dataset, target: str) -> tuple[Array, str]:
+    """Return the numbers of a column, and their unit: kcal/mol of energies.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no such column of numbers.
+    """
+    _check_numbers(rows, source, target)
     unit = dict(source.schema.properties).get(target) or ""
-    scale = TO_KCAL.get(unit, 1.0)
-    values = scale * rows[target].to_numpy(float)
-    shown = "kcal/mol" if unit in TO_KCAL else unit
-    return Data(rows, slice(0, learnt), slice(len(rows) - held, len(rows)), values, shown)
+    values = TO_KCAL.get(unit, 1.0) * rows[target].to_numpy(float)
+    return values, "kcal/mol" if unit in TO_KCAL else unit
+
+
+def _check_numbers(rows: pd.DataFrame, source: Dataset, target: str) -> None:
+    if target not in rows or not pd.api.types.is_numeric_dtype(rows[target]):
+        numbers = ", ".join(map(str, rows.select_dtypes("number")))
+        raise InvalidRequest(
+            f"no column {target!r} of numbers in {source.name}; there are {numbers}"
+        )
 
 
 class Predictor:
@@ -190,7 +206,7 @@ def _fit(
         curve.append((count, float(np.abs(predicted - data.target[data.test]).mean())))
     test = _table(data, predicted)
     learning = pd.DataFrame(curve, columns=["molecules", "mae"])
-    metrics = report.metrics_of(test, _baseline(data))
+    metrics = report.metrics_of(test) | {"composition_mae": _baseline(data)}
     learnt = data.rows[data.train]
     card = report.card(learnt, len(test), data.unit, request, spec, metrics, source)
     contents = Contents(
@@ -202,7 +218,8 @@ def _fit(
             "predictions.csv": test.to_csv(index=False).encode(),
             "card.md": card.encode(),
         },
-        pictures=report.pictures(test, learning, request.target or "", data.unit),
+        pictures=report.pictures(test, request.target or "", data.unit)
+        | {"learning": figures.learning(learning, data.unit)},
         said={
             "view": request.view,
             "view_spec": view,

@@ -14,7 +14,7 @@ from tasks.requests import FitRequest
 from wavemill.specs import RegressionSpec
 
 
-def metrics_of(test: pd.DataFrame, baseline: float) -> dict[str, float]:
+def metrics_of(test: pd.DataFrame) -> dict[str, float]:
     """Return errors on held-out molecules, in all and by group."""
     error = (test["predicted"] - test["truth"]).to_numpy()
     metrics = {
@@ -22,7 +22,6 @@ def metrics_of(test: pd.DataFrame, baseline: float) -> dict[str, float]:
         "rmse": float(np.sqrt(np.square(error).mean())),
         "median_error": float(np.median(np.abs(error))),
         "largest_error": float(np.abs(error).max()),
-        "composition_mae": baseline,
     }
     for name, group in _groups(test).items():
         metrics |= {f"mae {name} {label}": float(value) for label, value in group.items()}
@@ -40,11 +39,10 @@ def _groups(test: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def pictures(test: pd.DataFrame, curve: pd.DataFrame, target: str, unit: str) -> dict[str, bytes]:
-    """Return the pictures of an artifact."""
+def pictures(test: pd.DataFrame, target: str, unit: str) -> dict[str, bytes]:
+    """Return pictures of predictions and of errors."""
     truth, predicted = test["truth"].to_numpy(), test["predicted"].to_numpy()
     return {
-        "learning": figures.learning(curve, unit),
         "parity": figures.parity(truth, predicted, target, unit),
         "errors": figures.errors_by(_groups(test), unit),
     }

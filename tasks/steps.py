@@ -13,7 +13,7 @@ from storage import InvalidRequest, Store, ViewVersion, open_store
 from storage.documents import Document
 from storage.export import export
 from storage.sources import Discovery
-from tasks import classifier, dictionary, draws, generation, regression, show
+from tasks import classifier, dictionary, draws, generation, regression, scores, show
 from tasks import features as feature_tasks
 from tasks import ingest as ingest_tasks
 from tasks.comparison import comparison_report, joint_pictures, joint_table
@@ -183,6 +183,29 @@ def evaluate_model(url: str, dataset: str, request: EvaluationRequest) -> Evalua
     return outcome
 
 
+@task(name="judged how")
+def predicts(url: str, artifact: str) -> bool:
+    """Say whether an artifact predicts, so that it is judged by known answers, or draws fields."""
+    return open_store(url).artifact(artifact).kind in scores.JUDGES
+
+
+@task(name="score predictions")
+def score_predictions(
+    url: str, dataset: str, request: EvaluationRequest, report: str | None
+) -> EvaluationOutcome:
+    """Score a classifier or a regression, show it, and write a page if one is asked for."""
+    store = open_store(url)
+    outcome = scores.score(store, dataset, request)
+    artifact = store.artifact_at(outcome.kind, outcome.key)
+    name = f"{artifact.manifest['model']['kind']} {dataset}"
+    show.table(f"scores {name}", scores.records(outcome.table), "On samples not learnt from")
+    show.pictures(f"{name} scores", artifact)
+    get_run_logger().info("scores %s", _described(outcome))
+    if report is not None:
+        scores.report(store, outcome, Path(report))
+    return outcome
+
+
 @task(name="compare models")
 def draw_comparison(
     url: str, dataset: str, judged: Mapping[str, EvaluationOutcome], report: str | None
@@ -265,6 +288,7 @@ def _described(value: Any) -> str:
             return f"{value.kind}/{value.key[:12]} {'fitted' if value.written else 'kept'}"
         case EvaluationOutcome():
             state = "judged" if value.written else "was judged already"
-            return f"{value.model} {state}: eps {value.table['model']['eps']:.3f}"
+            name, first = next(iter(value.table["model"].items()))
+            return f"{value.model} {state}: {name} {first:.3f}"
         case _:
             return str(value)

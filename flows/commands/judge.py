@@ -49,7 +49,10 @@ def evaluate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge a fitted model on samples it was not fitted to, beside what real ones score.
+    """Judge a fitted model on samples it was not fitted to.
+
+    Of models of fields samples are drawn, and judged beside what real ones score; classifiers and
+    regressions are scored by answers that are known.
 
     Example: wavemill evaluate phase-harmonics/flow@latest flow --set samples=4
     """
@@ -70,7 +73,7 @@ def evaluate(
             cluster=cluster,
         )
     state = "judged" if made.written else "was judged already"
-    shown = [f"{made.model} {state}: evaluation/{made.key[:12]}", *lines(made.table)]
+    shown = [f"{made.model} {state}: {made.kind}/{made.key[:12]}", *lines(made.table)]
     tell({"report": page, **plain(made)}, [*shown, f"report: {page}"], as_json, quiet)
 
 

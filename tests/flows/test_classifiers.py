@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
-from flows import features, fit, images, ingest
+from flows import evaluate, features, fit, images, ingest
 from flows.runtime import open_cluster
 from storage import InvalidRequest, open_store
 from tasks import classifier
@@ -137,6 +137,50 @@ def test_an_artifact_predicts_what_its_fit_measured(stripes: str) -> None:
     held = ~found["sample_id"].isin(pd.read_json(io.BytesIO(artifact.read("samples.json")))[0])
     right = found["predicted"] == frame.samples["label"]
     assert right[held].mean() == pytest.approx(made.metrics["top1"])
+
+
+def test_scores_are_of_samples_not_learnt_from_and_unlearnt_classes_are_wrong(
+    stripes: str, tmp_path: Path
+) -> None:
+    """Fitted to the first 40; of the last 24 four are told to be of a class it never saw."""
+    where = "sample_id < 's40'"
+    parameters = {**SMALL, "model": "ridge"}
+    arguments = (parameters, where, None, 0, "cpu", "scattering", "label")
+    made = fit("classifier", "stripes", stripes, *arguments)
+    source = open_store(stripes).dataset("stripes")
+    ids = [f"s{i}" for i in range(60, 64)]
+    before = source.samples("sample_id >= 's60'")[["sample_id", "label"]]
+    source.relabel(pd.DataFrame({"sample_id": ids, "label": "crossed"}))
+    asked = (stripes, None, "sample_id >= 's40'", 0, "cpu", str(tmp_path / "r.html"))
+    try:
+        found = evaluate(f"classifier/{made.key}", "stripes", *asked)
+        again = evaluate(f"classifier/{made.key}", "stripes", *asked)
+    finally:
+        source.relabel(before)
+    relabelled = evaluate(f"classifier/{made.key}", "stripes", *asked)
+    store = open_store(stripes)
+    table = predict_to(store, made.key, "stripes", tmp_path / "p.csv").set_index("sample_id")
+    rows = source.samples("sample_id >= 's40' AND sample_id < 's60'").set_index("sample_id")
+    right = (table.loc[rows.index, "predicted"] == rows["label"]).sum()
+    assert (found.written, again.written, relabelled.written) == (True, False, True)
+    scores = found.table["model"]
+    assert scores["top1"] == pytest.approx(right / 24)
+    assert (scores["top5"], scores["samples"]) == (pytest.approx(20 / 24), 24)
+    assert scores["of_unlearnt_classes"] == 4
+    assert relabelled.table["model"]["top5"] == 1
+    assert found.table["held out when fitted"]["top1"] == made.metrics["top1"]
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("data:image/png") == 1
+    assert "wavemill evaluate classifier/" in page
+    held = store.artifact(f"scores/{relabelled.key}")
+    answers = pd.read_csv(io.BytesIO(held.read("predictions.csv")))
+    assert answers["label"].isin(["lying", "standing"]).all()
+    with pytest.raises(InvalidRequest, match="no parameters"):
+        evaluate(f"classifier/{made.key}", "stripes", stripes, {"samples": 3})
+    with pytest.raises(InvalidRequest, match=r"no sample .* that .* did not learn from"):
+        evaluate(f"classifier/{made.key}", "stripes", stripes, None, "label = 'none'")
+    with pytest.raises(InvalidRequest, match="cannot be judged: evaluate one of"):
+        evaluate(f"scores/{found.key}", "stripes", stripes)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import features, fit, ingest
+from flows import cli, evaluate, features, fit, ingest
 from flows import molecules as flow
 from storage import InvalidRequest, open_store
 from storage.verify import verify
@@ -369,6 +369,32 @@ def test_a_regression_is_an_artifact_that_predicts_files_and_datasets(
     assert whole.loc[one, "energy"] == close
     assert alone["energy"].tolist() == [close]
     assert alone["unit"].tolist() == ["kcal/mol"]
+
+
+def test_scores_of_a_regression_are_errors_on_molecules_not_learnt_from(
+    learnable: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command; those held out at the fit score as they did, with water left out."""
+    url, folder = learnable
+    made = learn(url, "ridge")
+    page = tmp_path / "r.html"
+    command = ["evaluate", f"regression/{made.key[:12]}", "set", "--to", str(page), "--store", url]
+    assert cli.run(command) == 0
+    assert "held out when fitted" in capsys.readouterr().out
+    found = open_store(url).artifact("scores/set@latest")
+    scores = json.loads(found.read("metrics.json"))
+    assert (scores["model"]["samples"], scores["model"]["flagged"]) == (30, 0)
+    for name in ("mae", "rmse", "largest_error"):
+        assert scores["model"][name] == pytest.approx(made.metrics[name], rel=1e-3)
+    assert page.read_text().count("data:image/png") == 2
+    (folder / "water.xyz").write_text(WATER)
+    run(url, folder / "water.xyz")
+    rows = open_store(url).dataset("set").samples("sample_id = 'water'")
+    open_store(url).dataset("set").relabel(rows[["sample_id"]].assign(energy=1.0))
+    with pytest.raises(InvalidRequest, match="none of 1 molecules can be predicted: elements"):
+        evaluate(f"regression/{made.key}", "set", url, None, "sample_id = 'water'")
+    whole = evaluate(f"regression/{made.key}", "set", url)
+    assert (whole.table["model"]["samples"], whole.table["model"]["flagged"]) == (30, 1)
 
 
 def test_what_cannot_be_judged_is_flagged_not_predicted(

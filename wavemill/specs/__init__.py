@@ -22,6 +22,7 @@ from wavemill.specs.models import (
     EvaluationSpec,
     GaussianSpec,
     MicrocanonicalSpec,
+    ScoresSpec,
 )
 from wavemill.specs.molecules import (
     AtomicHarmonicsSpec,
@@ -43,6 +44,7 @@ __all__ = [
     "Precision",
     "RegressionSpec",
     "ScatteringSpec",
+    "ScoresSpec",
     "SimulationSpec",
     "SolidHarmonicsSpec",
     "Spec",

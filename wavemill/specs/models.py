@@ -159,3 +159,10 @@ class EvaluationSpec(Spec):
         check_least(self, 1, "samples")
         check_least(self, 2, "real")
         check_bank(self.kind, self.J, self.L, 0)
+
+
+@dataclass(frozen=True)
+class ScoresSpec(Spec):
+    """How classifiers and regressions are scored: by what they say of samples not learnt from."""
+
+    kind: ClassVar[str] = "scores"

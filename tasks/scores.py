@@ -1,0 +1,196 @@
+"""Scores: a fitted classifier or regression on samples of which the answer is known."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from storage import Artifact, Dataset, InvalidRequest, Store
+from storage.documents import now
+from storage.keys import canonical, derivation_key, digest
+from tasks import classifier, classifier_figures, regression
+from tasks import regression_report as molecules
+from tasks.artifacts import Contents, publish, stored
+from tasks.classifier_data import label_names
+from tasks.classifier_report import per_class
+from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores
+from tasks.prediction import class_scores
+from tasks.report import Picture, Section, Table, write_report
+from tasks.requests import rows_digest
+from wavemill.dictionaries.training import confusion, topk
+from wavemill.specs import ScoresSpec
+
+KIND = ScoresSpec.kind
+HELD_OUT = "held out when fitted"
+CAPTIONS = {
+    "confusion": "For each class, a row, what part of it was taken for each.",
+    "parity": "Predictions against the truth, and the distribution of errors.",
+    "errors": "Mean absolute error by size and by elements.",
+}
+
+
+def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationOutcome:
+    """Score a classifier or a regression unless the same scores are stored.
+
+    Raises
+    ------
+    InvalidRequest
+        If no sample is left that it did not learn from and of which the answer is known.
+    """
+    model, source = store.artifact(request.artifact), store.dataset(dataset)
+    if request.parameters:
+        given = ", ".join(request.parameters)
+        raise InvalidRequest(f"scores of a {model.kind} have no parameters; given: {given}")
+    spec, rows = ScoresSpec(), _judging(source, model, request.where)
+    answers = digest(canonical(list(map(str, rows[model.manifest["target"]]))))
+    key = derivation_key(
+        spec.to_dict(), [model.kind, model.key, dataset, rows_digest(rows), answers]
+    )
+    found = stored(store, KIND, key)
+    if found is None:
+        contents = JUDGES[model.kind](store, model, source, rows, request.device)
+        found = publish(store, source, key, spec, request, contents)
+    table: Scores = json.loads(store.artifact_at(KIND, key).read("metrics.json"))
+    return EvaluationOutcome(KIND, key, found.written, f"{model.kind}/{model.key[:12]}", table)
+
+
+def _judging(source: Dataset, model: Artifact, where: str | None) -> pd.DataFrame:
+    """Return the selected samples of known answer that a model did not learn from."""
+    target, name = model.manifest["target"], f"{model.kind}/{model.key[:12]}"
+    rows = source.samples(where)
+    if target not in rows:
+        columns = ", ".join(map(str, rows))
+        raise InvalidRequest(
+            f"{name} predicts {target!r}, and {source.name} has no such column to judge by; "
+            f"columns: {columns}"
+        )
+    rows = rows[rows[target].notna()]
+    if model.manifest["dataset"] == source.name:
+        rows = rows[~rows["sample_id"].isin(json.loads(model.read("samples.json")))]
+    if not len(rows):
+        raise InvalidRequest(
+            f"no sample of {source.name!r} is left that has {target!r} and that {name} did not "
+            "learn from: select others with --where, or name another dataset"
+        )
+    return rows.reset_index(drop=True)
+
+
+def _of_classes(
+    store: Store, model: Artifact, source: Dataset, rows: pd.DataFrame, device: str
+) -> Contents:
+    """Count right answers; a class that was never learnt is never right."""
+    predictor = classifier.Predictor(model, device)
+    rows, scores = class_scores(store, predictor, source.name, rows, device)
+    labels = label_names(rows[str(model.manifest["target"])])
+    place = {label: number for number, label in enumerate(predictor.classes)}
+    known = torch.tensor(labels.isin(place).to_numpy())
+    y = torch.tensor([place[label] for label in labels[known.numpy()]], dtype=torch.int64)
+    share = float(known.double().mean())
+    counts = confusion(scores[known], y).numpy()
+    table = per_class(counts, predictor.classes)
+    made = {f"top{k}": share * topk(scores[known], y, k) if len(y) else 0.0 for k in (1, 5)}
+    made["mean_recall"] = float(table["recall"][table["samples"] > 0].mean()) if len(y) else 0.0
+    made |= {"samples": float(len(rows)), "of_unlearnt_classes": float((~known).sum())}
+    predictions = predictor.table(rows["sample_id"], scores)
+    predictions.insert(1, "label", labels.to_numpy())
+    files = {
+        "predictions.csv": predictions.to_csv(index=False),
+        "classes.csv": table.to_csv(),
+        "confusion.csv": pd.DataFrame(counts, predictor.classes, predictor.classes).to_csv(),
+    }
+    pictures = {"confusion": classifier_figures.confusion(counts, predictor.classes)}
+    return _contents(model, rows, made, files, pictures)
+
+
+def _of_numbers(
+    store: Store, model: Artifact, source: Dataset, rows: pd.DataFrame, device: str
+) -> Contents:
+    """Measure errors of molecules whose elements were learnt; the others are counted."""
+    target, unit = str(model.manifest["target"]), model.manifest["unit"]
+    truth, given = regression.target_of(rows, source, target)
+    if given != unit:
+        raise InvalidRequest(
+            f"{model.kind}/{model.key[:12]} predicts {target!r} in {unit or 'an unknown unit'}, "
+            f"{source.name} has it in {given or 'an unknown unit'}"
+        )
+    held = source.samples()
+    place = pd.Series(np.arange(len(held)), index=held["sample_id"])
+    atoms = source.atoms().take(place[rows["sample_id"]].to_numpy())
+    said = regression.predict(store, model, rows[["sample_id", "formula"]], atoms, device)
+    columns = ["sample_id", "formula", "n_atoms", "n_heavy"]
+    test = rows[columns].assign(truth=truth, predicted=said[target], flag=said["flag"])
+    good = test[(test["flag"] == "") & np.isfinite(truth)]
+    if not len(good):
+        raise InvalidRequest(f"none of {len(test)} molecules can be predicted: {test['flag'][0]}")
+    made = molecules.metrics_of(good)
+    made |= {"samples": float(len(good)), "flagged": float(len(test) - len(good))}
+    pictures = molecules.pictures(good, target, unit)
+    return _contents(model, rows, made, {"predictions.csv": test.to_csv(index=False)}, pictures)
+
+
+JUDGES: dict[str, Callable[[Store, Artifact, Dataset, pd.DataFrame, str], Contents]] = {
+    classifier.KIND: _of_classes,
+    regression.KIND: _of_numbers,
+}
+
+
+def _contents(
+    model: Artifact,
+    rows: pd.DataFrame,
+    made: dict[str, float],
+    files: dict[str, str],
+    pictures: dict[str, bytes],
+) -> Contents:
+    """Return what is published: the scores beside those of the samples held out at the fit."""
+    before = json.loads(model.read("metrics.json"))
+    return Contents(
+        metrics={HELD_OUT: {name: before[name] for name in made if name in before}, "model": made},
+        samples=list(rows["sample_id"]),
+        files={name: text.encode() for name, text in files.items()},
+        pictures=pictures,
+        said={"model": {"kind": model.kind, "key": model.key, "spec": model.manifest["spec"]}},
+    )
+
+
+def records(table: Scores) -> list[dict[str, str]]:
+    """Return a row a score: the model's, and what it was when it was fitted."""
+    before, made = table[HELD_OUT], table["model"]
+    return [
+        {
+            "score": name,
+            "here": f"{value:.6g}",
+            HELD_OUT: f"{before[name]:.6g}" if name in before else "",
+        }
+        for name, value in made.items()
+    ]
+
+
+def report(store: Store, outcome: EvaluationOutcome, target: Path) -> Path:
+    """Write the page on one scored model."""
+    found = store.artifact_at(outcome.kind, outcome.key)
+    manifest = found.manifest
+    drawn = [
+        Picture(found.read(f"figures/{name}.png"), caption)
+        for name, caption in CAPTIONS.items()
+        if f"figures/{name}.png" in found.files()
+    ]
+    text = f"{manifest['samples']:,} samples that it did not learn from"
+    text += f", of those where {manifest['selection']}." if manifest["selection"] else "."
+    command = ["wavemill", "evaluate", outcome.model, manifest["dataset"]]
+    command += ["--where", manifest["selection"]] if manifest["selection"] else []
+    sections = [
+        Section("Scores", text, tables=[Table.of(records(outcome.table))]),
+        Section("Pictures", pictures=drawn),
+        Section("Lineage", commands=[shlex.join(command)]),
+    ]
+    subtitle = (
+        f"dataset {manifest['dataset']} version {manifest['dataset_version']}, "
+        f"written {now()[:19]}Z; {KIND}/{outcome.key[:12]}"
+    )
+    return write_report(target, f"{outcome.model} judged", subtitle, sections)
