@@ -14,6 +14,7 @@ from storage.errors import InvalidRequest
 from storage.images import read_encoded
 from storage.molecules import Atoms, read_atoms
 from storage.parts import lazy_rows
+from storage.patches import Patches
 from storage.records import PROVENANCE, DatasetVersion, PartRef, Schema
 from storage.tables import read_table, select, write_table
 from storage.training import StoredSamples, TorchSamples
@@ -119,17 +120,35 @@ class Dataset:
         frame = self.samples(where)
         return read_encoded(self.store.url, frame["part"], frame["row"])
 
-    def to_torch(self, where: str | None = None, target: str | None = None) -> TorchSamples:
+    def to_torch(
+        self,
+        where: str | None = None,
+        target: str | None = None,
+        *,
+        patch: int | None = None,
+        overlap: int = 0,
+    ) -> TorchSamples:
         """Return the selected fields, or images uint8 ``(y, x, rgb)``, as a torch data set.
+
+        Parameters
+        ----------
+        where
+            A DuckDB expression over sample metadata.
+        target
+            The column of numbers that comes with each item.
+        patch, overlap
+            Items are squares of so many points a side, which share ``overlap`` with their
+            neighbours and cover every point; whole samples unless given.
 
         Raises
         ------
         InvalidRequest
-            If the dataset holds molecules.
+            If the dataset holds molecules, or there are no such patches.
         """
         if self.schema.layout == "molecules":
             raise InvalidRequest(f"{self.name} holds molecules: use .atoms(where)")
-        return TorchSamples(StoredSamples(self.store.url, self.samples(where), self.schema), target)
+        source = StoredSamples(self.store.url, self.samples(where), self.schema)
+        return TorchSamples(source if patch is None else Patches.of(source, patch, overlap), target)
 
     def relabel(self, labels: pd.DataFrame, note: str = "relabelled") -> Dataset:
         """Publish a version whose samples carry the columns of ``labels``, copying no array.

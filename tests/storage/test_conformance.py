@@ -40,6 +40,7 @@ from storage.documents import read_document, seal
 from storage.keys import derivation_key, digest
 from storage.leases import collector_lease
 from storage.parts import part_home, read_whole
+from storage.patches import CORNER
 from storage.verify import repair, verify
 
 SCHEMA = Schema("vorticity", ("vorticity",), (8, 6), spacing=(0.5, 0.25))
@@ -373,6 +374,32 @@ class TestStore:
                 np.testing.assert_array_equal(item[0], expected[float(target)])
                 seen += 1
         assert seen == 10
+
+    def test_patches_cover_every_point_and_come_once_an_epoch(self, store: Store) -> None:
+        """Fields of 8 x 6 in squares of 4 that share 1: corners 0, 3, 4 and 0, 2."""
+        add_dataset(store)
+        data = store.dataset("flow").to_torch(target="reynolds", patch=4, overlap=1)
+        assert len(data) == 10 * 6
+        whole = {100.0 * s + r: fields(5, s)[r] for s in (1, 2) for r in range(5)}
+        rows = data.source.samples
+        assert sorted(set(rows["patch_y"])) == [0, 3, 4]
+        assert sorted(set(rows["patch_x"])) == [0, 2]
+        covered = {name: np.zeros((8, 6), bool) for name in whole}
+        seen = []
+        for indices, values in data.mixed(7, seed=3):
+            for index, value in zip(indices, values.numpy(), strict=True):
+                name, y, x = (rows[column][index] for column in ("reynolds", *CORNER))
+                np.testing.assert_array_equal(value, whole[name][y : y + 4, x : x + 4])
+                covered[name][y : y + 4, x : x + 4] = True
+                seen.append(index)
+        assert sorted(seen) == list(range(60))
+        assert all(mask.all() for mask in covered.values())
+        value, target = data[7]
+        assert value.shape == (4, 4)
+        assert target == rows.loc[7, "reynolds"]
+        for side, overlap in ((7, 0), (4, 4), (0, 0), (4, -1)):
+            with pytest.raises(InvalidRequest, match="expected a side of 1 to 6"):
+                store.dataset("flow").to_torch(patch=side, overlap=overlap)
 
     def test_a_view_is_bound_to_one_spec(self, store: Store) -> None:
         """Another spec under the same name is refused, with the way out."""
