@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import pickle
 import shutil
+import subprocess
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -230,8 +231,22 @@ def test_a_transform_with_large_prime_factors_or_a_graph_is_left_to_torch():
 def test_the_installation_compiles_a_library_that_loads(tmp_path):
     library = tmp_path / "kernels.so"
     assert compile_kernels(ROOT, library)
+    assert kernels.load(library) is not None
     assert ctypes.CDLL(str(library)).scattering_float
     assert [path.name for path in tmp_path.iterdir()] == ["kernels.so"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is here")
+@pytest.mark.parametrize(
+    "source", ["", 'const char *kernels_sources(void) { return "0123456789abcdef"; }']
+)
+def test_a_library_of_other_sources_is_not_used(tmp_path, source):
+    """As a checkout has it that was brought up to date and not installed again."""
+    library, file = tmp_path / "kernels.so", tmp_path / "kernels.c"
+    file.write_text(source)
+    subprocess.run(["cc", "-shared", "-fPIC", str(file), "-o", str(library)], check=True)
+    with pytest.warns(UserWarning, match="compiled from other sources"):
+        assert kernels.load(library) is None
 
 
 def test_an_installation_without_a_working_compiler_says_what_is_missed(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from wavemill.kernels.sources import fingerprint
 
 LIBRARY = "_kernels.so"
 _LINE = 64  # bytes of a cache's line
@@ -40,18 +43,32 @@ _ARGUMENTS = {  # pointers and numbers; threads come last
 }
 
 
-def _load() -> ctypes.CDLL | None:
-    path = Path(__file__).with_name(LIBRARY)
+def load(path: Path) -> ctypes.CDLL | None:
+    """Return the library, None where there is none for this machine and of these sources."""
     if os.environ.get("WAVEMILL_KERNELS") == "0" or not path.exists():
         return None
     try:
         library = ctypes.CDLL(str(path))
     except OSError:  # built for another machine
         return None
-    return library if hasattr(library, "shifts_float") else None  # or from earlier sources
+    if not (expected := fingerprint(Path(__file__).parent)) or _built_from(library) == expected:
+        return library
+    warnings.warn(
+        f"{path} was compiled from other sources: torch computes, slower, until the package is "
+        "installed again (`make .venv/.installed`, or `pip install -e .`)",
+        stacklevel=2,
+    )
+    return None
 
 
-_library = _load()
+def _built_from(library: ctypes.CDLL) -> str:
+    if not hasattr(library, "kernels_sources"):
+        return "unknown"
+    library.kernels_sources.restype = ctypes.c_char_p
+    return cast(bytes, library.kernels_sources()).decode()
+
+
+_library = load(Path(__file__).with_name(LIBRARY))
 
 
 def available() -> bool:

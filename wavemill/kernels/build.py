@@ -6,6 +6,7 @@ Without a C compiler the installation goes on, and says what is missed.
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FOLDER = Path("wavemill/kernels")
 SOURCES = [FOLDER / f"{name}.c" for name in ("fields", "scattering", "shifts", "sparse_codes")]
 LIBRARY = FOLDER / "_kernels.so"
+fingerprint = runpy.run_path(str(Path(__file__).with_name("sources.py")))["fingerprint"]
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
 
 
@@ -44,10 +46,11 @@ def compile_kernels(root: Path, library: Path) -> bool:
     if compiler is None:
         return _missed("no C compiler was found")
     fresh = library.with_suffix(f".{os.getpid()}")  # never half a library under its name
-    said = ""
+    said, made_of = "", fingerprint(root / FOLDER)
     for threads in (["-fopenmp"], []):
         sources = [str(root / source) for source in SOURCES]
-        command = [*compiler.split(), *FLAGS, *threads, *sources, "-o", str(fresh), "-lm"]
+        flags = [*FLAGS, *threads, f'-DKERNELS_SOURCES="{made_of}"']
+        command = [*compiler.split(), *flags, *sources, "-o", str(fresh), "-lm"]
         made = subprocess.run(command, capture_output=True, text=True)
         if made.returncode == 0:
             fresh.replace(library)

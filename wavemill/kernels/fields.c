@@ -7,6 +7,9 @@
 
 #include "kernels.h"
 
+/* What this is compiled from, given by build.py: the loader refuses a library of other sources. */
+const char *kernels_sources(void) { return KERNELS_SOURCES; }
+
 /* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. */
 typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse; } Boxes;
 
