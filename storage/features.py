@@ -55,6 +55,35 @@ class FeatureFrame:
         """Return the first ``count`` samples."""
         return replace(self, samples=self.samples.head(count))
 
+    def join(self, entities: pd.DataFrame) -> FeatureFrame:
+        """Return the features of the rows of a table, in its order, with its columns.
+
+        Parameters
+        ----------
+        entities
+            A column ``sample_id``, in which ids may come again, and any others; these stand in for
+            columns of the same names here.
+
+        Raises
+        ------
+        InvalidRequest
+            If an id has no features here, or a column is named as what places are kept in.
+        """
+        if "sample_id" not in entities:
+            raise InvalidRequest(
+                f"no column sample_id to join by; columns: {', '.join(map(str, entities))}"
+            )
+        if kept := sorted({*_PROVENANCE} & {*entities}):
+            raise InvalidRequest(f"{kept} are columns of the store's own: rename them")
+        unknown = entities["sample_id"][~entities["sample_id"].isin(self.samples["sample_id"])]
+        if len(unknown):
+            raise InvalidRequest(
+                f"{len(unknown)} of {len(entities)} ids have no {self.view} in this selection of "
+                f"{self.dataset}, such as {unknown.iloc[0]!r}: leave them out, or compute them"
+            )
+        ours = self.samples.drop(columns=[n for n in entities if n != "sample_id"], errors="ignore")
+        return replace(self, samples=entities.merge(ours, on="sample_id", how="left"))
+
     @property
     def _columns(self) -> list[int] | None:
         positions = [int(position) for position in self.coefficients["position"]]

@@ -375,6 +375,30 @@ class TestStore:
                 seen += 1
         assert seen == 10
 
+    def test_features_of_the_rows_of_a_table_come_in_its_order(self, store: Store) -> None:
+        """Ids may come again; the table's columns stand in for those of the samples."""
+        add_dataset(store)
+        add_view(store)
+        table = pd.DataFrame({"sample_id": ["s2-3", "s1-0", "s2-3"], "reynolds": [7.0, 8.0, 9.0]})
+        frame = store.get_historical_features("flow", "double").join(table.assign(when="now"))
+        values = frame.to_xarray()
+        np.testing.assert_array_equal(values["reynolds"], [7, 8, 9])
+        for place, field in enumerate((fields(5, 2)[3], fields(5, 1)[0], fields(5, 2)[3])):
+            np.testing.assert_array_equal(values[place, 0], field)
+        assert frame.to_pandas()["when"].tolist() == ["now"] * 3
+        assert [float(y) for _, y in frame.to_torch(target="reynolds")] == [7, 8, 9]
+        first = store.get_historical_features("flow", "double", where="sample_id < 's2'")
+        for wrong, message in (
+            (table, "2 of 3 ids have no double in this selection of flow, such as 's2-3'"),
+            (table.rename(columns={"sample_id": "id"}), "no column sample_id"),
+            (
+                table.rename(columns={"reynolds": "row"}),
+                r"\['row'\] are columns of the store's own",
+            ),
+        ):
+            with pytest.raises(InvalidRequest, match=message):
+                first.join(wrong)
+
     def test_patches_cover_every_point_and_come_once_an_epoch(self, store: Store) -> None:
         """Fields of 8 x 6 in squares of 4 that share 1: corners 0, 3, 4 and 0, 2."""
         add_dataset(store)
