@@ -23,7 +23,7 @@ from storage.training import TorchSamples
 if TYPE_CHECKING:
     from storage.store import Store
 
-_PROVENANCE = ("part", "row", "feature_part", "unit", "stamp")
+_PROVENANCE = ("part", "row", "feature_part", "unit", "stamp", "reading")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from storage.parts import FIELDS, IMAGES
 
 PROVENANCE = frozenset(
     {"sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp", "withdrawn"}
-    | {"feature_part"}
+    | {"reading", "feature_part"}
 )  # columns of the sample table that say where a sample is and came from: not for labels
 
 
@@ -72,6 +72,9 @@ class Schema:
         with the offsets where molecules begin.
     properties
         Columns of the sample table that are quantities, each with its unit or None.
+    axes, steps
+        Names of the two axes in the files, and the signed step of their positions, as far as known:
+        what fields added later are compared with.
     fit, cover
         How images were brought to their shape: :class:`storage.readers.images.Framing`.
     """
@@ -87,6 +90,8 @@ class Schema:
     properties: tuple[tuple[str, str | None], ...] = ()
     fit: str = "crop"
     cover: tuple[int, ...] = ()
+    axes: tuple[str, ...] = ()
+    steps: tuple[float | None, ...] = ()
 
     @property
     def size(self) -> str:
@@ -128,6 +133,8 @@ class Schema:
             **({"properties": [list(p) for p in self.properties]} if self.properties else {}),
             **({"fit": self.fit} if self.fit != "crop" else {}),
             **({"cover": list(self.cover)} if self.cover else {}),
+            **({"axes": list(self.axes)} if self.axes else {}),
+            **({"steps": list(self.steps)} if self.steps else {}),
         }
 
     @classmethod
@@ -145,6 +152,8 @@ class Schema:
             tuple((name, unit) for name, unit in value.get("properties", ())),
             value.get("fit", "crop"),
             tuple(value.get("cover", ())),
+            tuple(value.get("axes", ())),
+            tuple(value.get("steps", ())),
         )
 
 

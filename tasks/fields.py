@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,12 +18,16 @@ from storage import BadInput, InvalidRequest, Schema
 from storage.arrays import create_array
 from storage.parts import FIELDS
 from storage.readers import Frame, Header, ReadOptions, read_frames, read_header
+from storage.records import PROVENANCE
 from storage.sources import Discovery, Unit, discover
 from storage.typing import Array
+from tasks.alike import check_axes, check_quantity, check_shape, check_steps, may_name
 from tasks.inputs import Decoded, Input, Simulated
+from tasks.text import of_one_kind
 from wavemill.fields import vorticity
 
 HEADERS = 64
+RESERVED = PROVENANCE | {"sample", "component", "coefficient", "y", "x", "rgb"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class IngestOptions:
         Names that mark files of one sample, such as ``("I", "Q", "U")``; or the components
         to keep of a vector.
     slice
-        ``AXIS:INDEX`` or ``AXIS:all`` for inputs of more than two dimensions.
+        ``AXIS:INDEX``, ``AXIS:FIRST-LAST`` or ``AXIS:all`` for inputs of more than two dimensions.
     derive
         ``vorticity`` to store the vorticity of a velocity.
     shape, dtype, spacing, periodic
@@ -101,11 +105,39 @@ class IngestOptions:
         return discover(places, components=self.components) if places else Discovery()
 
     def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
-        """Return the schema that the flags ask for, on the existing or the commonest one."""
+        """Return the schema that the flags ask for, on the existing or the commonest one.
+
+        Raises
+        ------
+        InvalidRequest
+            If they name another quantity than the existing one's, or nothing can be read.
+        """
+        if existing is not None:
+            self._check_names(existing)
         found = existing or _commonest(inputs, self)
         names = ("shape", "dtype", "spacing", "periodic")
         flags = {name: getattr(self, name) for name in names}
         return replace(found, **{k: value for k, value in flags.items() if value is not None})
+
+    def _check_names(self, existing: Schema) -> None:
+        held = existing.components
+        given: tuple[str, ...] = ()
+        if self.derive:
+            flag, given, same = "derive", (self.derive,), held == (self.derive,)
+        elif self.components:
+            flag, given, same = "components", self.components, may_name(self.components, held)
+        else:
+            flag, given, same = "variable", self.variable, may_name(self.variable, held)
+        if given and not same:
+            raise InvalidRequest(
+                f"--{flag} {','.join(given)}: the dataset holds {','.join(held)}: leave it out, or "
+                "choose another --name"
+            )
+
+    def recorded(self) -> str:
+        """Return which flags chose what was read, as the table of samples keeps it."""
+        flags = {**self.reading().to_dict(), **({"derive": self.derive} if self.derive else {})}
+        return json.dumps(flags, sort_keys=True) if flags else ""
 
     def decode(self, unit: Unit, payload: list[bytes], schema: Schema) -> Decoded:
         """Return the good frames of one input, and the bad ones beside them.
@@ -120,10 +152,16 @@ class IngestOptions:
         good: list[tuple[str, Any, Mapping[str, Any]]] = []
         for frame in frames:
             try:
-                good.append((frame.index, as_stored(frame, schema, self), {}))
+                good.append((frame.index, as_stored(frame, schema, self), self._columns(frame)))
             except BadInput as error:
                 refused.append((frame.index, error.reason, error.message))
         return Decoded(good, refused)
+
+    def _columns(self, frame: Frame) -> dict[str, Any]:
+        """Return what the table of samples says of a frame: where it was cut out, and how."""
+        recorded = self.recorded()
+        places = {_column(name): place for name, place in frame.positions.items()}
+        return {**places, **({"reading": recorded} if recorded else {})}
 
     def write(self, group: zarr.Group, rows: int, fields: Iterator[Array], schema: Schema) -> None:
         """Write the rows of a part shard by shard."""
@@ -136,40 +174,57 @@ class IngestOptions:
         self, samples: pd.DataFrame, schema: Schema
     ) -> tuple[pd.DataFrame, pd.DataFrame, Schema]:
         """Return the table of new samples, those of it that are refused, and the schema."""
-        return samples, samples[:0].assign(reason="", message=""), schema
+        return of_one_kind(samples), samples[:0].assign(reason="", message=""), schema
 
     def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
         """Return columns that old samples are to carry, None where there are none to set."""
         return None
 
 
+def _column(axis: str) -> str:
+    """Return the column for positions along an axis: not one of the table's own, nor an axis."""
+    return f"{axis}_value" if axis.lower() in RESERVED else axis
+
+
 def _commonest(inputs: Sequence[Input], options: IngestOptions) -> Schema:
     """Return the commonest schema among headers of inputs spread over the whole list."""
     step = max(1, len(inputs) // HEADERS)
-    schemas: Counter[Schema] = Counter()
+    schemas: dict[Schema, list[Schema]] = {}
     problems: list[BadInput] = []
     for found in _schemas(inputs[::step], options):
         if isinstance(found, Schema):
-            schemas[found] += 1
+            schemas.setdefault(_rounded(found), []).append(found)
         else:
             problems.append(found)
     if not schemas:
         reason = f": {problems[0]}" if problems else ""
         raise InvalidRequest(f"none of {len(inputs)} inputs can be read{reason}")
-    return schemas.most_common(1)[0][0]
+    return max(schemas.values(), key=len)[0]
+
+
+def _rounded(schema: Schema) -> Schema:
+    """Return a schema that is equal for grids that differ by rounding alone."""
+    spacing = (float(f"{schema.spacing[0]:.3g}"), float(f"{schema.spacing[1]:.3g}"))
+    steps = tuple(step and float(f"{step:.3g}") for step in schema.steps)
+    return replace(schema, spacing=spacing, steps=steps)
 
 
 def _schemas(inputs: Iterable[Input], options: IngestOptions) -> Iterator[Schema | BadInput]:
     for item in inputs:
         if isinstance(item, Simulated):
-            step = 2 * math.pi / item.spec.N
-            size = (item.spec.N, item.spec.N)
-            yield Schema("vorticity", ("vorticity",), size, ("1/s",), spacing=(step, step))
+            yield schema_of_simulation(item)
             continue
         try:
             yield schema_of(read_header(item, None, options.reading()), options)
         except BadInput as error:
             yield error
+
+
+def schema_of_simulation(item: Simulated) -> Schema:
+    """Return the schema that realisations have by themselves."""
+    step = 2 * math.pi / item.spec.N
+    size = (item.spec.N, item.spec.N)
+    return Schema("vorticity", ("vorticity",), size, ("1/s",), spacing=(step, step))
 
 
 def schema_of(header: Header, options: IngestOptions) -> Schema:
@@ -189,6 +244,8 @@ def schema_of(header: Header, options: IngestOptions) -> Schema:
         units,
         spacing=header.spacing or (1.0, 1.0),
         periodic=bool(header.periodic),
+        axes=header.axes,
+        steps=header.steps,
     )
 
 
@@ -202,20 +259,14 @@ def as_stored(frame: Frame, schema: Schema, options: IngestOptions) -> Array:
     Raises
     ------
     BadInput
-        If its shape or components are others than the schema's, or a value is not finite.
+        If it is another quantity or on another grid than the schema's, or a value is not finite.
     """
+    if not options.derive:  # what is derived has a name and a unit of its own
+        check_quantity(frame, schema)
     array = _derived(frame, schema) if options.derive else frame.array
-    if len(array) != len(schema.components):
-        raise BadInput(
-            "components",
-            f"has {','.join(frame.components)} where the dataset has "
-            f"{','.join(schema.components)}: choose with --variable or --components",
-        )
-    if array.shape[-2:] != tuple(schema.shape):
-        size, wanted = "x".join(map(str, array.shape[-2:])), "x".join(map(str, schema.shape))
-        raise BadInput(
-            "shape", f"is {size} where the dataset is {wanted}: --shape {size} and another --name"
-        )
+    check_axes(frame, schema)
+    check_shape(array.shape[-2:], schema)
+    check_steps(frame, schema)
     with np.errstate(over="ignore"):
         stored = array.astype(schema.dtype)
     if not np.isfinite(stored).all():
@@ -237,7 +288,7 @@ def _in_plane(frame: Frame) -> Array:
     A cut across y of a flow ``(u, v, w)`` has axes ``(z, x)``: there they are u and w.
     """
     along = dict(zip("xyz", "uvw", strict=True))
-    wanted = [along.get(axis, "") for axis in reversed(frame.axes)]
+    wanted = [along.get(axis, "") for axis in reversed(frame.axes or ("y", "x"))]
     if set(wanted) <= set(frame.components):
         return frame.array[[frame.components.index(name) for name in wanted]]
     if len(frame.array) != 2:

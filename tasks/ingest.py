@@ -13,6 +13,8 @@ import zarr
 from storage import BadInput, Schema, Store, open_store
 from storage.sources import Unit, fingerprint, read_units
 from storage.typing import Array
+from tasks.alike import check_quantity, check_shape
+from tasks.fields import schema_of_simulation
 from tasks.inputs import Decoded, Input, Simulated, identity
 from tasks.mapping import giving_way
 from tasks.planning import Options, Work
@@ -80,11 +82,12 @@ def _simulated(store: Store, schema: Schema, options: Options, outcome: PartOutc
         while group := list(islice(pending, SIMULATED_TOGETHER)):
             yield from simulate(group[0].spec, [item.index for item in group]).numpy()
 
-    if schema.shape[0] != items[0].spec.N or schema.shape[0] != schema.shape[1]:
-        message = (
-            f"a field of {items[0].spec.N}^2 where the dataset has {schema.shape}: --name another"
-        )
-        outcome.refused = [(i, "", "shape", message) for i in range(len(items))]
+    try:
+        found = schema_of_simulation(items[0])
+        check_quantity(found, schema)
+        check_shape(found.shape, schema)
+    except BadInput as error:
+        outcome.refused = [(i, "", error.reason, error.message) for i in range(len(items))]
         outcome.rows = []
         return
     _write(store, spec, schema, options, outcome, fields())

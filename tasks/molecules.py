@@ -27,6 +27,7 @@ from storage.sources.embedded import UNITS as EMBEDDED_UNITS
 from storage.sources.filesystem import absolute, read_bytes
 from tasks.inputs import Decoded, Input
 from tasks.progress import caution
+from tasks.text import of_one_kind
 
 ANGSTROM = ("angstrom",) * 3
 SCHEMA = Schema(
@@ -160,7 +161,7 @@ class MoleculeOptions:
         """
         if not len(samples):
             return samples, samples.assign(reason="", message=""), schema
-        kept = _of_one_kind(samples[~self._listed(samples)].reset_index(drop=True))
+        kept = of_one_kind(samples[~self._listed(samples)].reset_index(drop=True))
         table = self._table(kept)
         kept, lacking = _joined(kept, table)
         given = table.units if table is not None else {}
@@ -321,23 +322,6 @@ def _own_names(samples: pd.DataFrame) -> list[str]:
     gdb = samples["gdb"] if "gdb" in samples else [None] * len(samples)
     rows = zip(samples["sample_id"], samples["index"], gdb, strict=True)
     return [own_name(str(sample), str(index), number) for sample, index, number in rows]
-
-
-def _of_one_kind(samples: pd.DataFrame) -> pd.DataFrame:
-    """Return samples whose columns are of numbers or of texts: of texts where some are."""
-    mixed = {}
-    for name in samples:
-        if not pd.api.types.is_object_dtype(samples[name]):
-            continue
-        kinds = samples[name].dropna().map(lambda value: isinstance(value, str))
-        if kinds.any() and not kinds.all():
-            mixed[str(name)] = samples[name].map(_text, na_action="ignore")
-    return samples.assign(**mixed)
-
-
-def _text(value: Any) -> str:
-    whole = isinstance(value, float) and value.is_integer()
-    return str(int(value) if whole else value)
 
 
 def _joined(samples: pd.DataFrame, table: _Values | None) -> tuple[pd.DataFrame, pd.DataFrame]:

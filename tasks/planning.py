@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -129,6 +130,8 @@ def plan(
 ) -> Plan:
     """Compare the inputs with what the dataset holds."""
     rows = _held(store, dataset)
+    if isinstance(options, IngestOptions) and "reading" in rows:
+        _check_reading(rows, inputs, options)
     held = rows.groupby("unit").first() if len(rows) else rows
     stamps = dict(held["stamp"]) if len(rows) else {}
     fresh = [item for item in inputs if options.rehash or stamps.get(identity(item)) != stamp(item)]
@@ -148,6 +151,29 @@ def plan(
         tuple(gone) if options.mirror else (),
         dict(held["sha256"]) if len(rows) else {},
     )
+
+
+def _check_reading(rows: pd.DataFrame, inputs: Sequence[Input], options: IngestOptions) -> None:
+    """Refuse flags that choose something else in a file than what the dataset holds of it.
+
+    Raises
+    ------
+    InvalidRequest
+        If they do: what is held would go by unnoticed as unchanged.
+    """
+    known = rows.groupby("unit")["reading"].first().dropna()
+    asked = json.loads(options.recorded() or "{}")
+    for name in known.index.intersection([identity(item) for item in inputs]):
+        held = json.loads(known[name])
+        for flag, value in asked.items():
+            if held.get(flag, value) != value:
+                said, other = (
+                    v if isinstance(v, str) else ",".join(v) for v in (value, held[flag])
+                )
+                raise InvalidRequest(
+                    f"--{flag} {said}: {name} is in the dataset as read with --{flag} {other}: "
+                    "leave it out, or choose another --name"
+                )
 
 
 def _held(store: Store, dataset: str) -> pd.DataFrame:

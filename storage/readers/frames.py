@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from storage.errors import BadInput, InvalidRequest
+from storage.readers.coordinates import Position
 
+_INDEX = re.compile(r"all|(?P<first>-?\d+)(?:-(?P<last>\d+))?")
 MINIMUM_SIDE = 4  # points; neither a wavelet nor a difference scheme fits on fewer
 
 
@@ -28,8 +31,8 @@ class ReadOptions:
         Names of the components, in order: those of an array's component axis, of several
         variables, or of the files that are stacked.
     slice
-        ``AXIS:INDEX`` or ``AXIS:all``, several joined by commas. An axis is a number in the
-        file's own order or a name that the file gives (``z:12``, ``level:all``).
+        ``AXIS:INDEX``, ``AXIS:FIRST-LAST`` or ``AXIS:all``, several joined by commas. An axis is
+        a number in the file's own order or a name that the file gives (``z:12``, ``level:all``).
 
     Raises
     ------
@@ -53,20 +56,19 @@ class ReadOptions:
             return self.variable
         return tuple(name.strip() for name in (self.variable or "").split(",") if name.strip())
 
-    def cuts(self) -> dict[str, int | None]:
-        """Return the index along each sliced axis, None for all of them."""
-        cuts: dict[str, int | None] = {}
+    def cuts(self) -> dict[str, tuple[int, int] | None]:
+        """Return the first and the last index along each sliced axis, None for all of them."""
+        cuts: dict[str, tuple[int, int] | None] = {}
         for part in (self.slice or "").split(",") if self.slice else ():
-            axis, _, index = (text.strip() for text in part.rpartition(":"))
-            try:
-                if not axis or axis in cuts:
-                    raise ValueError(part)
-                cuts[axis] = None if index == "all" else int(index)
-            except ValueError:
+            axis, _, index = (text.strip() for text in part.partition(":"))
+            found = _INDEX.fullmatch(index)
+            if not axis or axis in cuts or not found:
                 raise InvalidRequest(
-                    f"slice {self.slice!r} is not AXIS:INDEX or AXIS:all, one for an axis, "
-                    "joined by commas; for example 0:all, z:12 or month:0,level:all"
-                ) from None
+                    f"slice {self.slice!r} is not AXIS:INDEX, AXIS:FIRST-LAST or AXIS:all, one for "
+                    "an axis, joined by commas; for example 0:all, z:12 or month:0-5,level:all"
+                )
+            first = found["first"]
+            cuts[axis] = None if first is None else (int(first), int(found["last"] or first))
         return cuts
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +105,9 @@ class Header:
     frames
         How many frames there are.
     axes
-        Names of the two axes, ``("z", "x")`` for a cut across y.
+        Names of the two axes, ``("z", "x")`` for a cut across y; none where they have no names.
+    steps
+        Signed mean step along each axis where its positions are known, degrees included.
     """
 
     shape: tuple[int, int]
@@ -113,7 +117,8 @@ class Header:
     spacing: tuple[float, float] | None = None
     periodic: bool | None = None
     frames: int = 1
-    axes: tuple[str, str] = ("y", "x")
+    axes: tuple[str, ...] = ()
+    steps: tuple[float | None, ...] = ()
 
 
 @dataclass
@@ -126,8 +131,10 @@ class Frame:
         ``(component, y, x)`` in native byte order, finite, float32 or float64.
     index
         Which frame of its file, such as ``z=12``; empty if it is the only one.
-    components, units, spacing, periodic, axes
+    components, units, spacing, periodic, axes, steps
         As in `Header`.
+    positions
+        Where it was cut out, by name of the axis: a number, a text or a moment.
     """
 
     array: npt.NDArray[np.floating[Any]]
@@ -136,7 +143,9 @@ class Frame:
     units: tuple[str | None, ...]
     spacing: tuple[float, float] | None = None
     periodic: bool | None = None
-    axes: tuple[str, str] = ("y", "x")
+    axes: tuple[str, ...] = ()
+    steps: tuple[float | None, ...] = ()
+    positions: Mapping[str, Position] = field(default_factory=dict)
 
 
 def field_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -19,8 +19,9 @@ import h5py
 import numpy as np
 
 from storage.errors import BadInput
+from storage.readers.coordinates import Coordinate, coordinate
 from storage.readers.frames import ReadOptions
-from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
+from storage.readers.packing import helpers, text, unpack, unpacked_dtype
 from storage.readers.variables import COMPONENT, Selector, Variable, mark_components, name_axes
 from storage.typing import Array
 
@@ -175,14 +176,14 @@ def _dimension_name(dimension: Any) -> str:
     return str(dimension.label)
 
 
-def _coordinate(file: Any, dataset: Any, axis: str) -> Array | None:
+def _coordinate(file: Any, dataset: Any, axis: str) -> Coordinate | None:
     """Return positions from an attached scale, or from ``x`` or ``xcoor`` beside the dataset."""
     for dimension in dataset.dims:
         if len(dimension) and _dimension_name(dimension) == axis:
-            return positions(np.asarray(dimension[0][()]), dimension[0].attrs)
+            return coordinate(np.asarray(dimension[0][()]), dimension[0].attrs)
     for name in (axis, f"{axis}coor"):
         for group in (dataset.parent, file):
             values = group.get(name)
             if isinstance(values, h5py.Dataset) and len(values.shape or ()) == 1:
-                return positions(np.asarray(values[()]), values.attrs)
+                return coordinate(np.asarray(values[()]), values.attrs)
     return None

@@ -12,9 +12,10 @@ import numpy as np
 from scipy.io import netcdf_file
 
 from storage.errors import BadInput
+from storage.readers.coordinates import Coordinate, coordinate
 from storage.readers.frames import ReadOptions
 from storage.readers.hdf5 import is_hdf5, open_hdf5
-from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
+from storage.readers.packing import helpers, text, unpack, unpacked_dtype
 from storage.readers.variables import Selector, Variable, mark_components
 from storage.typing import Array
 
@@ -58,9 +59,9 @@ def _variable(name: str, variable: Any, every: dict[str, Any], options: ReadOpti
     )
 
 
-def _coordinate(every: dict[str, Any], axis: str) -> Array | None:
-    variable = every.get(axis)
-    return None if variable is None else positions(np.asarray(variable.data), _attributes(variable))
+def _coordinate(every: dict[str, Any], axis: str) -> Coordinate | None:
+    found = every.get(axis)
+    return None if found is None else coordinate(np.asarray(found.data), _attributes(found))
 
 
 def _attributes(variable: Any) -> dict[str, Any]:

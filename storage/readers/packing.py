@@ -85,16 +85,3 @@ def helpers(attributes: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the names of variables that only locate or qualify others."""
     roles = ("coordinates", "bounds", "grid_mapping", "ancillary_variables")
     return {name for one in attributes for r in roles for name in (text(one.get(r)) or "").split()}
-
-
-def positions(values: Array, attributes: Mapping[str, Any]) -> Array | None:
-    """Return the positions that a coordinate variable gives.
-
-    Degrees are angles and no distance; a dimension that has no variable is only a number of
-    points.
-    """
-    if (text(attributes.get("units")) or "").startswith("degree"):
-        return None
-    if (text(attributes.get("NAME")) or "").startswith("This is a netCDF dimension"):
-        return None
-    return unpack(values, attributes)

@@ -27,7 +27,9 @@ class Plane:
     shape
         Points ``(y, x)``.
     axes
-        Names of the two axes.
+        Names of the two axes, none where they have none.
+    cuts
+        Index along each of the other axes that have a name.
     components
         Names along the component axis.
     component_axis
@@ -37,7 +39,8 @@ class Plane:
     index: str
     selector: Selector
     shape: tuple[int, int]
-    axes: tuple[str, str]
+    axes: tuple[str, ...]
+    cuts: dict[str, int]
     components: tuple[str, ...]
     component_axis: int | None
 
@@ -82,7 +85,12 @@ def _plane(
         ",".join(f"{variable.dims[axis] or f'axis{axis}'}={cuts[axis]}" for axis in sorted(cuts)),
         selector,
         (variable.shape[spatial[0]], variable.shape[spatial[1]]),
-        (axes[0], axes[1]) if all(axes) else ("y", "x"),
+        axes if all(axes) else (),
+        {
+            variable.dims[axis]: cuts.get(axis, 0)
+            for axis in range(len(variable.shape))
+            if axis not in left and variable.dims[axis] not in ("", COMPONENT)
+        },
         _names_along(variable, cuts, vector),
         None if vector is None else left.index(vector),
     )
@@ -99,11 +107,13 @@ def _names_along(variable: Variable, cuts: dict[int, int], vector: int | None) -
     return (names[cuts[axis]],) if vector is None else names[:count]
 
 
-def _resolve(variable: Variable, cuts: dict[str, int | None]) -> dict[int, Sequence[int]]:
+def _resolve(
+    variable: Variable, cuts: dict[str, tuple[int, int] | None]
+) -> dict[int, Sequence[int]]:
     """Turn ``{"z": 3}`` into ``{axis: (3,)}``, checked against the shape."""
     resolved: dict[int, Sequence[int]] = {}
     rank = len(variable.shape)
-    for name, index in cuts.items():
+    for name, ends in cuts.items():
         number = int(name) if name.lstrip("-").isdigit() else None
         if number is not None and -rank <= number < rank:
             axis = number % rank
@@ -112,11 +122,18 @@ def _resolve(variable: Variable, cuts: dict[str, int | None]) -> dict[int, Seque
         else:
             raise BadInput("slice", f"no axis {name!r} in {variable.describe()}")
         size = variable.shape[axis]
-        if index is not None and not -size <= index < size:
+        if ends is None:
+            resolved[axis] = range(size)
+            continue
+        outside = [index for index in ends if not -size <= index < size]
+        if outside:
             raise BadInput(
-                "slice", f"index {index} along {name!r} is outside {variable.describe()}"
+                "slice", f"index {outside[0]} along {name!r} is outside {variable.describe()}"
             )
-        resolved[axis] = range(size) if index is None else (index % size,)
+        first, last = (index % size for index in ends)
+        if first > last:
+            raise BadInput("slice", f"{ends[0]}-{ends[1]} along {name!r} holds no index")
+        resolved[axis] = range(first, last + 1)
     return resolved
 
 

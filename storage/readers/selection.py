@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 
 import numpy as np
 
 from storage.errors import BadInput
+from storage.readers.coordinates import Coordinate, Position
 from storage.readers.found import Found
 from storage.readers.frames import (
     Frame,
@@ -20,7 +22,6 @@ from storage.readers.frames import (
 )
 from storage.readers.planes import Plane, planes_of
 from storage.readers.variables import Variable
-from storage.typing import Array
 
 EXPANSION_LIMIT = 1100  # deflate cannot pack more than 1032 bytes into one
 SMALL = 64 * 2**20  # bytes; below this no declared size is worth a suspicion
@@ -35,10 +36,11 @@ def read_header(variables: Sequence[Variable], options: ReadOptions, size: int) 
         np.result_type(*(field_dtype(part.dtype) for part in parts)).name,
         _components(parts, planes, options),
         _units(parts, planes),
-        _spacing(parts[0], planes[0].axes),
+        _spacing(parts[0].coordinate, planes[0].axes),
         None,
         sum(len(group[2]) for group in groups),
         planes[0].axes,
+        _steps(parts[0].coordinate, planes[0].axes),
     )
 
 
@@ -61,10 +63,11 @@ def read_frames(variables: Sequence[Variable], options: ReadOptions, size: int) 
     """
     frames: Found[Frame] = Found()
     for prefix, parts, rows in _groups(variables, options, size):
+        along = cache(parts[0].coordinate)
         for planes in rows:
             index = ",".join(text for text in (prefix, planes[0].index) if text)
             try:
-                frames.append(_frame(index, parts, planes, options))
+                frames.append(_frame(index, parts, planes, along, options))
             except BadInput as error:
                 frames.refused.append((index, error))
     if not frames:
@@ -73,20 +76,29 @@ def read_frames(variables: Sequence[Variable], options: ReadOptions, size: int) 
 
 
 def _frame(
-    index: str, parts: Sequence[Variable], planes: Sequence[Plane], options: ReadOptions
+    index: str,
+    parts: Sequence[Variable],
+    planes: Sequence[Plane],
+    along: Along,
+    options: ReadOptions,
 ) -> Frame:
+    plane = planes[0]
+    places = {name: _place(along, name, index) for name, index in plane.cuts.items()}
     stacked = np.concatenate([plane.read(part) for part, plane in zip(parts, planes, strict=True)])
     return Frame(
         field_array(stacked),
         index,
         _components(parts, planes, options),
         _units(parts, planes),
-        _spacing(parts[0], planes[0].axes),
+        _spacing(along, plane.axes),
         None,
-        planes[0].axes,
+        plane.axes,
+        _steps(along, plane.axes),
+        {name: place for name, place in places.items() if place is not None},
     )
 
 
+Along = Callable[[str], Coordinate | None]
 Group = tuple[str, tuple[Variable, ...], list[tuple[Plane, ...]]]
 
 
@@ -170,22 +182,23 @@ def _units(parts: Sequence[Variable], planes: Sequence[Plane]) -> tuple[str | No
     )
 
 
-def _spacing(variable: Variable, axes: tuple[str, str]) -> tuple[float, float] | None:
-    steps = [_step(variable.coordinate(axis)) for axis in axes]
-    return (steps[0], steps[1]) if steps[0] is not None and steps[1] is not None else None
+def _place(along: Along, axis: str, index: int) -> Position | None:
+    try:
+        found = along(axis)
+    except BadInput:  # texts whose encoding is not decoded: the field does not need them
+        return None
+    return found.at(index) if found else None
 
 
-def _step(positions: Array | None) -> float | None:
-    """Return the signed step of uniform positions, None if there is no such step."""
-    if positions is None or positions.ndim != 1 or len(positions) < 2:
-        return None
-    if positions.dtype.kind not in "iuf":
-        return None
-    values = positions.astype(np.float64)
-    step = float(values[-1] - values[0]) / (len(values) - 1)
-    # Positions are often rounded to float32, hence a tolerance well above its precision.
-    even = bool(np.allclose(np.diff(values), step, rtol=1e-2, atol=0))
-    return step if even and step != 0 else None
+def _spacing(along: Along, axes: tuple[str, ...]) -> tuple[float, float] | None:
+    found = [place.spacing if (place := along(axis)) else None for axis in axes or ("y", "x")]
+    return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
+
+
+def _steps(along: Along, axes: tuple[str, ...]) -> tuple[float | None, ...]:
+    """Return the step along each axis, nothing where none is known."""
+    found = tuple(place.step if (place := along(axis)) else None for axis in axes)
+    return found if any(found) else ()
 
 
 def _check(variable: Variable, size: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from storage.readers.coordinates import Coordinate
 from storage.typing import Array
 
 COMPONENT = "component"
@@ -45,7 +46,7 @@ class Variable:
     load: Callable[[Selector], Array]
     dims: tuple[str, ...]
     units: str | None = None
-    coordinate: Callable[[str], Array | None] = lambda name: None
+    coordinate: Callable[[str], Coordinate | None] = lambda name: None
     series: str = ""
     vector: tuple[str, ...] = ("u", "v", "w")
 

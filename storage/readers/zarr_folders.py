@@ -15,8 +15,9 @@ import zarr
 from zarr.core.buffer import Buffer, cpu
 
 from storage.errors import BadInput
+from storage.readers.coordinates import Coordinate, coordinate
 from storage.readers.frames import ReadOptions
-from storage.readers.packing import helpers, positions, text, unpack, unpacked_dtype
+from storage.readers.packing import helpers, text, unpack, unpacked_dtype
 from storage.readers.variables import Selector, Variable, mark_components
 from storage.typing import Array
 
@@ -143,8 +144,8 @@ def _check_complete(name: str, array: zarr.Array[Any]) -> None:
         )
 
 
-def _coordinate(group: str, arrays: dict[str, zarr.Array[Any]], axis: str) -> Array | None:
+def _coordinate(group: str, arrays: dict[str, zarr.Array[Any]], axis: str) -> Coordinate | None:
     array = arrays.get(f"{group}/{axis}".strip("/"))
     if array is None:
         return None
-    return positions(_read(axis, array, (slice(None),) * array.ndim), array.attrs.asdict())
+    return coordinate(_read(axis, array, (slice(None),) * array.ndim), array.attrs.asdict())

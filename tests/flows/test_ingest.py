@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from flows import ingest
 from storage import InvalidRequest, open_store
@@ -227,6 +228,76 @@ def test_a_schema_is_not_changed_by_flags(snapshots: Path, store_url: str) -> No
     run(store_url, snapshots)
     with pytest.raises(InvalidRequest, match="another --name"):
         run(store_url, snapshots, IngestOptions(dtype="float64"))
+
+
+def write_sst(path: Path, scale: float = 1.0, **changes: Any) -> None:
+    """Write 16 x 16 degrees of a sea surface temperature, with changes."""
+    side = scale * np.arange(16)
+    given = {"dims": ("lat", "lon"), "name": "sst", "units": "degC", "lat": side, **changes}
+    coords = {"lat": ("lat", given["lat"], {"units": "degrees_north"}), "lon": side}
+    field = np.random.default_rng(0).random((16, 16))
+    array = xr.DataArray(field, coords, given["dims"], given["name"], {"units": given["units"]})
+    array.to_netcdf(path)
+
+
+def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "seas"
+    folder.mkdir()
+    for number in range(5):
+        write_sst(folder / f"a{number}.nc")
+    write_sst(folder / "rounded.nc", lat=np.arange(16, dtype="f4") * np.float32(1.00001))
+    write_sst(folder / "unknown.nc", units="")
+    np.save(folder / "nameless.npy", np.ones((16, 16), "f4"))
+    write_sst(folder / "b_name.nc", name="salinity", units="")
+    write_sst(folder / "b_kelvin.nc", units="K")
+    write_sst(folder / "b_turned.nc", dims=("lon", "lat"))
+    write_sst(folder / "b_falling.nc", lat=np.arange(16.0)[::-1])
+    write_sst(folder / "b_coarse.nc", scale=2.0)
+    made = run(store_url, folder, IngestOptions())
+    assert {Path(unit).stem: reason for unit, reason, _ in made.refused} == {
+        "b_name": "variable",
+        "b_kelvin": "units",
+        "b_turned": "axes",
+        "b_falling": "spacing",
+        "b_coarse": "spacing",
+    }
+    assert made.samples == 8
+    assert all("another --name" in message for _, _, message in made.refused)
+    # the way out that the message names: it is the same by another name
+    renamed = run(store_url, folder / "b_name.nc", IngestOptions(components=("sst",)))
+    assert (renamed.added, renamed.samples) == (1, 9)
+
+
+def test_a_simulation_is_not_mixed_into_another_variable(store_url: str, tmp_path: Path) -> None:
+    write_sst(tmp_path / "a.nc")
+    run(store_url, tmp_path / "a.nc", IngestOptions())
+    with pytest.raises(InvalidRequest, match="is vorticity where the dataset has sst"):
+        run(store_url, "simulate:n=1,N=16,t=0.01,k0=3", IngestOptions())
+
+
+def test_time_and_level_are_columns_to_select_by(store_url: str, tmp_path: Path) -> None:
+    times = np.array([f"2020-{month:02d}-01" for month in range(1, 13)], "datetime64[s]")
+    field = np.random.default_rng(0).random((12, 2, 8, 8)).astype("f4")
+    coords = {"time": times, "row": [500, 850]}  # the table has a column row of its own
+    dims = ("time", "row", "y", "x")
+    xr.Dataset({"u": (dims, field), "v": (dims, 2 * field)}, coords).to_netcdf(tmp_path / "a.nc")
+    np.save(tmp_path / "b.npy", field[0, 0])
+    options = IngestOptions(variable=("u",), slice="time:all,row:all")
+    run(store_url, tmp_path / "a.nc", options)
+    run(store_url, tmp_path / "b.npy", IngestOptions())
+    assert run(store_url, tmp_path / "a.nc", options).unchanged == 1
+    dataset = open_store(store_url).dataset("flow")
+    found = dataset.samples("time >= '2020-06-01' and month(time) < 12 and row_value = 850")
+    assert list(found["sample_id"]) == [f"a#time={step},row=1" for step in range(5, 11)]
+    array = dataset.to_xarray("time = '2020-03-01' and row_value < 600").compute()
+    np.testing.assert_array_equal(array.values, field[2:3, 0])
+    for flags, said in (
+        (IngestOptions(variable=("v",), slice="time:all,row:all"), "--variable v: the dataset"),
+        (IngestOptions(variable=("u",), slice="time:0,row:0"), "a.nc is in the dataset as read"),
+        (IngestOptions(derive="vorticity"), "--derive vorticity: the dataset holds u"),
+    ):
+        with pytest.raises(InvalidRequest, match=said):
+            run(store_url, tmp_path / "a.nc", flags)
 
 
 def test_vorticity_is_that_of_the_velocity(store_url: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 
 from storage.errors import BadInput, InvalidRequest
 from storage.readers import EXTENSIONS, Found, Frame, Header, ReadOptions, read_frames, read_header
+from storage.readers.coordinates import Coordinate
 from storage.sources import FIELD_EXTENSIONS, SourceFile, Unit, discover, read_units
 from storage.sources.filesystem import read_folder
 
@@ -403,6 +405,48 @@ def test_netcdf_gives_named_axes_units_spacing_and_unpacked_numbers(
     assert "area" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("value", "units", "calendar", "expected"),
+    [
+        (43890.25, "days since 1900-01-01", "standard", datetime(2020, 3, 2, 6)),
+        (17522904, "hours since 1-1-1 00:00:0.0", "standard", datetime(2000, 1, 1)),
+        (730119, "days since 0001-01-01", "proleptic_gregorian", datetime(2000, 1, 1)),
+        (1, "hours since 2000-01-01 00:00:00 +01:00", "", datetime(2000, 1, 1)),
+        (2.5, "days since 2000-02-27", "noleap", datetime(2000, 3, 1, 12)),
+        (59, "days since 2000-01-01", "360_day", "2000-02-30T00:00:00"),
+        (365, "days since 2001-01-01", "all_leap", "2001-12-31T00:00:00"),
+        (3, "months since 2000-01-01", "standard", 3),
+        (3, "days", "standard", 3),
+        (np.float32(0.1), "m", "", 0.1),
+        (1e300, "days since 2000-01-01", "standard", 1e300),
+        (b"low", "", "", "low"),
+    ],
+)
+def test_a_position_is_a_number_a_text_or_a_moment(
+    value: Any, units: str, calendar: str, expected: Any
+) -> None:
+    attributes = {"units": units} | ({"calendar": calendar} if calendar else {})
+    assert Coordinate(np.array([value]), attributes).at(0) == expected
+
+
+@pytest.mark.parametrize("write", [netcdf, zarr_folder])
+@pytest.mark.parametrize("old", [True, False])
+def test_frames_know_where_they_were_cut_out_and_how_their_points_lie(
+    write: Callable[..., bytes], old: bool, tmp_path: Path
+) -> None:
+    version = {netcdf: (4, 3), zarr_folder: (3, 2)}[write][old]
+    name = "a.nc" if write is netcdf else "a.zarr"
+    times = np.array(["2020-01-01", "2020-01-02T12"], "datetime64[ns]")
+    north = ("lat", 10 - np.arange(6) * 0.5, {"units": "degrees_north"})
+    coords = {"time": times, "level": [500.0], "lat": north, "lon": np.arange(11) * 0.25}
+    field = np.stack([FIELD, FIELD])[:, None]
+    dataset = xr.Dataset({"u": (("time", "level", "lat", "lon"), field)}, coords)
+    first, second = read(name, write(dataset, version, tmp_path), slice="time:all")
+    assert first.positions == {"time": datetime(2020, 1, 1), "level": 500}
+    assert second.positions["time"] == datetime(2020, 1, 2, 12)
+    assert (first.axes, first.spacing, first.steps) == (("lat", "lon"), None, (-0.5, 0.25))
+
+
 @pytest.mark.parametrize("write", [netcdf, zarr_folder])
 @pytest.mark.parametrize("old", [True, False])
 def test_missing_values_are_found_and_never_read_as_numbers(
@@ -507,12 +551,19 @@ def test_slices_combine_over_several_axes() -> None:
     assert len(read("a.npy", npy(stack), slice="0:all,1:all")) == 6
 
 
-@pytest.mark.parametrize("text", ["0:7", "0:-4", "q:0", "5:all"])
+def test_a_slice_may_be_a_range_with_both_its_ends() -> None:
+    stack = np.random.default_rng(4).normal(size=(4, 6, 7))
+    frames = read("a.npy", npy(stack), slice="0:1-3")
+    assert [frame.index for frame in frames] == ["axis0=1", "axis0=2", "axis0=3"]
+    np.testing.assert_array_equal([frame.array[0] for frame in frames], stack[1:])
+
+
+@pytest.mark.parametrize("text", ["0:7", "0:-4", "0:1-3", "0:2-1", "q:0", "5:all"])
 def test_a_slice_that_a_file_does_not_have_refuses_the_file(text: str) -> None:
     assert reason("a.npy", npy(np.zeros((3, 8, 8))), slice=text) == "slice"
 
 
-@pytest.mark.parametrize("text", ["z", ":3", "z:", "z:one", "0:1,0:2", "0:1,"])
+@pytest.mark.parametrize("text", ["z", ":3", "z:", "z:one", "0:1,0:2", "0:1,", "z:0:5"])
 def test_a_slice_that_cannot_be_read_refuses_the_request(text: str) -> None:
     with pytest.raises(InvalidRequest, match="AXIS:INDEX"):
         ReadOptions(slice=text)

@@ -1,0 +1,116 @@
+"""Whether a field is of the quantity and on the grid that a dataset holds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from storage import BadInput, Schema
+from storage.readers import Frame
+
+NAMELESS = re.compile(r"field|component\d+|arr_\d+")  # what is called so has no name of its own
+STEP = 1e-2  # relative; positions are often rounded
+
+
+def check_quantity(found: Frame | Schema, schema: Schema) -> None:
+    """Refuse another variable or unit than the dataset's, where both are known.
+
+    Raises
+    ------
+    BadInput
+        If one of them is another.
+    """
+    if len(found.components) != len(schema.components):
+        raise BadInput(
+            "components",
+            f"has {','.join(found.components)} where the dataset has "
+            f"{','.join(schema.components)}: choose with --variable or --components",
+        )
+    for name, wanted in zip(found.components, schema.components, strict=True):
+        if name != wanted and not (NAMELESS.fullmatch(name) or NAMELESS.fullmatch(wanted)):
+            names = ",".join(schema.components)
+            raise BadInput(
+                "variable",
+                f"is {','.join(found.components)} where the dataset has {names}: choose with "
+                f"--variable, or another --name; --components {names} if it is the same by "
+                "another name",
+            )
+    for unit, wanted_unit in zip(found.units, schema.units, strict=False):
+        if unit and wanted_unit and unit.strip() != wanted_unit.strip():
+            raise BadInput(
+                "units",
+                f"is in {unit} where the dataset is in {wanted_unit}: convert it, or choose "
+                "another --name",
+            )
+
+
+def check_shape(shape: tuple[int, ...], schema: Schema) -> None:
+    """Refuse a field of other points than the dataset's.
+
+    Raises
+    ------
+    BadInput
+        If it is.
+    """
+    if shape != tuple(schema.shape):
+        size, wanted = "x".join(map(str, shape)), "x".join(map(str, schema.shape))
+        raise BadInput(
+            "shape", f"is {size} where the dataset is {wanted}: --shape {size} and another --name"
+        )
+
+
+def check_axes(frame: Frame, schema: Schema) -> None:
+    """Refuse a field whose axes have other names; y and x may be any two, but not each other.
+
+    Raises
+    ------
+    BadInput
+        If they have.
+    """
+    axes, others = frame.axes, schema.axes
+    if not axes or not others or axes == others:
+        return
+    if ("y", "x") in (axes, others) and set(axes) != set(others):
+        return
+    raise BadInput(
+        "axes",
+        f"has the axes {','.join(axes)} where the dataset has {','.join(others)}: transpose it or "
+        "rename them, or choose another --name",
+    )
+
+
+def check_steps(frame: Frame, schema: Schema) -> None:
+    """Refuse a field whose points lie otherwise than the dataset's, where both are known.
+
+    Raises
+    ------
+    BadInput
+        If they do.
+    """
+    for step, wanted in zip(frame.steps, schema.steps, strict=False):
+        if step is None or wanted is None or math.isclose(step, wanted, rel_tol=STEP):
+            continue
+        steps, others = (
+            ",".join("?" if s is None else f"{s:.4g}" for s in both)
+            for both in (frame.steps, schema.steps)
+        )
+        way = "turn the axis round" if math.isclose(step, -wanted, rel_tol=STEP) else "regrid it"
+        raise BadInput(
+            "spacing",
+            f"has the grid steps {steps} where the dataset has {others}: {way}, or choose "
+            "another --name",
+        )
+
+
+def may_name(names: Sequence[str], components: Sequence[str]) -> bool:
+    """Say whether flags may have given these components: one name may be of a whole vector."""
+    if len(names) != len(components):
+        return len(names) < 2
+    return all(
+        NAMELESS.fullmatch(component)
+        or fnmatchcase(component, own := name.rpartition("/")[2])
+        or re.fullmatch(rf"{re.escape(component)}_?\d+", own)  # a step of a series
+        for name, component in zip(names, components, strict=True)
+    )
