@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True)
 class Service:
-    """What to serve: where, and how often the watched folder is looked at."""
+    """What to serve: where, and how often the watched folder is looked at and how it is read."""
 
     store: str
     port: int = 4200
@@ -45,6 +45,7 @@ class Service:
     watch: str | None = None
     dataset: str = SNAPSHOTS
     every: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ServiceFailed(StorageError, RuntimeError):
@@ -124,6 +125,8 @@ def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any
     for parameters in (entry["parameters"] for entry in made["deployments"]):
         if parameters.get("dataset") == SNAPSHOTS:
             parameters["dataset"] = service.dataset
+            if service.options and "sources" in parameters:
+                parameters["options"] = dict(service.options)
         if "artifact" in parameters:
             parameters["artifact"] = parameters["artifact"].replace(
                 f"/{SNAPSHOTS}@", f"/{service.dataset}@"

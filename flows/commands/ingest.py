@@ -28,6 +28,21 @@ Strict = Annotated[bool, typer.Option(help="Fail rather than put bad inputs in q
 Mirror = Annotated[bool, typer.Option(help="Withdraw samples whose source is gone.")]
 Rehash = Annotated[bool, typer.Option(help="Read known inputs again.")]
 
+Variable = Annotated[
+    str, typer.Option(help="Variable to read where a file holds several: u, or u,v to stack.")
+]
+Components = Annotated[
+    str, typer.Option(help="Names such as I,Q,U that mark files of one sample, or components.")
+]
+Slice = Annotated[
+    str | None,
+    typer.Option("--slice", help="AXIS:INDEX, AXIS:FIRST-LAST or AXIS:all, for 3D input."),
+]
+Derive = Annotated[str | None, typer.Option(help="vorticity, from a velocity.")]
+Periodic = Annotated[
+    bool | None, typer.Option("--periodic/--no-periodic", help="Whether fields wrap around.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
@@ -43,26 +58,19 @@ def turbulence(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Files, folders, globs, .zip, .tar(.gz), s3://..., or simulate:n=16,N=128.",
+            help="Files, folders, globs (quoted), .zip, .tar(.gz), s3://..., https://..., or "
+            "simulate:n=16,N=128.",
         ),
     ],
     name: Name,
-    variable: Annotated[
-        str, typer.Option(help="Variable to read where a file holds several: u, or u,v to stack.")
-    ] = "",
-    components: Annotated[
-        str, typer.Option(help="Names such as I,Q,U that mark files of one sample, or components.")
-    ] = "",
-    slice_: Annotated[
-        str | None, typer.Option("--slice", help="AXIS:INDEX or AXIS:all, for 3D input.")
-    ] = None,
-    derive: Annotated[str | None, typer.Option(help="vorticity, from a velocity.")] = None,
+    variable: Variable = "",
+    components: Components = "",
+    slice_: Slice = None,
+    derive: Derive = None,
     shape: Annotated[str | None, typer.Option(help="YxX of the samples to admit.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64, as stored.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Grid spacing, DY,DX or one number.")] = None,
-    periodic: Annotated[
-        bool | None, typer.Option("--periodic/--no-periodic", help="Whether fields wrap around.")
-    ] = None,
+    periodic: Periodic = None,
     part_size: Annotated[str, typer.Option(help="Arrays in a part, such as 128MiB.")] = "128MiB",
     strict: Strict = False,
     mirror: Mirror = False,
@@ -76,13 +84,8 @@ def turbulence(
     """Ingest snapshots of fields; a second run reads only what is new or changed."""
     from tasks.planning import IngestOptions
 
-    if derive not in (None, "vorticity"):
-        raise typer.BadParameter(f"{derive!r}: only vorticity is derived", param_hint="--derive")
     options = IngestOptions(
-        variable=_names(variable),
-        components=_names(components),
-        slice=slice_,
-        derive=derive,
+        **reading(variable, components, slice_, derive),
         shape=_pair(shape, "x", int, "--shape"),
         dtype=_dtype(dtype),
         spacing=_pair(spacing, ",", float, "--spacing"),
@@ -260,6 +263,20 @@ def _ingest_lines(made: Any) -> list[str]:
         f"  {made.parts_written} parts written, {made.parts_reused} reused",
     ]
     return [*lines, f"  ignored by their extension: {ignored}"] if ignored else lines
+
+
+def reading(
+    variable: str, components: str, slice_: str | None, derive: str | None
+) -> dict[str, Any]:
+    """Return the options that choose what is read in files of fields."""
+    if derive not in (None, "vorticity"):
+        raise typer.BadParameter(f"{derive!r}: only vorticity is derived", param_hint="--derive")
+    return {
+        "variable": _names(variable),
+        "components": _names(components),
+        "slice": slice_,
+        "derive": derive,
+    }
 
 
 def _names(text: str) -> tuple[str, ...]:

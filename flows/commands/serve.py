@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.ingest import Components, Derive, Periodic, Slice, Variable, reading
 from flows.commands.options import STORE, Cluster, Device, StoreUrl, absolute
 
 
@@ -23,6 +24,11 @@ def up(
     every: Annotated[
         str | None, typer.Option(help="How often, as 45s, 15m, 2h or 1d; else nightly at 03:00.")
     ] = None,
+    variable: Variable = "",
+    components: Components = "",
+    slice_: Slice = None,
+    derive: Derive = None,
+    periodic: Periodic = None,
     port: Annotated[
         int,
         typer.Option(min=1, max=65535, help="Of the Prefect server; the next free one if taken."),
@@ -36,10 +42,21 @@ def up(
 ) -> None:
     """Start a Prefect server, a worker, Dask and the schedules; print the UI's address.
 
-    Example: wavemill up --watch ./snapshots --every 1h
+    Example: wavemill up --watch ./snapshots --every 1h --variable sst --slice time:all
     """
     from flows.up import Service
     from flows.up import up as serve
+    from tasks.fields import IngestOptions
 
     watched = absolute(watch) if watch else None
-    serve(Service(absolute(store), port, host, cluster, device, watched, name, every))
+    flags = {**reading(variable, components, slice_, derive), "periodic": periodic}
+    IngestOptions(**flags).reading()  # refused at once rather than at night
+    options = {
+        flag: list(value) if isinstance(value, tuple) else value
+        for flag, value in flags.items()
+        if value not in ((), None)
+    }
+    if options and watched is None:
+        hint = f"--{min(options)}"
+        raise typer.BadParameter("says how to read what --watch finds", param_hint=hint)
+    serve(Service(absolute(store), port, host, cluster, device, watched, name, every, options))

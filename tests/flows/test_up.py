@@ -20,8 +20,10 @@ import psutil
 import pytest
 import yaml
 
+from flows import turbulence
 from flows.up import Service, deployments_file, free_port, scheduled, seconds
 from storage import InvalidRequest, open_store
+from tasks.fields import IngestOptions
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
 
 PATIENCE = 150
@@ -195,6 +197,18 @@ def test_only_flows_of_snapshots_are_of_the_watched_dataset() -> None:
         **{"molecules": "qm9", "images": "pictures", "generators": "pictures", "demo": None},
     }
     assert named["judge"]["artifact"] == "phase-harmonics/mine@latest"
+
+
+def test_a_watched_folder_is_read_as_asked() -> None:
+    description = yaml.safe_load(deployments_file().read_text())
+    options = {"variable": ["sst"], "slice": "time:all", "periodic": False}
+    made = scheduled(description, Service("store", watch="folder", options=options))["deployments"]
+    told = {e["name"]: e["parameters"] for e in made if e["parameters"].get("options") == options}
+    assert set(told) == {"nightly", "hourly"}
+    parameters = turbulence.validate_parameters(yaml.safe_load(yaml.safe_dump(told["nightly"])))
+    assert parameters["options"] == IngestOptions(
+        variable=("sst",), slice="time:all", periodic=False
+    )
 
 
 def nightly(description: dict[str, Any]) -> dict[str, Any]:
