@@ -45,6 +45,8 @@ class IngestOptions:
         ``AXIS:INDEX``, ``AXIS:FIRST-LAST`` or ``AXIS:all`` for inputs of more than two dimensions.
     derive
         ``vorticity`` to store the vorticity of a velocity.
+    fill
+        ``mean`` or a number, to put where values are missing.
     shape, dtype, spacing, periodic
         The schema; left out, the existing dataset's or the commonest header's.
     part_size
@@ -61,6 +63,7 @@ class IngestOptions:
     components: tuple[str, ...] = ()
     slice: str | None = None
     derive: str | None = None
+    fill: str | None = None
     shape: tuple[int, int] | None = None
     dtype: str | None = None
     spacing: tuple[float, float] | None = None
@@ -73,7 +76,10 @@ class IngestOptions:
     def reading(self) -> ReadOptions:
         """Return what the readers need to know."""
         return ReadOptions(
-            variable=self.variable or None, components=self.components, slice=self.slice
+            variable=self.variable or None,
+            components=self.components,
+            slice=self.slice,
+            fill=self.fill,
         )
 
     def informed(self, found: Discovery) -> Self:
@@ -91,6 +97,7 @@ class IngestOptions:
             "components": list(self.components),
             "slice": self.slice,
             "derive": self.derive,
+            "fill": self.fill,
             "shape": list(schema.shape),
             "dtype": schema.dtype,
             "stored": list(schema.components),
@@ -160,7 +167,9 @@ class IngestOptions:
     def _columns(self, frame: Frame) -> dict[str, Any]:
         """Return what the table of samples says of a frame: where it was cut out, and how."""
         recorded = self.recorded()
-        places = {_column(name): place for name, place in frame.positions.items()}
+        places: dict[str, Any] = {_column(name): place for name, place in frame.positions.items()}
+        if self.fill is not None:
+            places["valid_fraction"] = frame.valid
         return {**places, **({"reading": recorded} if recorded else {})}
 
     def write(self, group: zarr.Group, rows: int, fields: Iterator[Array], schema: Schema) -> None:
@@ -271,7 +280,11 @@ def as_stored(frame: Frame, schema: Schema, options: IngestOptions) -> Array:
         stored = array.astype(schema.dtype)
     if not np.isfinite(stored).all():
         bad = int(np.size(stored) - np.isfinite(stored).sum())
-        raise BadInput("nan", f"{bad} of {np.size(stored)} values are not finite as {schema.dtype}")
+        raise BadInput(
+            "nan",
+            f"{bad} of {np.size(stored)} values are not finite as {schema.dtype}: --dtype float64 "
+            "and another --name",
+        )
     return stored.reshape(schema.row_shape)
 
 

@@ -39,6 +39,9 @@ Slice = Annotated[
     typer.Option("--slice", help="AXIS:INDEX, AXIS:FIRST-LAST or AXIS:all, for 3D input."),
 ]
 Derive = Annotated[str | None, typer.Option(help="vorticity, from a velocity.")]
+Fill = Annotated[
+    str | None, typer.Option(help="mean, or a number, where values are missing; else refused.")
+]
 Periodic = Annotated[
     bool | None, typer.Option("--periodic/--no-periodic", help="Whether fields wrap around.")
 ]
@@ -67,6 +70,7 @@ def turbulence(
     components: Components = "",
     slice_: Slice = None,
     derive: Derive = None,
+    fill: Fill = None,
     shape: Annotated[str | None, typer.Option(help="YxX of the samples to admit.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64, as stored.")] = None,
     spacing: Annotated[str | None, typer.Option(help="Grid spacing, DY,DX or one number.")] = None,
@@ -85,7 +89,7 @@ def turbulence(
     from tasks.planning import IngestOptions
 
     options = IngestOptions(
-        **reading(variable, components, slice_, derive),
+        **reading(variable, components, slice_, derive, fill),
         shape=_pair(shape, "x", int, "--shape"),
         dtype=_dtype(dtype),
         spacing=_pair(spacing, ",", float, "--spacing"),
@@ -266,7 +270,7 @@ def _ingest_lines(made: Any) -> list[str]:
 
 
 def reading(
-    variable: str, components: str, slice_: str | None, derive: str | None
+    variable: str, components: str, slice_: str | None, derive: str | None, fill: str | None
 ) -> dict[str, Any]:
     """Return the options that choose what is read in files of fields."""
     if derive not in (None, "vorticity"):
@@ -276,6 +280,7 @@ def reading(
         "components": _names(components),
         "slice": slice_,
         "derive": derive,
+        "fill": fill,
     }
 
 

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.ingest import Components, Derive, Periodic, Slice, Variable, reading
+from flows.commands.ingest import (
+    Components,
+    Derive,
+    Fill,
+    Periodic,
+    Slice,
+    Variable,
+    reading,
+)
 from flows.commands.options import STORE, Cluster, Device, StoreUrl, absolute
 
 
@@ -28,6 +36,7 @@ def up(
     components: Components = "",
     slice_: Slice = None,
     derive: Derive = None,
+    fill: Fill = None,
     periodic: Periodic = None,
     port: Annotated[
         int,
@@ -49,7 +58,7 @@ def up(
     from tasks.fields import IngestOptions
 
     watched = absolute(watch) if watch else None
-    flags = {**reading(variable, components, slice_, derive), "periodic": periodic}
+    flags = {**reading(variable, components, slice_, derive, fill), "periodic": periodic}
     IngestOptions(**flags).reading()  # refused at once rather than at night
     options = {
         flag: list(value) if isinstance(value, tuple) else value

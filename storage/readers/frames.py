@@ -34,21 +34,39 @@ class ReadOptions:
         ``AXIS:INDEX``, ``AXIS:FIRST-LAST`` or ``AXIS:all``, several joined by commas. An axis is
         a number in the file's own order or a name that the file gives (``z:12``, ``level:all``).
 
+    fill
+        ``mean``, of the field's other values, or a number to put where values are missing; without
+        it such a field is refused.
+
     Raises
     ------
     storage.errors.InvalidRequest
-        If ``slice`` cannot be read.
+        If ``slice`` or ``fill`` cannot be read.
     """
 
     variable: str | tuple[str, ...] | None = None
     components: tuple[str, ...] = ()
     slice: str | None = None
+    fill: str | None = None
 
     def __post_init__(self) -> None:
         if self.variable is not None and not isinstance(self.variable, str):
             object.__setattr__(self, "variable", tuple(self.variable))
         object.__setattr__(self, "components", tuple(self.components))
         self.cuts()
+        self.filling()
+
+    def filling(self) -> float | None:
+        """Return the number to put where values are missing, None for their mean or for none."""
+        if self.fill in (None, "mean"):
+            return None
+        try:
+            value = float(str(self.fill))
+        except ValueError:
+            value = np.nan
+        if not np.isfinite(value):
+            raise InvalidRequest(f"fill {self.fill!r} is neither a number nor mean")
+        return value
 
     def variables(self) -> tuple[str, ...]:
         """Return the names asked for, none if the file is to have only one variable."""
@@ -135,6 +153,8 @@ class Frame:
         As in `Header`.
     positions
         Where it was cut out, by name of the axis: a number, a text or a moment.
+    valid
+        Share of the values that were not missing, before these were filled.
     """
 
     array: npt.NDArray[np.floating[Any]]
@@ -146,6 +166,7 @@ class Frame:
     axes: tuple[str, ...] = ()
     steps: tuple[float | None, ...] = ()
     positions: Mapping[str, Position] = field(default_factory=dict)
+    valid: float = 1.0
 
 
 def field_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -170,19 +191,31 @@ def field_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if small else np.float64)
 
 
-def field_array(values: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
-    """Return a writable, contiguous, native copy as floats.
+def field_array(
+    values: npt.NDArray[Any], options: ReadOptions
+) -> tuple[npt.NDArray[np.floating[Any]], float]:
+    """Return a writable, contiguous, native copy as floats, and the share that was not filled.
 
     Raises
     ------
     BadInput
-        If a value is not finite.
+        If a value is missing and is not to be filled, or infinite, or none is there.
     """
     array = np.array(values, dtype=field_dtype(values.dtype), order="C", copy=True)
     finite = np.isfinite(array)
-    if not finite.all():
-        raise BadInput("nan", f"{array.size - finite.sum()} of {array.size} values are not finite")
-    return array
+    if finite.all():
+        return array, 1.0
+    missing = f"{array.size - finite.sum()} of {array.size} values are not finite"
+    if np.isinf(array).any():
+        raise BadInput("nan", f"{missing}, some of them infinite")
+    if options.fill is None:
+        raise BadInput("nan", f"{missing}: fill them with --fill mean or --fill NUMBER")
+    for component, there in zip(array, finite, strict=True):
+        if not there.any():
+            raise BadInput("nan", f"{missing}: a component has no value at all")
+        value = options.filling()
+        component[~there] = component[there].mean(dtype=float) if value is None else value
+    return array, float(finite.mean())
 
 
 def check_shape(shape: tuple[int, int]) -> None:

@@ -36,10 +36,7 @@ def open_flo(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Vari
 
     def load(selector: Selector) -> Array:
         values = np.frombuffer(data, "<f4", offset=HEADER_BYTES).reshape(shape)[selector]
-        unknown = int(np.count_nonzero(np.abs(values) > UNKNOWN))
-        if unknown:
-            raise BadInput("nan", f"the flow is marked unknown at {unknown} values")
-        return values
+        return np.where(np.abs(values) > UNKNOWN, np.float32(np.nan), values)
 
     yield [Variable("", shape, np.dtype("<f4"), load, ("y", "x", COMPONENT))]
 

@@ -159,7 +159,13 @@ def _joined(unit: Unit, frames: list[Frame], options: ReadOptions) -> Frame:
     _check_alike(unit, frames)
     array = np.concatenate([frame.array for frame in frames])
     units = tuple(frame.units[0] for frame in frames)
-    return replace(frames[0], array=array, units=units, components=_labels(frames, options))
+    return replace(
+        frames[0],
+        array=array,
+        units=units,
+        components=_labels(frames, options),
+        valid=sum(frame.valid for frame in frames) / len(frames),
+    )
 
 
 def _stacked_header(unit: Unit, headers: list[Header], options: ReadOptions) -> Header:

@@ -85,8 +85,9 @@ def _frame(
     plane = planes[0]
     places = {name: _place(along, name, index) for name, index in plane.cuts.items()}
     stacked = np.concatenate([plane.read(part) for part, plane in zip(parts, planes, strict=True)])
+    array, valid = field_array(stacked, options)
     return Frame(
-        field_array(stacked),
+        array,
         index,
         _components(parts, planes, options),
         _units(parts, planes),
@@ -95,6 +96,7 @@ def _frame(
         plane.axes,
         _steps(along, plane.axes),
         {name: place for name, place in places.items() if place is not None},
+        valid,
     )
 
 

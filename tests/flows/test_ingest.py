@@ -268,6 +268,18 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
     assert (renamed.added, renamed.samples) == (1, 9)
 
 
+def test_gaps_are_filled_where_asked_and_counted(snapshots: Path, store_url: str) -> None:
+    holed = np.load(snapshots / "m03.npy")
+    holed[:4] = np.nan
+    np.save(snapshots / "m03.npy", holed)
+    made = run(store_url, snapshots)
+    assert ["--fill mean" in message for _, _, message in made.refused] == [True]
+    assert run(store_url, snapshots, IngestOptions(fill="mean")).added == 1
+    (sample,) = open_store(store_url).dataset("flow").samples("valid_fraction < 1").itertuples()
+    assert (sample.sample_id, sample.valid_fraction) == ("m03", 0.75)
+    np.testing.assert_allclose(read(store_url)["m03"][0], np.nanmean(holed), rtol=1e-6)
+
+
 def test_a_simulation_is_not_mixed_into_another_variable(store_url: str, tmp_path: Path) -> None:
     write_sst(tmp_path / "a.nc")
     run(store_url, tmp_path / "a.nc", IngestOptions())

@@ -460,8 +460,14 @@ def test_missing_values_are_found_and_never_read_as_numbers(
         dataset = xr.Dataset({"t": (("y", "x"), field)})
         assert reason(name, write(dataset, version, tmp_path, encoding={"t": encoding})) == "nan"
     stack = xr.Dataset({"t": (("time", "y", "x"), np.stack([FIELD, field, FIELD]))})
-    frames = read(name, write(stack, version, tmp_path), slice="time:all")
+    data = write(stack, version, tmp_path)
+    frames = read(name, data, slice="time:all")
     assert [frame.index for frame in frames] == ["time=0", "time=2"]
+    assert "--fill" in frames.refused[0][1].message
+    for fill, expected in (("mean", np.nanmean(field)), ("-1", -1.0)):
+        _, filled, _ = read(name, data, slice="time:all", fill=fill)
+        assert filled.valid == 65 / 66
+        np.testing.assert_allclose(filled.array[0], np.where(np.isnan(field), expected, field))
     assert [(index, error.reason) for index, error in frames.refused] == [("time=1", "nan")]
 
 
@@ -567,6 +573,13 @@ def test_a_slice_that_a_file_does_not_have_refuses_the_file(text: str) -> None:
 def test_a_slice_that_cannot_be_read_refuses_the_request(text: str) -> None:
     with pytest.raises(InvalidRequest, match="AXIS:INDEX"):
         ReadOptions(slice=text)
+
+
+def test_what_is_filled_is_missing_and_not_all() -> None:
+    for bad in (np.inf, FIELD * np.nan):
+        assert reason("a.npy", npy(np.where(FIELD > 0, bad, np.nan)), fill="mean") == "nan"
+    with pytest.raises(InvalidRequest, match="neither a number nor mean"):
+        ReadOptions(fill="median")
 
 
 def test_slicing_a_plane_leaves_no_field() -> None:
