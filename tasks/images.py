@@ -197,6 +197,7 @@ class ImageOptions:
             If the numbers of a table cannot be understood as they are.
         """
         made = self._labelled(_uniform(samples)) if len(samples) else samples
+        _caution_of_pages(made)
         return made, samples[:0].assign(reason="", message=""), schema
 
     def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
@@ -285,6 +286,19 @@ def _uniform(samples: pd.DataFrame) -> pd.DataFrame:
         str(n): samples[n].map(lambda value: None if pd.isna(value) else str(value)) for n in mixed
     }
     return samples.assign(**texts)
+
+
+def _caution_of_pages(samples: pd.DataFrame) -> None:
+    """Say which files hold more pages than the one that was read."""
+    if "pages" not in samples or not (many := samples["pages"].notna()).any():
+        return
+    files = samples[many]
+    lost = int(files["pages"].sum()) - len(files)
+    first = files.iloc[0]
+    caution(
+        f"the first page of {len(files)} TIFF files was read, {lost} pages were not, as "
+        f"{int(first['pages']) - 1} of {first['source']}: make a file of each page to read all"
+    )
 
 
 def _changed(name: Any, made: pd.DataFrame, samples: pd.DataFrame) -> bool:

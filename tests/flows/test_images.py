@@ -174,6 +174,23 @@ def test_bad_images_are_quarantined_with_their_reasons(tree: Path, store_url: st
         run(store_url, tree, strict=True)
 
 
+def test_pages_that_are_not_read_are_told(tmp_path: Path, store_url: str) -> None:
+    """Of a stack all but the first page; of an animation the first frame is what is meant."""
+    pages = [Image.fromarray(np.full((8, 8), 9000 * i, np.uint16)) for i in range(1, 6)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    frames = [picture(i, (8, 8)) for i in range(3)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    picture(0, (8, 8)).save(tmp_path / "single.tif")
+    heard: list[str] = []
+    with hearing(heard.append):
+        assert run(store_url, tmp_path).samples == 3
+    (said,) = heard
+    assert "first page of 1 TIFF files was read, 4 pages were not" in said
+    assert "stack.tif: make a file of each page" in said
+    table = open_store(store_url).dataset("set").samples("pages > 1")
+    assert table[["sample_id", "pages"]].values.tolist() == [["stack", 5]]
+
+
 def _huge() -> bytes:
     buffer = io.BytesIO()
     Image.new("1", (9000, 9000)).save(buffer, "PNG")

@@ -3,7 +3,8 @@
 Grey becomes three equal channels; CMYK and the other colour spaces are converted by Pillow, colour
 profiles are not applied; 16 bits of grey become the nearest of 8, of colour (as Pillow reads them)
 their upper 8; what is transparent lies on white; EXIF orientation is carried out; of an animation
-the first frame is taken. An image that lacks bytes is refused, never filled up.
+the first frame is taken, of a TIFF the first page, with their number as ``pages``. An image that
+lacks bytes is refused, never filled up.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _CUT = ("truncated", "eof", "end of", "incomplete", "not enough", "not processed
 
 
 def decode(data: bytes) -> tuple[Image.Image, dict[str, Any]]:
-    """Return an upright RGB image, and its size, format and mode as they were found.
+    """Return an upright RGB image, and its size, format, mode and pages as they were found.
 
     Raises
     ------
@@ -33,7 +34,9 @@ def decode(data: bytes) -> tuple[Image.Image, dict[str, Any]]:
         If it cannot be decoded whole or has too many pixels; no other error, whatever the bytes.
     """
     with _damage_as_bad_input(data), _opened(data) as opened:
-        found = {"format": str(opened.format).lower(), "mode": opened.mode}
+        found: dict[str, Any] = {"format": str(opened.format).lower(), "mode": opened.mode}
+        if opened.format == "TIFF" and (pages := _pages(data)) > 1:
+            found["pages"] = pages
         opened.load()
         if opened.mode == "I" and opened.format == "TIFF" and _bits(opened) != 16:
             raise BadInput(
@@ -41,6 +44,13 @@ def decode(data: bytes) -> tuple[Image.Image, dict[str, Any]]:
             )
         image = _as_rgb(_upright(opened))
         return image, {"width": image.width, "height": image.height, **found}
+
+
+def _pages(data: bytes) -> int:
+    """Return the pages of a TIFF, 1 where those after the first are damaged."""
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=("TIFF",)) as opened:
+        return int(getattr(opened, "n_frames", 1))
+    return 1
 
 
 def read_size(data: bytes) -> tuple[int, int]:
