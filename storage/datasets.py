@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import xarray as xr
 
 from storage.documents import Document
@@ -15,8 +17,8 @@ from storage.images import read_encoded
 from storage.molecules import Atoms, read_atoms
 from storage.parts import lazy_rows
 from storage.patches import Patches
-from storage.records import PROVENANCE, DatasetVersion, PartRef, Schema
-from storage.tables import read_table, select, write_table
+from storage.records import AXES, PROVENANCE, DatasetVersion, PartRef, Schema
+from storage.tables import kind_of, read_table, select, write_table
 from storage.training import StoredSamples, TorchSamples
 
 if TYPE_CHECKING:
@@ -153,6 +155,9 @@ class Dataset:
     def relabel(self, labels: pd.DataFrame, note: str = "relabelled") -> Dataset:
         """Publish a version whose samples carry the columns of ``labels``, copying no array.
 
+        A value that is null clears what a sample had; columns and samples that ``labels`` leaves
+        out stay as they are.
+
         Parameters
         ----------
         labels
@@ -161,12 +166,14 @@ class Dataset:
         Raises
         ------
         InvalidRequest
-            If an id is unknown or repeated, or a column is not the user's to set.
+            If an id is unknown or repeated, a column is not the user's to set, or would hold
+            values of several types.
         """
         self._check_labels(labels)
+        said = labels.set_index("sample_id")
 
         def build(version: DatasetVersion) -> DatasetVersion | None:
-            keys = [self._relabelled(key, labels.set_index("sample_id")) for key in version.samples]
+            keys = [self._relabelled(key, said) for key in version.samples]
             return replace(version, samples=tuple(keys), note=note)
 
         return self.store.publish_dataset(self.name, build)
@@ -176,13 +183,26 @@ class Dataset:
             raise InvalidRequest("labels need a column sample_id without repetitions")
         if taken := (PROVENANCE - {"sample_id"}) & set(labels):
             raise InvalidRequest(f"columns {sorted(taken)} are provenance: choose other names")
+        if taken := AXES & set(labels):
+            raise InvalidRequest(
+                f"columns {sorted(taken)} are called as axes of arrays are: rename them, as "
+                f"{min(taken)}_label"
+            )
         if unknown := set(labels["sample_id"]) - set(self.samples()["sample_id"]):
             raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")
 
     def _relabelled(self, key: str, labels: pd.DataFrame) -> str:
-        table = read_table(self.store.backend, key).set_index("sample_id")
-        joined = labels.reindex(table.index).combine_first(table)
-        return write_table(self.store.backend, joined.reset_index())
+        table = read_table(self.store.backend, key)
+        rows = labels.index.get_indexer(pd.Index(table["sample_id"]))
+        reached = rows >= 0
+        for name, column in labels.items() if reached.any() else ():
+            said = _nullable(column).iloc[rows].set_axis(table.index)[reached]  # -1: left out
+            held = [table[name][~reached]] if name in table and not reached.all() else []
+            table[name] = pd.concat([said, *held]).reindex(table.index)
+        try:
+            return write_table(self.store.backend, table)
+        except pa.ArrowException as error:
+            raise InvalidRequest(f"labels are of one type a column: {error}") from error
 
     def withdraw(self, sample_ids: Iterable[str], note: str = "withdrawn") -> Dataset:
         """Publish a version without some samples, copying no array.
@@ -292,6 +312,13 @@ class Change:
         return write_table(store.backend, merged.reset_index(drop=True))
 
 
+def _nullable(column: pd.Series) -> pd.Series:
+    """Return a column that stays of its type where some values are not known."""
+    if pd.api.types.is_bool_dtype(column):
+        return column.astype("boolean")
+    return column.astype("Int64") if pd.api.types.is_integer_dtype(column) else column
+
+
 def _with_properties(schema: Schema, other: Schema) -> Schema:
     """Return ``schema`` with the quantities that only ``other`` has as well."""
     known = {name for name, _ in schema.properties}
@@ -333,22 +360,30 @@ def _same(one: DatasetVersion, other: DatasetVersion) -> bool:
     return content(one) == content(other)
 
 
-def sample_coordinates(frame: pd.DataFrame) -> dict[str, tuple[str, object]]:
+def sample_coordinates(
+    frame: pd.DataFrame, taken: Collection[str] = ()
+) -> dict[str, tuple[str, object]]:
     """Return the columns of a sample table as coordinates along ``sample``.
 
     Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store; a text
-    that is not known is empty, and of whole numbers of which some are not known floats are made.
+    that is not known is empty, and of whole numbers and truth values of which some are not known
+    floats are made. A name that is an axis's or ``taken`` is put behind ``sample_``.
     """
-    hidden = {"part", "row", "unit", "stamp", "withdrawn"}
-    return {str(name): ("sample", _coordinate(frame[name])) for name in frame if name not in hidden}
+    hidden, others = {"part", "row", "unit", "stamp", "withdrawn"}, AXES.union(taken)
+    return {
+        f"sample_{name}" if name in others else str(name): ("sample", _coordinate(frame[name]))
+        for name in frame
+        if name not in hidden
+    }
 
 
 def _coordinate(column: pd.Series) -> object:
-    if _is_text(column):
-        return column.astype(object).fillna("").to_numpy()
-    whole = pd.api.types.is_integer_dtype(column)
-    return column.to_numpy(dtype=float if whole and column.hasnans else None)
-
-
-def _is_text(column: pd.Series) -> bool:
-    return bool(pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column))
+    match kind_of(column):
+        case "date":
+            return pd.to_datetime(column).to_numpy()
+        case "text" | "empty":
+            return column.astype(object).fillna("").to_numpy()
+        case _:
+            if column.hasnans:
+                return column.to_numpy(dtype=float, na_value=np.nan)
+            return column.infer_objects().to_numpy()

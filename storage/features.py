@@ -100,8 +100,9 @@ class FeatureFrame:
             self.version.dtype,
             self._columns,
         )
-        coordinates = sample_coordinates(self.samples.drop(columns="feature_part"))
         table = self.coefficients.drop(columns="position")
+        samples = self.samples.drop(columns="feature_part")
+        coordinates = sample_coordinates(samples, list(map(str, table)))
         for name in table:  # a label must not share the name of an axis
             label = name if name not in ("sample", *self.version.dims) else f"{name}_name"
             values = table[name]

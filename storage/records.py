@@ -14,6 +14,8 @@ PROVENANCE = frozenset(
     | {"reading", "feature_part"}
 )  # columns of the sample table that say where a sample is and came from: not for labels
 
+AXES = frozenset({"sample", "component", "coefficient", "y", "x", "rgb"})  # of arrays, likewise
+
 
 @dataclass(frozen=True)
 class PartRef:

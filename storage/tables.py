@@ -48,6 +48,23 @@ def read_table(backend: Backend, key: str) -> pd.DataFrame:
     return frame
 
 
+def kind_of(column: pd.Series) -> str:
+    """Say what the known values of a column are: whole, boolean, number, date, text or empty."""
+    found = pd.api.types.infer_dtype(column, skipna=True)
+    return _KINDS.get(found, "text")
+
+
+_KINDS = {
+    "integer": "whole",
+    "boolean": "boolean",
+    "floating": "number",
+    "decimal": "number",
+    "mixed-integer-float": "number",
+    "datetime64": "date",
+    "datetime": "date",
+    "date": "date",
+    "empty": "empty",
+}
 _NULLABLE = {pa.int64(): pd.Int64Dtype()}
 _ONE = "one expression is taken, not several statements or clauses"
 

@@ -15,6 +15,7 @@ import pandas as pd
 from storage.errors import InvalidRequest
 from storage.parts import gather, shards
 from storage.records import Schema
+from storage.tables import kind_of
 from storage.typing import Array
 
 if TYPE_CHECKING:
@@ -74,14 +75,8 @@ class TorchSamples:
     """
 
     def __init__(self, source: SampleSource, target: str | None = None) -> None:
-        if target is not None and target not in source.samples:
-            columns = ", ".join(map(str, source.samples))
-            raise InvalidRequest(f"no column {target!r}; columns: {columns}")
-        if target is not None and _is_whole(column := source.samples[target]) and column.hasnans:
-            raise InvalidRequest(
-                f"{int(column.isna().sum())} of {len(column)} samples have no {target}: select "
-                f'the others by where="{target} IS NOT NULL"'
-            )
+        if target is not None:
+            _check_target(source.samples, target)
         self.source = source
         self.target = target
 
@@ -113,8 +108,9 @@ class TorchSamples:
         if self.target is None:
             return None
         column = self.source.samples[self.target].iloc[list(indices)]
-        dtype = np.int64 if _is_whole(column) else np.float64
-        return torch.from_numpy(column.to_numpy(dtype=dtype).copy())
+        if _is_whole(column):
+            return torch.from_numpy(column.to_numpy(dtype=np.int64).copy())
+        return torch.from_numpy(column.to_numpy(dtype=np.float64, na_value=np.nan).copy())
 
     def shuffled(self, size: int, seed: int, epoch: int = 0, window: int = WINDOW) -> Iterator[Any]:
         """Yield batches of all samples in random order: values, with targets where there are any.
@@ -165,8 +161,27 @@ class TorchSamples:
                 yield positions, read
 
 
+def _check_target(samples: pd.DataFrame, target: str) -> None:
+    if target not in samples:
+        raise InvalidRequest(f"no column {target!r}; columns: {', '.join(map(str, samples))}")
+    column = samples[target]
+    kind, numbers = kind_of(column), f"{target}_index"
+    if kind in ("text", "date"):
+        way_out = (
+            f"its numbers are in {numbers}"
+            if numbers in samples
+            else "set a column of numbers by relabel"
+        )
+        raise InvalidRequest(f"{target} is {kind}, and targets are numbers: {way_out}")
+    if column.hasnans and (kind == "empty" or _is_whole(column)):
+        raise InvalidRequest(
+            f"{int(column.isna().sum())} of {len(column)} samples have no {target}: select "
+            f'the others by where="{target} IS NOT NULL"'
+        )
+
+
 def _is_whole(column: pd.Series) -> bool:
-    return bool(pd.api.types.is_integer_dtype(column) or pd.api.types.is_bool_dtype(column))
+    return kind_of(column) in ("whole", "boolean")
 
 
 def _batches(indices: Positions, values: Tensor, size: int) -> Iterator[tuple[Positions, Tensor]]:

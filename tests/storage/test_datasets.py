@@ -1,0 +1,104 @@
+"""Labels of samples: set, cleared, refused; and as coordinates, targets and in files."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from storage import InvalidRequest, Store, open_store
+from storage.export import export
+from tests.storage.test_conformance import add_dataset, add_view
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with a dataset of two tables, five samples each, and a view."""
+    made = open_store(str(tmp_path / "store"), writable=True)
+    add_dataset(made, (1,))
+    add_dataset(made, (1, 2))
+    add_view(made)
+    return made
+
+
+def relabelled(store: Store, rows: int = 10, **columns: list[Any]) -> pd.DataFrame:
+    """Set columns of the first ``rows`` samples and return the new table."""
+    dataset = store.dataset("flow")
+    ids = dataset.samples()["sample_id"].head(rows)
+    return dataset.relabel(pd.DataFrame({"sample_id": ids, **columns})).samples()
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr", "parquet", "csv", "npz"])
+def test_labels_of_every_type_with_gaps_are_written(
+    store: Store, tmp_path: Path, suffix: str
+) -> None:
+    """Truth values of which some are not known are floats in arrays, as whole numbers are."""
+    relabelled(store, smiling=[True, None] * 5, tall=[True, False] * 5, n=[1, None] * 5)
+    relabelled(store, 3, name=["a", "b", None], day=[datetime.date(2020, 1, d) for d in (1, 2, 3)])
+    frame = store.get_historical_features("flow", "double")
+    target = export(frame, tmp_path / f"labels.{suffix}")
+    if suffix in ("nc", "zarr"):
+        with xr.open_dataset(target, **({"consolidated": False} if suffix == "zarr" else {})) as x:
+            np.testing.assert_array_equal(x["smiling"], [1, np.nan] * 5)
+            assert x["tall"].values.tolist() == [True, False] * 5
+            assert x["sample_name"].values.tolist()[:4] == ["a", "b", "", ""]
+            assert str(x["day"].values[2])[:10] == "2020-01-03"
+            assert x["name"].dims == ("coefficient",)
+
+
+def test_relabelling_sets_clears_and_keeps(store: Store) -> None:
+    """A null clears; what is left out stays; columns stay in the order in which they came."""
+    table = relabelled(store, zeta=list(range(10)), alpha=list("abcdefghij"))
+    assert list(table)[-2:] == ["zeta", "alpha"]
+    table = relabelled(store, 2, zeta=[None, 70], beta=[1, 2])
+    assert list(table)[-3:] == ["zeta", "alpha", "beta"]
+    assert table["zeta"].isna().tolist() == [True] + [False] * 9
+    assert table["zeta"].tolist()[1:] == [70, *range(2, 10)]
+    assert table["alpha"].tolist() == list("abcdefghij")
+    assert table["beta"].dropna().tolist() == [1, 2]
+    assert relabelled(store, zeta=list("abcdefghij"))["zeta"].tolist() == list("abcdefghij")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"y": [1] * 10}, "columns .'y'. are called as axes .* as y_label"),
+        ({"part": [1] * 10}, "are provenance"),
+        ({"both": [1, "x"] * 5}, "of one type a column: .*column both"),
+    ],
+)
+def test_labels_that_no_array_could_carry_are_refused(
+    store: Store, columns: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        relabelled(store, **columns)
+    assert store.dataset("flow").version.version == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("label", "label is text, .* its numbers are in label_index"),
+        ("kind", "kind is text, .* by relabel"),
+        ("day", "day is date, .* by relabel"),
+        ("smiling", "5 of 10 samples have no smiling: select"),
+    ],
+)
+def test_targets_that_are_no_numbers_are_refused_at_once(
+    store: Store, target: str, said: str
+) -> None:
+    day = pd.date_range("2020", periods=10).tolist()
+    letters = list("abababcccc")
+    relabelled(store, label=letters, label_index=[0] * 10, kind=letters, day=day)
+    relabelled(store, smiling=[True, None] * 5, score=[1.5, None] * 5)
+    with pytest.raises(InvalidRequest, match=said):
+        store.dataset("flow").to_torch(target=target)
+    assert store.dataset("flow").to_torch(target="score")[2][1] == 1.5
+    assert np.isnan(float(store.dataset("flow").to_torch(target="score")[1][1]))
+    known = store.dataset("flow").to_torch("smiling IS NOT NULL", "smiling")
+    assert int(known[0][1]) == 1
