@@ -174,6 +174,8 @@ class Dataset:
 
         def build(version: DatasetVersion) -> DatasetVersion | None:
             keys = [self._relabelled(key, said) for key in version.samples]
+            if tuple(keys) == version.samples:
+                return None
             return replace(version, samples=tuple(keys), note=note)
 
         return self.store.publish_dataset(self.name, build)

@@ -123,7 +123,7 @@ class Log:
     ) -> Document | None:
         """Publish the successor that ``build`` makes of the newest document.
 
-        Where there is none, ``before`` says which number comes before the first.
+        Where there is none, the number follows those that were retired, and ``before``.
 
         A writer that loses the race to a number rereads and builds again, so that ``build``
         merges rather than overwrites. ``None`` from ``build`` means that there is nothing
@@ -134,11 +134,29 @@ class Log:
             body = build(latest)
             if body is None:
                 return latest
-            number = 1 + (latest["version"] if latest else before())
+            number = 1 + (latest["version"] if latest else max(before(), self._retired()))
             document = {**body, "version": number, "published": now()}
             data = seal(document)
             if self.backend.create(self.path(number), data):
                 return unseal(data, self.path(number))
+
+    def retire(self) -> None:
+        """Remove every document, oldest first, so that no number is given a second time.
+
+        The mark that keeps the last number is written before anything goes.
+        """
+        numbers = self.numbers()
+        if numbers:
+            self.backend.create(f"{self._marks}/{numbers[-1]}", b"")
+        for number in numbers:
+            self.backend.delete([self.path(number)])
+
+    @property
+    def _marks(self) -> str:
+        return f"removed/{self.folder}"
+
+    def _retired(self) -> int:
+        return max(Log(self.backend, self._marks).numbers(), default=0)
 
 
 def timestamp(text: str) -> datetime:

@@ -112,7 +112,7 @@ def collector_lease(backend: Backend) -> Iterator[Lease]:
         for kind in ("run", "gc"):
             if others := alive(backend, kind, lease.path):
                 raise Conflict(
-                    f"{others[0].path} is alive, and gc deletes nothing beside it: try when it ends"
+                    f"{others[0].path} is alive, and nothing is removed beside it: try when it ends"
                 )
         yield lease
     finally:

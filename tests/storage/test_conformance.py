@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -41,6 +42,7 @@ from storage.keys import derivation_key, digest
 from storage.leases import collector_lease
 from storage.parts import part_home, read_whole
 from storage.patches import CORNER
+from storage.removal import named, remove
 from storage.verify import repair, verify
 
 SCHEMA = Schema("vorticity", ("vorticity",), (8, 6), spacing=(0.5, 0.25))
@@ -654,6 +656,65 @@ class TestStore:
         with store.lease():  # waits for the collector
             released.join()
             assert [e.path for e in store.backend.walk("leases") if "gc" in e.path] == []
+
+    def test_a_removed_name_is_free_and_its_numbers_do_not_come_again(self, store: Store) -> None:
+        """A view, then the dataset with the others; gc takes their parts, verify finds no fault."""
+        add_dataset(store, (1,))
+        add_dataset(store)
+        add_view(store)
+        add_view(store, view="other")
+        add_dataset(store, (3,), name="else")
+        assert [entry.name for entry in remove(store, "flow/double")] == ["flow/double"]
+        assert store.views("flow") == ["other"]
+        store.bind_view("flow", "double", {**VIEW, "parameters": {"by": 3}})
+        assert add_view(store).version == 2
+        leaving = [(entry.what, entry.name) for entry in named(store, "flow")]
+        assert leaving == [("view", "flow/double"), ("view", "flow/other"), ("dataset", "flow")]
+        assert [(entry.what, entry.name) for entry in remove(store, "flow")] == leaving
+        assert store.datasets() == ["else"]
+        for gone in ("flow", "flow/double", ""):
+            with pytest.raises(NotFound, match="no dataset, and no view, is named"):
+                remove(store, gone)
+        assert list(verify(store)) == []
+        collect(store, grace=timedelta(0), delete=True)
+        assert len({entry.path.split("/")[2] for entry in store.backend.walk("parts")}) == 1
+        assert list(verify(store)) == []
+        add_dataset(store)
+        assert [v.version for v in store.versions("flow")] == [3]
+        assert store.dataset("else").to_xarray().shape == (5, 8, 6)
+
+    @pytest.mark.parametrize("instant", range(4))
+    def test_a_removal_killed_at_any_instant_is_finished_by_the_next(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, instant: int
+    ) -> None:
+        """After any number of deletions the store is sound, and what is seen is the newest."""
+        add_dataset(store, (1,))
+        add_dataset(store)
+        add_view(store)
+        allowed, delete = iter(range(instant)), store.backend.delete
+
+        def until(paths: list[str]) -> None:
+            if next(allowed, None) is None:
+                raise KeyboardInterrupt
+            delete(paths)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(store.backend, "delete", until)
+            remove(store, "flow")
+        delete([lease.path for lease in store.backend.walk("leases")])
+        assert list(verify(store)) == []
+        if instant < 3:  # a view and two versions
+            assert store.dataset("flow").version.version == 2
+            remove(store, "flow")
+        assert (store.datasets(), list(verify(store))) == ([], [])
+        add_dataset(store, (1,))
+        assert store.dataset("flow").version.version == 3
+
+    def test_nothing_is_removed_beside_a_run(self, store: Store) -> None:
+        add_dataset(store, (1,))
+        with store.lease(), pytest.raises(Conflict, match="nothing is removed beside it"):
+            remove(store, "flow")
+        assert store.datasets() == ["flow"]
 
     def test_a_name_without_a_published_version_is_not_listed(self, store: Store) -> None:
         """A first version on its way makes the folder before the record."""
