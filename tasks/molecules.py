@@ -18,7 +18,7 @@ from storage.molecules import Atoms, write_atoms
 from storage.readers import Found
 from storage.readers.molecules import EXTENSIONS, Molecule, qm9, read_molecules
 from storage.readers.molecules.ids import Listed, own_name, read_ids
-from storage.readers.molecules.molecule import nuclear_charge
+from storage.readers.molecules.molecule import nuclear_charge, symbols
 from storage.readers.molecules.tables import Target, align, choose, numbers, read_table
 from storage.sources import Discovery, SourceFile, Unit, discover, read_units
 from storage.sources.download import PUBLISHED, fetch_published
@@ -205,7 +205,7 @@ class MoleculeOptions:
         name = PurePosixPath(self.table).name
         whole = read_table(read_bytes(absolute(self.table)), name)
         values = numbers(whole)
-        targets = choose(values, [Target.parse(text) for text in self.target], name)
+        targets = choose(whole, values, [Target.parse(text) for text in self.target], name)
         rows = align(whole, list(samples["sample_id"]), _own_names(samples), name)
         found = pd.DataFrame(
             {t.name: np.where(rows < 0, np.nan, values[t.column].to_numpy()[rows]) for t in targets}
@@ -353,7 +353,8 @@ def _free_energy(
     if lacking := sorted({charge for charge in charges if charge not in free}):
         if not needed:
             return float("nan")
+        elements = ", ".join(symbols()[charge] for charge in lacking)
         raise InvalidRequest(
-            f"{formula}: the table of free atoms lacks {lacking}; name one with --atomref"
+            f"{formula}: the table of free atoms lacks {elements}; name one with --atomref"
         )
     return sum(free[charge][column] for charge in charges)

@@ -187,13 +187,20 @@ def test_energies_are_atomised_in_their_unit(unit: str, value: float, folder: Pa
         completed(folder, table="id,E\nm_1,1\n", **{**options, "target": ("E:debye",)})
 
 
+def test_a_target_that_is_text_is_named(folder: Path) -> None:
+    """As of a table with decimal commas."""
+    write(folder, named("m_1"))
+    with pytest.raises(InvalidRequest, match="--target E: .* has text there, such as '-1,5'"):
+        completed(folder, table="id;E;q\nm_1;-1,5;2\n", target=("E",))
+
+
 def test_a_molecule_without_free_atoms_costs_its_own_energy(folder: Path) -> None:
     chloride = HYDROGEN.replace("H 0 0 0\n", "Cl 0 0 0\n")
     write(folder, {"gdb_1.xyz": QM9.format(1), "HCl.xyz": chloride})
     kept, _ = completed(folder)
     assert np.isfinite(kept["u0_atom"]["gdb_1"])
     assert np.isnan(kept["u0_atom"]["HCl"])
-    with pytest.raises(InvalidRequest, match=r"lacks \[17\]"):
+    with pytest.raises(InvalidRequest, match="the table of free atoms lacks Cl;"):
         completed(folder, atomise=("u0",))
 
 

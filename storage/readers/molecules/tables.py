@@ -106,8 +106,12 @@ def numbers(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({column: values for column, values in found.items() if values is not None})
 
 
-def choose(values: pd.DataFrame, targets: Sequence[Target], name: str) -> list[Target]:
+def choose(
+    whole: pd.DataFrame, values: pd.DataFrame, targets: Sequence[Target], name: str
+) -> list[Target]:
     """Return the columns to take: those asked for, else every one of numbers that has a name.
+
+    ``values`` are the columns of ``whole`` that are numbers.
 
     Raises
     ------
@@ -119,6 +123,13 @@ def choose(values: pd.DataFrame, targets: Sequence[Target], name: str) -> list[T
         plain = (c for c in names if not c.startswith("Unnamed") and c.lower() not in RESERVED)
         return [Target(c, c) for c in plain]
     for target in targets:
+        if target.column in whole and target.column not in names:
+            texts = whole[target.column].dropna()
+            first = texts[pd.to_numeric(texts, errors="coerce").isna()].iloc[0]
+            raise InvalidRequest(
+                f"--target {target.column}: {name} has text there, such as {first!r}, where "
+                "numbers such as -1.5 are expected"
+            )
         if target.column not in names:
             raise InvalidRequest(
                 f"--target {target.column}: {name} has the columns of numbers {', '.join(names)}"
