@@ -62,6 +62,9 @@ class Reporter:
         if time.monotonic() - self.last < _INTERVAL and done < total:
             return
         self.last = time.monotonic()
+        if done >= total:
+            with contextlib.suppress(MissingContextError):
+                get_run_logger().info("%s: %d of %d %s", self.what, done, total, remark)
         for listener in _listeners:
             listener(self.what, done, total, remark)
         if TaskRunContext.get() is not None:

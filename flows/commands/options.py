@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import signal
 import sys
@@ -121,8 +122,22 @@ def progress(quiet: bool) -> Iterator[None]:
     from tasks.progress import hearing
 
     _keep_our_handler()
-    with hearing(cache(warn)), contextlib.nullcontext() if quiet else _bars():
+    with _unseen_logs(), hearing(cache(warn)), contextlib.nullcontext() if quiet else _bars():
         yield
+
+
+@contextlib.contextmanager
+def _unseen_logs() -> Iterator[None]:
+    """Keep what runs log out of the terminal, unless a level of Prefect's logging was asked for."""
+    runs = [logging.getLogger(f"prefect.{kind}_runs") for kind in ("flow", "task")]
+    shown = [logger.propagate for logger in runs]
+    for logger in runs:
+        logger.propagate &= logging.getLogger("prefect").level < logging.CRITICAL
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(runs, shown, strict=True):
+            logger.propagate = propagate
 
 
 @contextlib.contextmanager
