@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -10,8 +11,12 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+if "PREFECT_LOGGING_LEVEL" not in os.environ:  # what runs log is for the UI, not the terminal
+    _runs = {
+        f"PREFECT_LOGGING_LOGGERS_PREFECT_{run}_RUNS_LEVEL": "INFO" for run in ("FLOW", "TASK")
+    }
+    os.environ |= {"PREFECT_LOGGING_LEVEL": "CRITICAL", **_runs}
 for _name, _value in {  # before Prefect is imported, which reads its settings once
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "MPLBACKEND": "Agg",
 }.items():
@@ -20,12 +25,12 @@ for _name, _value in {  # before Prefect is imported, which reads its settings o
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from flows.commands import compute, generate, ingest, inspect, judge, serve  # noqa: E402
+from flows.commands import amend, compute, generate, ingest, inspect, judge, serve  # noqa: E402
 
 ORDER = (  # of the help: as work goes
-    *("demo", "ingest", "features", "query"),
+    *("demo", "ingest", "label", "features", "query"),
     *("fit", "predict", "synthesize", "generate", "evaluate", "compare"),
-    *("ls", "show", "verify", "gc", "up"),
+    *("ls", "show", "verify", "remove", "gc", "up"),
 )
 
 
@@ -46,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _module in (ingest, compute, generate, judge, inspect, serve):
+for _module in (ingest, compute, generate, judge, inspect, amend, serve):
     _module.register(app)
 _interrupted = threading.Event()
 
@@ -61,6 +66,7 @@ class _NoRetries:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit 0 done, 1 failed with one line that says why, 2 usage, 130 stopped."""
+    logging.raiseExceptions = False  # a log that does not reach a server that has ended is lost
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background
         signal.signal(signal.SIGINT, _interrupt)

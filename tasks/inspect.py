@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from storage import NotFound, Store
+import pandas as pd
+
+from storage import Artifact, Damaged, Dataset, NotFound, Store
 from storage.store import SHORTEST
+from storage.tables import kind_of
+
+TELLING = ("top1", "mae", "eps", "test_psnr", "relative_error")
+"""The metric that says most of a model, of those that it has."""
+PLACES = ("part", "row", "unit", "stamp", "sha256")  # columns that say nothing of a sample
+COMMONEST = 4
 
 
 def describe(store: Store, key: str) -> dict[str, Any]:
@@ -36,6 +46,78 @@ def describe(store: Store, key: str) -> dict[str, Any]:
         f"{problem} {key!r} in {store.url}: see `wavemill ls`; of a key write {SHORTEST} "
         "characters or more"
     )
+
+
+def listing(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Return the datasets, views and artifacts of a store, with what tells one from another."""
+    found: dict[str, list[dict[str, Any]]] = {"datasets": [], "views": [], "artifacts": []}
+    for name in store.datasets():
+        version = store.dataset(name).version
+        found["datasets"].append(
+            {"name": name, "version": version.version, "samples": version.count,
+             "shape": version.schema.size}
+        )  # fmt: skip
+        for view in store.views(name):
+            made = store.view(name, view)
+            found["views"].append(
+                {"dataset": name, "name": view, "version": made.version,
+                 "features": "x".join(map(str, made.row_shape)), "kind": made.spec["kind"],
+                 "parameters": made.spec["parameters"]}
+            )  # fmt: skip
+    for artifact in store.artifacts():
+        manifest = artifact.manifest
+        found["artifacts"].append(
+            {"kind": artifact.kind, "key": artifact.key, "dataset": manifest["dataset"],
+             "published": manifest["published"], "model": _model(manifest),
+             "metric": _metric(artifact)}
+        )  # fmt: skip
+    return found
+
+
+def _model(manifest: Mapping[str, Any]) -> str:
+    """Return what was fitted among models of its kind, or was judged."""
+    judged = manifest.get("model")
+    if judged is not None:
+        return f"{judged['kind']}/{judged['key'][:12]}"
+    parameters = manifest["spec"]["parameters"]
+    return str(parameters.get("model") or settings(parameters))
+
+
+def settings(parameters: Mapping[str, Any]) -> str:
+    """Return parameters in one short line."""
+    return " ".join(f"{name}={value}" for name, value in parameters.items())
+
+
+def _metric(artifact: Artifact) -> dict[str, float]:
+    """Return the one metric that says most, by its name; nothing where there is none."""
+    try:
+        metrics = json.loads(artifact.read("metrics.json"))
+    except (Damaged, KeyError):
+        return {}
+    scores = metrics.get("model", metrics)
+    return next(({name: scores[name]} for name in TELLING if name in scores), {})
+
+
+def columns(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return what every column of a dataset's samples holds: type, counts, range or values."""
+    samples, units = dataset.samples(), dict(dataset.schema.properties)
+    return [
+        {"column": name, "unit": units.get(name) or "", **_contents(samples[name])}
+        for name in map(str, samples)
+        if name not in PLACES
+    ]
+
+
+def _contents(column: pd.Series) -> dict[str, Any]:
+    known, kind = column.dropna(), kind_of(column)
+    said: dict[str, Any] = {"type": kind, "known": len(known), "missing": len(column) - len(known)}
+    if kind in ("whole", "number"):
+        values = known.astype(float)
+        return {**said, "min": values.min(), "mean": values.mean(), "max": values.max()}
+    if kind == "date":
+        return {**said, "min": str(known.min()), "max": str(known.max())}
+    counts = known.astype(str).value_counts()
+    return {**said, "different": len(counts), "commonest": counts.head(COMMONEST).to_dict()}
 
 
 def _versioned(version: Any) -> dict[str, Any]:

@@ -1,18 +1,21 @@
-"""Labels: from the numbers of a table to names, and from names to indices."""
+"""Labels: from a table to samples, from its numbers to names, and from names to indices."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from storage import InvalidRequest
+from storage import InvalidRequest, Store
 from storage.readers.images.annotations import NUMBER
+from storage.sources.filesystem import absolute, read_bytes
 
 LabelOrder = Literal["sorted", "devkit"]
 Rows = npt.NDArray[np.intp]
@@ -176,3 +179,100 @@ def _are_places(samples: pd.DataFrame, names: Sequence[str]) -> bool:
 
 def _few(names: Iterable[object]) -> str:
     return ", ".join(map(repr, itertools.islice(map(str, names), 3)))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a table said of a dataset: rows that found samples, samples that were found."""
+
+    dataset: str
+    version: int
+    rows: int
+    matched: int
+    samples: int
+    reached: int
+    columns: tuple[str, ...]
+
+
+def label(store: Store, name: str, place: str, on: str | None = None) -> Labelled:
+    """Publish a version of a dataset whose samples carry the columns of a table of one's own.
+
+    Parameters
+    ----------
+    place
+        A ``.csv`` file with headings, or a ``.parquet`` file.
+    on
+        Its column of sample ids, or of names of files as `rows_of` takes them; ``sample_id``
+        where there is one, else the first.
+
+    Raises
+    ------
+    InvalidRequest
+        If none of its rows is of a sample, or its columns cannot be labels.
+    """
+    table, on = _own_table(place, on)
+    columns = [str(column) for column in table if column != on]
+    if on not in table or not columns or "sample_id" in columns:
+        raise InvalidRequest(
+            f"{place} has the columns {', '.join(map(str, table))}: one of ids or of files (--on) "
+            "and labels beside it are expected"
+        )
+    table = table.set_index(table[on].astype(str))[columns]
+    if table.index.has_duplicates:
+        twice = table.index[table.index.duplicated()][0]
+        raise InvalidRequest(f"{place}: {twice!r} has two rows")
+    dataset = store.dataset(name)
+    samples = dataset.samples()
+    rows = table.index.get_indexer(pd.Index(samples["sample_id"]))
+    if (rows < 0).all() and len(table) and "source" in samples:
+        rows = rows_of(samples, table)
+    if (reached := rows >= 0).sum() == 0:
+        raise InvalidRequest(
+            f"{place}: none of the {on} of its {len(table)} rows, such as {_few(table.index)}, is "
+            f"the id or the file of one of {len(samples)} samples, such as "
+            f"{_few(samples['sample_id'])}: name the column by --on"
+        )
+    if (images := dataset.schema.layout == "images") and "label" in columns:
+        table["label"] = table["label"].astype("string")  # names, as those of folders are
+    said = {c: _said(table[c], rows, samples.get(c)) for c in columns}
+    if images and "label" in said and "label_index" not in said:
+        said["label_index"] = with_index(samples.assign(**said), None, None)["label_index"]
+    fresh = samples[["sample_id"]].assign(**said)
+    made = dataset.relabel(fresh, f"labelled by {place.rpartition('/')[2]}")
+    counts = {"rows": len(table), "matched": len(set(rows[reached].tolist()))}
+    found = {"samples": len(samples), "reached": int(reached.sum())}
+    return Labelled(name, made.version.version, **counts, **found, columns=tuple(fresh)[1:])
+
+
+def _own_table(place: str, on: str | None) -> tuple[pd.DataFrame, str]:
+    """Return a table, and the column in it of ids or files."""
+    try:
+        data = read_bytes(absolute(place))
+        if place.endswith(".parquet"):
+            table = pd.read_parquet(io.BytesIO(data), dtype_backend="numpy_nullable")
+            return table, _key(table, on)
+        text = data.decode("utf-8-sig")
+        first = text.split("\n", 1)[0]
+        mark = max(",;\t", key=first.count)
+        key = _key(pd.read_csv(io.StringIO(text), sep=mark, nrows=0), on)
+        return pd.read_csv(
+            io.StringIO(text), sep=mark, dtype={key: "string"}, dtype_backend="numpy_nullable"
+        ), key
+    except FileNotFoundError:
+        raise InvalidRequest(f"{place} does not exist") from None
+    except (ValueError, OSError) as error:
+        raise InvalidRequest(
+            f"{place} is neither .csv with headings nor .parquet: {error}"
+        ) from None
+
+
+def _key(table: pd.DataFrame, on: str | None) -> str:
+    return on or ("sample_id" if "sample_id" in table else str(table.columns[0]))
+
+
+def _said(column: pd.Series, rows: Rows, held: pd.Series | None) -> pd.Series:
+    """Return a table's values where it has a row, else those that are held."""
+    reached = pd.Series(rows >= 0)
+    said = column.iloc[rows].set_axis(reached.index)[reached]  # -1 is the last, left out
+    kept = [] if held is None or reached.all() else [held[~reached]]
+    return pd.concat([said, *kept]).reindex(reached.index)

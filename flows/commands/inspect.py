@@ -10,7 +10,8 @@ import typer
 
 from flows.commands.options import STORE, AsJson, Quiet, StoreUrl, absolute, plain, tell, warn
 
-_ORIGIN = ["source", "index", "sha256"]  # shown by a query without --view; features need the room
+_LATER = ["width", "height", "format", "mode", "source", "index"]  # where labels leave room
+_WIDTH = 8  # columns of a preview
 
 
 def register(app: typer.Typer) -> None:
@@ -68,8 +69,8 @@ def query(
         export(frame, to)
         tell({**count, "path": str(to)}, [f"wrote {to}: {line}"], as_json, quiet)
         return
-    rows = frame.head(10).to_pandas()
-    _preview(rows.drop(columns=_ORIGIN, errors="ignore"), count, line, as_json, quiet)
+    rows = frame.head(10).to_pandas().drop(columns=["source", "index", "sha256"], errors="ignore")
+    _preview(rows, len(frame.coefficients), count, line, as_json, quiet)
 
 
 def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
@@ -79,7 +80,7 @@ def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
     line, count = f"{len(rows)} samples", {"samples": len(rows)}
     rows = rows.drop(columns=["part", "row", "unit", "stamp"], errors="ignore")
     if to is None:
-        _preview(rows.head(10), count, line, as_json, quiet)
+        _preview(rows.head(10), 0, count, line, as_json, quiet)
         return
     writers = {".parquet": rows.to_parquet, ".csv": lambda path: rows.to_csv(path, index=False)}
     if to.suffix not in writers:
@@ -89,11 +90,20 @@ def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
     tell({**count, "path": str(to)}, [f"wrote {to}: {line}"], as_json, quiet)
 
 
-def _preview(rows: Any, count: dict[str, int], line: str, as_json: bool, quiet: bool) -> None:
-    text = rows.to_string(index=False, max_cols=8, max_colwidth=40)
+def _preview(
+    rows: Any, features: int, count: dict[str, int], line: str, as_json: bool, quiet: bool
+) -> None:
+    """Print some rows: what samples are first, then the first of the features."""
     records = [plain(record) for record in rows.to_dict("records")]
+    names = list(rows)[: len(rows.columns) - features]
+    named = f"columns: {', '.join(names)}" + (f" and {features} coefficients" if features else "")
+    hidden = ["sha256", *(["index"] if "index" in rows and not rows["index"].any() else [])]
+    names = sorted((name for name in names if name not in hidden), key=_LATER.__contains__)
+    names = names[: max(_WIDTH - features, _WIDTH // 2)]
+    names += list(rows)[len(rows.columns) - features :][: _WIDTH - len(names)]
+    table = [rows[names].to_string(index=False, max_colwidth=40), named] if records else []
     hint = "--to FILE writes all of them" if records else ""
-    tell({**count, "rows": records}, [line, *([text] if records else [])], as_json, quiet, hint)
+    tell({**count, "rows": records}, [line, *table], as_json, quiet, hint)
 
 
 def list_(store: StoreUrl = STORE, as_json: AsJson = False, quiet: Quiet = False) -> None:
@@ -102,29 +112,12 @@ def list_(store: StoreUrl = STORE, as_json: AsJson = False, quiet: Quiet = False
     Example: wavemill ls --store s3://bucket/turbulence
     """
     from storage import open_store
+    from tasks.inspect import listing
 
     opened = open_store(absolute(store), existing=True)
-    listing: dict[str, list[dict[str, Any]]] = {"datasets": [], "views": [], "artifacts": []}
-    for name in opened.datasets():
-        version = opened.dataset(name).version
-        shape = version.schema.size
-        listing["datasets"].append(
-            {"name": name, "version": version.version, "samples": version.count, "shape": shape}
-        )
-        for view in opened.views(name):
-            made = opened.view(name, view)
-            features = "x".join(map(str, made.row_shape))
-            listing["views"].append(
-                {"dataset": name, "name": view, "version": made.version, "features": features}
-            )
-    for artifact in opened.artifacts():
-        manifest = artifact.manifest
-        listing["artifacts"].append(
-            {"kind": artifact.kind, "key": artifact.key, "dataset": manifest["dataset"],
-             "published": manifest["published"]}
-        )  # fmt: skip
-    lines = [_line(kind, entry) for kind, entries in listing.items() for entry in entries]
-    tell(listing, lines or [f"{opened.url} is empty"], as_json, quiet)
+    found = listing(opened)
+    lines = [_line(kind, entry) for kind, entries in found.items() for entry in entries]
+    tell(found, lines or [f"{opened.url} is empty"], as_json, quiet)
 
 
 def _line(kind: str, entry: dict[str, Any]) -> str:
@@ -137,17 +130,28 @@ def _line(kind: str, entry: dict[str, Any]) -> str:
         case "views":
             return (
                 f"view      {entry['dataset']}/{entry['name']} version {entry['version']}: "
-                f"{entry['features']} features"
+                f"{entry['features']} features, {_given(entry['kind'], entry['parameters'])}"
             )
         case _:
             name = f"{entry['kind']}/{entry['key'][:12]}"
-            return f"artifact  {name} on {entry['dataset']}, {entry['published']}"
+            said = [entry["published"], entry["model"], _given("", entry["metric"])]
+            return f"artifact  {name} on {entry['dataset']}, {', '.join(filter(None, said))}"
+
+
+def _given(kind: str, values: dict[str, Any]) -> str:
+    """Return names and values in a short line."""
+    pairs = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+             for name, value in values.items()]  # fmt: skip
+    return " ".join(filter(None, [kind, *pairs]))
 
 
 def show(
     key: Annotated[
         str, typer.Argument(help="A dataset, dataset/view, an artifact, or the key of a part.")
     ],
+    columns: Annotated[
+        bool, typer.Option("--columns", help="What the columns of a dataset's samples hold.")
+    ] = False,
     quarantine: Annotated[bool, typer.Option(help="The refused inputs of a dataset.")] = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -158,9 +162,14 @@ def show(
     Example: wavemill show gaussian/flow@latest
     """
     from storage import open_store
+    from tasks.inspect import columns as contents
     from tasks.inspect import describe, quarantined
 
     opened = open_store(absolute(store), existing=True)
+    if columns:
+        held = contents(opened.dataset(key))
+        tell(held, [_column_line(entry) for entry in held], as_json, quiet)
+        return
     if quarantine:
         rows = quarantined(opened, key)
         lines = [f"{row['reason']:12} {row['unit']}: {row['message']}" for row in rows]
@@ -169,6 +178,18 @@ def show(
     found = describe(opened, key)
     lines = [f"{name}: {value}" for name, value in plain(found).items()]
     tell(found, lines, as_json, quiet)
+
+
+def _column_line(entry: dict[str, Any]) -> str:
+    """Say what a column holds: its type, how many values there are, their range or commonest."""
+    said = f"{entry['column']:20} {entry['type']:8} {entry['known']} known"
+    said += f", {entry['missing']} missing" if entry["missing"] else ""
+    if "commonest" in entry:
+        repeated = entry["different"] < entry["known"]
+        values = [f"{v} ({count})" if repeated else v for v, count in entry["commonest"].items()]
+        return ", ".join([f"{said}, {entry['different']} different:", *values]).replace(":,", ":")
+    ends = {name: entry[name] for name in ("min", "mean", "max") if name in entry}
+    return f"{said}: {_given('', ends)} {entry['unit']}".rstrip()
 
 
 def verify(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -30,6 +33,7 @@ COMMANDS = [
     *(["features"], ["fit"], ["synthesize"], ["predict"], ["generate"]),
     *(["evaluate"], ["compare"], ["demo"]),
     *(["query"], ["ls"], ["show"], ["verify"], ["gc"], ["up"]),
+    *(["label"], ["remove"]),
 ]
 FILE_FORMATS = ["parquet", "csv", "nc", "zarr", "npz"]
 
@@ -100,8 +104,10 @@ def test_query_previews_ten_rows(place: Path, capsys: pytest.CaptureFixture[str]
     assert shown.startswith("6 samples, ")
     assert "next: --to FILE" in shown
     samples = told(capsys, "query", "flow", f"--store={place / 'store'}")
-    assert samples.startswith("6 samples\n")
+    assert samples.startswith("6 samples\nsample_id ")
     assert "m3" in samples
+    assert "columns: sample_id, source, index, sha256\n" in samples  # named, shown where of use
+    assert samples.split("\n")[1].split() == ["sample_id", "source"]
 
 
 @pytest.mark.parametrize("suffix", FILE_FORMATS)
@@ -198,6 +204,9 @@ def test_json_is_what_programs_read(place: Path, capsys: pytest.CaptureFixture[s
     assert set(listing) == {"datasets", "views", "artifacts"}
     assert [entry["name"] for entry in listing["datasets"]] == ["flow"]
     assert {entry["name"] for entry in listing["views"]} == {"scattering", "spectrum"}
+    assert {"kind": "scattering", "parameters": {"J": 2, "L": 4}}.items() <= listing["views"][
+        0
+    ].items()
     (artifact,) = listing["artifacts"]
     assert artifact["kind"] == "gaussian"
     shown = json.loads(told(capsys, "show", artifact["key"][:10], "--json", store))
@@ -252,9 +261,77 @@ def test_gc_prints_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert told(capsys, *collect).startswith("0 objects")
 
 
+def test_labels_of_ones_own_table_are_joined_by_id_or_file(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what the table names, with the values of the others kept; again it is no new version."""
+    url = str(tmp_path / "store")
+    shutil.copytree(place / "store", url)
+    table, store = tmp_path / "labels.csv", f"--store={url}"
+    table.write_text("sample_id;regime;re;left\nm1;calm;10;True\nm4;wild;;\nm9;wild;3;\n")
+    for _ in range(2):
+        said = told(capsys, "label", "flow", str(table), store)
+        assert "flow version 2: 2 of 3 rows are of 2 of 6 samples\n  columns: regime, re" in said
+    pd.DataFrame({"file": ["m0.npy", "m4.npy"], "re": [7, 8]}).to_parquet(tmp_path / "re.parquet")
+    said = told(capsys, "label", "flow", str(tmp_path / "re.parquet"), "--on", "file", store)
+    assert "version 3: 2 of 2 rows are of 2 of 6 samples" in said
+    rows = open_store(url).dataset("flow").samples("re IS NOT NULL")
+    assert rows[["sample_id", "re"]].values.tolist() == [["m0", 7], ["m1", 10], ["m4", 8]]
+    shown = told(capsys, "show", "flow", "--columns", store)
+    for line in (
+        r"regime +text +2 known, 4 missing, 2 different: calm, wild",
+        r"re +whole +3 known, 3 missing: min=7 mean=8.333 max=10",
+        r"left +boolean +1 known, 5 missing, 1 different: True",
+    ):
+        assert re.search(f"^{line}$", shown, re.MULTILINE)
+    preview = told(capsys, "query", "flow", "--view", "spectrum", store)
+    assert preview.split("\n")[1].split()[:4] == ["sample_id", "regime", "re", "left"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,re\nx9,1\n", "such as 'x9', is the id or the file of one of 6 samples, such as 'm0'"),
+        ("id,y\nm1,1\n", "rename them, as y_label"),
+        ("id,source\nm1,1\n", "are provenance"),
+        ("id,re\nm1,1\nm1,2\n", "'m1' has two rows"),
+        ("id\nm1\n", "has the columns id: one of ids or of files (--on)"),
+    ],
+)
+def test_tables_that_give_no_labels_are_refused(
+    place: Path, tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    table, store = str(tmp_path / "t.csv"), f"--store={place / 'store'}"
+    assert said in told(capsys, "label", "flow", table, store, status=1)
+
+
+def test_remove_prints_before_it_removes(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = str(tmp_path / "store")
+    shutil.copytree(place / "store", url)
+    store = f"--store={url}"
+    said = told(capsys, "remove", "flow", store)
+    assert "view      flow/spectrum, records: 1\ndataset   flow, records: " in said
+    assert re.search(r"stays     gaussian/\w{12}, which rests on it", said)
+    assert "next: the same with --yes" in said
+    assert open_store(url).views("flow") == ["scattering", "spectrum"]
+    told(capsys, "remove", "flow/spectrum", "--yes", store)
+    assert "flow/spectrum" not in told(capsys, "ls", store)
+    told(capsys, "remove", "gaussian/flow@latest", "--yes", store)
+    assert "attempt that did not win" in told(capsys, "gc", "--grace", "0", "--yes", store)
+    told(capsys, "remove", "flow", "--yes", store)
+    assert told(capsys, "ls", "-q", store) == f"{url} is empty\n"
+    assert "every object is as it was written" in told(capsys, "verify", store)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
+        (["label", "flow", "/no/such.csv"], 1, "/no/such.csv does not exist"),
+        (["label", "flow", __file__], 1, "is neither .csv with headings nor .parquet"),
+        (["remove", "nothing"], 1, "no dataset, and no view, is named 'nothing'"),
         (["query", "nothing"], 1, "error: no dataset 'nothing' in"),
         (["query", "flow", "--view", "missing"], 1, "views: scattering, spectrum"),
         (["query", "flow", "--where", "no_such = 1"], 1, "no_such"),
@@ -364,6 +441,26 @@ def test_settings_come_from_a_file_and_from_the_line(
         )
     )
     assert made["spec"]["parameters"] == {"J": 1, "L": 2}
+
+
+@pytest.mark.slow
+def test_what_runs_log_is_in_the_ui_and_not_in_the_terminal(
+    tmp_path: Path, prefect_home: Path
+) -> None:
+    command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=2,N=16,k0=3"]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
+    done = subprocess.run(
+        [*command, "--name", "logged", "--store", str(tmp_path / "store"), "--cluster", "threads"],
+        env={**kept, "PREFECT_HOME": str(prefect_home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with contextlib.closing(sqlite3.connect(prefect_home / "prefect.db")) as database:
+        logged = {message for (message,) in database.execute("SELECT message FROM log")}
+    assert "ingest parts: 1 of 1 " in logged
+    assert "dataset logged: 2 samples in version 1, 2 new" in logged
 
 
 @pytest.mark.slow
