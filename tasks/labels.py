@@ -241,7 +241,7 @@ def label(store: Store, name: str, place: str, on: str | None = None) -> Labelle
     made = dataset.relabel(fresh, f"labelled by {place.rpartition('/')[2]}")
     counts = {"rows": len(table), "matched": len(set(rows[reached].tolist()))}
     found = {"samples": len(samples), "reached": int(reached.sum())}
-    return Labelled(name, made.version.version, **counts, **found, columns=tuple(fresh)[1:])
+    return Labelled(name, made.version.version, **counts, **found, columns=tuple(said))
 
 
 def _own_table(place: str, on: str | None) -> tuple[pd.DataFrame, str]:
@@ -275,4 +275,5 @@ def _said(column: pd.Series, rows: Rows, held: pd.Series | None) -> pd.Series:
     reached = pd.Series(rows >= 0)
     said = column.iloc[rows].set_axis(reached.index)[reached]  # -1 is the last, left out
     kept = [] if held is None or reached.all() else [held[~reached]]
-    return pd.concat([said, *kept]).reindex(reached.index)
+    together: pd.Series = pd.concat([said, *kept])
+    return together.reindex(reached.index)

@@ -188,7 +188,7 @@ def _column_line(entry: dict[str, Any]) -> str:
         repeated = entry["different"] < entry["known"]
         values = [f"{v} ({count})" if repeated else v for v, count in entry["commonest"].items()]
         return ", ".join([f"{said}, {entry['different']} different:", *values]).replace(":,", ":")
-    ends = {name: entry[name] for name in ("min", "mean", "max") if name in entry}
+    ends: dict[str, Any] = {name: entry[name] for name in ("min", "mean", "max") if name in entry}
     return f"{said}: {_given('', ends)} {entry['unit']}".rstrip()
 
 

@@ -190,7 +190,7 @@ def test_energies_are_atomised_in_their_unit(unit: str, value: float, folder: Pa
 def test_a_target_that_is_text_is_named(folder: Path) -> None:
     """As of a table with decimal commas."""
     write(folder, named("m_1"))
-    with pytest.raises(InvalidRequest, match="--target E: .* has text there, such as '-1,5'"):
+    with pytest.raises(InvalidRequest, match=r"--target E: .* has text there, such as '-1,5'"):
         completed(folder, table="id;E;q\nm_1;-1,5;2\n", target=("E",))
 
 
