@@ -94,7 +94,7 @@ def _smallest(count: int) -> type[np.unsignedinteger[Any]]:
 
 def _thresholded(v: Tensor, threshold: Tensor, positive: bool) -> Codes:
     count = v.shape[1]
-    mask = v > threshold if positive else v.abs() > threshold
+    mask = ~(v <= threshold) if positive else ~(v.abs() <= threshold)  # what is no number stays
     places = np.flatnonzero(mask.numpy())  # several times as fast as torch's
     atoms = torch.from_numpy(places - places // count * count)
     starts = torch.from_numpy(np.searchsorted(places, np.arange(0, v.numel(), count)))
@@ -137,6 +137,14 @@ def _preactivations(beta: Tensor, analysed: Tensor, codes: Codes, tables: Tables
     return v
 
 
+def _refuse_second_derivatives() -> None:
+    """Raise where a gradient is to be differentiated again: what is written here says nothing."""
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            "istc differentiates once on a CPU: write its iteration with soft_threshold instead"
+        )
+
+
 class _Coded(torch.autograd.Function):
     """ISTC of one block of positions."""
 
@@ -163,6 +171,7 @@ class _Coded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
         beta, path, tables = ctx.beta, ctx.path, ctx.tables
         count = gradient.shape[1]
         d_beta, steps = torch.zeros_like(beta), []
@@ -204,6 +213,7 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
         found = kernels.istc_gradients(ctx.analysed, ctx.tables, gradient.contiguous(), ctx.sizes)
         d_beta, d_W, d_D, d_thresholds = found
         return d_beta, d_D.T, d_W.T, d_thresholds, None, None

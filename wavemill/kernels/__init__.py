@@ -248,6 +248,8 @@ class Coding(ctypes.Structure):
 
 def istc(analysed: Tensor, M: Tensor, thresholds: Tensor, sizes: Coding) -> Tensor:
     """Return codes ``(row, atom)`` from ``W^T beta``, ``M = I - D^T W`` and the thresholds."""
+    if sizes.iterations != thresholds.numel() or not thresholds.numel():
+        raise ValueError(f"{sizes.iterations} iterations by {thresholds.numel()} thresholds")
     codes = torch.zeros_like(analysed)
     if not _call("istc", analysed, M, thresholds, ctypes.byref(sizes), codes):
         raise MemoryError("no memory for sparse codes")

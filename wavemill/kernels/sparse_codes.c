@@ -37,17 +37,17 @@ INLINE REAL NAMED(dot)(const REAL *x, const REAL *y, int64_t n) {
     return total;
 }
 
-/* Appends what of v[first..first+n) exceeds the threshold. */
+/* Appends what of v[first..first+n) exceeds the threshold, or is no number. */
 INLINE void NAMED(exceeding)(const REAL *v, int64_t first, int64_t n, REAL threshold, int positive,
                              NAMED(Code) *z) {
     for (int64_t i = 0; i < n; i += LOOK) {
         int64_t stop = i + LOOK < n ? i + LOOK : n;
         int any = 0;
         for (int64_t j = i; j < stop; j++)
-            any |= (v[j] > threshold) | (!positive & (v[j] < -threshold));
+            any |= !(v[j] <= threshold) | (!positive & (v[j] < -threshold));
         for (int64_t j = i; any && j < stop; j++) {
             int below = !positive && v[j] < -threshold;
-            if (!below && !(v[j] > threshold)) continue;
+            if (!below && v[j] <= threshold) continue;
             z->atoms[z->count] = (int32_t)(first + j);
             z->values[z->count++] = below ? v[j] + threshold : v[j] - threshold;
         }
