@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,18 +292,103 @@ def test_learning_is_the_same_for_the_same_seed() -> None:
     assert torch.equal(one.atoms_, other.atoms_)
 
 
+def test_what_is_learnt_does_not_depend_on_units() -> None:
+    x, unit = signals(columns(8, 20), 200), 1e-8
+    one, other = (
+        DictionaryLearning(10, partial(fista, penalty=0.1 * by, iterations=40)).fit(by * x)
+        for by in (1.0, unit)
+    )
+    torch.testing.assert_close(other.atoms_, one.atoms_, rtol=0, atol=1e-9)
+
+
 def test_what_cannot_be_coded_is_refused() -> None:
     D = columns(8, 20)
     with pytest.raises(ShapeMismatch, match=r"signals \(3, 7\)"):
         istc(torch.zeros(3, 7), D, homotopy(1, 0.1, 3))
-    with pytest.raises(InvalidParameter, match="thresholds fall"):
-        homotopy(0.1, 1.0, 3)
     with pytest.raises(NotFitted):
         DictionaryLearning(3, CODERS["istc"]).transform(torch.zeros(2, 8))
     with pytest.raises(ShapeMismatch, match="D is"):
         Dictionary(4, 5, start=D)
-    with pytest.raises(InvalidParameter, match=r"penalty=-0\.1"):
-        fista(torch.zeros(2, 4), torch.eye(4), -0.1)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ([], "one an iteration"),
+        (0.1, "one an iteration"),
+        (torch.ones(3, 2), "one an iteration"),
+        ([0.5, float("nan")], "0 or more"),
+        (torch.tensor([0.5, -0.1]), "0 or more"),
+    ],
+)
+def test_thresholds_are_a_list_of_numbers_above_0(thresholds: Any, message: str) -> None:
+    D = columns(8, 8)
+    with pytest.raises(InvalidParameter, match=message):
+        istc(torch.zeros(40, 8).double(), D, thresholds)
+    given = torch.tensor([0.5, 0.1], dtype=torch.float64)
+    assert torch.equal(istc(D.T, D, [0.5, 0.1]), istc(D.T, D, given))
+
+
+@LAYOUTS
+def test_a_gradient_is_not_differentiated_again(
+    laid_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The written gradient knows no further one: it would be 0."""
+    lay_out(laid_out, monkeypatch)
+    D = columns(8, 20).requires_grad_()
+    z = istc(signals(D.detach(), 30), D, homotopy(1, 0.1, 3))
+    with pytest.raises(NotImplementedError, match="soft_threshold"):
+        torch.autograd.grad(z.sum(), D, create_graph=True)
+
+
+@LAYOUTS
+def test_codes_that_diverge_do_not_begin_again(
+    laid_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They overflow, and what is no number exceeds no threshold."""
+    lay_out(laid_out, monkeypatch)
+    D = columns(10, 200).float()
+    beta, thresholds = signals(D, 60), torch.full((300,), 0.01)
+    assert not dictionary._istc(beta, D, D, thresholds, False).isfinite().any()
+    assert not istc(beta, D, thresholds, positive=False).isfinite().any()
+
+
+EYE = torch.eye(4)
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "rising": (lambda: homotopy(0.1, 1.0, 3), "thresholds fall"),
+    "infinite": (lambda: homotopy(float("inf"), 1.0, 3), "thresholds fall"),
+    "part of an iteration": (lambda: homotopy(1.0, 0.1, 2.5), "thresholds fall"),  # type: ignore[arg-type]
+    "penalty": (lambda: fista(EYE, EYE, -0.1), r"penalty=-0\.1"),
+    "iterations": (lambda: ista(EYE, EYE, 0.1, -1), "iterations=-1"),
+    "step": (lambda: ista(EYE, EYE, 0.1, step=-1.0), r"step=-1\.0"),
+    "no step": (lambda: fista(EYE, EYE, 0.1, step=float("nan")), "step=nan"),
+    "no atoms": (lambda: istc(EYE, EYE[:, :0], [0.1]), "C and K 1 or more"),
+    "precisions": (lambda: fista(EYE, EYE.double(), 0.1), "one precision"),
+    "whole numbers": (lambda: istc(EYE.long(), EYE.long(), [0.1]), "one precision"),
+    "zeros": (lambda: Dictionary(4, 5, start=torch.zeros(4, 5)), "none of them zero"),
+    "of nothing": (lambda: Dictionary(4, 0), "atoms=0"),
+    "learns nothing": (lambda: DictionaryLearning(0, CODERS["istc"]), "atoms=0"),
+    "never": (lambda: DictionaryLearning(3, CODERS["istc"], epochs=0), "epochs=0"),
+    "from nothing": (lambda: DictionaryLearning(3, CODERS["istc"], batch=0), "batch=0"),
+    "forgets": (lambda: DictionaryLearning(3, CODERS["istc"], forget=1.5), r"forget=1\.5"),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_numbers_that_mean_nothing_are_refused(refused: str) -> None:
+    call, message = REFUSED[refused]
+    with pytest.raises(InvalidParameter, match=message):
+        call()
+
+
+@pytest.mark.parametrize("coder", [partial(istc, thresholds=[0.5, 0.1]), partial(fista, penalty=1)])
+def test_half_precision_codes_what_single_does(coder: Callable[..., Tensor]) -> None:
+    D = columns(8, 20)
+    beta = signals(D, 5)
+    found = coder(beta.half(), D.half(), positive=True)
+    assert found.dtype == torch.float16
+    expected = coder(beta.half().float(), D.half().float(), positive=True)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])

@@ -20,7 +20,8 @@ Mairal, Bach, Ponce and Sapiro, ICML 2009 (learning).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Self
 
 import torch
@@ -32,11 +33,12 @@ from wavemill.progress import Progress
 
 Coder = Callable[[Tensor, Tensor], Tensor]
 _BLOCK = 1 << 19  # codes computed at a time on a CPU: they stay in its caches
+_ROUNDING = 1e-12  # of an atom's own use: a new one shorter than that is none
 _DEAD = 1e-6  # an atom used less than this, relative to the mean, is drawn anew
 
 
 def soft_threshold(v: Tensor, threshold: Tensor | float, positive: bool = False) -> Tensor:
-    """Return ``sign(v) max(|v| - threshold, 0)``; of positive codes ``max(v - threshold, 0)``."""
+    """Return ``sign(v) max(|v| - threshold, 0)``, or ``max(v - threshold, 0)`` if ``positive``."""
     if positive:
         return torch.relu(v - threshold)
     return v.sign() * torch.relu(v.abs() - threshold)
@@ -48,9 +50,9 @@ def homotopy(first: float, last: float, iterations: int) -> Tensor:
     Raises
     ------
     InvalidParameter
-        Unless ``first >= last > 0`` and there is an iteration.
+        Unless ``first >= last > 0`` are finite and there is an iteration.
     """
-    if not first >= last > 0 or iterations < 1:
+    if not math.inf > first >= last > 0 or not _is_count(iterations, 1):
         raise InvalidParameter(f"thresholds fall from {first=} to {last=} > 0 in {iterations=} > 0")
     n = torch.arange(1, iterations + 1, dtype=torch.float64)
     thresholds: Tensor = first * (last / first) ** (n / iterations)
@@ -66,14 +68,17 @@ def ista(
     positive: bool = False,
     step: float | None = None,
 ) -> Tensor:
-    """Return the Lasso's code after so many iterations; the step is ``1 / |D|^2`` unless given.
+    """Return the Lasso's code, of both signs unless ``positive``, after so many iterations.
+
+    The step is ``1 / |D|^2`` unless given. In half precision only that norm is in float32.
 
     Raises
     ------
     InvalidParameter
-        If the penalty is negative, or signals and dictionary do not fit together.
+        If the penalty or the number of iterations is negative, the step is not above 0, or signals
+        and dictionary do not fit together.
     """
-    step = _step(beta, D, penalty, step)
+    step = _step(beta, D, penalty, iterations, step)
     z = beta.new_zeros(*beta.shape[:-1], D.shape[1])
     for _ in range(iterations):
         z = soft_threshold(z + step * (beta - z @ D.T) @ D, step * penalty, positive)
@@ -89,8 +94,11 @@ def fista(
     positive: bool = False,
     step: float | None = None,
 ) -> Tensor:
-    """Return the same with Nesterov's momentum: the error falls as 1 / iterations^2."""
-    step, t = _step(beta, D, penalty, step), 1.0
+    """Return what :func:`ista` does, of both signs unless ``positive``, in fewer iterations.
+
+    With Nesterov's momentum the error falls as 1 / iterations^2.
+    """
+    step, t = _step(beta, D, penalty, iterations, step), 1.0
     z = ahead = beta.new_zeros(*beta.shape[:-1], D.shape[1])
     for _ in range(iterations):
         following = soft_threshold(
@@ -102,23 +110,32 @@ def fista(
     return z
 
 
-def _step(beta: Tensor, D: Tensor, penalty: float, step: float | None) -> float:
+def _step(beta: Tensor, D: Tensor, penalty: float, iterations: int, step: float | None) -> float:
     _check(beta, D, D)
-    if not penalty >= 0:
-        raise InvalidParameter(f"{penalty=} must be 0 or more")
+    if not 0 <= penalty < math.inf or not _is_count(iterations, 0):
+        raise InvalidParameter(f"{penalty=} and {iterations=} must be 0 or more, and finite")
     if step is not None:
+        if not 0 < step < math.inf:
+            raise InvalidParameter(f"{step=} must be above 0 and finite, or None for 1 / |D|^2")
         return step
-    norm = float(torch.linalg.matrix_norm(D.detach(), 2))
+    wide = D.detach().to(torch.promote_types(D.dtype, torch.float32))
+    norm = float(torch.linalg.matrix_norm(wide, 2))
     return 1 / norm**2 if norm else 0.0  # of a dictionary of zeros every code stays 0
 
 
 def istc(
-    beta: Tensor, D: Tensor, thresholds: Tensor, W: Tensor | None = None, *, positive: bool = True
+    beta: Tensor,
+    D: Tensor,
+    thresholds: Tensor | Sequence[float],
+    W: Tensor | None = None,
+    *,
+    positive: bool = True,
 ) -> Tensor:
-    """Return the code after ISTC from z = 0, one iteration a threshold.
+    """Return the code after ISTC from z = 0, positive unless told, one iteration a threshold.
 
     On a CPU the work is proportional to the supports (:mod:`.active_sets`), elsewhere to
-    the dictionary. Both differentiate in beta, D, W and the thresholds.
+    the dictionary. Both differentiate in beta, D, W and the thresholds, on a CPU once: for second
+    derivatives there write the iteration as it stands above, with :func:`soft_threshold`.
 
     Parameters
     ----------
@@ -129,16 +146,18 @@ def istc(
     thresholds
         ``lambda_1 .. lambda_N``, as from :func:`homotopy`.
     positive
-        Whether codes are kept above 0.
+        Whether codes are kept above 0; those of `ista` and `fista` are not unless told.
 
     Raises
     ------
-    ShapeMismatch
-        If signals and dictionary do not fit together.
+    ShapeMismatch, InvalidParameter
+        If signals and dictionary do not fit together, or there are no thresholds of 0 or more.
     """
     W = D if W is None else W
     _check(beta, D, W)
-    signals, thresholds = beta.reshape(-1, len(D)), thresholds.to(beta)
+    thresholds = torch.as_tensor(thresholds, dtype=beta.dtype, device=beta.device)
+    _check_thresholds(thresholds.detach())
+    signals = beta.reshape(-1, len(D))
     if beta.device.type != "cpu" or not _are_finite(signals, D, W):
         return _istc(signals, D, W, thresholds, positive).reshape(*beta.shape[:-1], D.shape[1])
     blocks = torch.split(signals, max(1, _BLOCK // D.shape[1]))
@@ -159,11 +178,30 @@ def _istc(beta: Tensor, D: Tensor, W: Tensor, thresholds: Tensor, positive: bool
 
 
 def _check(beta: Tensor, D: Tensor, W: Tensor) -> None:
-    if D.ndim != 2 or D.shape != W.shape or beta.shape[-1:] != D.shape[:1]:
+    fit = D.ndim == 2 and D.shape == W.shape and beta.shape[-1:] == D.shape[:1]
+    if not fit or not D.numel():
         raise ShapeMismatch(
             f"signals {tuple(beta.shape)}, D {tuple(D.shape)}, W {tuple(W.shape)}: give (..., C) "
-            "and twice (C, K)"
+            "and twice (C, K), C and K 1 or more"
         )
+    if not beta.dtype.is_floating_point or not beta.dtype == D.dtype == W.dtype:
+        raise InvalidParameter(
+            f"signals are {beta.dtype}, D {D.dtype}, W {W.dtype}: give real numbers of one "
+            "precision, as by x.to(D)"
+        )
+
+
+def _check_thresholds(thresholds: Tensor) -> None:
+    if thresholds.ndim != 1 or not len(thresholds):
+        raise ShapeMismatch(
+            f"thresholds {tuple(thresholds.shape)}: give (N,), one an iteration, as homotopy does"
+        )
+    if not bool(((thresholds >= 0) & thresholds.isfinite()).all()):
+        raise InvalidParameter(f"thresholds must be 0 or more, and finite, got {thresholds}")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def coherence(D: Tensor, W: Tensor | None = None) -> float:
@@ -177,6 +215,7 @@ def lasso_violation(
 ) -> Tensor:
     """Return how far each code ``(...)`` is from the Lasso's conditions (Karush, Kuhn, Tucker).
 
+    Of codes of both signs unless ``positive``, as those of :func:`istc` are unless told.
     With ``c = D^T (beta - D z)``: on the support ``c = penalty sign(z)``, elsewhere
     ``|c| <= penalty``, or ``c <= penalty`` for positive codes.
     """
@@ -200,16 +239,28 @@ class Dictionary(nn.Module):
         Whether W is a parameter of its own; it begins as D.
     start
         D to begin from, ``(C, K)``; independent normal values unless given.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no channel or atom, or a column of ``start`` has no direction.
     """
 
     def __init__(
         self, channels: int, atoms: int, free: bool = False, start: Tensor | None = None
     ) -> None:
         super().__init__()
+        if not _is_count(channels, 1) or not _is_count(atoms, 1):
+            raise InvalidParameter(f"{channels=} and {atoms=} must be 1 or more")
         start = torch.randn(channels, atoms) if start is None else start.detach()
         if start.shape != (channels, atoms):
             raise ShapeMismatch(f"D is {tuple(start.shape)}, not {(channels, atoms)}")
-        self.V = nn.Parameter(nn.functional.normalize(start, dim=0))
+        lengths = start.to(torch.promote_types(start.dtype, torch.float32)).norm(dim=0)
+        if not start.dtype.is_floating_point or not bool(
+            ((lengths > 0) & lengths.isfinite()).all()
+        ):
+            raise InvalidParameter("columns of D must be real and finite, and none of them zero")
+        self.V = nn.Parameter((start / lengths).to(start.dtype))
         self.U = nn.Parameter(self.V.detach().clone()) if free else None
 
     def D(self) -> Tensor:  # noqa: N802  (the field's name)
@@ -221,7 +272,7 @@ class Dictionary(nn.Module):
         return D if self.U is None else self.U + D * (1 - (self.U * D).sum(0))
 
     def forward(self, beta: Tensor, thresholds: Tensor, positive: bool = True) -> Tensor:
-        """Return ISTC codes ``(..., K)`` of signals ``(..., C)``."""
+        """Return ISTC codes ``(..., K)``, positive unless told, of signals ``(..., C)``."""
         D = self.D()
         return istc(beta, D, thresholds, self.W(D), positive=positive)
 
@@ -246,6 +297,11 @@ class DictionaryLearning:
         What older sums count for after a batch.
     seed
         Of the signals that atoms begin as, and of the order.
+
+    Raises
+    ------
+    InvalidParameter
+        If there are no atoms, epochs or signals of a batch, or ``forget`` is not in [0, 1].
     """
 
     def __init__(
@@ -258,6 +314,10 @@ class DictionaryLearning:
         forget: float = 0.9,
         seed: int = 0,
     ) -> None:
+        if not all(_is_count(count, 1) for count in (atoms, epochs, batch)):
+            raise InvalidParameter(f"{atoms=}, {epochs=} and {batch=} must be 1 or more")
+        if not 0 <= forget <= 1:
+            raise InvalidParameter(f"{forget=} must be in [0, 1]")
         self.atoms, self.coder, self.seed = atoms, coder, seed
         self.epochs, self.batch, self.forget = epochs, batch, forget
 
@@ -300,12 +360,16 @@ class DictionaryLearning:
         rows = torch.randint(len(x), (count,), generator=generator)
         noise = torch.randn(count, x.shape[1], generator=generator, dtype=x.dtype)
         scale = 1e-3 * float(x.square().mean().sqrt())  # two atoms are never the same signal
-        return nn.functional.normalize((x[rows] + scale * noise).T, dim=0)
+        drawn = x[rows] + scale * noise
+        atoms: Tensor = (drawn / drawn.norm(dim=1, keepdim=True)).T
+        return atoms
 
     def _update(self, A: Tensor, B: Tensor, x: Tensor, generator: torch.Generator) -> None:
         used = A.diagonal() > _DEAD * A.diagonal().mean()
         D = self.atoms_
         for k in used.nonzero()[:, 0].tolist():
             atom = B[:, k] - D @ A[:, k] + D[:, k] * A[k, k]
-            D[:, k] = atom / atom.norm().clamp(min=1e-12)
+            length = atom.norm()
+            if length > _ROUNDING * A[k, k]:  # otherwise no direction is left
+                D[:, k] = atom / length
         D[:, ~used] = self._drawn(x, int((~used).sum()), generator)
