@@ -329,6 +329,11 @@ def test_thresholds_are_a_list_of_numbers_above_0(thresholds: Any, message: str)
     assert torch.equal(istc(D.T, D, [0.5, 0.1]), istc(D.T, D, given))
 
 
+def test_compiled_loops_are_given_an_iteration() -> None:
+    with pytest.raises(ValueError, match="0 iterations"):
+        kernels.istc(EYE, EYE, torch.zeros(0), kernels.Coding(4, 4, 4, 0, True))
+
+
 @LAYOUTS
 def test_a_gradient_is_not_differentiated_again(
     laid_out: str, monkeypatch: pytest.MonkeyPatch
