@@ -28,7 +28,7 @@ from tasks.artifacts import (
     stored,
     weights_of,
 )
-from tasks.progress import Reporter
+from tasks.progress import Reporter, caution
 from tasks.requests import FitOutcome, FitRequest, by_hash, places, spread
 from wavemill import Generator, whiteness
 from wavemill.generation import RealImages, crops
@@ -221,12 +221,13 @@ def pictures(
     found = {
         "reconstruct-train": figures.tiles(beside(model, learnt, 0, REFINE).numpy()),
         "reconstruct": figures.tiles(beside(model, unseen, 0, REFINE).numpy()),
-        "interpolate": figures.tiles(model.interpolate(unseen[:5], STEPS).numpy()),
         "noise": figures.tiles(noise.numpy()),
         "variants": figures.tiles(model.vary(unseen[:4], STEPS, seed).numpy()),
         "psnr": figures.scores({k: v["psnr"].numpy() for k, v in scores.items()}),
         "eigenvalues": figures.eigenvalues({"test": codes}, model.spec.dimension),
     }
+    if len(unseen) > 1:
+        found["interpolate"] = figures.tiles(model.interpolate(unseen[:5], STEPS).numpy())
     if model.curve_:
         points = [(point.epoch, point.psnr) for point in model.curve_]
         found["curve"] = figures.curves({model.spec.model: points})
@@ -292,6 +293,9 @@ def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
         raise InvalidRequest(f"no sample of {source.name!r} is selected: --where {request.where!r}")
     crop = int(artifact.manifest["spec"]["parameters"].get("crop", 0))
     found = samples(source, rows.iloc[spread(len(rows), request.n)], crop)
+    if len(found) < request.n:
+        whose = "selected" if request.where else "those it was judged by: --where selects others"
+        caution(f"{len(found)} of {request.n} samples are there, {whose}")
     return found[spread(len(found), request.n)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
@@ -15,16 +16,18 @@ from storage.typing import Array
 from tasks.figures import MAPS, png
 
 GAP = 4  # pixels between tiles
+LONGEST = 8  # pictures of a table's only row: more are wrapped into a square
 ENLARGED, VISIBLE = 2, 64  # pixels of a sample's point, more where a tile would have fewer than so
 
 
 def tiles(rows: Array) -> bytes:
     """Draw a table of pictures ``(rows, columns, component, y, x)``, enlarged, small ones more.
 
+    A single long row is wrapped.
     Three components between 0 and 1 are red, green and blue; of others the first is drawn, on a
     scale of colours symmetric about the mean of the first row.
     """
-    coloured = _coloured(np.asarray(rows, dtype="float64"))
+    coloured = _wrapped(_coloured(np.asarray(rows, dtype="float64")))
     factor = max(ENLARGED, VISIBLE // coloured.shape[2])
     coloured = coloured.repeat(factor, 2).repeat(factor, 3)
     count, columns, height, width = coloured.shape[:4]
@@ -37,6 +40,17 @@ def tiles(rows: Array) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, canvas, format="png")
     return buffer.getvalue()
+
+
+def _wrapped(coloured: Array) -> Array:
+    """Return a table of about as many rows as columns, white at its end, of a single long row."""
+    rows, columns = coloured.shape[:2]
+    if rows > 1 or columns <= LONGEST:
+        return coloured
+    side = math.isqrt(columns - 1) + 1
+    tiles = -(-columns // side) * side
+    white = np.ones((tiles - columns, *coloured.shape[2:]))
+    return np.concatenate([coloured[0], white]).reshape(-1, side, *coloured.shape[2:])
 
 
 def _coloured(rows: Array) -> Array:

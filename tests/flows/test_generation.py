@@ -10,17 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.image import imsave
+from matplotlib.image import imread, imsave
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from safetensors.torch import save
 
 from flows import generation as flow
+from flows import ingest
 from flows.cli import run
 from storage import InvalidRequest, open_store
 from storage.verify import verify
-from tasks.generation import GenerateRequest, fit, load_generator, make, samples
+from tasks.generation import GenerateRequest, fit, load_generator, make, samples, write
+from tasks.generation_figures import GAP
 from tasks.images import ImageOptions
+from tasks.progress import hearing
 from tasks.report import generator_chapter, write_report
 from tasks.requests import FitRequest
 from wavemill import Generator
@@ -125,6 +128,32 @@ def test_a_report_shows_what_a_generator_makes(store_with_generators: str, tmp_p
     table = re.sub(r"<[^>]*>", " ", page[page.index("numbers a code") :])
     assert table.partition("artifact")[2].split()[:3] == ["7", "12", "256"]
     assert "wavemill generate generator/" in page
+
+
+def test_a_long_row_of_draws_is_wrapped_into_a_square(tmp_path: Path) -> None:
+    write(np.zeros((1, 30, 1, 16, 16)), tmp_path / "draws.png")
+    height, width = imread(tmp_path / "draws.png").shape[:2]
+    assert (height + GAP) * 6 == (width + GAP) * 5
+
+
+def test_fewer_samples_than_asked_for_are_minded(store_with_generators: str) -> None:
+    heard: list[str] = []
+    with hearing(heard.append):
+        for n in (4, 5):
+            request = GenerateRequest("generator/vortices@latest", "reconstruct", n)
+            make(open_store(store_with_generators), request)
+    assert len(heard) == 1
+    assert heard[0].startswith("4 of 5 samples are there, those it was judged by")
+
+
+def test_a_generator_is_judged_by_a_single_sample(store_url: str) -> None:
+    """What takes two is left out, of its numbers and of its pictures."""
+    ingest("few", ["simulate:n=6,N=32,t=0.5"], store_url, None, "threads")
+    store, small = open_store(store_url, writable=True), {"J": "2", "L": "2", "dimension": "2"}
+    made = fit(store, "few", FitRequest("generator", {**small, "model": "linear"}))
+    assert {"test_code_mean", "test_code_radius", "test_psnr"} <= set(made.metrics)
+    assert "test_code_covariance" not in made.metrics
+    assert "figures/interpolate.png" not in store.artifact_at("generator", made.key).files()
 
 
 def test_what_cannot_be_generated_is_refused_with_a_way_out(

@@ -115,6 +115,13 @@ def test_white_noise_has_the_eigenvalues_of_marchenko_and_pastur() -> None:
     assert heavy["radius_spread"] > 2
 
 
+def test_of_a_single_code_only_what_is_defined_is_said() -> None:
+    w = noise(1, 6)
+    expected = {"mean": float(w.abs().max()), "radius": float(w.square().mean())}
+    assert whiteness(w) == pytest.approx(expected)
+    assert all(map(math.isfinite, whiteness(noise(2, 6)).values()))
+
+
 def test_whitening_refuses_more_components_than_there_are() -> None:
     rank_two = noise(50, 2) @ noise(2, 8)
     with pytest.raises(InvalidParameter, match="vary in 2 directions"):
@@ -400,6 +407,20 @@ def test_a_generator_is_what_its_state_says(fitted: Generator) -> None:
         Generator(fitted.spec).sample(1)
     with pytest.raises(ShapeMismatch, match="learnt from samples"):
         fitted.encode(noise(2, 3, 8, 8))
+
+
+def test_fitting_leaves_the_callers_random_numbers_alone() -> None:
+    spec, before = GeneratorSpec(model="linear", **SMALL), torch.get_rng_state()  # type: ignore[arg-type]
+    Generator(spec).fit(pictures(40))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_fit_that_cannot_be_or_diverges_is_refused() -> None:
+    spec = GeneratorSpec(model="convolutional", width=8, rate=1e35, **SMALL)  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameter, match=r"24 samples are too few .* lower dimension"):
+        Generator(spec).fit(pictures(24))
+    with pytest.raises(InvalidParameter, match=r"diverged at step \d: lower rate"):
+        Generator(spec).fit(pictures(40))
 
 
 def test_paths_and_variants_start_at_the_reconstructions(fitted: Generator) -> None:

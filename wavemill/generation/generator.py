@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from wavemill.errors import NotFitted, ShapeMismatch
+from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.generation.convolutional import ConvolutionalGenerator
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
@@ -78,8 +78,18 @@ class Generator:
             ``checkpoint`` is given a state at the end of each epoch, and each minute. From any of
             them, with the same samples, spec and seed, the outcome is the same to the bit. The
             first lacks nothing but steps: ``embedding.*`` and ``codes`` are enough to begin with.
+
+        Raises
+        ------
+        InvalidParameter
+            If there are no more samples than numbers in a code.
         """
         samples = RealImages(x)
+        if len(samples) <= self.spec.dimension:
+            raise InvalidParameter(
+                f"{len(samples)} samples are too few for codes of {self.spec.dimension} numbers: "
+                "lower dimension, or learn from more"
+            )
         if resume is not None:
             resume = {name: value.to(x.device) for name, value in resume.items()}
         self._build(samples.shape, samples.are_images, samples.range())
@@ -118,8 +128,12 @@ class Generator:
 
     def built(self, seed: int = 0) -> nn.Module:
         """Return an inverse that has learnt nothing yet."""
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(seed)
+            return self._new(seed)
+
+    def _new(self, seed: int) -> nn.Module:
         spec, shape = self.spec, self.shape_
-        torch.manual_seed(seed)
         if spec.model == "convolutional":
             grid = self.embedding_.grid
             return ConvolutionalGenerator(spec.dimension, shape[0], shape[1:], grid, spec.width)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from wavemill.errors import InvalidParameter
 from wavemill.generation.convolutional import estimate_population
 from wavemill.progress import Progress
 
@@ -127,6 +128,8 @@ class Trainer:
         self.steps += 1
         self._follow()
         value = float(loss.detach())
+        if not math.isfinite(value):
+            raise InvalidParameter(f"training diverged at step {self.steps}: lower rate")
         self.sum += value
         return value
 

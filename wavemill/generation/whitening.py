@@ -152,10 +152,14 @@ def whiteness(w: Tensor) -> dict[str, float]:
         at these m and n, ``outside``: the part of eigenvalues beyond them. ``skewness``,
         ``excess_kurtosis``: root mean square and mean over coordinates (0 for a Gaussian).
         ``radius``: mean of ``|w|^2 / m`` (1), ``radius_spread``: its deviation in units of a
-        Gaussian's, sqrt(2 / m) (1).
+        Gaussian's, sqrt(2 / m) (1). Of a single w the mean and the radius alone.
     """
     n, m = w.shape
     w = w.double()
+    radius = w.square().mean(1)
+    found = {"mean": float(w.mean(0).abs().max()), "radius": float(radius.mean())}
+    if n == 1:
+        return found
     centred = w - w.mean(0)
     covariance = centred.T @ centred / n
     values = torch.linalg.eigvalsh(covariance)
@@ -163,9 +167,7 @@ def whiteness(w: Tensor) -> dict[str, float]:
         values = values[m - n + 1 :]  # the others are 0 for any n samples
     low, high = marchenko_pastur(m, n)
     unit = centred / covariance.diagonal().sqrt()
-    radius = w.square().mean(1)
-    return {
-        "mean": float(w.mean(0).abs().max()),
+    return found | {
         "covariance": float((covariance - torch.eye(m).to(w)).abs().max()),
         "smallest": float(values[0]),
         "largest": float(values[-1]),
@@ -174,6 +176,5 @@ def whiteness(w: Tensor) -> dict[str, float]:
         "outside": float(((values < low) | (values > high)).double().mean()),
         "skewness": float(unit.pow(3).mean(0).square().mean().sqrt()),
         "excess_kurtosis": float(unit.pow(4).mean() - 3),
-        "radius": float(radius.mean()),
         "radius_spread": float(radius.std() / math.sqrt(2 / m)),
     }
