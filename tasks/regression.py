@@ -114,7 +114,8 @@ def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: Regres
     learnt = min(spec.train or len(rows), len(rows) - held)
     if learnt < 8 or held < 2:
         raise InvalidRequest(
-            f"{len(rows)} samples make {learnt} to learn from and {held} to judge by"
+            f"{len(rows)} samples are too few to hold out {held} (2 or more) and learn from 8 or "
+            "more others: select more, or set test or train"
         )
     values, unit = target_of(rows, source, target)
     return Data(rows, slice(0, learnt), slice(len(rows) - held, len(rows)), values, unit)

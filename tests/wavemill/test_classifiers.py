@@ -19,7 +19,7 @@ from wavemill.dictionaries.classifiers import (
 )
 from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
-from wavemill.specs import ClassifierSpec
+from wavemill.specs import ClassifierSpec, RegressionSpec
 
 
 def maps(count: int = 40, channels: int = 6, side: int = 3, seed: int = 0) -> Tensor:
@@ -240,6 +240,10 @@ def test_counts_of_right_answers() -> None:
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="thresholds fall"):
         spec(first=0.1, last=0.2)
+    for held in (1.5, 0.0, -3.0, float("inf"), float("nan")):
+        for build in (lambda n: spec(validation=n), lambda n: RegressionSpec(test=n)):
+            with pytest.raises(InvalidParameter, match="or a whole number of samples"):
+                build(held)
     with pytest.raises(InvalidParameter, match="kernel=2 must be odd"):
         spec(kernel=2)
     with pytest.raises(InvalidParameter, match="both needs a mirror"):

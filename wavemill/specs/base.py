@@ -140,6 +140,15 @@ def check_above(spec: Spec, *names: str) -> None:
         check(good, f"{spec.kind}: {name}={value} must be above 0")
 
 
+def check_part(spec: Spec, *names: str) -> None:
+    """Refuse a spec of which one of these is neither a part below 1 nor a whole number."""
+    for name in names:
+        value = getattr(spec, name)
+        good = 0 < value < 1 or (value >= 1 and value % 1 == 0)
+        message = f"must be a part between 0 and 1, or a whole number of samples: {value}"
+        check(good, f"{spec.kind}: {name} {message}")
+
+
 Precision = typing.Literal["float32", "float64"]
 MomentSet = typing.Literal["A0", "A", "B", "C", "C+L", "C+moduli", "D", "pywph"]
 ModelSet = typing.Literal[

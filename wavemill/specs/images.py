@@ -6,7 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import Spec, check, check_above, check_least
+from wavemill.specs.base import Spec, check, check_above, check_least, check_part
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ClassifierSpec(Spec):
     precision
         ``mixed``: bfloat16 where it suffices, on a GPU.
     validation
-        Part of the samples held out, by a hash of their ids, or their number if above 1.
+        Part of the samples held out, by a hash of their ids, or their number if 1 or more.
     patience
         Stop after so many epochs without a better loss on them; 0: never. The best is kept then.
     """
@@ -145,7 +145,8 @@ class ClassifierSpec(Spec):
         check_least(self, 1, *names)
         counts = ("components", "statistics", "epochs", "patience", "shift")
         check_least(self, 0, *counts, "decay", "momentum")
-        check_above(self, "rate", "validation", "alpha")
+        check_above(self, "rate", "alpha")
+        check_part(self, "validation")
         check(self.kernel % 2 == 1, f"{self.kind}: kernel={self.kernel} must be odd")
         for name in ("thin", "dropout", "smoothing"):
             value = getattr(self, name)

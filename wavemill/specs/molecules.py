@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wavemill.specs.base import Precision, Spec, check, check_above, check_least
+from wavemill.specs.base import Precision, Spec, check, check_above, check_least, check_part
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class RegressionSpec(Spec):
     train
         Learn from so many samples; 0 for all that are not held out.
     test
-        Part of the samples held out, by a hash of their ids, or their number if above 1.
+        Part of the samples held out, by a hash of their ids, or their number if 1 or more.
     halvings
         The learning curve's points below the last: so often half as many molecules.
     """
@@ -141,7 +141,8 @@ class RegressionSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
-        check_above(self, "alpha", "test")
+        check_above(self, "alpha")
+        check_part(self, "test")
         check(self.order in (1, 2, 3), f"{self.kind}: order={self.order} is not 1, 2 or 3")
         check_least(self, 1, "terms", "epochs", "landmarks", "zeta", "products")
         check_least(self, 0, "train", "halvings")
