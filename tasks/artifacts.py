@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -45,7 +46,7 @@ class Contents:
     Attributes
     ----------
     metrics
-        What ``metrics.json`` holds.
+        What ``metrics.json`` holds; numbers that are not finite are left out.
     samples
         Ids of the samples learnt from, or judged by.
     weights
@@ -77,10 +78,11 @@ def publish(
     store: Store, dataset: Dataset, key: str, spec: Spec, request: Request, contents: Contents
 ) -> FitOutcome:
     """Publish what a fit made; another's, if one was first with the same."""
+    metrics = _defined(contents.metrics)
     with store.attempt_artifact(spec.kind, key) as attempt:
         if contents.weights:
             attempt.write("weights.safetensors", save_tensors(on_cpu(contents.weights)))
-        attempt.write("metrics.json", json.dumps(contents.metrics, indent=1).encode())
+        attempt.write("metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
         attempt.write("samples.json", json.dumps(contents.samples).encode())
         for name, data in contents.files.items():
             attempt.write(name, data)
@@ -101,7 +103,16 @@ def publish(
                 **contents.said,
             }
         )
-    return FitOutcome(spec.kind, str(manifest["key"]), written, dict(contents.metrics))
+    return FitOutcome(spec.kind, str(manifest["key"]), written, metrics)
+
+
+def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is not defined, as the skewness of constants: JSON has no such numbers."""
+    return {
+        name: _defined(value) if isinstance(value, Mapping) else value
+        for name, value in metrics.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
 
 
 def spec_of(artifact: Artifact, made: Callable[[Document], SomeSpec]) -> SomeSpec:

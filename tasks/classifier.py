@@ -182,7 +182,7 @@ class _Fit:
         batches = self.learnt.shuffled(self.spec.batch, self.request.seed, epoch, self.team)
         passed = training.advance(batches, report)
         scores = self._scores(training)
-        return {
+        row = {
             "epoch": float(epoch + 1),
             "train_loss": passed["loss"],
             "train_top1": passed["right"],
@@ -190,6 +190,12 @@ class _Fit:
             "held_top1": self._right(scores, 1),
             "held_top5": self._right(scores, 5),
         }
+        if not all(map(math.isfinite, row.values())) or not bool(scores.isfinite().all()):
+            raise InvalidRequest(
+                f"training diverged in epoch {epoch + 1}: loss {row['train_loss']:.3g}, of samples "
+                f"held out {row['held_loss']:.3g}; lower rate={self.spec.rate:g}"
+            )
+        return row
 
     def _checkpoint(
         self, training: Training, history: list[Row], best: dict[str, Tensor]
@@ -277,12 +283,14 @@ class Predictor:
 
     Attributes
     ----------
+    artifact
+        What it was read from.
     views
         Specs of the views that it takes: one, or those of images and of their mirror images.
     """
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
-        manifest = artifact.manifest
+        self.artifact, manifest = artifact, artifact.manifest
         self.spec = spec_of(artifact, ClassifierSpec.from_parameters)
         self.classes = tuple(map(str, manifest["classes"]))
         channels, height, width = manifest["shape"]
@@ -307,7 +315,7 @@ class Predictor:
 
     @torch.no_grad()
     def _scores(self, features: Array) -> Tensor:
-        x = on_device(features, self.device).reshape(-1, *self.shape)
+        x = on_device(features, self.device).reshape(len(features), *self.shape)
         standard = self.standardisation(x)
         if self._ridge is not None:
             return self._ridge(standard.flatten(1))

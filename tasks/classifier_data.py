@@ -53,10 +53,8 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels and grid of the features; a view without maps is one position."""
-        channels, *grid = self.frame.version.row_shape
-        height, width = grid or (1, 1)
-        return channels, height, width
+        """Channels and grid of the features."""
+        return maps_shape(self.frame.version.row_shape)
 
     def numbers(self, rows: pd.DataFrame) -> Tensor:
         """Return the class of each row."""
@@ -110,6 +108,13 @@ class Data:
         return rows.assign(feature_part=rows["part"].map(frame.version.parts))
 
 
+def maps_shape(row_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return channels and grid of features; those without maps are one position."""
+    channels, *grid = row_shape
+    height, width = grid or (1, 1)
+    return channels, height, width
+
+
 def split(
     frame: FeatureFrame, mirror: FeatureFrame | None, request: FitRequest, spec: ClassifierSpec
 ) -> Data:
@@ -132,8 +137,8 @@ def split(
     held = round(spec.validation * len(rows)) if spec.validation < 1 else int(spec.validation)
     if held < 1 or len(rows) - held < 2:
         raise InvalidRequest(
-            f"{len(rows)} labelled samples make {len(rows) - held} to learn from and {held} to "
-            "judge by: select more, or set validation"
+            f"{len(rows)} labelled samples are too few to hold out {held} (1 or more) and learn "
+            "from 2 or more others: select more, or set validation"
         )
     groups = [rows.iloc[: len(rows) - held], rows.iloc[len(rows) - held :]]
     learnt, judged = (group.sort_values(["part", "row"], ignore_index=True) for group in groups)

@@ -14,7 +14,7 @@ from storage.keys import derivation_key
 from storage.typing import Array
 from tasks import figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy, spec_of, stored, weights_of
-from tasks.models import Model, model_class, model_spec
+from tasks.models import MODELS, Model, model_class, model_spec
 from tasks.progress import Reporter, caution
 from tasks.requests import FitOutcome, FitRequest, rows_digest, spread
 from wavemill.specs import MicrocanonicalSpec
@@ -120,8 +120,18 @@ def first_component(fields: Array) -> Array:
 
 
 def load_model(artifact: Artifact, device: str = "cpu") -> Model:
-    """Return the fitted model that an artifact holds, to draw on a device."""
+    """Return the fitted model that an artifact holds, to draw on a device.
+
+    Raises
+    ------
+    InvalidRequest
+        If it holds something else, or an older algorithm's.
+    """
     kind = artifact.kind
+    if kind not in MODELS:
+        ways = {"generator": "`wavemill generate` draws from it"}
+        way = ways.get(kind, f"name one of {', '.join(MODELS)}")
+        raise InvalidRequest(f"{kind}/{artifact.key[:12]} is no model of fields: {way}")
     spec = spec_of(artifact, partial(model_spec, kind))
     model: Model = model_class(kind).from_state(spec, weights_of(artifact, device))
     return model

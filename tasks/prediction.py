@@ -15,6 +15,7 @@ from storage.export import replacing
 from storage.sources import read_units
 from storage.typing import Array
 from tasks import classifier, live_features, regression
+from tasks.classifier_data import maps_shape
 from tasks.feature_batches import READ
 from tasks.images import ImageOptions
 from tasks.progress import Reporter
@@ -70,6 +71,7 @@ def class_scores(
         live_features.features(store, dataset, stored_view(store, spec, dataset), device=device)
         for spec in predictor.views
     ]
+    _must_fit(predictor, frames[0])
     found = _common(frames)
     rows = found[found["sample_id"].isin(rows["sample_id"])]
     pieces = [rows.iloc[start : start + READ] for start in range(0, len(rows), READ)]
@@ -80,6 +82,20 @@ def class_scores(
     if not scores:
         raise InvalidRequest(f"no sample of {dataset!r} that is selected has features to judge by")
     return rows.reset_index(drop=True), torch.cat(scores)
+
+
+def _must_fit(predictor: classifier.Predictor, frame: FeatureFrame) -> None:
+    """Refuse features of other shapes than those learnt from, as of larger images."""
+    artifact = predictor.artifact
+    given = maps_shape(frame.version.row_shape)
+    if given != predictor.shape:
+        schema = Schema.from_json(artifact.manifest["schema"])
+        size = "x".join(map(str, schema.shape))
+        way = f"ingest it with --size {size}" if schema.layout == "images" else "name another"
+        raise InvalidRequest(
+            f"{artifact.kind}/{artifact.key[:12]} learnt from {schema.layout} of {size}, with "
+            f"features {predictor.shape}; {frame.dataset} has features {given}: {way}"
+        )
 
 
 def _common(frames: list[FeatureFrame]) -> pd.DataFrame:

@@ -158,8 +158,8 @@ def _statistics(
     rows = [
         {
             "statistic": name,
-            "data": next(iter(metrics.values()))[f"data_{name}"],
-            **{kind: values[f"synthesis_{name}"] for kind, values in metrics.items()},
+            "data": next(iter(metrics.values())).get(f"data_{name}"),
+            **{kind: values.get(f"synthesis_{name}") for kind, values in metrics.items()},
         }
         for name in ("std", "skewness", "flatness")
         if metrics
@@ -278,8 +278,8 @@ def generator_chapter(store: Store, artifact: Artifact) -> Section:
         "learnt from": artifact.manifest["samples"],
         "numbers a code": spec.dimension,
         "points a sample": int(points),
-        "PSNR of samples learnt from, dB": metrics["train_psnr"],
-        "of others": metrics["test_psnr"],
+        "PSNR of samples learnt from, dB": metrics.get("train_psnr"),
+        "of others": metrics.get("test_psnr"),
         "artifact": f"generator/{artifact.key[:12]}",
     }
     command = f"wavemill generate generator/{artifact.key[:12]} --from interpolate --to paths.png"

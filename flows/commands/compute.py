@@ -151,12 +151,15 @@ def fit(
     lines = [f"{made.kind}/{made.key[:12]} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]
     reference = f"{made.kind}/{made.key[:12]}"
-    hint = f"wavemill synthesize {reference} -n 4 --to synthesis.png"
-    if model == "generator":
-        hint = f"wavemill generate {reference} --from reconstruct --to pictures.png"
-    if model in ("regression", "classifier"):
-        hint = f"wavemill predict {reference} {dataset} --to predictions.csv"
-    tell(made, lines, as_json, quiet, hint)
+    predicted = f"predict {reference} {dataset} --to predictions.csv"
+    hints = {
+        "regression": predicted,
+        "classifier": predicted,
+        "dictionary": f"show {reference}",
+        "generator": f"generate {reference} --from reconstruct --to pictures.png",
+    }
+    hint = hints.get(model, f"synthesize {reference} -n 4 --to synthesis.png")
+    tell(made, lines, as_json, quiet, f"wavemill {hint}")
 
 
 def synthesize(

@@ -24,14 +24,17 @@ from PIL import Image
 from safetensors.torch import load
 
 from flows import evaluate, features, fit, images, ingest
+from flows.cli import run
 from flows.runtime import open_cluster
-from storage import InvalidRequest, open_store
+from storage import InvalidRequest, Store, open_store
 from tasks import classifier
+from tasks.artifacts import Contents, publish
 from tasks.checkpoints import EpochCheckpoints, EpochState
 from tasks.classifier_data import split
 from tasks.classifier_figures import confusion
 from tasks.feature_batches import LabelledFeatures
 from tasks.fields import IngestOptions
+from tasks.fit import load_model
 from tasks.images import ImageOptions
 from tasks.live_features import live
 from tasks.prediction import predict_to
@@ -41,7 +44,7 @@ from tests.flows.classifier_driver import request
 from wavemill.dictionaries.classifiers import Standardisation
 from wavemill.dictionaries.training import generator_seed
 from wavemill.images import Augmentation
-from wavemill.specs import ClassifierSpec
+from wavemill.specs import ClassifierSpec, DictionarySpec
 
 DRIVER = Path(__file__).with_name("classifier_driver.py")
 CONFIGS = Path(__file__).parents[2] / "docs" / "configs"
@@ -231,6 +234,31 @@ def test_a_fit_that_stops_early_keeps_its_best_epoch(stripes: str) -> None:
     assert history["held_loss"].iloc[-1] > history["held_loss"].min()
 
 
+def test_a_fit_that_diverges_is_not_published(stripes: str) -> None:
+    """Nor is what it diverged to kept: the checkpoint is of what it began as."""
+    store = open_store(stripes)
+    before = keys(store)
+    with pytest.raises(InvalidRequest, match=r"diverged in epoch 1: .*; lower rate=1e\+35"):
+        learn(stripes, model="linear", rate=1e35, epochs=2)
+    (key,) = keys(store) - before
+    assert key not in {artifact.key for artifact in store.artifacts()}
+    assert reached(EpochCheckpoints(store, "classifier", key)) == 0
+
+
+def keys(store: Store) -> set[str]:
+    """Return the keys of classifiers that are published, or on the way."""
+    return {Path(entry.path).parts[2] for entry in store.backend.walk("artifacts/classifier")}
+
+
+def test_statistics_that_are_not_defined_are_left_out(stripes: str) -> None:
+    """JSON has no numbers for them."""
+    store, key = open_store(stripes, writable=True), "0" * 64
+    contents = Contents({"mae": float("nan"), "rows": {"far": float("inf"), "near": 1.0}}, [])
+    made = publish(store, store.dataset("stripes"), key, DictionarySpec(), request({}), contents)
+    text = store.artifact_at("dictionary", key).read("metrics.json")
+    assert made.metrics == json.loads(text) == {"rows": {"near": 1.0}}
+
+
 def test_a_checkpoint_comes_back_whole_and_replaces_the_last(tmp_path: Path) -> None:
     store = open_store(str(tmp_path), writable=True)
     folder = EpochCheckpoints(store, "classifier", "0" * 64)
@@ -262,6 +290,8 @@ def test_unlabelled_samples_are_left_out_and_one_class_is_refused(stripes: str) 
         )
     with pytest.raises(InvalidRequest, match="needs --view and --target"):
         classifier.fit(open_store(stripes), "stripes", FitRequest("classifier"))
+    with pytest.raises(InvalidRequest, match=r"64 .* too few to hold out 70 \(1 or more\)"):
+        learn(stripes, validation=70)
 
 
 def test_weights_are_tensors_by_name(stripes: str) -> None:
@@ -271,7 +301,9 @@ def test_weights_are_tensors_by_name(stripes: str) -> None:
     assert state["standardisation.axes"].shape[1] == 6
 
 
-def test_a_dictionary_rebuilds_features_by_few_atoms(stripes: str) -> None:
+def test_a_dictionary_rebuilds_features_by_few_atoms(
+    stripes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     parameters = {"atoms": 24, "components": 6, "penalty": 0.05, "positions": 800}
     made = fit(
         "dictionary", "stripes", stripes, parameters, None, None, 0, "cpu", "scattering", None
@@ -284,6 +316,12 @@ def test_a_dictionary_rebuilds_features_by_few_atoms(stripes: str) -> None:
     assert {"figures/atoms.png", "figures/supports.png"} <= set(artifact.files())
     with pytest.raises(InvalidRequest, match="a dictionary needs --view"):
         fit("dictionary", "stripes", stripes, parameters)
+    with pytest.raises(InvalidRequest, match=f"{made.key[:12]} is no model of fields: name one of"):
+        load_model(artifact)
+    pairs = [text for name, value in parameters.items() for text in ("--set", f"{name}={value}")]
+    command = ["fit", "dictionary", "stripes", "--view", "scattering", *pairs]
+    assert run([*command, "--store", stripes]) == 0
+    assert f"next: wavemill show dictionary/{made.key[:12]}\n" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +361,9 @@ def test_the_flow_goes_from_pictures_to_their_classes(pictures: Path, tmp_path: 
     (likeliest, first), (_, second) = json.loads(whole.loc["red/00", "likeliest"])
     assert (likeliest, first) == ("red", pytest.approx(among, abs=1e-4))
     assert first > second
+    ingest("larger", [str(pictures)], url, ImageOptions(size=(32, 32)), "threads")
+    with pytest.raises(InvalidRequest, match=r"images of 16x16.*larger has .*--size 16x16"):
+        predict_to(store, key, "larger", tmp_path / "p.csv")
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
     with pytest.raises(InvalidRequest, match="data_batch_1, pickle: is a pickle"):
