@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.operators import transformed
 
 Spacing = float | tuple[float, float]
 
@@ -130,8 +131,8 @@ def _spectral(field: Tensor, axis: int, step: float) -> Tensor:
     if size % 2 == 0:
         wavenumber[-1] = 0  # the sine of the Nyquist wave vanishes at every point of the grid
     factor = (2j * math.pi * wavenumber).unflatten(0, (-1,) + (1,) * (-axis - 1))
-    slope: Tensor = torch.fft.irfft(factor * torch.fft.rfft(field, dim=axis), n=size, dim=axis)
-    return slope
+    spectrum = factor * transformed(torch.fft.rfft, field, dim=axis)
+    return transformed(torch.fft.irfft, spectrum, n=size, dim=axis)
 
 
 def _centred(field: Tensor, axis: int, step: float) -> Tensor:

@@ -24,6 +24,7 @@ class FieldOperator(nn.Module):
     """
 
     shape: tuple[int, int]
+    _zero: Tensor
 
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype) -> None:
         super().__init__()
@@ -51,10 +52,12 @@ class FieldOperator(nn.Module):
         with own_precision(self.device):
             return super().__call__(*inputs)
 
+    @torch.inference_mode(False)  # filters made in it would never be differentiated again
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        before = self.dtype
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        wanted, device = self.dtype, self.device
+        before, wanted = self.dtype, fn(self._zero).dtype
+        must_be_real(wanted)
+        super()._apply(lambda tensor: ordinary(fn(tensor)), recurse)  # type: ignore[no-untyped-call]
+        device = self.device
         if wanted != before:
             self.register_buffer("_zero", torch.zeros((), dtype=_computed(wanted)), False)
             self._prepare()
@@ -69,7 +72,7 @@ class FieldOperator(nn.Module):
                 f"{type(self).__name__} was built for real fields (..., {self.shape[0]}, "
                 f"{self.shape[1]}) of floating point, got {x.dtype} of shape {tuple(x.shape)}"
             )
-        if self.device != x.device:
+        if self.device != x.device or is_inferred(self._zero):
             self.to(x.device)
         return x.to(self.dtype)
 
@@ -99,6 +102,46 @@ def must_be_tensor(x: object) -> None:
             f"expected a torch tensor, got {type(x).__module__}.{type(x).__qualname__}: "
             "torch.as_tensor makes one"
         )
+
+
+def must_be_real(dtype: torch.dtype) -> None:
+    """Refuse to hold filters of real fields in a complex precision."""
+    if dtype.is_complex:
+        raise InvalidParameter(
+            f"operators of real fields have no complex precision, got {dtype}: choose "
+            f"{dtype.to_real()}"
+        )
+
+
+def is_inferred(tensor: Tensor) -> bool:
+    """Tell whether a tensor was made in inference mode, which autograd refuses to save."""
+    return not torch.compiler.is_compiling() and tensor.is_inference()
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """Return a tensor that autograd may save."""
+    if not is_inferred(tensor):
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def double(x: Tensor) -> Tensor:
+    """Return real fields ``(..., y, x)`` in float64, or refuse what are none."""
+    must_be_tensor(x)
+    if x.is_complex() or x.ndim < 2:
+        raise ShapeMismatch(
+            f"expected real fields (..., y, x), got {x.dtype} of shape {tuple(x.shape)}"
+        )
+    return x.to(torch.float64)
+
+
+def transformed(transform: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
+    """Return a transform of ``torch.fft`` of fields, of which it refuses to take none."""
+    if x.numel():
+        return transform(x, **options)
+    one = transform(x.new_zeros(x.shape[-2:]), **options)
+    return (one * x.abs().sum()).expand(*x.shape[:-2], *one.shape)  # differentiable too
 
 
 def own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:

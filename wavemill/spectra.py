@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter
-from wavemill.operators import FieldOperator
+from wavemill.operators import FieldOperator, check_whole, double, power_of_two, transformed
+
+ROUNDINGS = 4  # of the largest value: a deviation of so few is that of a mean's rounding
 
 
 class PowerSpectrum(FieldOperator):
@@ -87,7 +89,8 @@ class PowerSpectrum(FieldOperator):
         """
         field = self._checked(x)
         mean = field.mean((-2, -1))
-        amplitude = torch.fft.rfft2(field - mean[..., None, None], norm="forward")
+        centred = field - mean[..., None, None]
+        amplitude = transformed(torch.fft.rfft2, centred, norm="forward")
         power = ((amplitude.real.square() + amplitude.imag.square()) * self._weight).flatten(-2)
         shells = power.new_zeros((*power.shape[:-1], len(self.coefficients["shell"])))
         shells = shells.index_add(-1, self._shell, power)
@@ -107,9 +110,11 @@ def isotropic_spectrum(
     The density integrates to the variance: the shells of :class:`PowerSpectrum` over their width.
     Computed in float64.
     """
+    field = double(x)
     operator = PowerSpectrum((x.shape[-2], x.shape[-1]), spacing, torch.float64)
     wavenumber = torch.from_numpy(operator.coefficients["wavenumber"].astype(np.float64))[1:]
-    return wavenumber, operator(x)[..., 1:] / _shells(operator.shape, spacing)[0]
+    density = operator(field)[..., 1:] / _shells(operator.shape, spacing)[0]
+    return wavenumber.to(x.device), density
 
 
 def shell_means(power: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -166,13 +171,16 @@ def pdf(
 
 
 def skewness(x: Tensor) -> Tensor:
-    """Return ``<(x - <x>)^3> / std^3`` over the last two axes, float64; 0 where std is 0."""
-    return _standardised(x).pow(3).mean((-2, -1))
+    """Return ``<(x - <x>)^3> / std^3`` over the last two axes, float64; 0 where x is constant."""
+    return standardised(x).pow(3).mean((-2, -1))
 
 
 def flatness(x: Tensor) -> Tensor:
-    """Return ``<(x - <x>)^4> / std^4`` over the last two axes, float64; 3 if Gaussian."""
-    return _standardised(x).pow(4).mean((-2, -1))
+    """Return ``<(x - <x>)^4> / std^4`` over the last two axes, float64: 3 if Gaussian.
+
+    0 where x is constant.
+    """
+    return standardised(x).pow(4).mean((-2, -1))
 
 
 def structure_functions(
@@ -199,11 +207,17 @@ def structure_functions(
     Raises
     ------
     InvalidParameter
-        If a lag does not fit on the grid.
+        If there is no lag or order, a lag does not fit on the grid, or an order is not above 0.
+    ShapeMismatch
+        If ``x`` is not real.
     """
-    if not all(1 <= lag < min(x.shape[-2:]) for lag in lags):
+    field = double(x)
+    for lag in lags:
+        check_whole(lag=lag)
+    if not len(lags) or not all(1 <= lag < min(x.shape[-2:]) for lag in lags):
         raise InvalidParameter(f"lags {list(lags)} must be in [1, {min(x.shape[-2:])})")
-    field = x.to(torch.float64)
+    if not len(orders) or not all(q > 0 for q in orders):
+        raise InvalidParameter(f"orders {list(orders)} of moments must be above 0")
     rows = []
     for lag in lags:
         steps = [_increments(field, lag, axis, periodic).abs() for axis in (-2, -1)]
@@ -219,11 +233,18 @@ def _increments(field: Tensor, lag: int, axis: int, periodic: bool) -> Tensor:
     return field.narrow(axis, lag, size) - field.narrow(axis, 0, size)
 
 
-def _standardised(x: Tensor) -> Tensor:
-    field = x.to(torch.float64)
+def standardised(x: Tensor) -> Tensor:
+    """Return ``(x - <x>) / std`` over the last two axes, float64; 0 where x is constant.
+
+    Where the deviation is a few units of rounding of the largest value, it is that of the mean.
+    """
+    field = double(x)
+    field = field / power_of_two(field.detach().abs().amax((-2, -1), keepdim=True))
+    rounding = ROUNDINGS * torch.finfo(field.dtype).eps * field.detach().abs().amax((-2, -1), True)
     centred = field - field.mean((-2, -1), keepdim=True)
-    deviation = centred.square().mean((-2, -1), keepdim=True).sqrt()
-    return centred / torch.where(deviation > 0, deviation, 1.0)
+    variance = centred.square().mean((-2, -1), keepdim=True)
+    constant = variance <= rounding.square()
+    return centred / torch.where(constant, torch.inf, variance).sqrt()
 
 
 def _shells(

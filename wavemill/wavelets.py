@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import bump_steerable, morlet
-from wavemill.operators import FieldOperator, check_whole
+from wavemill.operators import FieldOperator, check_whole, transformed
 
 Family = Literal["bump-steerable", "morlet"]
 
@@ -91,18 +91,14 @@ class WaveletTransform(FieldOperator):
         ShapeMismatch
             If ``x`` is not real ``(..., y, x)`` on the transform's grid.
         """
-        fields = self._checked(x)
-        if not fields.numel():
-            none = fields[..., None, None, :, :].expand(*x.shape[:-2], *self._psi.shape)
-            return fields, none.to(self.dtype.to_complex())
-        x_hat = torch.fft.fft2(fields)
-        low = torch.fft.ifft2(x_hat * self._phi).real
-        return low, torch.fft.ifft2(x_hat[..., None, None, :, :] * self._psi)
+        x_hat = transformed(torch.fft.fft2, self._checked(x))
+        low = transformed(torch.fft.ifft2, x_hat * self._phi).real
+        return low, transformed(torch.fft.ifft2, x_hat[..., None, None, :, :] * self._psi)
 
     def low_pass(self, x: Tensor) -> Tensor:
         """Return the low pass alone, real ``(..., y, x)``."""
-        low: Tensor = torch.fft.ifft2(torch.fft.fft2(self._checked(x)) * self._phi).real
-        return low
+        x_hat = transformed(torch.fft.fft2, self._checked(x))
+        return transformed(torch.fft.ifft2, x_hat * self._phi).real
 
     def inverse(self, low: Tensor, bands: Tensor) -> Tensor:
         """Return ``W^T (low, bands)``, real ``(..., y, x)``: the field they are the transform of.
@@ -119,10 +115,9 @@ class WaveletTransform(FieldOperator):
                 f"the inverse takes complex bands (..., {', '.join(map(str, self._psi.shape))}), "
                 f"got {bands.dtype} of shape {tuple(bands.shape)}"
             )
-        x_hat = torch.fft.fft2(self._checked(low)) * self._phi
-        x_hat = x_hat + (torch.fft.fft2(bands.to(x_hat.dtype)) * self._psi).sum((-4, -3))
-        x: Tensor = torch.fft.ifft2(x_hat).real
-        return x
+        x_hat = transformed(torch.fft.fft2, self._checked(low)) * self._phi
+        waves = transformed(torch.fft.fft2, bands.to(x_hat.dtype)) * self._psi
+        return transformed(torch.fft.ifft2, x_hat + waves.sum((-4, -3))).real
 
 
 def _bank(family: Family, shape: tuple[int, int], J: int, L: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -260,6 +261,46 @@ def test_what_touches_a_border_goes_on_beyond_it_unless_fields_wrap() -> None:
     half = (torch.arange(16) < 8).double().expand(16, 16)
     edges = [minkowski_functionals(half, [0.5], periodic)[1, 0] for periodic in (True, False)]
     assert float(edges[0]) * 16 == pytest.approx(2 * float(edges[1]) * 15)  # two of 16, one of 15
+
+
+def test_areas_are_of_all_points_whether_fields_wrap_or_not() -> None:
+    edge = torch.zeros(2, 8, 10)
+    edge[0, -1], edge[1, :, -1] = 1, 1
+    for periodic in (True, False):
+        area = minkowski_functionals(edge, [0.5], periodic)[:, 0, 0]
+        assert area.tolist() == [1 / 8, 1 / 10]
+
+
+def test_what_holds_nan_has_no_numbers_and_spoils_no_other_field() -> None:
+    x = noise(2, 16, 16)
+    x[0, 3, 3] = math.nan
+    for found in (bispectrum(x), bispectrum(x, normalise=False), minkowski_functionals(x, [0.0])):
+        assert found[0].isnan().all()
+        assert found[1].isfinite().all()
+
+
+@pytest.mark.parametrize("unit", [2.0**-400, 2.0**500])
+def test_bispectra_do_not_depend_on_units(unit: float) -> None:
+    x = noise(16, 16).exp()
+    assert torch.equal(bispectrum(unit * x), bispectrum(x))
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (lambda x: bispectrum(x, 0), "1 shell or more, got 0"),
+        (lambda x: bispectrum(x, 2.5), "shells must be a whole number"),
+        (lambda x: bispectrum(x + 0j), "expected real fields"),
+        (lambda x: minkowski_functionals(x, []), "one threshold or more"),
+        (lambda x: minkowski_functionals(x + 0j, [0.0]), "expected real fields"),
+        (lambda x: best_correlation(x, x + 0j), "expected real fields"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    measure: Callable[[Tensor], Tensor], message: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        measure(noise(8, 8))
 
 
 def test_euler_characteristics_change_sign_with_the_set() -> None:

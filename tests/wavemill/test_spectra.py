@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.evaluation.bispectrum import bispectrum
+from wavemill.evaluation.diversity import best_correlation
+from wavemill.fields import gradient, vorticity
 from wavemill.spectra import (
     PowerSpectrum,
     flatness,
@@ -73,6 +77,63 @@ def test_moments_equal_closed_forms() -> None:
     point = torch.zeros(8, 8, dtype=torch.float64)
     point[3, 4] = 1
     assert float(skewness(point)) == pytest.approx(62 / math.sqrt(63))
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e160, 1e300])
+def test_moments_do_not_depend_on_units(unit: float) -> None:
+    x = field(2, 16, 16).exp()
+    for moment in (skewness, flatness):
+        torch.testing.assert_close(moment(unit * x), moment(x), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 273.15, 1e8 / 3])
+def test_constant_fields_whose_mean_rounds_have_no_moments(value: float) -> None:
+    x = torch.full((2, 37, 41), value, dtype=torch.float64, requires_grad=True)
+    for moment in (skewness, flatness):
+        assert moment(x).tolist() == [0, 0]
+        assert torch.autograd.grad(moment(x).sum(), x)[0].isfinite().all()
+    assert best_correlation(x, field(2, 37, 41)).tolist() == [0, 0]
+    assert skewness(torch.tensor([[1.0, 1], [math.nan, 1]])).isnan()
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        skewness,
+        flatness,
+        lambda x: structure_functions(x, [1]),
+        lambda x: isotropic_spectrum(x)[1],
+        bispectrum,
+        gradient,
+        vorticity,
+        lambda x: best_correlation(x, x),
+        PowerSpectrum((12, 9), dtype=torch.float64),
+    ],
+)
+def test_no_fields_have_no_statistics(measure: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    fields = field(3, 2, 12, 9)
+    none = measure(fields[:0].requires_grad_())
+    assert none.shape == (0, *measure(fields).shape[1:])
+    none.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (lambda x: structure_functions(x, []), r"lags \[\] must be in"),
+        (lambda x: structure_functions(x, [1.5]), "lag must be a whole number"),  # type: ignore[list-item]
+        (lambda x: structure_functions(x, [1], []), r"orders \[\] .* above 0"),
+        (lambda x: structure_functions(x, [1], [2, 0]), r"orders \[2, 0\] .* above 0"),
+        (lambda x: structure_functions(x + 0j, [1]), "expected real fields"),
+        (lambda x: flatness(x + 0j), "expected real fields"),
+        (lambda x: isotropic_spectrum(x[0]), "expected real fields"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    measure: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        measure(field(8, 8))
 
 
 def test_second_order_structure_functions_are_twice_the_lost_correlation() -> None:

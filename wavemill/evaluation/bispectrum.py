@@ -19,9 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavemill.errors import InvalidParameter
+from wavemill.operators import check_whole, double, power_of_two, transformed
+
 
 def shell_edges(shape: tuple[int, int], shells: int = 6) -> NDArray[np.float64]:
     """Return edges of shells of equal ratio, in radians a sample, that hold every mode but 0."""
+    check_whole(shells=shells)
+    if shells < 1:
+        raise InvalidParameter(f"wavenumbers go in 1 shell or more, got {shells}")
     lowest = 2 * math.pi / max(shape)
     highest = math.pi * math.sqrt(2)
     return np.geomspace(lowest * (1 - 1e-9), highest * (1 + 1e-9), shells + 1)
@@ -49,16 +55,25 @@ def bispectrum(x: Tensor, shells: int = 6, normalise: bool = True) -> Tensor:
     -------
     Tensor
         ``(..., triple)``, float64. Unnormalised, and counted with their 1, 3 or 6 permutations,
-        they add up to the third central moment.
+        they add up to the third central moment. NaN for fields that hold one.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no shell.
+    ShapeMismatch
+        If ``x`` is not real.
     """
-    field = x.to(torch.float64)
+    field = double(x)
+    unit = power_of_two(field.detach().abs().amax((-2, -1), keepdim=True))
+    field = field / unit
     field = field - field.mean((-2, -1), keepdim=True)
     shape = (field.shape[-2], field.shape[-1])
-    x_hat = torch.fft.rfft2(field)
+    x_hat = transformed(torch.fft.rfft2, field)
     radius = _radius(shape).to(field.device)
     edges = shell_edges(shape, shells)
     masks = [(radius >= low) & (radius < high) for low, high in pairwise(edges)]
-    parts = [torch.fft.irfft2(x_hat * mask, s=shape) for mask in masks]
+    parts = [transformed(torch.fft.irfft2, x_hat * mask, s=shape) for mask in masks]
     deviations = [part.square().mean((-2, -1)).sqrt() for part in parts]
     floor = 1e-12 * field.square().mean((-2, -1)).sqrt()
     values = []
@@ -67,8 +82,10 @@ def bispectrum(x: Tensor, shells: int = 6, normalise: bool = True) -> Tensor:
         if normalise:
             size = deviations[a] * deviations[c] * deviations[d]
             least = torch.stack([deviations[i] for i in (a, c, d)]).amin(0)
-            value = torch.where(least > floor, value / size.clamp(min=1e-300), 0.0)
+            value = torch.where(least <= floor, 0.0, value / size.clamp(min=1e-300))
         values.append(value)
+    if not normalise:
+        values = [value * unit[..., 0, 0] ** 3 for value in values]
     return torch.stack(values, dim=-1)
 
 

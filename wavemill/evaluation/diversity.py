@@ -14,13 +14,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wavemill.operators import transformed
+from wavemill.spectra import standardised
+
 
 def best_correlation(x: Tensor, y: Tensor) -> Tensor:
     """Return c of real fields ``(..., y, x)`` on one periodic grid: in [-1, 1], float64."""
-    x_hat, y_hat = (torch.fft.rfft2(_standard(field)) for field in (x, y))
-    points = x.shape[-2] * x.shape[-1]
-    products: Tensor = torch.fft.irfft2(x_hat * y_hat.conj(), s=tuple(x.shape[-2:])) / points
-    return products.amax((-2, -1))
+    x_hat, y_hat = (transformed(torch.fft.rfft2, standardised(field)) for field in (x, y))
+    products = transformed(torch.fft.irfft2, x_hat * y_hat.conj(), s=tuple(x.shape[-2:]))
+    return products.amax((-2, -1)) / (x.shape[-2] * x.shape[-1])
 
 
 def pair_correlations(x: Tensor) -> Tensor:
@@ -30,10 +32,3 @@ def pair_correlations(x: Tensor) -> Tensor:
         [best_correlation(x[i], x[j]) for i, j in zip(first, second, strict=True)]
         or [torch.zeros((), dtype=torch.float64)]
     )[: len(first)]
-
-
-def _standard(x: Tensor) -> Tensor:
-    field = x.to(torch.float64)
-    centred = field - field.mean((-2, -1), keepdim=True)
-    deviation = centred.square().mean((-2, -1), keepdim=True).sqrt()
-    return centred / torch.where(deviation > 0, deviation, 1.0)

@@ -26,6 +26,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from wavemill.errors import InvalidParameter
+from wavemill.operators import double
+
 
 def minkowski_functionals(x: Tensor, thresholds: Sequence[float], periodic: bool = True) -> Tensor:
     """Return area fraction, perimeter and Euler characteristic a unit of area.
@@ -42,16 +45,31 @@ def minkowski_functionals(x: Tensor, thresholds: Sequence[float], periodic: bool
     Returns
     -------
     Tensor
-        ``(..., 3, threshold)``, float64.
+        ``(..., 3, threshold)``, float64; NaN for fields that hold one.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no threshold.
+    ShapeMismatch
+        If ``x`` is not real.
     """
+    if not len(thresholds):
+        raise InvalidParameter("sets of points are above one threshold or more, got none")
+    field = cells = double(x)
     if periodic:
-        x = torch.cat([x, x[..., :1, :]], dim=-2)
-        x = torch.cat([x, x[..., :1]], dim=-1)
-    return torch.stack([_functionals(x >= threshold) for threshold in thresholds], dim=-1)
+        cells = torch.cat([cells, cells[..., :1, :]], dim=-2)
+        cells = torch.cat([cells, cells[..., :1]], dim=-1)
+    rows = [
+        torch.cat([_count(field >= threshold)[..., None], _lengths(cells >= threshold)], dim=-1)
+        for threshold in thresholds
+    ]
+    unknown = field.isnan().any((-2, -1))[..., None, None]
+    return torch.where(unknown, torch.nan, torch.stack(rows, dim=-1))
 
 
-def _functionals(members: Tensor) -> Tensor:
-    """Return the three densities ``(..., 3)`` of a set given by its points, a cell a neighbour."""
+def _lengths(members: Tensor) -> Tensor:
+    """Return perimeter and Euler characteristic ``(..., 2)`` of a set, a cell a neighbour."""
     here, right = members[..., :-1, :-1], members[..., :-1, 1:]
     below, across = members[..., 1:, :-1], members[..., 1:, 1:]
     pairs = ((here, right), (here, below), (here, across), (right, below))
@@ -63,7 +81,7 @@ def _functionals(members: Tensor) -> Tensor:
     triangles = sum(_count(a & b & c) for a, b, c in (*corners, (right, below, across)))
     points = _count(here)
     euler = points - horizontal - vertical - (falling + rising) / 2 + triangles / 2
-    return torch.stack([points, perimeter, euler], dim=-1)
+    return torch.stack([perimeter, euler], dim=-1)
 
 
 def _count(members: Tensor) -> Tensor:

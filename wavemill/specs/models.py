@@ -147,7 +147,7 @@ class EvaluationSpec(Spec):
     """
 
     kind: ClassVar[str] = "evaluation"
-    algorithm: ClassVar[int] = 3  # fields that do not wrap around: means within borders
+    algorithm: ClassVar[int] = 4  # fields that do not wrap around: areas of all their points
 
     samples: int = 10
     real: int = 20
