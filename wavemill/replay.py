@@ -52,20 +52,22 @@ class Replayed:
             return self.function(x)
         graph, given, found = self._recording
         given.copy_(x)
-        graph.replay()
+        with torch.cuda.device(x.device):
+            graph.replay()
         return tuple(output.clone() for output in found)
 
     def _record(self, x: Tensor) -> Recording | None:
         """Record a call, after one aside as torch asks for; None if that fails."""
-        given, graph = x.detach().clone(), torch.cuda.CUDAGraph()
+        given = x.detach().clone()
         try:
-            aside = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream(x.device))
-            with torch.cuda.stream(aside):
-                self.function(given)
-            torch.cuda.current_stream(x.device).wait_stream(aside)
-            with torch.cuda.graph(graph):
-                found = self.function(given)
+            with torch.cuda.device(x.device):  # streams and graphs are of the current device
+                graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                aside.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(aside):
+                    self.function(given)
+                torch.cuda.current_stream().wait_stream(aside)
+                with torch.cuda.graph(graph, stream=aside):
+                    found = self.function(given)
         except RuntimeError as error:
             warnings.warn(f"not recorded as a CUDA graph, which is slower: {error}", stacklevel=3)
             return None
