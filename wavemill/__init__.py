@@ -26,6 +26,8 @@ from wavemill.evaluation import (
     best_correlation,
     bispectrum,
     minkowski_functionals,
+    shell_edges,
+    triangles,
 )
 from wavemill.fields import divergence, gradient, vorticity
 from wavemill.generation import (
@@ -58,6 +60,7 @@ from wavemill.molecules.regression import Composition, Multilinear, Ridge
 from wavemill.molecules.solid_harmonics import SolidHarmonicScattering
 from wavemill.moments.components import CrossCovariance
 from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
+from wavemill.moments.masked import MaskedCovariance
 from wavemill.moments.pairs import MomentTable
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.moments.scattering_spectra import ScatteringSpectra
@@ -117,6 +120,7 @@ __all__ = [
     "InvalidParameter",
     "Judge",
     "LinearGenerator",
+    "MaskedCovariance",
     "Microcanonical",
     "MicrocanonicalSpec",
     "Molecules",
@@ -177,10 +181,12 @@ __all__ = [
     "real_solid_harmonics",
     "rectifier_coefficients",
     "rectify",
+    "shell_edges",
     "simulate",
     "skewness",
     "ssim",
     "structure_functions",
+    "triangles",
     "vorticity",
     "whiteness",
 ]

@@ -43,6 +43,9 @@ class FieldOperator(nn.Module):
         """Where the filters are; the input's device from the first call on."""
         return self.get_buffer("_zero").device
 
+    def __repr__(self) -> str:
+        return summary(self)
+
     def _prepare(self) -> None:
         """Hold the filters in ``self.dtype``."""
         raise NotImplementedError
@@ -75,6 +78,13 @@ class FieldOperator(nn.Module):
         if self.device != x.device or is_inferred(self._zero):
             self.to(x.device)
         return x.to(self.dtype)
+
+
+def summary(operator: nn.Module) -> str:
+    """Return an operator's name and those of its parameters that tell it from others."""
+    names = ("shape", "spacing", "J", "L", "A", "nonlinearity", "family", "isotropic", "linear")
+    held = [f"{n}={getattr(operator, n)!r}" for n in (*names, "dtype") if hasattr(operator, n)]
+    return f"{type(operator).__name__}({', '.join(held)})"
 
 
 def grid(shape: tuple[int, int]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from tests.wavemill.test_generation import pictures
 from wavemill import (
     AtomicHarmonics,
     Composition,
+    Energy,
     Gaussian,
     Generator,
     GeneratorSpec,
@@ -30,13 +31,16 @@ from wavemill import (
     PhaseHarmonicCovariance,
     PowerSpectrum,
     RectifiedWavelets,
+    RectifierCovariance,
     Ridge,
     RidgeClassifier,
     Scattering2D,
+    ScatteringSpectra,
     SolidHarmonicScattering,
     Standardisation,
     WaveletTransform,
     fista,
+    isotropic_spectrum,
     istc,
 )
 
@@ -135,6 +139,26 @@ def test_losses_of_moments_neither_wait_nor_copy(name: str) -> None:
         CROSSED.clear()
         model.operator.loss_and_gradient(model.coordinates.field(x), model.moments_)
     assert not CROSSED
+
+
+@pytest.mark.parametrize("make", [PhaseHarmonicCovariance, RectifierCovariance, ScatteringSpectra])
+def test_moments_follow_the_fields(make: Callable[..., Any]) -> None:
+    op, x = make(GRID, 3, 4), fields(*GRID)
+    expected, moments = (
+        op.loss_and_gradient(x, op.measure(x.roll(1) ** 2))[0],
+        op.measure(x.roll(1) ** 2),
+    )
+    found, gradient = op.loss_and_gradient(x.to(DEVICE), moments)
+    torch.testing.assert_close(back(found), expected, rtol=1e-3, atol=0)
+    assert back(gradient).shape == GRID
+
+
+def test_statistics_and_energies_of_what_is_there() -> None:
+    x = fields(2, *GRID).double()
+    for one, other in zip(isotropic_spectrum(x), isotropic_spectrum(x.to(DEVICE)), strict=True):
+        torch.testing.assert_close(back(other), one)
+    model = Energy({"J": 1, "L": 2, "set": "A0", "steps": 2}).fit(x.to(DEVICE))
+    assert model.energy(x.to(DEVICE)).shape == (2,)
 
 
 def test_models_of_components() -> None:

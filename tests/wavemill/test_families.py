@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from wavemill.errors import InvalidParameter
 from wavemill.harmonics import rectify
 from wavemill.maxent import Gaussian, Microcanonical
+from wavemill.maxent.families import moments_of
 from wavemill.moments.components import CrossCovariance
 from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
+from wavemill.specs import MicrocanonicalSpec
 from wavemill.spectra import flatness, skewness
 
 EXACT = 1e-12
@@ -61,6 +64,43 @@ def test_counts_are_those_that_are_documented() -> None:
     }
     for name, op in families((32, 32), J, L).items():
         assert len(op.measure(field(*op.shape)).values) == counts[name]
+
+
+@pytest.mark.parametrize("kind", ["A", "C", "H", "rectifier", "scattering"])
+@pytest.mark.parametrize("components", [1, 3])
+def test_coefficients_are_told_apart_by_their_tables(kind: str, components: int) -> None:
+    spec = MicrocanonicalSpec(set=kind, J=3, L=2)
+    op = moments_of(spec, (16, 16), components)
+    x = field(components, 16, 16) if components > 1 else field(16, 16)
+    table = pd.DataFrame(op.coefficients)
+    assert len(table) == len(op.measure(x).values)
+    assert not table.duplicated().any()
+
+
+def test_covariances_between_components_are_those_of_their_table() -> None:
+    op, x = CrossCovariance(3, (16, 12), 3, 2, dtype=torch.float64), field(3, 16, 12)
+    bands, low = op._responses(x[None])
+    found = op(x).numpy()
+    for row, value in zip(pd.DataFrame(op.coefficients).itertuples(), found, strict=True):
+        sides = []
+        for c, j, angle, k in (
+            (row.component1, row.j1, row.l1, row.k1),
+            (row.component2, row.j2, row.l2, row.k2),
+        ):
+            z = (low[0, c] if angle < 0 else bands[0, c, j * op.L + angle]).numpy()
+            centred = z if k else abs(z) - abs(z).mean()
+            sides.append(centred / np.sqrt((abs(centred) ** 2).mean()))
+        expected = (sides[0] * sides[1].conj()).mean()
+        assert abs((expected.imag if row.part == "im" else expected.real) - value) < EXACT
+        assert row.family[1:] == f"{row.k1}{row.k2}"
+
+
+def test_deviations_of_components_are_floored_by_their_own() -> None:
+    op, x = CrossCovariance(2, (16, 16), 2, 2), field(2, 16, 16).float()
+    x[1] = 1e-3 * torch.sin(torch.arange(16) * torch.pi / 2)
+    scales = op.measure(x).statistics.scale.view(2, -1).amin(1) / x.std((-2, -1), correction=0)
+    assert scales[0] > 0.01
+    assert float(scales[1]) == pytest.approx(100 * torch.finfo(torch.float32).eps)
 
 
 def test_octaves_have_the_skewness_and_flatness_of_their_values() -> None:

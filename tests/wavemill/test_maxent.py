@@ -11,6 +11,8 @@ from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import Descent, descend
+from wavemill.replay import Replayed
+from wavemill.specs import EnergySpec
 from wavemill.spectra import PowerSpectrum, flatness
 
 
@@ -60,14 +62,78 @@ def test_gaussian_samples_keep_the_correlation_of_components() -> None:
     assert abs(expected - found) < 0.05
 
 
-@pytest.mark.parametrize("model", [Gaussian(), Microcanonical({"J": 2, "iterations": 3})])
+@pytest.mark.parametrize(
+    "model",
+    [
+        Gaussian(),
+        Microcanonical({"J": 2, "iterations": 3}),
+        Microcanonical({"J": 2, "iterations": 12, "dtype": "float64"}),
+    ],
+)
 def test_a_sample_depends_on_seed_and_index_alone(model) -> None:
-    model.fit(smooth(2))
+    model.fit(smooth(2, 24))
     two, three = model.sample(2, seed=5), model.sample(3, seed=5)
     torch.testing.assert_close(two, three[:2], rtol=0, atol=0)
     torch.testing.assert_close(model.sample(2, 5, first=1), three[1:], rtol=0, atol=0)
     assert not torch.equal(two[0], two[1])
     assert not torch.equal(two, model.sample(2, seed=6))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Gaussian(),
+        Microcanonical({"J": 2, "iterations": 2}),
+        Energy({"J": 1, "L": 2, "set": "A0", "steps": 2}),
+    ],
+)
+def test_numbers_of_samples_are_whole_and_may_be_those_of_numpy(
+    model: Gaussian | Microcanonical | Energy,
+) -> None:
+    model.fit(smooth(1, 16))
+    expected = model.sample(1, seed=2**40, first=3)
+    found = model.sample(np.int32(1), seed=np.int64(2**40), first=np.uint8(3))  # type: ignore[arg-type]
+    assert torch.equal(found, expected)
+    for wrong in ({"n": 1.5}, {"n": True}, {"seed": 1.5}, {"first": "1"}):
+        with pytest.raises(InvalidParameter, match=f"{next(iter(wrong))} must be a whole number"):
+            model.sample(**{"n": 1, **wrong})
+
+
+@pytest.mark.parametrize("kind", ["C", "H", "rectifier", "scattering"])
+def test_models_are_fitted_and_sampled_in_inference_mode(kind: str) -> None:
+    spec = {"set": kind, "J": 2, "L": 2, "lags": 1, "iterations": 3}
+    expected = Microcanonical(spec).fit(smooth(1, 16)).sample(1)
+    with torch.inference_mode():
+        model = Microcanonical(spec).fit(smooth(1, 16))
+        inside = model.sample(1)
+        again = Microcanonical.from_state(spec, {k: v + 0 for k, v in model.state().items()})
+    for found in (inside, model.sample(1), again.sample(1)):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_functions_are_replayed_on_the_device_of_their_argument(number: int) -> None:
+    if torch.cuda.device_count() <= number:
+        pytest.skip(f"needs {number + 1} GPUs")
+    double = Replayed(lambda x: (2 * x,))
+    for value in range(6):  # the last ones replayed, while the current device is another
+        x = torch.full((3,), float(value), device=f"cuda:{number}")
+        assert double(x)[0].tolist() == [2.0 * value] * 3
+
+
+@pytest.mark.parametrize("kind", ["scattering", "rectifier", "H"])
+def test_bands_without_power_do_not_keep_white_noise_from_descending(kind: str) -> None:
+    wave = torch.sin(torch.arange(32) * torch.pi / 4).repeat(32, 1)
+    model = Microcanonical({"set": kind, "J": 3, "L": 2, "iterations": 12, "start": "white"})
+    model.fit(wave).sample(1)
+    assert model.losses_[0].min() < 0.2
+
+
+def test_a_loss_that_is_not_finite_where_descent_begins_says_what_to_choose() -> None:
+    model = Microcanonical({"J": 2, "iterations": 2}).fit(smooth(1, 16))
+    model.moments_.values[0] = torch.inf
+    with pytest.raises(InvalidParameter, match=r"sample 3 begins with a loss of inf.*start='spec"):
+        model.sample(1, first=3)
 
 
 @pytest.mark.parametrize("model", [Gaussian(), Microcanonical({"J": 2, "iterations": 3})])
@@ -194,6 +260,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_samples(dtype: str) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("other", [{"seed": 5}, {"first": 1}, {"n": 1}])
+def test_a_run_is_not_continued_as_another(other: dict[str, int]) -> None:
+    model = Microcanonical({"J": 2, "iterations": 3}).fit(smooth(1, 16))
+    states: list[dict[str, torch.Tensor]] = []
+    asked = {"n": 2, "seed": 2**64 + 4}
+    whole = model.sample(**asked, checkpoint=states.append)
+    with pytest.raises(InvalidParameter, match=r"\[4, 0, 2, 1, 16, 16\], asked were"):
+        model.sample(**{**asked, **other}, resume=states[1])
+    del states[1]["asked"]  # as of states that do not tell
+    assert torch.equal(model.sample(**asked, resume=states[1]), whole)
+
+
 def test_samples_descend_the_same_in_groups_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Microcanonical({"J": 2, "iterations": 4}).fit(smooth(1))
     together = model.sample(3)
@@ -210,6 +288,12 @@ def test_what_cannot_be_modelled_is_refused() -> None:
         Microcanonical({"J": 2}).fit(torch.zeros(1, 1, 2, 32, 32))
     with pytest.raises(InvalidParameter):
         Gaussian().fit(smooth(1)).sample(0)
+    masked = np.ma.masked_greater(smooth(1).numpy(), 1.0)
+    with pytest.raises(InvalidParameter, match=r"of 1024 values are masked: .* fill them"):
+        Gaussian().fit(masked)
+    for wrong in (3, EnergySpec()):
+        with pytest.raises(InvalidParameter, match="expected a GaussianSpec, its parameters or"):
+            Gaussian(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model", [Gaussian, Microcanonical, Energy])
@@ -232,10 +316,20 @@ def test_every_model_says_why_values_cannot_be_modelled(
 @pytest.mark.parametrize(
     "model", [Gaussian(), Microcanonical({"J": 2}), Energy({"J": 1, "L": 2, "set": "A0"})]
 )
-def test_every_model_is_fitted_to_arrays_of_numpy(
+def test_every_model_is_fitted_to_arrays_of_any_layout(
     model: Gaussian | Microcanonical | Energy,
 ) -> None:
     x = smooth(1, 16)
-    expected = model.fit(x).state()
-    for name, value in model.fit(x.numpy()).state().items():
-        assert torch.equal(value, expected[name]), name
+    expected, array = model.fit(x).state(), x.numpy()
+    layouts = (
+        array,
+        array.astype(">f8"),
+        np.ma.array(array),
+        array[:, ::-1].copy()[:, ::-1],
+        array.tolist(),
+        x.clone().requires_grad_(),
+    )
+    for layout in layouts:
+        for name, value in model.fit(layout).state().items():
+            assert torch.equal(value, expected[name]), name
+            assert not value.requires_grad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from wavemill.moments.components import CrossCovariance
 from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
 from wavemill.moments.masked import MaskedCovariance
 from wavemill.moments.pairs import pywph_classes
+from wavemill.operators import FieldOperator
 
 SHAPE = (16, 24)
 MOMENTS = {
@@ -74,6 +76,56 @@ def test_no_fields_have_no_coefficients(make: Maker) -> None:
     pairs = zip(found, some, strict=True) if isinstance(found, tuple) else [(found, some)]
     for none, each in pairs:
         assert none.shape == (3, 0, *each.shape[1:])
+
+
+def test_the_inverse_of_no_coefficients_is_no_field() -> None:
+    W = WaveletTransform(SHAPE, 2, 4)
+    assert W.inverse(*W(fields(0))).shape == W.low_pass(fields(0)).shape == (0, *SHAPE)
+
+
+@every
+def test_what_is_made_and_converted_in_inference_mode_is_differentiated_later(make: Maker) -> None:
+    x = fields().requires_grad_()
+    with torch.inference_mode():
+        op = make()
+        if isinstance(op, FieldOperator):
+            op.double()
+        op(fields())
+    outputs = op(x)
+    found = outputs[1] if isinstance(outputs, tuple) else outputs
+    found.abs().square().sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+@moments
+def test_losses_in_inference_mode_are_those_outside(make: Maker) -> None:
+    op = make()
+    moments = op.measure(fields())
+    expected = op.loss_and_gradient(fields(), moments)
+    with torch.inference_mode():
+        x, held = fields(), op.measure(fields())
+        inside = op.loss_and_gradient(x, held)
+    for found in (inside, op.loss_and_gradient(x, held)):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    op.loss(fields().requires_grad_(), held).sum().backward()
+
+
+@every
+def test_operators_are_told_in_a_line(make: Maker) -> None:
+    assert re.fullmatch(
+        r"\w+\(shape=\(16, 24\), J=\d, L=\d.*, dtype=torch.float64\)",
+        repr(make(dtype=torch.float64)),
+    )
+
+
+@every
+def test_complex_precisions_are_refused(make: Maker) -> None:
+    with (
+        pytest.warns(UserWarning, match="Complex modules"),
+        pytest.raises(InvalidParameter, match=r"got torch.complex64: choose torch.float32"),
+    ):
+        make().to(torch.complex64)
 
 
 @moments

@@ -1,6 +1,6 @@
 """Judging models of fields on samples that they were not fitted to."""
 
-from wavemill.evaluation.bispectrum import bispectrum
+from wavemill.evaluation.bispectrum import bispectrum, shell_edges, triangles
 from wavemill.evaluation.coherence import coherence, coherence_distance
 from wavemill.evaluation.diversity import best_correlation
 from wavemill.evaluation.foveal import FovealCorrelation
@@ -17,4 +17,6 @@ __all__ = [
     "coherence",
     "coherence_distance",
     "minkowski_functionals",
+    "shell_edges",
+    "triangles",
 ]

@@ -57,5 +57,7 @@ class Coordinates:
     def _filtered(self, x: Tensor, response: Tensor) -> Tensor:
         if x.ndim == 3:
             response = response[0]
-        filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(x.double()) * response, self.shape)
-        return filtered
+        # On a processor field by field: no field's rounding depends on the others.
+        parts = [x] if x.is_cuda else torch.split(x, 1)
+        spectra = (torch.fft.rfft2(part.double()) * response for part in parts)
+        return torch.cat([torch.fft.irfft2(spectrum, self.shape) for spectrum in spectra])

@@ -37,7 +37,14 @@ from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMi
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.langevin import Chain, centred
-from wavemill.maxent.samples import Fields, as_samples, as_spec, describe
+from wavemill.maxent.samples import (
+    Fields,
+    as_samples,
+    as_spec,
+    as_tensor,
+    describe,
+    numbers_of,
+)
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
 from wavemill.progress import Progress
 from wavemill.specs import EnergySpec, GaussianSpec
@@ -52,7 +59,7 @@ MOST = 2**30  # bytes of a Jacobian
 
 
 class Energy:
-    """Fields of density ``exp(-beta . phi) / Z``.
+    """Fields of density ``exp(-beta . phi) / Z``, computed on the processor.
 
     Parameters
     ----------
@@ -86,6 +93,9 @@ class Energy:
     def __init__(self, spec: EnergySpec | Mapping[str, Any] | None = None) -> None:
         self.spec = as_spec(EnergySpec, spec)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec!r})"
+
     def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Fit beta to ``x``, real ``(sample, y, x)`` or ``(sample, 1, y, x)``.
 
@@ -97,7 +107,7 @@ class Energy:
             If all values are equal, some are not finite, the scales do not fit on the grid, or the
             Jacobian is too large.
         """
-        x = torch.as_tensor(x).cpu()
+        x = as_tensor(x).cpu()
         fields = as_samples(x)
         if fields.shape[1] != 1:
             raise ShapeMismatch(
@@ -116,6 +126,7 @@ class Energy:
 
     def energy(self, x: Tensor) -> Tensor:
         """Return ``beta . phi`` of standardised fields ``(..., y, x)``: -log p - log Z."""
+        x = x.cpu()
         whitened = self.whiten(x).square().sum((-2, -1))
         return self._form(x, self._statistics) + self.beta_[0] * whitened / 2
 
@@ -132,22 +143,22 @@ class Energy:
         NotFitted
             Before :meth:`fit`.
         InvalidParameter
-            If ``n`` is below 1.
+            If ``n`` is below 1, or a number is not whole.
         DivergentModel
             If a chain leaves for infinity: the density cannot be normalised.
         """
         if not hasattr(self, "beta_"):
             raise NotFitted("the energy model has no coefficients yet: call fit first")
-        if n < 1:
-            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
+        numbers, seed = numbers_of(n, seed, first)
         self.acceptance_, self.steps_, fields = [], [], []
-        for index in range(n):
-            chain = Chain(self.energy_and_gradient, self.operator.shape, first + index, seed)
+        for index, number in enumerate(numbers):
+            chain = Chain(self.energy_and_gradient, self.operator.shape, number, seed)
             for step in range(self.spec.steps):
                 chain.move(step < self.spec.steps // 2)
                 if progress is not None:
-                    values = {"sample": float(first + index), "acceptance": chain.acceptance}
-                    progress(index * self.spec.steps + step + 1, n * self.spec.steps, values)
+                    values = {"sample": float(number), "acceptance": chain.acceptance}
+                    done = index * self.spec.steps + step + 1
+                    progress(done, len(numbers) * self.spec.steps, values)
             fields.append(self.colour(chain.y) * self._standard + self.gaussian_.mean_)
             self.acceptance_.append(chain.acceptance)
             self.steps_.append(chain.step)

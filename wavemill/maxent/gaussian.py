@@ -8,9 +8,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.errors import NotFitted, ShapeMismatch
 from wavemill.maxent.dual import BandSpectrum
-from wavemill.maxent.samples import Fields, as_samples, as_spec, describe, white_noise
+from wavemill.maxent.samples import (
+    Fields,
+    as_samples,
+    as_spec,
+    as_tensor,
+    describe,
+    numbers_of,
+    white_noise,
+)
 from wavemill.progress import Progress
 from wavemill.specs import GaussianSpec
 
@@ -47,6 +55,9 @@ class Gaussian:
     def __init__(self, spec: GaussianSpec | Mapping[str, Any] | None = None) -> None:
         self.spec = as_spec(GaussianSpec, spec)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec!r})"
+
     def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Measure mean and spectrum of ``x``, real ``(sample, [component,] y, x)``.
 
@@ -57,6 +68,7 @@ class Gaussian:
         InvalidParameter
             If all values are equal, or some are not finite.
         """
+        x = as_tensor(x)
         fields = as_samples(x)
         self.shape, self.has_components = (fields.shape[-2], fields.shape[-1]), x.ndim == 4
         self.mean_ = fields.mean((0, 2, 3))
@@ -84,13 +96,11 @@ class Gaussian:
         NotFitted
             Before :meth:`fit`.
         InvalidParameter
-            If ``n`` is below 1.
+            If ``n`` is below 1, or a number is not whole.
         """
         if not hasattr(self, "spectrum_"):
             raise NotFitted("the Gaussian model has no spectrum yet: call fit first")
-        if n < 1:
-            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
-        drawn = self.draw(range(first, first + n), seed, progress)
+        drawn = self.draw(*numbers_of(n, seed, first), progress)
         fields = drawn.to(getattr(torch, self.spec.dtype))
         return fields if self.has_components else fields[:, 0]
 

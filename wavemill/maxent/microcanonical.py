@@ -17,13 +17,23 @@ from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
-from wavemill.maxent.samples import Fields, as_samples, as_spec, describe, white_noise
+from wavemill.maxent.samples import (
+    Fields,
+    as_samples,
+    as_spec,
+    as_tensor,
+    describe,
+    numbers_of,
+    white_noise,
+)
 from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.operators import ordinary
 from wavemill.progress import Progress
 from wavemill.replay import Replayed
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 
 REMEMBERED = 2**28  # bytes of past steps held at once
+ASKED = "asked"  # what a state of a run says that it is of
 
 
 class Microcanonical:
@@ -65,6 +75,10 @@ class Microcanonical:
     def __init__(self, spec: MicrocanonicalSpec | Mapping[str, Any] | None = None) -> None:
         self.spec = as_spec(MicrocanonicalSpec, spec)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec!r})"
+
+    @torch.inference_mode(False)
     def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Measure the moments of ``x``, real ``(sample, y, x)`` or ``(sample, component, y, x)``.
 
@@ -75,6 +89,7 @@ class Microcanonical:
         InvalidParameter
             If all values are equal, some are not finite, or the scales do not fit on the grid.
         """
+        x = as_tensor(x)
         fields = as_samples(x)
         self.gaussian_ = Gaussian(GaussianSpec(dtype="float64")).fit(x, progress)
         self._prepare()
@@ -82,6 +97,7 @@ class Microcanonical:
         self.metrics_ = describe(fields) | {"moments": float(len(self.moments_.values))}
         return self
 
+    @torch.inference_mode(False)
     def sample(
         self,
         n: int,
@@ -120,15 +136,15 @@ class Microcanonical:
         NotFitted
             Before :meth:`fit`.
         InvalidParameter
-            If ``n`` is below 1.
+            If ``n`` is below 1, a number is not whole, ``resume`` is of something else, or the loss
+            is not finite where a sample begins.
         """
         if not hasattr(self, "moments_"):
             raise NotFitted("the phase-harmonic model has no moments yet: call fit first")
-        if n < 1:
-            raise InvalidParameter(f"n={n} samples: ask for 1 or more")
-        run = _Synthesis(self, range(first, first + n), seed, progress, checkpoint, every)
+        numbers, seed = numbers_of(n, seed, first)
+        run = _Synthesis(self, numbers, seed, progress, checkpoint, every)
         run.resume(resume or {})
-        fields = run.fields().view(n, *self.shape) * self._std + self._mean
+        fields = run.fields().view(-1, *self.shape) * self._std + self._mean
         self.losses_ = [np.array(losses) / (losses[0] or 1.0) for losses in run.losses]
         result: Tensor = fields.to(self.operator.dtype)
         return result if self.gaussian_.has_components else result[:, 0]
@@ -143,11 +159,13 @@ class Microcanonical:
         } | {f"gaussian.{name}": value for name, value in self.gaussian_.state().items()}
 
     @classmethod
+    @torch.inference_mode(False)
     def from_state(
         cls, spec: MicrocanonicalSpec | Mapping[str, Any] | None, state: Mapping[str, Tensor]
     ) -> Self:
         """Rebuild a fitted model from :meth:`state`; ``metrics_`` is not part of it."""
         model = cls(spec)
+        state = {name: ordinary(value) for name, value in state.items()}
         inner = {name.removeprefix("gaussian."): value for name, value in state.items()}
         model.gaussian_ = Gaussian.from_state(GaussianSpec(dtype="float64"), inner)
         model._prepare()
@@ -218,6 +236,12 @@ class _Synthesis:
         """Go on from a state of :meth:`_state`."""
         if not state:
             return
+        asked = state.get(ASKED, self._asked()).tolist()  # older states do not tell
+        if asked != self._asked().tolist():
+            raise InvalidParameter(
+                f"resume continues samples of (seed, first, n, shape) {asked}, asked were "
+                f"{self._asked().tolist()}: ask for the same, or begin without it"
+            )
         self.finished = list(state["finished"])
         self.losses = [losses[~losses.isnan()].tolist() for losses in state["losses"]]
         names = {name.split(".")[0] for name in state if "." in name}
@@ -236,12 +260,17 @@ class _Synthesis:
         for row, values in zip(losses, self.losses, strict=True):
             row[: len(values)] = torch.tensor(values)
         empty = torch.zeros(0, *self.model.shape[1:], dtype=torch.float64, device=device)
-        state = {"losses": losses}
+        state = {"losses": losses, ASKED: self._asked()}
         state["finished"] = torch.stack(self.finished) if self.finished else empty
         for number, descent in enumerate(self.descents):
             for name, value in descent.state().items():
                 state[f"{number}.{name}"] = value.clone()
         return state
+
+    def _asked(self) -> Tensor:
+        """Return seed, first number, number of samples and shape of one, as a state tells them."""
+        numbers = self.seed % 2**63, self.numbers[0], len(self.numbers)
+        return torch.tensor([*numbers, *self.model.shape])
 
     def _begin(self) -> list[Descent]:
         """Return the next descents, at their starts."""
@@ -278,9 +307,15 @@ class _Synthesis:
         self.taken += len(active)
         moments = len(self.model.moments_.values)
         for place, number in enumerate(active, 1):
-            losses = self.descents[number].losses
+            losses, sample = self.descents[number].losses, self.numbers[len(self.finished) + number]
+            if not math.isfinite(losses[0]):
+                raise InvalidParameter(
+                    f"sample {sample} begins with a loss of {losses[0]}: its moments leave "
+                    f"{self.model.spec.dtype}, in bands where references have next to no power; "
+                    "choose start='spectrum' or dtype='float64'"
+                )
             values = {
-                "sample": float(self.numbers[len(self.finished) + number]),
+                "sample": float(sample),
                 "loss": losses[-1] / (losses[0] or 1.0),
                 "moments_per_second": self.taken * moments / elapsed,
             }

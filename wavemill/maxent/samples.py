@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.operators import check_whole, ordinary
 from wavemill.specs import Spec
 from wavemill.spectra import flatness, skewness
 
-Fields = Tensor | NDArray[Any]
+Fields = Tensor | NDArray[Any] | Sequence[Any]
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 RANGE = 1e70  # of deviations, either way: fourth powers of values stay within float64
@@ -23,7 +26,39 @@ def as_spec(kind: type[AnySpec], spec: AnySpec | Mapping[str, Any] | None) -> An
     """Return ``spec`` itself, one of its parameters, or the default."""
     if isinstance(spec, Mapping) or spec is None:
         return kind.from_parameters(spec or {})
+    if not isinstance(spec, kind):
+        raise InvalidParameter(f"expected a {kind.__name__}, its parameters or None, got {spec!r}")
     return spec
+
+
+def numbers_of(n: int, seed: int, first: int) -> tuple[range, int]:
+    """Return the numbers of ``n`` samples and the seed of their family, or refuse them."""
+    check_whole(n=n, seed=seed, first=first)
+    n, seed, first = map(operator.index, (n, seed, first))
+    if n < 1:
+        raise InvalidParameter(f"n={n} samples: ask for 1 or more")
+    return range(first, first + n), seed
+
+
+def as_tensor(x: Fields) -> Tensor:
+    """Return a tensor of arrays in any order of bytes and axes, and of nested lists.
+
+    Raises
+    ------
+    InvalidParameter
+        If values are masked.
+    """
+    if isinstance(x, Tensor):
+        return ordinary(x.detach())
+    if np.ma.is_masked(x):
+        count = int(np.ma.getmaskarray(np.ma.asarray(x)).sum())
+        raise InvalidParameter(
+            f"{count} of {np.size(x)} values are masked: leave such fields out, or fill them, "
+            "x.filled(...)"
+        )
+    array = np.asarray(x)
+    kind = np.complex128 if np.iscomplexobj(array) else np.float64
+    return torch.from_numpy(array.astype(kind, order="C"))
 
 
 def as_samples(x: Fields) -> Tensor:
@@ -37,7 +72,7 @@ def as_samples(x: Fields) -> Tensor:
         If there is nothing to model: values are not finite, too large or too small to be squared,
         or all those of a component are equal.
     """
-    x = torch.as_tensor(x)
+    x = as_tensor(x)
     if x.is_complex() or not 2 <= x.ndim <= 4 or not x.numel():
         raise ShapeMismatch(
             f"a model is fitted to real fields ([sample, [component,]] y, x), got {x.dtype} "

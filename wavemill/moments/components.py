@@ -10,9 +10,11 @@ Source: Regaldo-Saint Blancard, Allys, Auclair, Boulanger, Eickenberg, Levrier, 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
@@ -23,7 +25,8 @@ from wavemill.moments.differentiated import (
     MomentOperator,
     check_fits,
 )
-from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.moments.pairs import LOW_PASS
+from wavemill.moments.phase_harmonics import Moments, Statistics, floored
 from wavemill.moments.shifts import keep_buffer
 
 
@@ -42,7 +45,9 @@ class OfComponent(nn.Module):
         super().__init__()
         self.operator, self.component = operator, component
         self.dtype: torch.dtype = operator.dtype
-        self.coefficients: Columns = operator.coefficients
+        own = np.full(len(operator.coefficients["family"]), component)
+        components = {"component1": own, "component2": own}
+        self.coefficients: Columns = {**components, **operator.coefficients}
 
     @property
     def channels(self) -> int:
@@ -106,19 +111,9 @@ class CrossCovariance(DifferentiatedMoments):
         low = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
         low[0, 0] = 0
         keep_buffer(self, "_phi", low.to(dtype))
-        pairs = list(itertools.combinations(range(components), 2))
-        keep_buffer(self, "_pairs", torch.tensor(pairs).T)
-        kinds = ["X11"] * 2 if linear else ["X11"] * 2 + ["X00"] + ["X01"] * 2 + ["X10"] * 2
-        each = [kind for kind in kinds for _ in range(J * L)]
-        each += ["L11"] if linear else ["Y00"] * (2 * (J - 1) * L) + ["L11"]
-        family = np.array(each * len(pairs))
-        first, second = (np.repeat([pair[side] for pair in pairs], len(each)) for side in (0, 1))
-        self.coefficients = {
-            "order": np.full(len(family), 2),
-            "component1": first,
-            "component2": second,
-            "family": family,
-        }
+        pairs = np.array(list(itertools.combinations(range(components), 2)))
+        keep_buffer(self, "_pairs", torch.from_numpy(pairs.T.copy()))
+        self.coefficients = self._describe(pairs)
 
     @property
     def channels(self) -> int:
@@ -133,9 +128,9 @@ class CrossCovariance(DifferentiatedMoments):
         spread = (moduli - mean[..., None, None]).square().mean((0, -2, -1)).sqrt()
         deviation = bands.abs().square().mean((0, -2, -1)).sqrt()
         rest = low.square().mean((0, -2, -1)).sqrt()[:, None]
-        scale = torch.cat([spread, deviation, rest], dim=1).flatten()
+        own = x.std((0, -2, -1), correction=0)[:, None]
+        scale = floored(torch.cat([spread, deviation, rest], dim=1), own).flatten()
         means = torch.cat([mean, torch.zeros_like(torch.cat([deviation, rest], 1))], dim=1)
-        scale = torch.where(scale > 0, scale, 1.0)
         return Statistics(means.flatten().to(self.dtype.to_complex()), scale)
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
@@ -166,6 +161,36 @@ class CrossCovariance(DifferentiatedMoments):
         """Return ``mean of a_{c1} conj b_{c2}``, ``(field, pair, band)``."""
         first, second = self._pairs
         return (a[:, first] * b[:, second].conj()).mean((-2, -1))
+
+    def _describe(self, pairs: NDArray[np.int64]) -> Columns:
+        """Return what each coefficient is: components, wavelets, harmonics."""
+        j, angle = np.indices((self.J, self.L)).reshape(2, -1)
+        fine, coarse, same = j[: -self.L], j[self.L :], angle[self.L :]
+        low = np.array([self.J]), np.array([LOW_PASS]), np.array([self.J])
+        blocks = [(j, angle, j, "X", 1, 1, part) for part in ("re", "im")]
+        if not self.linear:
+            blocks += [(j, angle, j, "X", 0, 0, "re")]
+            for k1, k2 in ((0, 1), (1, 0)):
+                blocks += [(j, angle, j, "X", k1, k2, part) for part in ("re", "im")]
+            blocks += [(fine, same, coarse, "Y", 0, 0, "re"), (coarse, same, fine, "Y", 0, 0, "re")]
+        blocks += [(*low, "L", 1, 1, "re")]
+        columns: dict[str, list[NDArray[np.generic]]] = {}
+        for j1, angles, j2, name, k1, k2, part in blocks:
+            labels: dict[str, Any] = {
+                "order": 2,
+                "j1": j1,
+                "l1": angles,
+                "k1": k1,
+                "j2": j2,
+                "l2": angles,
+                "k2": k2,
+            }
+            for column, label in (labels | {"part": part, "family": f"{name}{k1}{k2}"}).items():
+                columns.setdefault(column, []).append(np.broadcast_to(label, j1.shape))
+        each = {name: np.concatenate(parts) for name, parts in columns.items()}
+        first, second = (np.repeat(side, len(each["j1"])) for side in pairs.T)
+        repeated = {name: np.tile(column, len(pairs)) for name, column in each.items()}
+        return {"component1": first, "component2": second, **repeated}
 
 
 def _parts(values: Tensor) -> Tensor:

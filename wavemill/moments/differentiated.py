@@ -18,7 +18,16 @@ from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.moments.phase_harmonics import Moments, Statistics, fitting, some
-from wavemill.operators import check_whole, must_be_tensor, own_precision, power_of_two
+from wavemill.operators import (
+    check_whole,
+    is_inferred,
+    must_be_real,
+    must_be_tensor,
+    ordinary,
+    own_precision,
+    power_of_two,
+    summary,
+)
 
 Columns = Mapping[str, NDArray[np.generic]]
 
@@ -69,6 +78,9 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
             raise InvalidParameter(f"dtype must be float32 or float64, got {dtype}")
         self.shape, self.dtype = tuple(map(int, shape)), dtype
 
+    def __repr__(self) -> str:
+        return summary(self)
+
     @property
     @abc.abstractmethod
     def channels(self) -> int:
@@ -108,7 +120,8 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
 
     def loss(self, x: Tensor, moments: Moments) -> Tensor:
         """Return ``sum over coefficients of (C(x) - C_ref)^2``, one value a field ``(...)``."""
-        fields, moments = self._checked(x), self._fitting(moments)
+        fields = self._checked(x)
+        moments = self._fitting(moments, fields)
         lead = x.shape[: x.ndim - len(self.shape)]
         if not len(fields):
             return fields.sum((-2, -1)).reshape(lead)
@@ -119,19 +132,21 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
 
     def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the loss ``(...)`` and its gradient, of the shape and dtype of ``x``."""
-        with torch.enable_grad():
-            field = x.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            field = ordinary(x.detach()).requires_grad_()
             loss = self.loss(field, moments)
             (gradient,) = torch.autograd.grad(loss.sum(), field)
         return loss.detach(), gradient
 
+    @torch.inference_mode(False)  # filters made in it would never be differentiated again
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         wanted = fn(torch.zeros((), dtype=self.dtype)).dtype
+        must_be_real(wanted)
         if wanted != self.dtype:
             raise InvalidParameter(
                 f"these moments are of {self.dtype}: make them anew with dtype={wanted}"
             )
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(lambda tensor: ordinary(fn(tensor)), recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _frozen(self, fields: Tensor) -> Statistics:
@@ -140,8 +155,8 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
         found = self.statistics(fields / unit)
         return Statistics(found.mean * unit, found.scale * unit)
 
-    def _fitting(self, moments: Moments) -> Moments:
-        return fitting(moments, self.channels, len(self.coefficients["family"]), self.dtype)
+    def _fitting(self, moments: Moments, fields: Tensor) -> Moments:
+        return fitting(moments, self.channels, len(self.coefficients["family"]), fields)
 
     def _checked(self, x: Tensor) -> Tensor:
         """Return ``(field, *shape)`` in the operator's precision, and follow x to its device."""
@@ -151,7 +166,7 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
                 f"moments were built for real fields (..., {', '.join(map(str, self.shape))}) of "
                 f"floating point, got {x.dtype} of shape {tuple(x.shape)}"
             )
-        if any(buffer.device != x.device for buffer in self.buffers()):
+        if any(buffer.device != x.device or is_inferred(buffer) for buffer in self.buffers()):
             self.to(x.device)
         return x.to(self.dtype).reshape(-1, *self.shape)
 
@@ -170,8 +185,7 @@ class Joined(nn.Module):
         self.operators = operators
         self.dtype = operators[0].dtype
         self._held = nn.ModuleList([op for op in operators if isinstance(op, nn.Module)])
-        families = [np.asarray(op.coefficients["family"]) for op in operators]
-        self.coefficients: Columns = {"family": np.concatenate(families)}
+        self.coefficients = _joined([op.coefficients for op in operators])
 
     @property
     def channels(self) -> int:
@@ -201,6 +215,20 @@ class Joined(nn.Module):
             Moments(Statistics(mean, scale), value)
             for mean, scale, value in zip(means, scales, values, strict=True)
         ]
+
+
+def _joined(tables: Sequence[Columns]) -> Columns:
+    """Return tables one after the other: -1 where a column does not apply, 0 for shifts."""
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {
+        name: np.concatenate(
+            [
+                table.get(name, np.full(len(table["family"]), -(not name.startswith("shift"))))
+                for table in tables
+            ]
+        )
+        for name in names
+    }
 
 
 def check_fits(shape: tuple[int, int], J: int, L: int, least: int = 1) -> None:

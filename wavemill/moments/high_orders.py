@@ -15,7 +15,7 @@ from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import rectify
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
-from wavemill.moments.phase_harmonics import Statistics
+from wavemill.moments.phase_harmonics import Statistics, floored
 from wavemill.moments.shifts import keep_buffer
 from wavemill.operators import check_whole
 
@@ -44,6 +44,7 @@ class SkewnessFlatness(DifferentiatedMoments):
     ) -> None:
         super().__init__(shape, dtype)
         check_fits(shape, J, L)
+        self.J, self.L = J, L
         octaves = [bump_steerable.wavelets_at(shape, j, range(2 * L), L).sum(0) for j in range(J)]
         low = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
         low[0, 0] = 0  # so that y_J has no mean either
@@ -63,7 +64,7 @@ class SkewnessFlatness(DifferentiatedMoments):
     def statistics(self, x: Tensor) -> Statistics:
         """Return the deviation of each octave over all fields."""
         scale = self._octaves(x).square().mean((0, -2, -1)).sqrt()
-        scale = torch.where(scale > 0, scale, 1.0)
+        scale = floored(scale, x.std(correction=0))
         return Statistics(torch.zeros_like(scale).to(self.dtype.to_complex()), scale)
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
@@ -115,7 +116,7 @@ class RectifierCovariance(DifferentiatedMoments):
         check_whole(A=A)
         if A < 1:
             raise InvalidParameter(f"a rectifier has A >= 1 phases, got {A}")
-        self.J, self.A = J, A
+        self.J, self.L, self.A = J, L, A
         bank = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
         keep_buffer(self, "_psi", torch.stack(bank).to(dtype))
         low = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
@@ -136,9 +137,9 @@ class RectifierCovariance(DifferentiatedMoments):
         mean = torch.cat([scale.mean(1) for scale in scales])
         deviation = torch.cat([scale.std(1, correction=0) for scale in scales])
         low = self._low(x_hat).square().mean().sqrt()
-        scale = torch.cat([deviation, low.reshape(1)])
+        scale = floored(torch.cat([deviation, low.reshape(1)]), x.std(correction=0))
         mean = torch.cat([mean, torch.zeros_like(low).reshape(1)])
-        return Statistics(mean.to(self.dtype.to_complex()), torch.where(scale > 0, scale, 1.0))
+        return Statistics(mean.to(self.dtype.to_complex()), scale)
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
         """Return the covariances ``(field, coefficient)``."""

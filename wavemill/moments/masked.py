@@ -38,7 +38,12 @@ from wavemill.moments.groups import (
     spans,
 )
 from wavemill.moments.pairs import Rows, Shift, canonical, model
-from wavemill.moments.phase_harmonics import Statistics, coefficient_places, coefficient_table
+from wavemill.moments.phase_harmonics import (
+    Statistics,
+    coefficient_places,
+    coefficient_table,
+    floored,
+)
 from wavemill.moments.shifts import keep_buffer
 
 Window = tuple[slice, slice]
@@ -84,7 +89,7 @@ class MaskedCovariance(DifferentiatedMoments):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(shape, dtype)
-        self._grid = shape
+        self.J, self.L, self._grid = J, L, shape
         table = model(moments, shape, J, L, lags)
         form = canonical(table)
         self.coefficients, parts = coefficient_table(table, form.real)
@@ -118,9 +123,7 @@ class MaskedCovariance(DifferentiatedMoments):
             mean = torch.zeros_like(values[:, 0]) if is_linear(group) else values.mean(1)
             means.append(mean.to(self.dtype.to_complex()))
             scales.append((values - mean[:, None]).abs().square().mean(1).sqrt())
-        floor = 100 * torch.finfo(self.dtype).eps * x.std(correction=0)
-        scale = torch.maximum(torch.cat(scales), floor)
-        return Statistics(torch.cat(means), torch.where(scale > 0, scale, 1.0))
+        return Statistics(torch.cat(means), floored(torch.cat(scales), x.std(correction=0)))
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
         """Return the covariances ``(field, coefficient)``, differentiable."""

@@ -30,7 +30,7 @@ from wavemill.moments.groups import angles_by_group, groups, spans
 from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
 from wavemill.moments.schedule import Pull
 from wavemill.moments.shifts import keep_buffer
-from wavemill.operators import FieldOperator, own_precision, power_of_two
+from wavemill.operators import FieldOperator, ordinary, own_precision, power_of_two
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,26 @@ class Moments:
     values: Tensor
 
 
-def fitting(moments: Moments, channels: int, count: int, dtype: torch.dtype) -> Moments:
-    """Return moments in an operator's precision, or refuse those of another operator."""
+def fitting(moments: Moments, channels: int, count: int, fields: Tensor) -> Moments:
+    """Return moments as and where the fields are, or refuse those of another operator."""
     found = len(moments.statistics.scale), len(moments.values)
     if found != (channels, count):
         raise ShapeMismatch(
             f"expected {count} moments of {channels} channels, got {found[1]} of {found[0]}: "
             "measure them with this operator"
         )
-    mean = moments.statistics.mean.to(dtype.to_complex())
-    return Moments(Statistics(mean, moments.statistics.scale.to(dtype)), moments.values.to(dtype))
+    mean = moments.statistics.mean.to(fields.device, fields.dtype.to_complex())
+    scale, values = (each.to(fields) for each in (moments.statistics.scale, moments.values))
+    return Moments(Statistics(ordinary(mean), ordinary(scale)), ordinary(values))
+
+
+def floored(scale: Tensor, spread: Tensor) -> Tensor:
+    """Return deviations of channels, 100 units of rounding of the fields' own at least.
+
+    So a band that holds nothing but rounding error stays small instead of being blown up to 1.
+    """
+    scale = torch.maximum(scale, 100 * torch.finfo(scale.dtype).eps * spread)
+    return torch.where(scale > 0, scale, 1.0)
 
 
 def some(fields: Tensor) -> Tensor:
@@ -130,7 +140,7 @@ class PhaseHarmonicCovariance(FieldOperator):
                 f"the table is for shape {table.shape}, J={table.J}, L={table.L}, "
                 f"the operator for {self.shape}, J={J}, L={L}"
             )
-        self.table, self._budget = table, budget
+        self.table, self._budget, self.J, self.L = table, budget, J, L
         self._prepare()
 
     @property
@@ -172,8 +182,7 @@ class PhaseHarmonicCovariance(FieldOperator):
     def statistics(self, x: Tensor) -> Statistics:
         """Return the means and standard deviations of the channels over all of ``x (..., y, x)``.
 
-        A deviation is floored at 100 units of rounding of the field's own, so that a band which
-        holds nothing but rounding error stays small instead of being blown up to 1.
+        A deviation is :func:`floored` at 100 units of rounding of the fields' own.
         """
         fields = some(self._checked(x))
         unit = power_of_two(fields.detach().abs().amax())
@@ -184,8 +193,7 @@ class PhaseHarmonicCovariance(FieldOperator):
             spread = fields.var(correction=0).sqrt()
         mean = means.mean(0)
         scale = (variances + (means - mean).abs().square()).mean(0).sqrt()
-        scale = torch.maximum(scale, 100 * torch.finfo(self.dtype).eps * spread)
-        return Statistics(mean * unit, torch.where(scale > 0, scale, 1.0) * unit)
+        return Statistics(mean * unit, floored(scale, spread) * unit)
 
     def measure(self, x: Tensor, statistics: Statistics | None = None) -> Moments:
         """Return the standardised moments of ``x (..., y, x)``, averaged over its leading axes.
@@ -210,7 +218,7 @@ class PhaseHarmonicCovariance(FieldOperator):
     def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the loss ``(...)`` and its gradient, of the shape and dtype of ``x``."""
         fields = self._checked(x)
-        moments = fitting(moments, self.channels, self._index.shape[0], self.dtype)
+        moments = fitting(moments, self.channels, len(self._index), fields)
         unit = moments.statistics.unit
         moments = Moments(moments.statistics.over(unit), moments.values)
         statistics, fields = moments.statistics, fields / unit
@@ -343,8 +351,8 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, operator: PhaseHarmonicCovariance, moments: Moments) -> Tensor:
         if not ctx.needs_input_grad[0]:
-            moments = fitting(moments, operator.channels, len(operator._index), operator.dtype)
             fields = operator._checked(x)
+            moments = fitting(moments, operator.channels, len(operator._index), fields)
             values = operator._coefficients(operator._evaluate(fields, moments.statistics))
             return (values - moments.values).square().sum(-1).reshape(x.shape[:-2])
         loss, gradient = operator.loss_and_gradient(x, moments)

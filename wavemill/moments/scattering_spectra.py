@@ -28,7 +28,7 @@ from torch import Tensor
 from wavemill.filters import morlet
 from wavemill.moments.channels import Response
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
-from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.moments.phase_harmonics import Moments, Statistics, floored
 from wavemill.moments.shifts import keep_buffer
 
 SMALLEST = 8  # frequencies kept on each side of 0, whatever the scale
@@ -92,10 +92,10 @@ class ScatteringSpectra(DifferentiatedMoments):
         x_hat = torch.fft.fft2(x)[:, None]
         moduli = [torch.fft.ifft2(x_hat * self._psi(j)).abs() for j in range(self.J)]
         bands = [modulus.square().mean((0, -2, -1)) for modulus in moduli]
-        scale = torch.cat([torch.cat(bands).sqrt(), x.std(correction=0).reshape(1)])
+        spread = x.std(correction=0)
+        scale = floored(torch.cat([torch.cat(bands).sqrt(), spread.reshape(1)]), spread)
         mean = torch.zeros_like(scale)
         mean[-1] = x.mean()
-        scale = torch.where(scale > 0, scale, 1.0)
         return Statistics(mean.to(self.dtype.to_complex()), scale)
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
@@ -104,7 +104,8 @@ class ScatteringSpectra(DifferentiatedMoments):
 
     def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the loss ``(...)`` and its gradient, written by hand and equal to autograd's."""
-        fields, moments = self._checked(x), self._fitting(moments)
+        fields = self._checked(x)
+        moments = self._fitting(moments, fields)
         if not len(fields):
             return fields.sum((-2, -1)).reshape(x.shape[:-2]), torch.zeros_like(x)
         unit = moments.statistics.unit
