@@ -291,6 +291,8 @@ def test_what_cannot_be_modelled_is_refused() -> None:
     masked = np.ma.masked_greater(smooth(1).numpy(), 1.0)
     with pytest.raises(InvalidParameter, match=r"of 1024 values are masked: .* fill them"):
         Gaussian().fit(masked)
+    with pytest.raises(ShapeMismatch, match="expected an array of numbers"):
+        Gaussian().fit([[1.0, 2.0], [3.0]])
     for wrong in (3, EnergySpec()):
         with pytest.raises(InvalidParameter, match="expected a GaussianSpec, its parameters or"):
             Gaussian(wrong)  # type: ignore[arg-type]

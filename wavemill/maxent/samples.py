@@ -47,6 +47,8 @@ def as_tensor(x: Fields) -> Tensor:
     ------
     InvalidParameter
         If values are masked.
+    ShapeMismatch
+        If ``x`` is no array of numbers.
     """
     if isinstance(x, Tensor):
         return ordinary(x.detach())
@@ -56,9 +58,12 @@ def as_tensor(x: Fields) -> Tensor:
             f"{count} of {np.size(x)} values are masked: leave such fields out, or fill them, "
             "x.filled(...)"
         )
-    array = np.asarray(x)
-    kind = np.complex128 if np.iscomplexobj(array) else np.float64
-    return torch.from_numpy(array.astype(kind, order="C"))
+    try:
+        array = np.asarray(x)
+        kind = np.complex128 if np.iscomplexobj(array) else np.float64
+        return torch.from_numpy(array.astype(kind, order="C"))
+    except (TypeError, ValueError) as error:
+        raise ShapeMismatch(f"expected an array of numbers: {error}") from error
 
 
 def as_samples(x: Fields) -> Tensor:
