@@ -18,7 +18,7 @@ from storage import BadInput, InvalidRequest, Schema
 from storage.arrays import create_array
 from storage.parts import FIELDS
 from storage.readers import Frame, Header, ReadOptions, read_frames, read_header
-from storage.records import PROVENANCE
+from storage.records import AXES, PROVENANCE
 from storage.sources import Discovery, Unit, discover
 from storage.typing import Array
 from tasks.alike import check_axes, check_quantity, check_shape, check_steps, may_name
@@ -27,7 +27,6 @@ from tasks.text import of_one_kind
 from wavemill.fields import vorticity
 
 HEADERS = 64
-RESERVED = PROVENANCE | {"sample", "component", "coefficient", "y", "x", "rgb"}
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ class IngestOptions:
 
 def _column(axis: str) -> str:
     """Return the column for positions along an axis: not one of the table's own, nor an axis."""
-    return f"{axis}_value" if axis.lower() in RESERVED else axis
+    return f"{axis}_value" if axis.lower() in PROVENANCE | AXES else axis
 
 
 def _commonest(inputs: Sequence[Input], options: IngestOptions) -> Schema:

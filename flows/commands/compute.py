@@ -151,7 +151,7 @@ def fit(
     lines = [f"{made.kind}/{made.key[:12]} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]
     reference = f"{made.kind}/{made.key[:12]}"
-    predicted = f"predict {reference} {dataset} --to predictions.csv"
+    predicted = f"evaluate {reference} {dataset}, or wavemill predict {reference} FILES --to f.csv"
     hints = {
         "regression": predicted,
         "classifier": predicted,
