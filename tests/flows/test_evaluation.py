@@ -131,7 +131,7 @@ def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tasks.evaluate.Judge", None)  # calling it would fail
     monkeypatch.setattr("tasks.evaluate.draws", None)
     again = evaluate("gaussian/flow@latest", "flow", store, SMALL)
-    with pytest.raises(InvalidRequest, match="draws no fields"):
+    with pytest.raises(InvalidRequest, match="cannot be judged"):
         evaluate(f"evaluation/{first.key}", "flow", store, SMALL)
     assert (again.key, again.table, again.written) == (first.key, first.table, False)
 
