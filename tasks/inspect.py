@@ -15,7 +15,14 @@ from storage.tables import kind_of
 
 TELLING = ("top1", "mae", "eps", "test_psnr", "relative_error")
 """The metric that says most of a model, of those that it has."""
-PLACES = ("part", "row", "unit", "stamp", "sha256")  # columns that say nothing of a sample
+PLACES = (
+    "part",
+    "row",
+    "unit",
+    "stamp",
+    "reading",
+    "sha256",
+)  # columns that say nothing of a sample
 COMMONEST = 4
 
 

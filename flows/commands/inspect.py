@@ -78,7 +78,7 @@ def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
     from storage.export import replacing
 
     line, count = f"{len(rows)} samples", {"samples": len(rows)}
-    rows = rows.drop(columns=["part", "row", "unit", "stamp"], errors="ignore")
+    rows = rows.drop(columns=["part", "row", "unit", "stamp", "reading"], errors="ignore")
     if to is None:
         _preview(rows.head(10), 0, count, line, as_json, quiet)
         return
