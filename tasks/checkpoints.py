@@ -1,6 +1,6 @@
-"""Checkpoints of a fit by epochs: tensors and a history, as one object that is replaced whole.
+"""Checkpoints of tensors; those of a fit by epochs have a history, too.
 
-A fit killed at any instant goes on from the last whole epoch.
+Each is one object that is replaced whole: what is killed at any instant goes on from the last one.
 """
 
 from __future__ import annotations
@@ -9,14 +9,28 @@ import json
 from dataclasses import dataclass, field
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from storage import Store
+from storage.checkpoints import Checkpoint
+from storage.errors import Damaged
+from tasks.progress import caution
 
 _HISTORY = "history.json"
 Row = dict[str, float]
+
+
+def kept_tensors(place: Checkpoint) -> dict[str, Tensor] | None:
+    """Return the tensors of a checkpoint, None if there is none that can be used."""
+    try:
+        data = place.read()
+        return None if data is None else load_tensors(data)
+    except (Damaged, SafetensorError) as error:
+        caution(f"the checkpoint is damaged, so this starts from the beginning: {error}")
+        return None
 
 
 @dataclass
@@ -42,10 +56,9 @@ class EpochCheckpoints:
 
     def latest(self) -> EpochState | None:
         """Return the checkpoint, None if there is none."""
-        data = self.place.read()
-        if data is None:
+        state = kept_tensors(self.place)
+        if state is None:
             return None
-        state = load_tensors(data)
         history = json.loads(bytes(state.pop(_HISTORY).tolist()).decode())
         return EpochState(state, history)
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from storage import Artifact, Store, open_store
@@ -23,6 +22,7 @@ from storage.keys import derivation_key
 from storage.parts import FIELDS, read_whole
 from storage.typing import Array
 from tasks.artifacts import on_cpu
+from tasks.checkpoints import kept_tensors
 from tasks.fit import load_model
 from tasks.models import LONG
 from tasks.progress import Reporter
@@ -90,7 +90,7 @@ def sampled(
     report = Reporter(f"{artifact.kind} sample {few}").values
     model, going_on = load_model(artifact, device), {}
     if place is not None and isinstance(model, Microcanonical):
-        state = load_tensors(place.read() or save_tensors({}))
+        state = kept_tensors(place) or {}
         going_on = {
             "checkpoint": lambda state: place.write(save_tensors(on_cpu(state))),
             "every": SECONDS,

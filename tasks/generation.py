@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from storage import Artifact, Dataset, InvalidRequest, Store
@@ -28,6 +27,7 @@ from tasks.artifacts import (
     stored,
     weights_of,
 )
+from tasks.checkpoints import kept_tensors
 from tasks.progress import Reporter, caution
 from tasks.requests import FitOutcome, FitRequest, by_hash, places, spread
 from wavemill import Generator, whiteness
@@ -141,12 +141,11 @@ def _fit(
 ) -> FitOutcome:
     train, test = (samples(source, side, spec.crop) for side in (sides.train, sides.test))
     checkpoint = store.checkpoint(KIND, key)
-    interrupted = checkpoint.read()
     model = Generator(spec).fit(
         on_device(train, request.device),
         Reporter(f"fit {KIND}").values,
         request.seed,
-        None if interrupted is None else load_tensors(interrupted),
+        kept_tensors(checkpoint),
         lambda state: checkpoint.write(save_tensors(on_cpu(state))),
     )
     here = partial(on_device, device=request.device)

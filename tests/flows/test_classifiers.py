@@ -38,6 +38,7 @@ from tasks.fit import load_model
 from tasks.images import ImageOptions
 from tasks.live_features import live
 from tasks.prediction import predict_to
+from tasks.progress import hearing
 from tasks.requests import FitRequest
 from tasks.together import fit_together
 from tests.flows.classifier_driver import request
@@ -273,6 +274,26 @@ def test_a_checkpoint_comes_back_whole_and_replaces_the_last(tmp_path: Path) -> 
     assert len(list(store.backend.walk("artifacts"))) == 1
     folder.clear()
     assert list(store.backend.walk("artifacts")) == []
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["with-checksum", "without"])
+def test_a_damaged_checkpoint_costs_time_and_stops_nothing(tmp_path: Path, older: bool) -> None:
+    """Of an older one only damage to its structure is seen; of ours a flipped bit is."""
+    store = open_store(str(tmp_path), writable=True)
+    folder = EpochCheckpoints(store, "classifier", "0" * 64)
+    folder.save(EpochState({"w": torch.ones(2, 3)}))
+    path, whole = folder.place.path, folder.place.read()
+    assert whole is not None
+    if older:
+        store.backend.write(path, whole)
+        assert folder.latest() is not None
+        store.backend.write(path, whole[: len(whole) // 2])
+    else:
+        store.backend.write(path, store.backend.read(path)[:-1] + b"\x01")
+    heard: list[str] = []
+    with hearing(heard.append):
+        assert folder.latest() is None
+    assert [path in heard[0] or older, len(heard)] == [True, 1]
 
 
 def test_unlabelled_samples_are_left_out_and_one_class_is_refused(stripes: str) -> None:
