@@ -12,8 +12,10 @@ import s3fs
 from botocore.exceptions import BotoCoreError, ClientError
 
 from storage.backends.base import ObjectInfo, probe
+from storage.errors import InvalidRequest
 
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_NO_BUCKET = "NoSuchBucket"
 
 
 class S3Backend:
@@ -26,6 +28,8 @@ class S3Backend:
 
     def __init__(self, location: str, *, single_writer: bool = False) -> None:
         self.bucket, _, self.prefix = location.strip("/").partition("/")
+        if not self.bucket:
+            raise InvalidRequest(f"s3://{location} names no bucket: write s3://bucket/prefix")
         self.url = f"s3://{location.strip('/')}{'?single-writer' if single_writer else ''}"
         self.single_writer = single_writer
 
@@ -38,11 +42,21 @@ class S3Backend:
         return {name: value for name, value in self.__dict__.items() if name != "_fs"}
 
     def _ask(self, what: str, *arguments: Any, **options: Any) -> Any:
-        """Call s3fs, which passes on what the AWS libraries say of networks and credentials."""
+        """Call s3fs; of what only people can mend, say where it is and what to look at.
+
+        The AWS libraries name neither, be it networks, credentials, rights or a bucket.
+        """
         try:
             return getattr(self._fs, what)(*arguments, **options)
-        except BotoCoreError as error:
+        except (BotoCoreError, OSError, ValueError) as error:  # ValueError: of no URL
+            code = _code(error.__cause__)
+            if isinstance(error, FileNotFoundError | FileExistsError) and code != _NO_BUCKET:
+                raise
+            if code in _TAKEN:
+                raise
             way_out = "check AWS_ENDPOINT_URL, the network and the credentials"
+            if code == _NO_BUCKET:
+                way_out = "make the bucket, or check the address"
             raise ConnectionError(f"{self.url}: {error}: {way_out}") from error
 
     def _key(self, path: str) -> str:
@@ -68,14 +82,10 @@ class S3Backend:
             return True
         try:
             self._put_if_absent(path, data)
-        except ClientError as error:
-            if _code(error) in _TAKEN:
-                return False
-            raise
         except FileExistsError:
             return False
-        except OSError as error:  # s3fs translates what it knows and keeps the cause
-            if isinstance(error.__cause__, ClientError) and _code(error.__cause__) in _TAKEN:
+        except OSError as error:
+            if _code(error.__cause__) in _TAKEN:
                 return False
             raise
         return True
@@ -126,5 +136,6 @@ def batched(paths: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+def _code(cause: BaseException | None) -> str:
+    """Return the server's word for an error, which s3fs translates, keeping the cause."""
+    return str(cause.response["Error"].get("Code")) if isinstance(cause, ClientError) else ""

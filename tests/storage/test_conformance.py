@@ -777,6 +777,28 @@ def test_an_s3_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) ->
         backend.names("")
 
 
+@pytest.mark.parametrize("what", ["names", "read", "write", "create", "walk"])
+def test_a_bucket_that_is_not_there_is_named_with_the_way_out(bucket: str, what: str) -> None:
+    backend = open_backend(f"{bucket}-mistyped/x")
+    arguments = ["datasets/x", b"data"][: 2 if what in ("write", "create") else 1]
+    with pytest.raises(ConnectionError, match=r"-mistyped/x: .*: make the bucket"):
+        list(getattr(backend, what)(*arguments))
+
+
+def test_what_s3_refuses_names_the_store_and_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the refusal is imitated: the server of the tests grants everything to everybody."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("Access Denied")
+
+    backend = open_backend("s3://theirs/x")
+    monkeypatch.setattr(backend, "_fs", SimpleNamespace(ls=refuse))
+    with pytest.raises(ConnectionError, match=r"s3://theirs/x: Access Denied: .* credentials"):
+        backend.names("")
+
+
 def test_an_unknown_scheme_is_refused() -> None:
     """The message names the schemes that exist."""
     with pytest.raises(InvalidRequest, match="s3://"):
