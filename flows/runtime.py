@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -79,6 +80,8 @@ def open_cluster(cluster: str, *, device: str = "cpu") -> Iterator[str]:
     if word == "local":
         opened = _gpus() if device == "cuda" else _processes([{}] * _workers(count))
     elif word in ("tcp", "tls"):
+        if not re.fullmatch(r"//.+:\d+", count):
+            raise InvalidRequest(f"{cluster!r} is no scheduler's address: write tcp://HOST:8786")
         opened = contextlib.nullcontext(cluster)
     elif cluster in _WORDS:
         opened = _WORDS[cluster]()

@@ -29,6 +29,7 @@ from storage.tables import read_table, write_table
 log = logging.getLogger("wavemill.storage")
 Build = Callable[[DatasetVersion], DatasetVersion | None]
 SHORTEST = 4  # characters of a key that stand for it
+_FOLDERS = {"artifacts", "datasets", "leases", "parts", "tables", "views"}
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -51,14 +52,14 @@ def open_store(
     Raises
     ------
     NotFound
-        If there shall be one and nothing is there.
+        If there shall be one and nothing, or something else, is there.
     Conflict
         If it is to be written, does not enforce exclusive creation, and ``single_writer`` is
         not given.
     """
     mark = SINGLE_WRITER if single_writer and not url.endswith(SINGLE_WRITER) else ""
     backend = open_backend(url + mark)
-    if existing and not backend.names(""):
+    if existing and _FOLDERS.isdisjoint(backend.names("")):
         raise NotFound(f"there is no store at {url}: check --store; `wavemill ingest` makes one")
     trusted = backend.url.endswith(SINGLE_WRITER)
     if writable and not trusted and not backend.enforces_exclusive_creation():

@@ -99,7 +99,12 @@ def test_a_running_cluster_is_used_by_its_address() -> None:
 
 @pytest.mark.parametrize(
     ("cluster", "said"),
-    [("moon", "use threads, local"), ("local:many", "local:4"), ("local:0", "local:4")],
+    [
+        ("moon", "use threads, local"),
+        ("local:many", "local:4"),
+        ("local:0", "local:4"),
+        ("tcp://host", "tcp://HOST:8786"),
+    ],
 )
 def test_unknown_clusters_are_refused(cluster: str, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said), open_cluster(cluster):
