@@ -22,20 +22,30 @@ for _name, _value in {  # before Prefect is imported, which reads its settings o
 }.items():
     os.environ.setdefault(_name, _value)
 
+# where its folder cannot be written it takes another, at length
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
 from flows.commands import amend, compute, generate, ingest, inspect, judge, serve  # noqa: E402
+from flows.homes import choose_prefect_home  # noqa: E402
 
 ORDER = (  # of the help: as work goes
     *("demo", "ingest", "label", "features", "query"),
     *("fit", "predict", "synthesize", "generate", "evaluate", "compare"),
     *("ls", "show", "verify", "remove", "gc", "up"),
 )
+OF_THE_STORE = ("label", "query", "ls", "show", "verify", "remove", "gc")  # these need no Prefect
 
 
 class _AsWorkGoes(TyperGroup):
     """Commands in the order in which they are used; typer puts groups, as ``ingest``, last."""
+
+    def resolve_command(self, context: Any, arguments: list[str]) -> Any:
+        if arguments[0] not in OF_THE_STORE:
+            choose_prefect_home()
+        return super().resolve_command(context, arguments)
 
     def list_commands(self, context: Any) -> list[str]:
         return sorted(super().list_commands(context), key=ORDER.index)

@@ -19,10 +19,13 @@ from flows.commands.options import (
     SingleWriter,
     StoreUrl,
     absolute,
+    expect_dataset,
+    flowing,
     progress,
     settings,
     tell,
     warn,
+    written_here,
 )
 
 KINDS = (
@@ -66,10 +69,11 @@ def features(
 
     Example: wavemill features flow --view scattering --set J=5
     """
-    from flows.features import features as flow
+    url = absolute(store, single_writer)
+    expect_dataset(url, dataset)
+    with flowing(quiet or as_json):
+        from flows.features import features as flow
 
-    with progress(quiet or as_json):
-        url = absolute(store, single_writer)
         made = flow(
             dataset,
             view,
@@ -124,16 +128,17 @@ def fit(
 
     Example: wavemill fit phase-harmonics flow --where "sample_id = 'run-01'"
     """
-    from flows.fit import fit as flow
-
     for given, option, users in (
         (view, "--view", ("regression", "classifier", "dictionary")),
         (target, "--target", ("regression", "classifier")),
     ):
         if given is not None and model in KINDS and model not in users:
             raise typer.BadParameter(f"{model} takes none", param_hint=option)
-    with progress(quiet or as_json):
-        url = absolute(store, single_writer)
+    url = absolute(store, single_writer)
+    expect_dataset(url, dataset)
+    with flowing(quiet or as_json):
+        from flows.fit import fit as flow
+
         made = flow(
             model,
             dataset,
@@ -164,7 +169,9 @@ def fit(
 
 def synthesize(
     artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
-    to: Annotated[Path, typer.Option("--to", help="A .npy, .zarr or .png file.")],
+    to: Annotated[
+        Path, typer.Option("--to", callback=written_here, help="A .npy, .zarr or .png file.")
+    ],
     n: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 1,
     seed: Seed = 0,
     cluster: Cluster = "threads",
@@ -177,12 +184,13 @@ def synthesize(
 
     Example: wavemill synthesize gaussian/flow@latest -n 4 --to synthesis.png
     """
-    from flows.draws import synthesize as draw
     from tasks.output import FORMATS, write_fields
 
     if to.suffix not in FORMATS:
         raise typer.BadParameter(f"{to}: choose one of {' '.join(FORMATS)}", param_hint="--to")
-    with progress(quiet or as_json):
+    with flowing(quiet or as_json):
+        from flows.draws import synthesize as draw
+
         samples = draw(absolute(store), artifact, n, seed, device, cluster)
     write_fields(samples, to)
     shape = "x".join(map(str, samples.shape))
@@ -192,7 +200,9 @@ def synthesize(
 def predict(
     artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
     source: Annotated[str, typer.Argument(help="A file, folder or archive; or a dataset.")],
-    to: Annotated[Path, typer.Option("--to", help="A .csv or .parquet file.")],
+    to: Annotated[
+        Path, typer.Option("--to", callback=written_here, help="A .csv or .parquet file.")
+    ],
     device: Device = "cpu",
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -223,9 +233,10 @@ def predict(
 
 
 def demo(
-    to: Annotated[Path, typer.Option("--to", help="Folder of the store and the report.")] = Path(
-        "wavemill-demo"
-    ),
+    to: Annotated[
+        Path,
+        typer.Option("--to", callback=written_here, help="Folder of the store and the report."),
+    ] = Path("wavemill-demo"),
     cluster: Cluster = "local",
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -234,9 +245,9 @@ def demo(
 
     Example: wavemill demo
     """
-    from flows.demo import demo as flow
+    with flowing(quiet or as_json):
+        from flows.demo import demo as flow
 
-    with progress(quiet or as_json):
         made = flow(str(to.absolute()), cluster)
     lines = [*made["lines"], f"report: {made['report']}"]
     tell(

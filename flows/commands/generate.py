@@ -17,6 +17,7 @@ from flows.commands.options import (
     absolute,
     progress,
     tell,
+    written_here,
 )
 
 
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
-    to: Annotated[Path, typer.Option("--to", help="A .png or .npy file.")],
+    to: Annotated[Path, typer.Option("--to", callback=written_here, help="A .png or .npy file.")],
     source: Annotated[
         str, typer.Option("--from", help="noise, interpolate, reconstruct or variants.")
     ] = "noise",

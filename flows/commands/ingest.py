@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from flows.commands.options import (
     SingleWriter,
     StoreUrl,
     absolute,
-    progress,
+    flowing,
     tell,
     warn,
 )
@@ -244,10 +245,15 @@ def _ingest(
     view: str,
 ) -> None:
     """Run the flow and tell what it made; ``view`` is what to compute next."""
-    from flows.ingest import ingest
+    from storage.store import checked_name
 
-    with progress(quiet or as_json):
-        made = ingest(name, _absolute(sources), url, options, cluster)
+    checked_name(name)
+    sources = _absolute(sources)
+    _expect(sources)
+    with flowing(quiet or as_json):
+        from flows.ingest import ingest
+
+        made = ingest(name, sources, url, options, cluster)
     for unit, reason, message in made.refused[:10]:
         warn(f"quarantined ({reason}): {unit}: {message}")
     if len(made.refused) > 10:
@@ -293,6 +299,15 @@ def _absolute(sources: list[str]) -> list[str]:
         source if ":" in source.split("/")[0] else str(Path(source).expanduser().absolute())
         for source in sources
     ]
+
+
+def _expect(sources: list[str]) -> None:
+    """Refuse files that are not there, before a flow starts Prefect's server for nothing."""
+    from storage.sources.filesystem import expand
+
+    for source in sources:
+        if source.startswith("/") and not has_magic(source) and not Path(source).exists():
+            expand(source)  # which says so
 
 
 def _dtype(text: str | None) -> str | None:

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.options import STORE, AsJson, Quiet, StoreUrl, absolute, plain, tell, warn
+from flows.commands.options import (
+    STORE,
+    AsJson,
+    Quiet,
+    StoreUrl,
+    absolute,
+    plain,
+    tell,
+    warn,
+    written_here,
+)
 
 _LATER = ["width", "height", "format", "mode", "source", "index"]  # where labels leave room
 _WIDTH = 8  # columns of a preview
@@ -38,7 +48,9 @@ def query(
     to: Annotated[
         Path | None,
         typer.Option(
-            "--to", help="A .parquet or .csv file; with --view also a .nc, .zarr or .npz file."
+            "--to",
+            callback=written_here,
+            help="A .parquet or .csv file; with --view also a .nc, .zarr or .npz file.",
         ),
     ] = None,
     store: StoreUrl = STORE,

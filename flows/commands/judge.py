@@ -19,10 +19,12 @@ from flows.commands.options import (
     SingleWriter,
     StoreUrl,
     absolute,
+    expect_dataset,
+    flowing,
     plain,
-    progress,
     settings,
     tell,
+    written_here,
 )
 
 
@@ -38,7 +40,9 @@ def evaluate(
     where: Annotated[
         str | None, typer.Option(help="DuckDB expression: which of its samples judge.")
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="The HTML page to write.")] = Path("report.html"),
+    to: Annotated[
+        Path, typer.Option("--to", callback=written_here, help="The HTML page to write.")
+    ] = Path("report.html"),
     seed: Seed = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
@@ -56,15 +60,17 @@ def evaluate(
 
     Example: wavemill evaluate phase-harmonics/flow@latest flow --set samples=4
     """
-    from flows.evaluate import evaluate as flow
     from tasks.comparison import lines
 
-    with progress(quiet or as_json):
-        page = str(to.absolute())
+    url, page = absolute(store, single_writer), str(to.absolute())
+    expect_dataset(url, dataset)
+    with flowing(quiet or as_json):
+        from flows.evaluate import evaluate as flow
+
         made = flow(
             artifact,
             dataset,
-            store=absolute(store, single_writer),
+            store=url,
             parameters=settings(pairs, config),
             where=where,
             seed=seed,
@@ -89,7 +95,9 @@ def compare(
     train: Annotated[
         int, typer.Option(min=1, help="Without --where: learn from so many samples, the first.")
     ] = 1,
-    to: Annotated[Path, typer.Option("--to", help="The HTML page to write.")] = Path("report.html"),
+    to: Annotated[
+        Path, typer.Option("--to", callback=written_here, help="The HTML page to write.")
+    ] = Path("report.html"),
     seed: Seed = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
@@ -104,14 +112,16 @@ def compare(
 
     Example: wavemill compare flow --models gaussian --models C=phase-harmonics:set=C,J=4
     """
-    from flows.compare_models import compare_models
     from tasks.comparison import lines, parsed_models
 
-    with progress(quiet or as_json):
-        page = str(to.absolute())
+    url, page = absolute(store, single_writer), str(to.absolute())
+    expect_dataset(url, dataset)
+    with flowing(quiet or as_json):
+        from flows.compare_models import compare_models
+
         table = compare_models(
             dataset,
-            store=absolute(store, single_writer),
+            store=url,
             models=parsed_models(models),
             where=where,
             train=train,

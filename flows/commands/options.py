@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import logging
 import math
@@ -113,15 +114,28 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
+def expect_dataset(store: str, name: str) -> None:
+    """Refuse a dataset that is not there, before a flow starts Prefect's server for nothing."""
+    from storage import open_store
+
+    open_store(store).dataset(name)
+
+
+def written_here(to: Path | None) -> Path | None:
+    """Refuse a URL where a file is written: as a path it would be a folder of that name."""
+    if to is not None and to.parts and to.parts[0].endswith(":"):
+        raise typer.BadParameter(f"{to} is no path on this machine: write it here, then copy it")
+    return to
+
+
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[None]:
-    """Show bars for the steps of the flows run meanwhile, which a signal stops as it does us.
+    """Show bars for the steps of what runs meanwhile.
 
     Warnings of these steps are printed, each once, however quiet.
     """
     from tasks.progress import hearing
 
-    _keep_our_handler()
     with _unseen_logs(), hearing(cache(warn)), contextlib.nullcontext() if quiet else _bars():
         yield
 
@@ -138,6 +152,21 @@ def _unseen_logs() -> Iterator[None]:
     finally:
         for logger, propagate in zip(runs, shown, strict=True):
             logger.propagate = propagate
+
+
+@contextlib.contextmanager
+def flowing(quiet: bool) -> Iterator[None]:
+    """Do as `progress` for a flow, which needs Prefect's server; import the flow within.
+
+    The server starts meanwhile, and a signal stops the flow as it does us.
+    """
+    from flows.server import prefect_server
+
+    with prefect_server():
+        importlib.import_module("prefect.main")  # which sets up the logging
+        _keep_our_handler()
+        with progress(quiet):
+            yield
 
 
 @contextlib.contextmanager
@@ -174,6 +203,7 @@ def _keep_our_handler() -> None:
 
     Its own would ask a temporary server for minutes that the same signal may have ended.
     """
-    ours, engine = signal.getsignal(signal.SIGTERM), sys.modules.get("prefect.utilities.engine")
-    if engine is not None and callable(ours):
-        engine._prefect_sigterm_handler = ours  # type: ignore[attr-defined]
+    from prefect.utilities import engine
+
+    if callable(ours := signal.getsignal(signal.SIGTERM)):
+        engine._prefect_sigterm_handler = ours  # type: ignore[assignment]

@@ -12,18 +12,22 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import s3fs
 import torch
 import xarray as xr
 import zarr
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.cli import app, run
 from flows.commands.options import tell
+from flows.homes import choose_prefect_home
 from storage import open_store
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
@@ -398,6 +402,32 @@ def test_errors_are_one_line_with_the_way_out(
         assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["features", "nothing", "--view", "spectrum"], "no dataset 'nothing' in"),
+        (["fit", "gaussian", "nothing"], "no dataset 'nothing' in"),
+        (["evaluate", "gaussian/flow@latest", "nothing"], "no dataset 'nothing' in"),
+        (["compare", "nothing", "--models", "gaussian"], "no dataset 'nothing' in"),
+        (["ingest", "turbulence", ".", "--name", "../flow"], "'../flow' is not a name"),
+        (["ingest", "images", "/no/such/folder", "--name", "x"], "does not exist (looked at"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_not_there_is_refused_before_a_server_starts(
+    place: Path,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("flows.server.prefect_server", None)  # not to be called
+    message = told(capsys, *arguments, "--store", str(place / "store"), status=1)
+    assert said in message
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+
+
 def test_a_relative_store_is_made_absolute(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     assert run(["ls", "--store", "store", "-q"]) == 0
@@ -410,9 +440,81 @@ def test_a_store_that_is_not_there_is_no_empty_one(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = [command, "flow"] if command in ("query", "show") else [command]
-    for url in (str(tmp_path / "mistyped"), __file__):
+    (tmp_path / "store" / "datasets").mkdir(parents=True)
+    for url in (str(tmp_path / "mistyped"), __file__, str(tmp_path)):
         assert "there is no store at" in told(capsys, *named, "--store", url, status=1)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "said"),
+    [("s3://", "", "write s3://bucket/prefix"), ("s3://b/p", "host:9", "check AWS_ENDPOINT_URL")],
+)
+def test_addresses_that_are_none_are_named(
+    url: str,
+    endpoint: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    s3fs.S3FileSystem.clear_instance_cache()  # connections of other tests
+    message = told(capsys, "ls", "--store", url, status=1)
+    assert message.startswith(f"error: {url}")
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["query", "flow"], ["synthesize", "a"], ["predict", "a", "b"], ["generate", "a"]),
+        *(["evaluate", "a", "flow"], ["compare", "flow", "--models", "gaussian"], ["demo"]),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_url_is_no_file_to_write(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    message = told(capsys, *command, "--to", "s3://bucket/out.csv", status=2)
+    assert "no path on this machine" in " ".join(message.replace("│", " ").split())
+
+
+def test_a_prefect_server_that_does_not_answer_is_named(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(nobody):
+        features = ["features", "flow", "--view=spectrum", f"--store={place / 'store'}"]
+        message = told(capsys, *features, status=1)
+    assert "Prefect's server at http://127.0.0.1:9/api does not answer: start it" in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda home: home.write_text("a file"), "cannot be written (Not a directory)"),
+        (lambda home: (home.mkdir(), (home / "prefect.db").write_bytes(b"garbage" * 99)),
+         "has a prefect.db that cannot be opened (file is not a database)"),
+        (lambda home: None, ""),
+    ],
+    ids=["no-folder", "no-database", "new"],
+)  # fmt: skip
+def test_prefect_is_given_a_home_that_it_can_use(
+    tmp_path: Path,
+    harm: Callable[[Path], object],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    harm(home := tmp_path / "home")
+    if said.startswith("cannot"):
+        home /= "prefect"
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    choose_prefect_home()
+    message = capsys.readouterr().err
+    assert message.count("\n") == bool(said)
+    assert said in message
+    assert (os.environ["PREFECT_HOME"] == str(home)) is not bool(said)
+    assert Path(os.environ["PREFECT_HOME"]).is_dir()
 
 
 def test_json_has_no_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
@@ -466,13 +568,19 @@ def test_what_runs_log_is_in_the_ui_and_not_in_the_terminal(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whole"),
-    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
-    ids=["ctrl-c", "terminated", "terminated-alone"],
+    [
+        *((signal.SIGINT, True), (signal.SIGTERM, True)),
+        *((signal.SIGTERM, False), (signal.SIGKILL, False)),
+    ],
+    ids=["ctrl-c", "terminated", "terminated-alone", "killed"],
 )
 def test_a_stopped_command_leaves_no_lease_and_no_process(
     tmp_path: Path, prefect_home: Path, number: int, whole: bool
 ) -> None:
-    """While workers simulate: exit 130, and the collector may run at once."""
+    """While workers simulate: exit 130, and the collector may run at once.
+
+    One that is killed leaves its lease, which ends by itself; its server and workers end, too.
+    """
     store = tmp_path / "store"
     command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=64"]
     command += ["--part-size", "64KiB"]  # of 4 fields each: the first is soon there
@@ -497,8 +605,11 @@ def test_a_stopped_command_leaves_no_lease_and_no_process(
         _, errors = process.communicate(timeout=60)
     finally:
         process.terminate()
+    assert len(family) > 1
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+        return
     assert process.returncode == 130
     assert "stopped" in errors.splitlines()
     assert list(store.glob("leases/*")) == []
-    assert len(family) > 1
-    assert psutil.wait_procs(family, timeout=10)[1] == []
