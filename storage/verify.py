@@ -35,6 +35,17 @@ class Finding:
     remedy: str
     clear: tuple[str, ...] = ()
 
+    @property
+    def versions(self) -> str:
+        """Which versions a repair removes, such as ``versions 1, 2 of flow``; "" if none."""
+        numbers: dict[str, list[str]] = {}
+        for path in self.clear:
+            top, _, rest = path.partition("/")
+            if top in ("datasets", "views"):
+                name, _, number = rest.rpartition("/")
+                numbers.setdefault(name, []).append(number.removesuffix(".json"))
+        return " and ".join(f"versions {', '.join(n)} of {name}" for name, n in numbers.items())
+
 
 def verify(
     store: Store, key: str | None = None, seen: Callable[[str], object] = lambda path: None

@@ -228,7 +228,12 @@ def verify(
     findings = list(check(opened, key, checked.append))
     if repair:
         clear(opened, findings)
-    lines = [f"{finding.path}: {finding.problem}; {finding.remedy}" for finding in findings]
+    done = "removed" if repair else "--repair removes"
+    lines = [
+        f"{finding.path}: {finding.problem}; {finding.remedy}"
+        + (f"; {done} {finding.versions}" if finding.versions else "")
+        for finding in findings
+    ]
     hint = "" if repair or not findings else "wavemill verify --repair, then the commands above"
     lines.append(f"{len(checked)} objects checked, {len(findings)} damaged")
     if not findings:

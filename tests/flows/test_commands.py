@@ -248,8 +248,15 @@ def test_verify_names_what_to_recompute_and_repair_lets_it(
     shard.write_bytes(damaged)
     assert run(["verify", store]) == 1
     assert "flow" in capsys.readouterr().out
-    told(capsys, "verify", "--repair", store)
+    assert "removed versions" not in told(capsys, "verify", "--repair", store)
     assert "1 parts written" in told(capsys, *ingest, "--cluster", "threads")
+    table = next((tmp_path / "store" / "tables").iterdir())
+    table.write_bytes(b"garbage")
+    assert run(["verify", store]) == 1
+    assert f"{table.name}: differs from what was written" in (said := capsys.readouterr().out)
+    assert "; --repair removes versions 1 of flow" in said
+    assert "; removed versions 1 of flow" in told(capsys, "verify", "--repair", store)
+    told(capsys, *ingest, "--cluster", "threads")
     assert "every object is as it was written" in told(capsys, "verify", store)
 
 

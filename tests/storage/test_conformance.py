@@ -547,6 +547,7 @@ class TestStore:
         findings = list(verify(store))
         assert [finding.path for finding in findings] == [path]
         assert findings[0].remedy.count("ingest") == 1
+        assert findings[0].versions == "versions 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 of flow"
         repair(store, findings)
         assert store.datasets() == []
         add_dataset(store, (1,))
