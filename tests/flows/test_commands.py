@@ -86,6 +86,12 @@ def test_the_help_comes_at_once() -> None:
         assert f"'{heavy}'" not in done.stdout
 
 
+def test_the_packages_are_a_command_too() -> None:
+    command = [sys.executable, "-m", "flows", "ls", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Example: wavemill ls" in " ".join(done.stdout.split())
+
+
 def test_quarantine_is_a_warning_and_can_be_read(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
