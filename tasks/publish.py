@@ -32,6 +32,8 @@ class IngestSummary:
     ignored: dict[str, int]
     refused: tuple[tuple[str, str, str], ...] = ()
     """Input, reason, message."""
+    replaced: int = 0
+    """Samples that were there with other contents."""
 
 
 def publish(
@@ -52,7 +54,8 @@ def publish(
     options = options.informed(discovery)
     refused = _refusals(outcomes, discovery)
     samples = _sample_table(outcomes)
-    samples, repeated = _without_duplicates(store, dataset, samples)
+    held = _held(store, dataset)
+    samples, repeated = _without_duplicates(held, samples)
     samples, dropped, schema = options.complete(samples, plan.schema)
     bad = dropped[dropped["reason"] != ""][["sample_id", "reason", "message"]]
     bad = bad.rename(columns={"sample_id": "unit"})
@@ -73,7 +76,8 @@ def publish(
     made = store.change_dataset(dataset, change)
     if (labels := options.labels(made.samples())) is not None:
         made = made.relabel(labels, "ingest: a table changed")
-    return _summary(made, plan, outcomes, samples, refused, discovery)
+    replaced = sum(name in held for name in samples["sample_id"])
+    return _summary(made, plan, outcomes, len(samples) - replaced, replaced, refused, discovery)
 
 
 def _refusals(outcomes: Sequence[PartOutcome], discovery: Discovery) -> pd.DataFrame:
@@ -113,15 +117,20 @@ def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
+def _held(store: Store, dataset: str) -> dict[str, str]:
+    """Return the samples that a dataset holds, and of which unit each is."""
+    if dataset not in store.datasets():
+        return {}
+    rows = store.dataset(dataset).samples()
+    return dict(zip(rows["sample_id"], rows["unit"], strict=True)) if len(rows) else {}
+
+
 def _without_duplicates(
-    store: Store, dataset: str, samples: pd.DataFrame
+    held: dict[str, str], samples: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Separate samples whose id another source has taken: they would replace its sample."""
     first = samples.groupby("sample_id")["unit"].first() if len(samples) else pd.Series(dtype=str)
-    owners = dict(first)
-    if dataset in store.datasets():
-        held = store.dataset(dataset).samples()
-        owners |= dict(zip(held["sample_id"], held["unit"], strict=True)) if len(held) else {}
+    owners = {**dict(first), **held}
     clash = (
         samples["unit"] != samples["sample_id"].map(owners)
         if len(samples)
@@ -176,7 +185,8 @@ def _summary(
     dataset: Dataset,
     plan: Plan,
     outcomes: Sequence[PartOutcome],
-    samples: pd.DataFrame,
+    added: int,
+    replaced: int,
     refused: pd.DataFrame,
     discovery: Discovery,
 ) -> IngestSummary:
@@ -189,7 +199,8 @@ def _summary(
         parts_written=written,
         parts_reused=len(made) - written,
         unchanged=plan.unchanged + sum(len(outcome.same) for outcome in outcomes),
-        added=len(samples),
+        added=added,
+        replaced=replaced,
         withdrawn=len(plan.missing),
         restored=len(plan.restore),
         quarantined=dict(Counter(refused["reason"])),

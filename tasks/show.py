@@ -53,6 +53,7 @@ def _dataset_row(current: Dataset, summary: IngestSummary) -> dict[str, Any]:
         "version": summary.version,
         "samples": summary.samples,
         "added": summary.added,
+        "replaced": summary.replaced,
         "unchanged": summary.unchanged,
         "withdrawn": summary.withdrawn,
         "quarantined": sum(summary.quarantined.values()),

@@ -268,8 +268,9 @@ def _ingest_lines(made: Any) -> list[str]:
     )
     lines = [
         f"dataset {made.dataset} version {made.version}: {made.samples} samples",
-        f"  {made.added} new, {made.unchanged} unchanged, {made.withdrawn} withdrawn, "
-        f"{made.restored} restored, {sum(made.quarantined.values())} quarantined",
+        f"  {made.added} new, {made.replaced} replaced, {made.unchanged} unchanged, "
+        f"{made.withdrawn} withdrawn, {made.restored} restored, "
+        f"{sum(made.quarantined.values())} quarantined",
         f"  {made.parts_written} parts written, {made.parts_reused} reused",
     ]
     return [*lines, f"  ignored by their extension: {ignored}"] if ignored else lines

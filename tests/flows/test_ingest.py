@@ -75,7 +75,8 @@ def test_a_changed_file_replaces_its_sample(snapshots: Path, store_url: str) -> 
     old = np.load(snapshots / "m03.npy")
     np.save(snapshots / "m03.npy", old + 1)
     made = run(store_url, snapshots)
-    assert (made.version, made.samples, made.added, made.unchanged) == (2, 10, 1, 9)
+    assert (made.version, made.samples, made.unchanged) == (2, 10, 9)
+    assert (made.added, made.replaced) == (0, 1)
     np.testing.assert_array_equal(read(store_url)["m03"], old + 1)
     earlier = open_store(store_url).dataset("flow", as_of=1).to_xarray()
     np.testing.assert_array_equal(earlier[3].values, old)
@@ -100,9 +101,9 @@ def test_rehash_finds_a_change_that_time_and_size_hide(snapshots: Path, store_ur
     stat = file.stat()
     np.save(file, np.load(file) + 1)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert run(store_url, snapshots).added == 0
+    assert run(store_url, snapshots).replaced == 0
     rehashing = IngestOptions(part_size=FOUR_ROWS.part_size, rehash=True)
-    assert run(store_url, snapshots, rehashing).added == 1
+    assert run(store_url, snapshots, rehashing).replaced == 1
 
 
 def test_a_missing_file_stays_unless_mirrored(snapshots: Path, store_url: str) -> None:
