@@ -70,6 +70,7 @@ def features(
     Example: wavemill features flow --view scattering --set J=5
     """
     url = absolute(store, single_writer)
+    parameters = settings(pairs, config)
     expect_dataset(url, dataset)
     with flowing(quiet or as_json):
         from flows.features import features as flow
@@ -79,7 +80,7 @@ def features(
             view,
             store=url,
             name=name,
-            parameters=settings(pairs, config),
+            parameters=parameters,
             cluster=cluster,
             device=device,
         )
@@ -135,6 +136,7 @@ def fit(
         if given is not None and model in KINDS and model not in users:
             raise typer.BadParameter(f"{model} takes none", param_hint=option)
     url = absolute(store, single_writer)
+    parameters = settings(pairs, config)
     expect_dataset(url, dataset)
     with flowing(quiet or as_json):
         from flows.fit import fit as flow
@@ -143,7 +145,7 @@ def fit(
             model,
             dataset,
             store=url,
-            parameters=settings(pairs, config),
+            parameters=parameters,
             where=where,
             split=split,
             seed=seed,

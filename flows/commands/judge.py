@@ -63,6 +63,7 @@ def evaluate(
     from tasks.comparison import lines
 
     url, page = absolute(store, single_writer), str(to.absolute())
+    parameters = settings(pairs, config)
     expect_dataset(url, dataset)
     with flowing(quiet or as_json):
         from flows.evaluate import evaluate as flow
@@ -71,7 +72,7 @@ def evaluate(
             artifact,
             dataset,
             store=url,
-            parameters=settings(pairs, config),
+            parameters=parameters,
             where=where,
             seed=seed,
             device=device,
@@ -115,6 +116,7 @@ def compare(
     from tasks.comparison import lines, parsed_models
 
     url, page = absolute(store, single_writer), str(to.absolute())
+    parameters = settings(pairs, config)
     expect_dataset(url, dataset)
     with flowing(quiet or as_json):
         from flows.compare_models import compare_models
@@ -125,7 +127,7 @@ def compare(
             models=parsed_models(models),
             where=where,
             train=train,
-            parameters=settings(pairs, config),
+            parameters=parameters,
             seed=seed,
             device=device,
             report=page,
