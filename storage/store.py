@@ -29,7 +29,7 @@ from storage.tables import read_table, write_table
 log = logging.getLogger("wavemill.storage")
 Build = Callable[[DatasetVersion], DatasetVersion | None]
 SHORTEST = 4  # characters of a key that stand for it
-_FOLDERS = {"artifacts", "datasets", "leases", "parts", "tables", "views"}
+_FOLDERS = {"artifacts", "datasets", "leases", "parts", "removed", "tables", "views"}
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
