@@ -58,7 +58,8 @@ def evaluate(
     Of models of fields samples are drawn, and judged beside what real ones score; classifiers and
     regressions are scored by answers that are known.
 
-    Example: wavemill evaluate phase-harmonics/flow@latest flow --set samples=4
+    Example: wavemill evaluate phase-harmonics/flow@latest flow --set samples=4, or
+    wavemill evaluate classifier/cifar10@latest cifar10 --where "split = 'test'"
     """
     from tasks.comparison import lines
 
