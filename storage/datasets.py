@@ -18,7 +18,7 @@ from storage.molecules import Atoms, read_atoms
 from storage.parts import lazy_rows
 from storage.patches import Patches
 from storage.records import AXES, PROVENANCE, DatasetVersion, PartRef, Schema
-from storage.tables import kind_of, read_table, select, write_table
+from storage.tables import kind_of, of_one_kind, read_table, select, write_table
 from storage.training import StoredSamples, TorchSamples
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Dataset:
             return pd.DataFrame({"sample_id": [], "part": [], "row": [], "withdrawn": []})
         order = {part.key: index for index, part in enumerate(self.version.parts)}
         gone = {(part.key, row): why for part in self.version.parts for row, why in part.withdrawn}
-        frame = pd.concat(tables, ignore_index=True)
+        frame = of_one_kind(pd.concat(tables, ignore_index=True))
         frame = frame[frame["part"].isin(list(order))]
         frame = frame.assign(__part=frame["part"].map(order)).sort_values(["__part", "row"])
         frame = frame.drop(columns="__part").reset_index(drop=True)
@@ -190,8 +190,17 @@ class Dataset:
                 f"columns {sorted(taken)} are called as axes of arrays are: rename them, as "
                 f"{min(taken)}_label"
             )
-        if unknown := set(labels["sample_id"]) - set(self.samples()["sample_id"]):
+        held = self.samples()
+        if unknown := set(labels["sample_id"]) - set(held["sample_id"]):
             raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")
+        others = held[~held["sample_id"].isin(labels["sample_id"])]
+        for name in set(labels) & set(others) if len(others) else ():
+            kind, other = _broad(labels[name]), _broad(others[name])
+            if kind != other and "empty" not in (kind, other):
+                raise InvalidRequest(
+                    f"labels are of one type a column: {name!r} is {kind} here and {other} of the "
+                    "other samples; label all, or name another column"
+                )
 
     def _relabelled(self, key: str, labels: pd.DataFrame) -> str:
         table = read_table(self.store.backend, key)
@@ -312,6 +321,11 @@ class Change:
             return None
         merged = merged.astype("str").drop_duplicates("unit").sort_values("unit")
         return write_table(store.backend, merged.reset_index(drop=True))
+
+
+def _broad(column: pd.Series) -> str:
+    kind = kind_of(column)
+    return "number" if kind == "whole" else kind
 
 
 def _nullable(column: pd.Series) -> pd.Series:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import io
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -52,6 +54,33 @@ def kind_of(column: pd.Series) -> str:
     """Say what the known values of a column are: whole, boolean, number, date, text or empty."""
     found = pd.api.types.infer_dtype(column, skipna=True)
     return _KINDS.get(found, "text")
+
+
+def of_one_kind(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return samples whose columns are each of numbers, of moments or of texts.
+
+    Of texts where they are of several kinds, for which files of tables have no columns.
+    """
+    mixed = {}
+    for name in samples:
+        if not pd.api.types.is_object_dtype(samples[name]):
+            continue
+        if samples[name].dropna().map(_kind).nunique() > 1:
+            mixed[str(name)] = samples[name].map(_text, na_action="ignore")
+    return samples.assign(**mixed)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "text"
+    return "moment" if isinstance(value, datetime.datetime) else "number"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value)
 
 
 _KINDS = {

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from storage import BadInput, Schema
 from storage.readers import Frame
+from storage.units import same_unit
 
 NAMELESS = re.compile(r"field|component\d+|arr_\d+")  # what is called so has no name of its own
 STEP = 1e-2  # relative; positions are often rounded
@@ -29,7 +30,8 @@ def check_quantity(found: Frame | Schema, schema: Schema) -> None:
             f"{','.join(schema.components)}: choose with --variable or --components",
         )
     for name, wanted in zip(found.components, schema.components, strict=True):
-        if name != wanted and not (NAMELESS.fullmatch(name) or NAMELESS.fullmatch(wanted)):
+        known = not (NAMELESS.fullmatch(name) or NAMELESS.fullmatch(wanted))
+        if known and _stem(name) != _stem(wanted):
             names = ",".join(schema.components)
             raise BadInput(
                 "variable",
@@ -38,12 +40,17 @@ def check_quantity(found: Frame | Schema, schema: Schema) -> None:
                 "another name",
             )
     for unit, wanted_unit in zip(found.units, schema.units, strict=False):
-        if unit and wanted_unit and unit.strip() != wanted_unit.strip():
+        if unit and wanted_unit and not same_unit(unit, wanted_unit):
             raise BadInput(
                 "units",
                 f"is in {unit} where the dataset is in {wanted_unit}: convert it, or choose "
                 "another --name",
             )
+
+
+def _stem(name: str) -> str:
+    """Return a name without the number of its step: u7, u_0008 and u are one series."""
+    return re.sub(r"(?<=\D)[\W_]*\d+$", "", name)
 
 
 def check_shape(shape: tuple[int, ...], schema: Schema) -> None:
@@ -62,23 +69,29 @@ def check_shape(shape: tuple[int, ...], schema: Schema) -> None:
 
 
 def check_axes(frame: Frame, schema: Schema) -> None:
-    """Refuse a field whose axes have other names; y and x may be any two, but not each other.
+    """Refuse a field that is transposed, or another plane, as far as names of axes say so.
 
     Raises
     ------
     BadInput
-        If they have.
+        If it is.
     """
-    axes, others = frame.axes, schema.axes
-    if not axes or not others or axes == others:
-        return
-    if ("y", "x") in (axes, others) and set(axes) != set(others):
+    axes, others = ([_along(axis) for axis in named] for named in (frame.axes, schema.axes))
+    transposed = axes != others and axes == others[::-1]
+    cuts = {*axes, *others} <= {"x", "y", "z"} and ["y", "x"] not in (axes, others)
+    if not transposed and not (cuts and axes != others):
         return
     raise BadInput(
         "axes",
-        f"has the axes {','.join(axes)} where the dataset has {','.join(others)}: transpose it or "
-        "rename them, or choose another --name",
+        f"has the axes {','.join(frame.axes)} where the dataset has {','.join(schema.axes)}: "
+        "transpose it, or choose another --name",
     )
+
+
+def _along(axis: str) -> str:
+    """Return what an axis is along: latitudes go by many names, as longitudes do."""
+    name = axis.lower()
+    return "y" if "lat" in name else "x" if "lon" in name else name
 
 
 def check_steps(frame: Frame, schema: Schema) -> None:

@@ -20,10 +20,10 @@ from storage.parts import FIELDS
 from storage.readers import Frame, Header, ReadOptions, read_frames, read_header
 from storage.records import AXES, PROVENANCE
 from storage.sources import Discovery, Unit, discover
+from storage.tables import of_one_kind
 from storage.typing import Array
 from tasks.alike import check_axes, check_quantity, check_shape, check_steps, may_name
 from tasks.inputs import Decoded, Input, Simulated
-from tasks.text import of_one_kind
 from wavemill.fields import vorticity
 
 HEADERS = 64

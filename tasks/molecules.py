@@ -25,9 +25,9 @@ from storage.sources.download import PUBLISHED, fetch_published
 from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.embedded import UNITS as EMBEDDED_UNITS
 from storage.sources.filesystem import absolute, read_bytes
+from storage.tables import of_one_kind
 from tasks.inputs import Decoded, Input
 from tasks.progress import caution
-from tasks.text import of_one_kind
 
 ANGSTROM = ("angstrom",) * 3
 SCHEMA = Schema(

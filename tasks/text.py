@@ -1,11 +1,6 @@
-"""Parameters written in a line of text, and columns that have to become text."""
+"""Parameters written in a line of text."""
 
 from __future__ import annotations
-
-import datetime
-from typing import Any
-
-import pandas as pd
 
 from storage import InvalidRequest
 
@@ -36,30 +31,3 @@ def keyed(text: str, whole: str, example: str) -> dict[str, str]:
         key = name if separator else key
         found[key] = value if separator else f"{found[key]},{piece}"
     return found
-
-
-def of_one_kind(samples: pd.DataFrame) -> pd.DataFrame:
-    """Return samples whose columns are each of numbers, of moments or of texts.
-
-    Of texts where they are of several kinds: a table's file has no such columns.
-    """
-    mixed = {}
-    for name in samples:
-        if not pd.api.types.is_object_dtype(samples[name]):
-            continue
-        if samples[name].dropna().map(_kind).nunique() > 1:
-            mixed[str(name)] = samples[name].map(_text, na_action="ignore")
-    return samples.assign(**mixed)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, str):
-        return "text"
-    return "moment" if isinstance(value, datetime.datetime) else "number"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, datetime.datetime):
-        return value.isoformat()
-    whole = isinstance(value, float) and value.is_integer()
-    return str(int(value) if whole else value)

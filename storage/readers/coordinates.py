@@ -12,6 +12,7 @@ import numpy as np
 
 from storage.readers.packing import text, unpack
 from storage.typing import Array
+from storage.units import metres
 
 _SINCE = re.compile(
     r"\s*(?P<unit>\w+)\s+since\s+(?P<y>-?\d+)-(?P<m>\d+)-(?P<d>\d+)"
@@ -66,6 +67,15 @@ class Coordinate:
         if not ((steps > 0).all() or (steps < 0).all()):
             return None
         return float(values[-1] - np.float64(values[0])) / (len(values) - 1)
+
+    @property
+    def placed(self) -> float | None:
+        """The step in metres where positions are lengths, None where they only count points."""
+        step, unit = self.step, text(self.attributes.get("units")) or ""
+        counted = not unit and self.values.dtype.kind in "iu" and step is not None
+        if step is None or (counted and abs(step) == 1):
+            return None
+        return step * (metres(unit) or 1.0)
 
     @property
     def spacing(self) -> float | None:
@@ -135,7 +145,7 @@ def _of_leap_years(
     start = np.datetime64(f"{year:04d}-{month:02d}-{number:02d}", "us")
     moment = start + np.timedelta64(day * _DAY + rest, "us")
     value = moment.item()
-    return value if isinstance(value, datetime.datetime) else str(moment)
+    return value if isinstance(value, datetime.datetime) else str(moment).removesuffix(".000000")
 
 
 def _of_equal_years(

@@ -125,7 +125,7 @@ class Header:
     axes
         Names of the two axes, ``("z", "x")`` for a cut across y; none where they have no names.
     steps
-        Signed mean step along each axis where its positions are known, degrees included.
+        Signed mean step along each axis where its positions are known: metres, or degrees.
     """
 
     shape: tuple[int, int]

@@ -199,7 +199,7 @@ def _spacing(along: Along, axes: tuple[str, ...]) -> tuple[float, float] | None:
 
 def _steps(along: Along, axes: tuple[str, ...]) -> tuple[float | None, ...]:
     """Return the step along each axis, nothing where none is known."""
-    found = tuple(place.step if (place := along(axis)) else None for axis in axes)
+    found = tuple(place.placed if (place := along(axis)) else None for axis in axes)
     return found if any(found) else ()
 
 

@@ -238,7 +238,7 @@ def write_sst(path: Path, scale: float = 1.0, **changes: Any) -> None:
     coords = {"lat": ("lat", given["lat"], {"units": "degrees_north"}), "lon": side}
     field = np.random.default_rng(0).random((16, 16))
     array = xr.DataArray(field, coords, given["dims"], given["name"], {"units": given["units"]})
-    array.to_netcdf(path)
+    array.rename(given.get("renamed", {})).to_netcdf(path)
 
 
 def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) -> None:
@@ -248,10 +248,14 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
         write_sst(folder / f"a{number}.nc")
     write_sst(folder / "rounded.nc", lat=np.arange(16, dtype="f4") * np.float32(1.00001))
     write_sst(folder / "unknown.nc", units="")
+    write_sst(folder / "kelvins.nc", units="celsius")
+    write_sst(folder / "series.nc", name="sst_0007")
+    write_sst(folder / "synonyms.nc", renamed={"lat": "latitude", "lon": "longitude"})
     np.save(folder / "nameless.npy", np.ones((16, 16), "f4"))
     write_sst(folder / "b_name.nc", name="salinity", units="")
     write_sst(folder / "b_kelvin.nc", units="K")
     write_sst(folder / "b_turned.nc", dims=("lon", "lat"))
+    write_sst(folder / "b_transposed.nc", dims=("lon", "lat"), renamed={"lat": "nav_lat"})
     write_sst(folder / "b_falling.nc", lat=np.arange(16.0)[::-1])
     write_sst(folder / "b_coarse.nc", scale=2.0)
     made = run(store_url, folder, IngestOptions())
@@ -259,14 +263,54 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
         "b_name": "variable",
         "b_kelvin": "units",
         "b_turned": "axes",
+        "b_transposed": "axes",
         "b_falling": "spacing",
         "b_coarse": "spacing",
     }
-    assert made.samples == 8
+    assert made.samples == 11
     assert all("another --name" in message for _, _, message in made.refused)
     # the way out that the message names: it is the same by another name
     renamed = run(store_url, folder / "b_name.nc", IngestOptions(components=("sst",)))
-    assert (renamed.added, renamed.samples) == (1, 9)
+    assert (renamed.added, renamed.samples) == (1, 12)
+
+
+@pytest.mark.parametrize(
+    ("grid", "admitted"),
+    [
+        ({"y": ("y", np.arange(16) * 1000.0, {"units": "m"})}, True),
+        ({"y": ("y", np.arange(16) * 1.0, {"units": "m"})}, False),
+        ({"y": np.arange(16)}, True),  # a count of points says nothing of where they are
+        ({}, True),
+    ],
+)
+def test_grids_are_compared_in_metres(
+    store_url: str, tmp_path: Path, grid: dict[str, Any], admitted: bool
+) -> None:
+    field = np.ones((16, 16), "f4")
+    kilometres = ("y", np.arange(16.0), {"units": "km"})
+    for name, coords in (("a", {"y": kilometres}), ("b", {"y": kilometres}), ("c", grid)):
+        array = xr.DataArray(field, coords, ("y", "x"), "u")
+        array.to_netcdf(tmp_path / f"{name}.nc")
+    made = run(store_url, tmp_path, IngestOptions())
+    assert made.samples == (3 if admitted else 2)
+
+
+def test_moments_and_texts_of_one_axis_become_texts(store_url: str, tmp_path: Path) -> None:
+    """Dates of two calendars, one of which ours has none of, ingested one after the other."""
+    for name, calendar in (("a", "standard"), ("b", "360_day")):
+        time = ("time", [30.0, 60.0], {"units": "days since 2000-01-01", "calendar": calendar})
+        field = np.random.default_rng(0).random((2, 8, 8)).astype("f4")
+        xr.Dataset({"u": (("time", "y", "x"), field)}, {"time": time}).to_netcdf(
+            tmp_path / f"{name}.nc"
+        )
+        run(store_url, tmp_path / f"{name}.nc", IngestOptions(slice="time:all"))
+    dataset = open_store(store_url).dataset("flow")
+    assert dataset.samples()["time"].tolist() == [
+        *("2000-01-31T00:00:00", "2000-03-01T00:00:00"),
+        *("2000-02-01T00:00:00", "2000-03-01T00:00:00"),
+    ]
+    dataset.samples().to_parquet(tmp_path / "samples.parquet")
+    assert len(dataset.samples("time = '2000-03-01T00:00:00'")) == 2
 
 
 def test_gaps_are_filled_where_asked_and_counted(snapshots: Path, store_url: str) -> None:

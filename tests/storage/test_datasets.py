@@ -80,6 +80,17 @@ def test_labels_that_no_array_could_carry_are_refused(
     assert store.dataset("flow").version.version == 2
 
 
+@pytest.mark.parametrize("rows", [3, 5])
+def test_labels_of_another_type_than_the_other_samples_are_refused(store: Store, rows: int) -> None:
+    """Of some samples of a table, or of all of it: the column is one over the whole dataset."""
+    relabelled(store, grade=list(range(10)))
+    with pytest.raises(InvalidRequest, match="'grade' is text here and number of the other"):
+        relabelled(store, rows, grade=list("abcde"[:rows]))
+    assert relabelled(store, rows, grade=[0.5] * rows)["grade"].tolist()[rows:] == [
+        *range(rows, 10)
+    ]
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
