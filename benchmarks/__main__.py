@@ -15,6 +15,7 @@ NAMES = {
     "molecules": "learning curves of atomisation energies, in pieces",
     "regressions": "ridge, multilinear forms and kernels of features of molecules, in pieces",
     "images": "ingestion of photographs, against a bare pool of processes",
+    "imagenet": "the published recipe of ImageNet: images a second, hours for the whole",
     "generation": "generators of Tiny ImageNet, in pieces",
     "generation_data": "generators of bedrooms, fields and CIFAR-10, in pieces",
     "pipeline": "features through the whole pipeline, against the bare transform",
