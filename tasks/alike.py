@@ -12,6 +12,7 @@ from storage.readers import Frame
 from storage.units import same_unit
 
 NAMELESS = re.compile(r"field|component\d+|arr_\d+")  # what is called so has no name of its own
+_NUMBERED = re.compile(r"(.*?)[\W_]*(\d*)", re.DOTALL)  # a name, and the number at its end
 STEP = 1e-2  # relative; positions are often rounded
 
 
@@ -30,8 +31,7 @@ def check_quantity(found: Frame | Schema, schema: Schema) -> None:
             f"{','.join(schema.components)}: choose with --variable or --components",
         )
     for name, wanted in zip(found.components, schema.components, strict=True):
-        known = not (NAMELESS.fullmatch(name) or NAMELESS.fullmatch(wanted))
-        if known and _stem(name) != _stem(wanted):
+        if not (NAMELESS.fullmatch(name) or NAMELESS.fullmatch(wanted) or _are_one(name, wanted)):
             names = ",".join(schema.components)
             raise BadInput(
                 "variable",
@@ -48,9 +48,16 @@ def check_quantity(found: Frame | Schema, schema: Schema) -> None:
             )
 
 
-def _stem(name: str) -> str:
-    """Return a name without the number of its step: u7, u_0008 and u are one series."""
-    return re.sub(r"(?<=\D)[\W_]*\d+$", "", name)
+def _are_one(name: str, other: str) -> bool:
+    """Say whether names are of one series: u0 and u7, or u_0008 and u; not z500 and z850.
+
+    Numbers that count begin with a 0; those that say where a quantity is taken do not.
+    """
+    first, second = _NUMBERED.fullmatch(name), _NUMBERED.fullmatch(other)
+    assert first is not None  # any text is a name and a number, which may be empty
+    assert second is not None
+    counted = first[2].startswith("0") or second[2].startswith("0")
+    return name == other or (first[1] == second[1] and counted)
 
 
 def check_shape(shape: tuple[int, ...], schema: Schema) -> None:

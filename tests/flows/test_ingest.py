@@ -244,7 +244,7 @@ def write_sst(path: Path, scale: float = 1.0, **changes: Any) -> None:
 def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) -> None:
     folder = tmp_path / "seas"
     folder.mkdir()
-    for number in range(5):
+    for number in range(6):
         write_sst(folder / f"a{number}.nc")
     write_sst(folder / "rounded.nc", lat=np.arange(16, dtype="f4") * np.float32(1.00001))
     write_sst(folder / "unknown.nc", units="")
@@ -253,6 +253,7 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
     write_sst(folder / "synonyms.nc", renamed={"lat": "latitude", "lon": "longitude"})
     np.save(folder / "nameless.npy", np.ones((16, 16), "f4"))
     write_sst(folder / "b_name.nc", name="salinity", units="")
+    write_sst(folder / "b_depth.nc", name="sst10")
     write_sst(folder / "b_kelvin.nc", units="K")
     write_sst(folder / "b_turned.nc", dims=("lon", "lat"))
     write_sst(folder / "b_transposed.nc", dims=("lon", "lat"), renamed={"lat": "nav_lat"})
@@ -261,17 +262,18 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
     made = run(store_url, folder, IngestOptions())
     assert {Path(unit).stem: reason for unit, reason, _ in made.refused} == {
         "b_name": "variable",
+        "b_depth": "variable",
         "b_kelvin": "units",
         "b_turned": "axes",
         "b_transposed": "axes",
         "b_falling": "spacing",
         "b_coarse": "spacing",
     }
-    assert made.samples == 11
+    assert made.samples == 12
     assert all("another --name" in message for _, _, message in made.refused)
     # the way out that the message names: it is the same by another name
     renamed = run(store_url, folder / "b_name.nc", IngestOptions(components=("sst",)))
-    assert (renamed.added, renamed.samples) == (1, 12)
+    assert (renamed.added, renamed.samples) == (1, 13)
 
 
 @pytest.mark.parametrize(
