@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import xarray as xr
@@ -18,7 +17,14 @@ from storage.molecules import Atoms, read_atoms
 from storage.parts import lazy_rows
 from storage.patches import Patches
 from storage.records import AXES, PROVENANCE, DatasetVersion, PartRef, Schema
-from storage.tables import kind_of, of_one_kind, read_table, select, write_table
+from storage.tables import (
+    kind_of,
+    of_one_kind,
+    read_table,
+    sample_coordinates,
+    select,
+    write_table,
+)
 from storage.training import StoredSamples, TorchSamples
 
 if TYPE_CHECKING:
@@ -374,32 +380,3 @@ def _same(one: DatasetVersion, other: DatasetVersion) -> bool:
         return {**version.to_json(), "note": "", "parent": None}
 
     return content(one) == content(other)
-
-
-def sample_coordinates(
-    frame: pd.DataFrame, taken: Collection[str] = ()
-) -> dict[str, tuple[str, object]]:
-    """Return the columns of a sample table as coordinates along ``sample``.
-
-    Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store; a text
-    that is not known is empty, and of whole numbers and truth values of which some are not known
-    floats are made. A name that is an axis's or ``taken`` is put behind ``sample_``.
-    """
-    hidden, others = {"part", "row", "unit", "stamp", "withdrawn"}, AXES.union(taken)
-    return {
-        f"sample_{name}" if name in others else str(name): ("sample", _coordinate(frame[name]))
-        for name in frame
-        if name not in hidden
-    }
-
-
-def _coordinate(column: pd.Series) -> object:
-    match kind_of(column):
-        case "date":
-            return pd.to_datetime(column).to_numpy()
-        case "text" | "empty":
-            return column.astype(object).fillna("").to_numpy()
-        case _:
-            if column.hasnans:
-                return column.to_numpy(dtype=float, na_value=np.nan)
-            return column.infer_objects().to_numpy()

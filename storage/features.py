@@ -13,11 +13,11 @@ import pandas as pd
 import xarray as xr
 
 from storage import index
-from storage.datasets import Dataset, sample_coordinates
+from storage.datasets import Dataset
 from storage.errors import InvalidRequest, NotFound
 from storage.parts import FEATURES, gather, lazy_rows, shards
 from storage.records import ViewVersion
-from storage.tables import read_table, select
+from storage.tables import read_table, sample_coordinates, select
 from storage.training import TorchSamples
 
 if TYPE_CHECKING:

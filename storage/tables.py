@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import io
+from collections.abc import Collection
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from storage.backends import Backend
 from storage.documents import read_checked
 from storage.errors import InvalidRequest
 from storage.keys import digest
+from storage.records import AXES
 
 
 def table_path(key: str) -> str:
@@ -54,6 +57,35 @@ def kind_of(column: pd.Series) -> str:
     """Say what the known values of a column are: whole, boolean, number, date, text or empty."""
     found = pd.api.types.infer_dtype(column, skipna=True)
     return _KINDS.get(found, "text")
+
+
+def sample_coordinates(
+    frame: pd.DataFrame, taken: Collection[str] = ()
+) -> dict[str, tuple[str, object]]:
+    """Return the columns of a sample table as coordinates along ``sample``.
+
+    Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store; a text
+    that is not known is empty, and of whole numbers and truth values of which some are not known
+    floats are made. A name that is an axis's or ``taken`` is put behind ``sample_``.
+    """
+    hidden, others = {"part", "row", "unit", "stamp", "withdrawn"}, AXES.union(taken)
+    return {
+        f"sample_{name}" if name in others else str(name): ("sample", _coordinate(frame[name]))
+        for name in frame
+        if name not in hidden
+    }
+
+
+def _coordinate(column: pd.Series) -> object:
+    match kind_of(column):
+        case "date":
+            return pd.to_datetime(column).to_numpy()
+        case "text" | "empty":
+            return column.astype(object).fillna("").to_numpy()
+        case _:
+            if column.hasnans:
+                return column.to_numpy(dtype=float, na_value=np.nan)
+            return column.infer_objects().to_numpy()
 
 
 def of_one_kind(samples: pd.DataFrame) -> pd.DataFrame:

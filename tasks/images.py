@@ -26,6 +26,7 @@ from storage.readers.images.annotations import read_annotations, read_classes
 from storage.sources import Discovery, SourceFile, Unit
 from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.filesystem import absolute, read_bytes
+from storage.tables import of_one_kind
 from tasks.inputs import Decoded, Input, Simulated
 from tasks.labels import LabelOrder, joined, numbered, rows_of, with_index
 from tasks.progress import caution
@@ -196,7 +197,7 @@ class ImageOptions:
         InvalidRequest
             If the numbers of a table cannot be understood as they are.
         """
-        made = self._labelled(_uniform(samples)) if len(samples) else samples
+        made = self._labelled(of_one_kind(samples)) if len(samples) else samples
         _caution_of_pages(made)
         return made, samples[:0].assign(reason="", message=""), schema
 
@@ -273,19 +274,6 @@ def _own_size(units: Sequence[Unit]) -> tuple[int, int]:
     if not sizes:
         raise InvalidRequest(f"none of {len(units)} images can be read: {found[0]}")
     return next(iter(sizes)) if len(sizes) == 1 else USUAL
-
-
-def _uniform(samples: pd.DataFrame) -> pd.DataFrame:
-    """Return columns of one type each: what files say may be a number here and a text there."""
-    mixed = [
-        name
-        for name in samples
-        if pd.api.types.infer_dtype(samples[name], skipna=True)[:5] == "mixed"
-    ]
-    texts = {
-        str(n): samples[n].map(lambda value: None if pd.isna(value) else str(value)) for n in mixed
-    }
-    return samples.assign(**texts)
 
 
 def _caution_of_pages(samples: pd.DataFrame) -> None:

@@ -10,19 +10,13 @@ from typing import Any
 import pandas as pd
 
 from storage import Artifact, Damaged, Dataset, NotFound, Store
+from storage.records import PROVENANCE
 from storage.store import SHORTEST
 from storage.tables import kind_of
 
 TELLING = ("top1", "mae", "eps", "test_psnr", "relative_error")
 """The metric that says most of a model, of those that it has."""
-PLACES = (
-    "part",
-    "row",
-    "unit",
-    "stamp",
-    "reading",
-    "sha256",
-)  # columns that say nothing of a sample
+PLACES = PROVENANCE - {"sample_id", "source", "index"}  # columns that say nothing of a sample
 COMMONEST = 4
 
 
