@@ -5,24 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
 from storage import index
+from storage.backends import open_backend
 from storage.datasets import Dataset
 from storage.errors import InvalidRequest, NotFound
 from storage.parts import FEATURES, gather, lazy_rows, shards
 from storage.records import ViewVersion
+from storage.shards import Positions
 from storage.tables import read_table, sample_coordinates, select
 from storage.training import TorchSamples
+from storage.typing import Array
 
 if TYPE_CHECKING:
     from storage.store import Store
 
+_TOGETHER = 4  # shards read at a time
 _PROVENANCE = ("part", "row", "feature_part", "unit", "stamp", "reading")
 
 
@@ -75,14 +79,16 @@ class FeatureFrame:
             )
         if kept := sorted({*_PROVENANCE} & {*entities}):
             raise InvalidRequest(f"{kept} are columns of the store's own: rename them")
-        unknown = entities["sample_id"][~entities["sample_id"].isin(self.samples["sample_id"])]
+        at = self._find(entities["sample_id"])
+        unknown = entities["sample_id"][at < 0]
         if len(unknown):
             raise InvalidRequest(
                 f"{len(unknown)} of {len(entities)} ids have no {self.view} in this selection of "
                 f"{self.dataset}, such as {unknown.iloc[0]!r}: leave them out, or compute them"
             )
-        ours = self.samples.drop(columns=[n for n in entities if n != "sample_id"], errors="ignore")
-        return replace(self, samples=entities.merge(ours, on="sample_id", how="left"))
+        ours = self.samples.drop(columns=list(entities), errors="ignore").iloc[at]
+        tables = [table.reset_index(drop=True) for table in (entities, ours)]
+        return replace(self, samples=pd.concat(tables, axis=1))
 
     @property
     def _columns(self) -> list[int] | None:
@@ -114,19 +120,52 @@ class FeatureFrame:
         attributes = {"dataset": self.dataset, "view": self.view, "version": self.version.version}
         return xr.DataArray(data, coordinates, self.version.dims, self.view, attributes)
 
-    def batches(self, rows: int = 1024) -> Iterator[tuple[pd.DataFrame, np.ndarray[Any, Any]]]:
+    def batches(self, rows: int = 1024) -> Iterator[tuple[pd.DataFrame, Array]]:
         """Yield tables of samples and their features, ``rows`` at a time."""
         for start in range(0, len(self), rows):
             samples = self.samples.iloc[start : start + rows]
             yield samples, self.read(samples)
 
-    def read(self, samples: pd.DataFrame) -> np.ndarray[Any, Any]:
+    def read(self, samples: pd.DataFrame) -> Array:
         """Read the features of some samples, in their order."""
-        shape = (len(self.coefficients), *self.version.row_shape[1:])
-        places = (samples["feature_part"], samples["row"])
-        return gather(self.url, FEATURES, *places, shape, self.version.dtype, self._columns)
+        return self._gather(samples["feature_part"], samples["row"])
 
-    def shards(self) -> list[npt.NDArray[np.intp]]:
+    def lookup(self, ids: Sequence[str]) -> Array:
+        """Read the features of samples by id, in the order asked.
+
+        For serving: the frame stays at its version, and knows after the first call where all lie.
+
+        Raises
+        ------
+        NotFound
+            If an id is not in this selection.
+        """
+        at = self._find(_listed(ids))
+        if unknown := [i for i, place in zip(ids, at, strict=True) if place < 0]:
+            raise NotFound(f"no {self.view} of {unknown[:5]} in this selection of {self.dataset}")
+        return self._gather(*(place[at] for place in self._places))
+
+    def _find(self, ids: Sequence[str] | pd.Series) -> Positions:
+        """Return the positions of ids, -1 where they are not."""
+        if not self._ids.is_unique:
+            raise InvalidRequest("samples come again here: ask for features of the dataset anew")
+        return self._ids.get_indexer(pd.Index(ids, dtype=object))
+
+    @cached_property
+    def _ids(self) -> pd.Index:
+        ids: pd.Index = pd.Index(self.samples["sample_id"], dtype=object)
+        return ids
+
+    @cached_property
+    def _places(self) -> tuple[Array, Array]:
+        parts = self.samples["feature_part"].to_numpy(dtype=object)
+        return parts, self.samples["row"].to_numpy(dtype=np.intp)
+
+    def _gather(self, parts: pd.Series | Array, rows: pd.Series | Array) -> Array:
+        shape = (len(self.coefficients), *self.version.row_shape[1:])
+        return gather(self.url, FEATURES, parts, rows, shape, self.version.dtype, self._columns)
+
+    def shards(self) -> list[Positions]:
         """Return the positions of the samples that lie in one shard, for every shard."""
         row_bytes = np.dtype(self.version.dtype).itemsize * math.prod(self.version.row_shape)
         return shards(self.samples["feature_part"], self.samples["row"], row_bytes)
@@ -136,20 +175,18 @@ class FeatureFrame:
 
         Coefficients that are maps are averaged over space; :meth:`to_xarray` keeps the maps.
         """
-        frames = [self.table(samples, features) for samples, features in self.batches()]
-        return (
-            pd.concat(frames, ignore_index=True)
-            if frames
-            else self.table(self.samples, self.read(self.samples))
-        )
+        means = np.empty((len(self), len(self.coefficients)), self.version.dtype)
+        shards = self.shards()
+        for start in range(0, len(shards), _TOGETHER):
+            at = np.concatenate(shards[start : start + _TOGETHER])
+            means[at] = _means(self.read(self.samples.iloc[at]))
+        return self.table(self.samples, means)
 
-    def table(self, samples: pd.DataFrame, features: np.ndarray[Any, Any]) -> pd.DataFrame:
+    def table(self, samples: pd.DataFrame, features: Array) -> pd.DataFrame:
         """Return the rows of :meth:`to_pandas` for one batch."""
-        pixels = math.prod(features.shape[2:])
-        means = features.reshape(*features.shape[:2], pixels).mean(axis=2)
         columns = [str(name) for name in self.coefficients["name"]]
         metadata = samples.drop(columns=[c for c in _PROVENANCE if c in samples])
-        values = pd.DataFrame(means, index=metadata.index, columns=columns)
+        values = pd.DataFrame(_means(features), index=metadata.index, columns=columns)
         return pd.concat([metadata, values], axis=1).reset_index(drop=True)
 
     def to_torch(self, target: str | None = None) -> TorchSamples:
@@ -161,6 +198,12 @@ class FeatureFrame:
             A numeric column of the sample table to yield beside the features.
         """
         return TorchSamples(self, target)
+
+
+def _means(features: Array) -> Array:
+    """Average maps over space."""
+    means: Array = features.reshape(*features.shape[:2], math.prod(features.shape[2:])).mean(2)
+    return means
 
 
 def historical_features(
@@ -189,13 +232,25 @@ def online_features(
     NotFound
         If an id is not in the dataset.
     """
-    if isinstance(ids, str):
-        raise InvalidRequest(f"ids is {ids!r}: a list is expected, as in [{ids!r}]")
     source = store.dataset(dataset)
-    samples = index.locate(source, ids)
-    if unknown := [i for i in ids if i not in set(samples["sample_id"])]:
+    samples = index.locate(source, _listed(ids))
+    known = set(samples["sample_id"])
+    if unknown := [i for i in ids if i not in known]:
         raise NotFound(f"{dataset} has no samples {unknown[:5]}")
     return _frame(store, source, view, store.view(dataset, view), samples, coefficients)
+
+
+def _listed(ids: Sequence[str]) -> Sequence[str]:
+    if isinstance(ids, str):
+        raise InvalidRequest(f"ids is {ids!r}: a list is expected, as in [{ids!r}]")
+    return ids
+
+
+@lru_cache(maxsize=64)
+def _coefficients(url: str, key: str) -> pd.DataFrame:
+    """Return a table of coefficients, with the place of each in the stored array."""
+    table = read_table(open_backend(url), key)
+    return table.assign(position=range(len(table)))
 
 
 def _frame(
@@ -206,8 +261,8 @@ def _frame(
     samples: pd.DataFrame,
     coefficients: str | None,
 ) -> FeatureFrame:
-    table = read_table(store.backend, version.coefficients)
-    table = select(table.assign(position=range(len(table))), coefficients, "--coefficients")
+    table = _coefficients(store.url, version.coefficients).copy()
+    table = select(table, coefficients, "--coefficients")
     placed = samples.assign(feature_part=samples["part"].map(version.parts))
     ready = placed[placed["feature_part"].notna()].reset_index(drop=True)
     missing = len(placed) - len(ready)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from storage.arrays import create_array, write_shard
+from storage.arrays import create_array
 from storage.errors import InvalidRequest
 from storage.parts import IMAGES, read_rows
 from storage.records import Schema
+from storage.shards import write_rows
 
 ENCODED = "encoded"
 OFFSETS = "offsets"
@@ -34,13 +33,15 @@ def write_images(
     takes twice as long to write.
     """
     layout = (rows, schema.row_shape, "uint8", schema.dims)
-    array = create_array(group, IMAGES, *layout, compressed=False)
     kept: list[bytes] = []
-    shard = cast("tuple[int, ...]", array.shards)[0]
-    for number in range(math.ceil(rows / shard)):
-        block = list(islice(pictures, shard))
-        write_shard(array, number, [picture.array for picture in block])
-        kept += [picture.encoded for picture in block] if encoded else []
+
+    def arrays() -> Iterator[npt.NDArray[np.uint8]]:
+        for picture in pictures:
+            if encoded:
+                kept.append(picture.encoded)
+            yield picture.array
+
+    write_rows(create_array(group, IMAGES, *layout, compressed=False), arrays())
     if encoded:
         _write_bytes(group, kept)
 
@@ -54,7 +55,7 @@ def _write_bytes(group: zarr.Group, contents: list[bytes]) -> None:
     }
     for name, (values, axis) in arrays.items():
         layout = (len(values), (), str(values.dtype), (axis,))
-        create_array(group, name, *layout, compressed=False)[:] = values
+        write_rows(create_array(group, name, *layout, compressed=False), values)
 
 
 def read_encoded(url: str, keys: Iterable[str], rows: Iterable[int]) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ import zarr
 
 from storage.arrays import create_array
 from storage.parts import read_whole
+from storage.shards import write_rows
 
 POSITIONS = "positions"
 CHARGES = "charges"
@@ -79,7 +80,7 @@ def write_atoms(group: zarr.Group, atoms: Atoms) -> None:
     for name, (values, dims) in arrays.items():
         length = rows if name == OFFSETS else count
         array = create_array(group, name, length, values.shape[1:], str(values.dtype), dims)
-        array[:] = values
+        write_rows(array, values)
 
 
 def read_part_atoms(url: str, key: str) -> Atoms:

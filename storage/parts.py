@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import zarr
 from dask.delayed import delayed
 
-from storage.arrays import layout, open_array
+from storage.arrays import layout
 from storage.attempts import read_manifest
 from storage.backends import open_backend
 from storage.errors import Damaged
+from storage.shards import Positions, StoredArray, open_array, run
+from storage.typing import Array
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 FIELDS = "fields"
 IMAGES = "image"
@@ -42,73 +46,98 @@ def _located(url: str, key: str) -> tuple[str, dict[str, str]]:
     return f"{home}/{manifest['attempt']}/data.zarr", described
 
 
-def _read(url: str, key: str, name: str, select: Callable[[zarr.Array[Any]], Any]) -> Any:
-    """Return what is selected of one part's array; KeyError if it has no such array.
+def _opened(url: str, key: str, name: str) -> StoredArray:
+    """Open one part's array; KeyError if it has no such array."""
+    folder, described = _located(url, key)
+    return open_array(url, folder, name, described[name])
 
-    A part that is damaged is looked for once more: it may have been made anew since it was opened.
-    """
-    for last in (False, True):
-        folder, described = _located(url, key)
-        try:
-            return select(open_array(url, folder, name, described[name]))
-        except (Damaged, ValueError, RuntimeError) as error:  # the latter two by decoders
-            _located.cache_clear()
-            open_array.cache_clear()
-            if last and isinstance(error, Damaged):
-                raise
-            if last:
-                problem = f"cannot be decoded ({error}): run `wavemill verify`"
-                raise Damaged(f"{folder}/{name} {problem}") from error
-    raise AssertionError("unreachable")
+
+def _twice(read: Callable[[], Array]) -> Array:
+    """Read what is damaged once more: it may have been made anew since it was opened."""
+    try:
+        return read()
+    except Damaged:
+        _located.cache_clear()
+        open_array.cache_clear()
+        return read()
 
 
 def read_rows(
     url: str, key: str, name: str, rows: Sequence[int], columns: Sequence[int] | None = None
-) -> np.ndarray[Any, Any]:
-    """Read some rows of one part's array, and of those some coefficients.
-
-    Only the chunks that hold the rows are read: a run of rows in one slice, scattered rows
-    one chunk at a time.
-    """
+) -> Array:
+    """Read some rows of one part's array, and of those some coefficients."""
     wanted = np.asarray(rows, dtype=np.intp)
-    if len(wanted) and np.array_equal(wanted, np.arange(wanted[0], wanted[0] + len(wanted))):
-        run = slice(int(wanted[0]), int(wanted[-1]) + 1)
-        data: np.ndarray[Any, Any] = _read(url, key, name, lambda array: array[run])
-    else:
-        ordered, inverse = np.unique(wanted, return_inverse=True)
-        data = _read(url, key, name, lambda array: array.oindex[ordered])[inverse]
-    return data if columns is None else data[:, list(columns)]
+    return _twice(
+        lambda: _gather([_opened(url, key, name)], np.zeros_like(wanted), wanted, columns)
+    )
+
+
+def read_whole(url: str, key: str, name: str) -> Array:
+    """Read all of one part's array."""
+
+    def read() -> Array:
+        array = _opened(url, key, name)
+        rows = np.arange(array.sharding.shape[0])
+        return _gather([array], np.zeros_like(rows), rows, None)
+
+    return _twice(read)
 
 
 def gather(
     url: str,
     name: str,
-    keys: pd.Series,
-    rows: pd.Series,
+    keys: pd.Series | Array,
+    rows: pd.Series | Array,
     row_shape: Sequence[int],
     dtype: str,
     columns: Sequence[int] | None = None,
-) -> np.ndarray[Any, Any]:
-    """Read rows of any parts in the order asked, of each part all at once."""
-    values = np.empty((len(keys), *row_shape), dtype=dtype)
-    frame = pd.DataFrame({"key": keys.to_numpy(), "row": rows.to_numpy()})
-    for key, group in frame.groupby("key", sort=False):
-        ordered = group.sort_values("row", kind="stable")
-        found = read_rows(url, str(key), name, ordered["row"].tolist(), columns)
-        values[ordered.index.to_numpy()] = found
+) -> Array:
+    """Read rows of any parts in the order asked."""
+    if not len(keys):
+        return np.empty((0, *row_shape), dtype)
+    codes, parts = pd.factorize(keys)
+    wanted = np.asarray(rows, dtype=np.intp)
+    return _twice(
+        lambda: _gather(_each(lambda k: _opened(url, k, name), list(parts)), codes, wanted, columns)
+    )
+
+
+def _gather(
+    arrays: Sequence[StoredArray], codes: Positions, rows: Positions, columns: Sequence[int] | None
+) -> Array:
+    """Read row ``rows[i]`` of ``arrays[codes[i]]``, each shard once, several at a time."""
+    kind = arrays[0].sharding
+    row_shape = kind.shape[1:] if columns is None else (len(columns), *kind.shape[2:])
+    values = np.empty((len(rows), *row_shape), kind.dtype)
+    numbers = rows // np.array([array.sharding.shard for array in arrays])[codes]
+    order = np.lexsort((rows, codes))
+    same = (np.diff(codes[order]) == 0) & (np.diff(numbers[order]) == 0)
+
+    def read(at: Positions) -> None:
+        place = run(at)
+        out = np.empty((len(at), *row_shape), kind.dtype) if place is None else values[place]
+        arrays[codes[at[0]]].read(int(numbers[at[0]]), rows[at], out, columns)
+        if place is None:
+            values[at] = out
+
+    if len(rows):
+        _each(read, np.split(order, np.flatnonzero(~same) + 1))
     return values
 
 
-def shards(keys: pd.Series, rows: pd.Series, row_bytes: int) -> list[npt.NDArray[np.intp]]:
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Apply a function that waits for a disk or a network to each item, eight at a time."""
+    if len(items) == 1:
+        return [function(items[0])]
+    with ThreadPoolExecutor(min(len(items), 8)) as pool:
+        return list(pool.map(function, items))
+
+
+def shards(keys: pd.Series, rows: pd.Series, row_bytes: int) -> list[Positions]:
     """Return the positions of the rows that lie in one shard, for every shard."""
     shard = rows.to_numpy() // layout(2**62, row_bytes)[1]
     frame = pd.DataFrame({"key": keys.to_numpy(), "shard": shard})
     return [np.asarray(at) for at in frame.groupby(["key", "shard"], sort=False).indices.values()]
-
-
-def read_whole(url: str, key: str, name: str) -> np.ndarray[Any, Any]:
-    """Read all of one part's array."""
-    return cast("np.ndarray[Any, Any]", _read(url, key, name, lambda array: array[:]))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from storage.arrays import create_array
 from storage.checkpoints import Checkpoint
 from storage.keys import derivation_key
 from storage.parts import FIELDS, read_whole
+from storage.shards import write_rows
 from storage.typing import Array
 from tasks.artifacts import on_cpu
 from tasks.checkpoints import kept_tensors
@@ -64,7 +65,7 @@ def draw_part(url: str, kind: str, key: str, seed: int, device: str, numbers: ra
         fields = sampled(artifact, seed, device, numbers, place)
         dims = ("sample", *("component", "y", "x")[-(fields.ndim - 1) :])
         array = create_array(group, FIELDS, len(fields), fields.shape[1:], str(fields.dtype), dims)
-        array[:] = fields
+        write_rows(array, fields)
         return {"rows": len(fields)}
 
     threads = torch.get_num_threads()

@@ -17,6 +17,7 @@ from storage.documents import Document
 from storage.molecules import read_part_atoms
 from storage.parts import FEATURES, read_rows
 from storage.records import PartRef
+from storage.shards import write_shard
 from storage.typing import Array
 from tasks.mapping import giving_way
 from tasks.views import Operator, operator
@@ -151,7 +152,8 @@ class _Shards:
         assert self.filling is not None
         if self.writing is not None:
             self.writing.result()
-        self.writing = self.writer.submit(_store, self.array, self.written, self.filling)
+        number = self.written // _shard(self.array)
+        self.writing = self.writer.submit(write_shard, self.array, number, self.filling)
         self.written, self.held, self.filling = self.written + self.held, 0, None
 
     def close(self) -> zarr.Array[Any]:
@@ -185,10 +187,6 @@ def _create(group: zarr.Group, rows: int, features: Array) -> zarr.Array[Any]:
 
 def _shard(array: zarr.Array[Any]) -> int:
     return int(array.shards[0]) if array.shards else int(array.shape[0])
-
-
-def _store(array: zarr.Array[Any], start: int, block: Array) -> None:
-    array[start : start + len(block)] = block
 
 
 def batch_rows(transform: Operator, schema: Schema, rows: int) -> int:

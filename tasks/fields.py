@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +18,7 @@ from storage.arrays import create_array
 from storage.parts import FIELDS
 from storage.readers import Frame, Header, ReadOptions, read_frames, read_header
 from storage.records import AXES, PROVENANCE
+from storage.shards import write_rows
 from storage.sources import Discovery, Unit, discover
 from storage.tables import of_one_kind
 from storage.typing import Array
@@ -172,11 +172,9 @@ class IngestOptions:
         return {**places, **({"reading": recorded} if recorded else {})}
 
     def write(self, group: zarr.Group, rows: int, fields: Iterator[Array], schema: Schema) -> None:
-        """Write the rows of a part shard by shard."""
+        """Write the rows of a part."""
         array = create_array(group, FIELDS, rows, schema.row_shape, schema.dtype, schema.dims)
-        shard = array.shards[0] if array.shards else rows
-        for start in range(0, rows, shard):
-            array[start : start + shard] = np.stack(list(islice(fields, shard)))
+        write_rows(array, fields)
 
     def complete(
         self, samples: pd.DataFrame, schema: Schema

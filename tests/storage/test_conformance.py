@@ -20,6 +20,7 @@ import pytest
 import torch
 import zarr
 from botocore.exceptions import EndpointConnectionError
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from storage import (
     Change,
@@ -34,15 +35,16 @@ from storage import (
     ViewVersion,
     open_store,
 )
-from storage.arrays import create_array, layout, write_shard
+from storage.arrays import create_array, layout
 from storage.backends import open_backend
 from storage.collect import Retention, collect
 from storage.documents import read_document, seal
 from storage.keys import derivation_key, digest
 from storage.leases import collector_lease
-from storage.parts import part_home, read_whole
+from storage.parts import part_home, read_rows, read_whole
 from storage.patches import CORNER
 from storage.removal import named, remove
+from storage.shards import write_rows, write_shard
 from storage.verify import repair, verify
 
 SCHEMA = Schema("vorticity", ("vorticity",), (8, 6), spacing=(0.5, 0.25))
@@ -126,8 +128,6 @@ def add_view(store: Store, name: str = "flow", view: str = "double") -> ViewVers
 
 def fields_of(store: Store, key: str) -> np.ndarray[Any, Any]:
     """Read a whole part."""
-    from storage.parts import read_rows
-
     rows = store.part_manifest(key)["meta"]["rows"]
     return read_rows(store.url, key, "fields", range(rows))
 
@@ -361,6 +361,24 @@ class TestStore:
         with pytest.raises(NotFound, match="no samples"):
             store.get_online_features("flow", ["nobody"], view="double")
 
+    def test_a_frame_serves_features_by_id(self, store: Store) -> None:
+        """Of its selection and version alone, in the order asked; ids may come again."""
+        add_dataset(store)
+        add_view(store)
+        frame = store.get_historical_features("flow", "double", "reynolds < 203", "name = 'S1'")
+        found = frame.lookup(["s2-2", "s1-0", "s2-2"])
+        assert found.shape == (3, 1, 8, 6)
+        for values, field in zip(found, [(2, 2), (1, 0), (2, 2)], strict=True):
+            np.testing.assert_array_equal(values[0], 2 * fields(5, field[0])[field[1]])
+        assert frame.lookup([]).shape == (0, 1, 8, 6)
+        with pytest.raises(NotFound, match=r"no double of \['s2-3'\] in this selection of flow"):
+            frame.lookup(["s1-0", "s2-3"])
+        with pytest.raises(InvalidRequest, match=r"\['s1-0'\]"):
+            frame.lookup("s1-0")
+        again = frame.join(pd.DataFrame({"sample_id": ["s1-0", "s1-0"]}))
+        with pytest.raises(InvalidRequest, match="come again"):
+            again.lookup(["s1-0"])
+
     def test_torch_reads_batches(self, store: Store) -> None:
         """A DataLoader yields shuffled batches with targets that match their features."""
         add_dataset(store)
@@ -387,7 +405,9 @@ class TestStore:
         np.testing.assert_array_equal(values["reynolds"], [7, 8, 9])
         for place, field in enumerate((fields(5, 2)[3], fields(5, 1)[0], fields(5, 2)[3])):
             np.testing.assert_array_equal(values[place, 0], field)
-        assert frame.to_pandas()["when"].tolist() == ["now"] * 3
+        pandas = frame.to_pandas()
+        assert pandas["when"].tolist() == ["now"] * 3
+        np.testing.assert_allclose(pandas["S0"], values[:, 0].mean(["y", "x"]), rtol=1e-6)
         assert [float(y) for _, y in frame.to_torch(target="reynolds")] == [7, 8, 9]
         first = store.get_historical_features("flow", "double", where="sample_id < 's2'")
         for wrong, message in (
@@ -534,6 +554,40 @@ class TestStore:
             store.backend.write(path, flipped)
             with pytest.raises(Damaged, match="cannot be decoded"):
                 read_whole(store.url, key, "fields")
+
+    @pytest.mark.parametrize(
+        "compressors",
+        [
+            [BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()],
+            [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")],
+            [Crc32cCodec()],
+            [],
+        ],
+        ids=["lz4", "zstd-unchecked", "plain", "plain-unchecked"],
+    )
+    def test_any_rows_of_many_shards_are_read(self, store: Store, compressors: list[Any]) -> None:
+        """Chunks and shards that are not full, rows in any order and again, some columns."""
+        data = np.random.default_rng(0).standard_normal((23, 4, 3)).astype("float32")
+
+        def write(group: zarr.Group) -> dict[str, Any]:
+            array = group.create_array(
+                "fields",
+                shape=data.shape,
+                dtype="float32",
+                chunks=(3, 4, 3),
+                shards=(9, 4, 3),
+                compressors=compressors,
+                config={"write_empty_chunks": True},
+            )
+            array[:] = data
+            return {"rows": len(data)}
+
+        key = store.write_part(INGEST, [repr(compressors)], write)[0]["key"]
+        chosen = [[4], [8, 9], list(range(2, 20)), [22, 0, 9, 0, 13], list(range(23)), []]
+        for rows in [*chosen, [1, 1, 2], [0, 1, 1], [*range(22, -1, -1)]]:
+            np.testing.assert_array_equal(read_rows(store.url, key, "fields", rows), data[rows])
+            some = read_rows(store.url, key, "fields", rows, [3, 1])
+            np.testing.assert_array_equal(some, data[rows][:, [3, 1]])
 
     def test_one_repair_clears_all_that_rely_on_a_table(self, store: Store) -> None:
         """Eleven versions share it: a round each, once; their numbers do not come again."""
@@ -808,7 +862,10 @@ def test_an_unknown_scheme_is_refused() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5, 112, 250])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_shards_are_written_as_zarr_writes_them(store: Store, rows: int, dtype: str) -> None:
+@pytest.mark.parametrize("compressed", [True, False], ids=["lz4", "plain"])
+def test_shards_are_written_as_zarr_writes_them(
+    store: Store, rows: int, dtype: str, compressed: bool
+) -> None:
     """Byte for byte: a chunk not full, a shard not full, several shards."""
     side = 448 // np.dtype(dtype).itemsize
     data = np.random.default_rng(0).integers(0, 255, (rows, 224, side, 3)).astype(dtype)
@@ -817,22 +874,22 @@ def test_shards_are_written_as_zarr_writes_them(store: Store, rows: int, dtype: 
     def write(group: zarr.Group) -> dict[str, Any]:
         dims = ["sample", "y", "x", "component"]
         ours, theirs = (
-            create_array(group, name, rows, data.shape[1:], dtype, dims, compressed=False)
+            create_array(group, name, rows, data.shape[1:], dtype, dims, compressed=compressed)
             for name in ("ours", "theirs")
         )
         theirs[:] = data
-        for number, start in enumerate(range(0, rows, shard)):
-            write_shard(ours, number, list(data[start : start + shard]))
+        write_rows(ours, data)
+        write_rows(ours, iter(data))
         first = data[: min(rows, shard)]
         with pytest.raises(ValueError, match="are not shard 0"):
             write_shard(ours, 0, list(first[1:]))
         with pytest.raises(ValueError, match="shape"):
-            write_shard(ours, 0, list(first.swapaxes(1, 2)))
+            write_shard(ours, 0, first.swapaxes(1, 2))
         with pytest.raises(TypeError, match="cast"):
             write_shard(ours, 0, list(first.view(f"i{data.itemsize}")))
         return {"rows": rows}
 
-    manifest, _ = store.write_part(INGEST, [rows, dtype], write)
+    manifest, _ = store.write_part(INGEST, [rows, dtype, compressed], write)
     written = manifest["objects"]
     ours = {path: entry for path, entry in written.items() if "/ours/c/" in path}
     assert len(ours) == -(-rows // shard)
