@@ -210,7 +210,7 @@ class StoredArray:
     ) -> None:
         """Read rows of one shard, ascending, and of those all columns or some.
 
-        Chunks are read one by one, or the shard as a whole where half of it is wanted.
+        Chunks are read one by one, or the shard as a whole where a quarter of it is wanted.
 
         Raises
         ------
@@ -246,9 +246,9 @@ class StoredArray:
             out[start:stop] = values if columns is None else values[:, columns]
 
     def _chunks(self, path: str, number: int, places: list[int]) -> Iterator[Array]:
-        """Yield the bytes of chunks, read one by one, or all at once where half are wanted."""
+        """Yield the bytes of chunks, read one by one, or all at once where a quarter is wanted."""
         kind = self.sharding
-        if 2 * len(places) * kind.chunk > kind.rows(number):
+        if 4 * len(places) * kind.chunk > kind.rows(number):
             shard = _bytes(self.backend.read(path))
             index = kind.index(shard[-kind.index_bytes :])
             yield from (shard[slice(*index[place])] for place in places)
