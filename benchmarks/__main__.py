@@ -18,6 +18,7 @@ NAMES = {
     "imagenet": "the published recipe of ImageNet: images a second, hours for the whole",
     "generation": "generators of Tiny ImageNet, in pieces",
     "generation_data": "generators of bedrooms, fields and CIFAR-10, in pieces",
+    "feature_store": "features by table and id against Feast, patches against xbatcher",
     "pipeline": "features through the whole pipeline, against the bare transform",
     "quality": "models of turbulence and the cosmic web on held-out maps; resumable, hours",
     "scattering2d": "the scattering transform against kymatio, in one process",

@@ -90,7 +90,7 @@ class FeatureFrame:
         tables = [table.reset_index(drop=True) for table in (entities, ours)]
         return replace(self, samples=pd.concat(tables, axis=1))
 
-    @property
+    @cached_property
     def _columns(self) -> list[int] | None:
         positions = [int(position) for position in self.coefficients["position"]]
         return None if positions == list(range(self.version.row_shape[0])) else positions
