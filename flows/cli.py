@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 if "PREFECT_LOGGING_LEVEL" not in os.environ:  # what runs log is for the UI, not the terminal
     _runs = {
@@ -64,6 +64,27 @@ app = typer.Typer(
 for _module in (ingest, compute, generate, judge, inspect, amend, serve):
     _module.register(app)
 _interrupted = threading.Event()
+
+
+def _version(wanted: bool) -> None:
+    """Say which code this is, as the manifests of what it computes do."""
+    if wanted:
+        from storage.attempts import provenance
+
+        said = (f"{name} {value}" for name, value in provenance().items() if value)
+        print(", ".join(said))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the versions and exit."
+        ),
+    ] = False,
+) -> None: ...
 
 
 class _NoRetries:

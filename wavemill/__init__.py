@@ -1,5 +1,7 @@
 """Structured wavelet features and models of fields: the mathematics of wavemill."""
 
+from importlib.metadata import version as _version
+
 from wavemill.dictionaries.classifiers import Network, RidgeClassifier, Standardisation
 from wavemill.dictionaries.dictionary import (
     Dictionary,
@@ -93,6 +95,8 @@ from wavemill.spectra import (
     structure_functions,
 )
 from wavemill.wavelets import WaveletTransform, littlewood_paley
+
+__version__ = _version("wavemill")
 
 __all__ = [
     "AtomicHarmonics",

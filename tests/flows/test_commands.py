@@ -25,6 +25,7 @@ import xarray as xr
 import zarr
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+import wavemill
 from flows.cli import app, run
 from flows.commands.options import tell
 from flows.homes import choose_prefect_home
@@ -76,6 +77,13 @@ def test_help_has_an_example(command: list[str], capsys: pytest.CaptureFixture[s
 def test_every_command_is_tested_for_help() -> None:
     names = {command.callback.__name__.rstrip("_") for command in app.registered_commands}
     assert {name.replace("list", "ls") for name in names} == {c[0] for c in COMMANDS} - {"ingest"}
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what it computes by, as reports of errors should have it."""
+    shown = told(capsys, "--version")
+    assert shown.startswith(f"wavemill {wavemill.__version__}, ")
+    assert f"torch {torch.__version__}" in shown
 
 
 def test_the_help_comes_at_once() -> None:
