@@ -16,7 +16,7 @@ import zarr
 from storage import BadInput, InvalidRequest, Schema
 from storage.arrays import create_array
 from storage.parts import FIELDS
-from storage.readers import Frame, Header, ReadOptions, read_frames, read_header
+from storage.readers import EXTENSIONS, Frame, Header, ReadOptions, read_frames, read_header
 from storage.records import AXES, PROVENANCE
 from storage.shards import write_rows
 from storage.sources import Discovery, Unit, discover
@@ -108,7 +108,9 @@ class IngestOptions:
 
     def find(self, places: Sequence[str]) -> Discovery:
         """Find the files that fields are read from."""
-        return discover(places, components=self.components) if places else Discovery()
+        if not places:
+            return Discovery()
+        return discover(places, extensions=EXTENSIONS, components=self.components)
 
     def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
         """Return the schema that the flags ask for, on the existing or the commonest one.

@@ -13,10 +13,6 @@ from storage.sources.archives import kind, list_members
 from storage.sources.files import SourceFile, Unit
 from storage.sources.filesystem import Entry, Listing, expand
 
-FIELD_EXTENSIONS = (
-    ".npy", ".npz", ".mat", ".h5", ".hdf5", ".nc", ".nc4", ".zarr", ".zarr.zip", ".flo",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Refused:
@@ -65,10 +61,7 @@ class Discovery(list[Unit]):
 
 
 def discover(
-    sources: Sequence[str],
-    *,
-    components: Sequence[str] = (),
-    extensions: Collection[str] = FIELD_EXTENSIONS,
+    sources: Sequence[str], *, extensions: Collection[str], components: Sequence[str] = ()
 ) -> Discovery:
     """Find what samples are read from.
 
@@ -77,12 +70,12 @@ def discover(
     sources
         Files, folders (searched recursively, hidden files left out), globs, archives
         (``.zip .tar .tar.gz .tar.bz2 .tar.xz``), local or remote (``s3://``).
+    extensions
+        What counts as an input. A file named by itself is taken whatever it is called.
     components
         Names that mark the files of one sample: with ``("I", "Q")`` the files ``I_7.npy``
         and ``Q_7.npy`` are the unit ``7``. Files that carry none of the names stay alone, and so do
         all if only one of the names occurs: it is part of theirs, and they hold the components.
-    extensions
-        What counts as an input. A file named by itself is taken whatever it is called.
 
     Returns
     -------

@@ -11,23 +11,18 @@ import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from storage import sources
 from storage.errors import BadInput, InvalidRequest
-from storage.sources import (
-    SourceFile,
-    Unit,
-    archives,
-    discover,
-    files,
-    fingerprint,
-    read_many,
-    read_units,
-)
+from storage.readers import EXTENSIONS
+from storage.sources import SourceFile, Unit, archives, files, fingerprint, read_many, read_units
 
+discover = partial(sources.discover, extensions=EXTENSIONS)
 CONTENT = {f"run/{number:02}.npy": f"content {number}".encode() * 50 for number in range(20)}
 TAR_MODES = {
     ".tar": "w:",
