@@ -11,18 +11,13 @@ from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Store
 from flows.session import session
 from storage import ViewVersion
 from tasks import steps
+from tasks.kinds import VIEWS_HELP
 
 
 @flow(name="features", description="One transform over every part of a dataset that lacks it.")
 def features(
     dataset: Dataset,
-    view: Annotated[
-        str,
-        Field(
-            description="spectrum, scattering, phase-harmonics; of molecules solid-harmonics, "
-            "atomic-harmonics."
-        ),
-    ],
+    view: Annotated[str, Field(description=VIEWS_HELP)],
     store: Store = STORE,
     name: Annotated[
         str | None, Field(description="Name of the view; its kind unless given.")

@@ -25,9 +25,8 @@ from storage.typing import Array
 from tasks.artifacts import on_cpu
 from tasks.checkpoints import kept_tensors
 from tasks.fit import load_model
-from tasks.models import LONG
+from tasks.kinds import MODEL_KINDS, models
 from tasks.progress import Reporter
-from wavemill.maxent import Microcanonical
 
 TOGETHER = 16  # samples that descend together on a GPU, which few would not fill
 SECONDS = 60.0  # between checkpoints of a sample
@@ -38,7 +37,7 @@ def lacking(
     store: Store, artifact: Artifact, count: int, seed: int, device: str = "cpu"
 ) -> list[range]:
     """Return the groups of samples to be shared out: those that take long and are not there."""
-    if artifact.kind not in LONG:
+    if not _slow(artifact):
         return []
     groups = _groups(count, device)
     keys = [_key(artifact, seed, numbers) for numbers in groups]
@@ -75,7 +74,7 @@ def draw_part(url: str, kind: str, key: str, seed: int, device: str, numbers: ra
 
 def drawn(store: Store, artifact: Artifact, count: int, seed: int, device: str = "cpu") -> Array:
     """Return ``count`` samples ``(n[, component], y, x)``; those that lack are drawn here."""
-    if artifact.kind not in LONG:
+    if not _slow(artifact):
         return sampled(artifact, seed, device, range(count))
     for numbers in lacking(store, artifact, count, seed, device):
         draw_part(store.url, artifact.kind, artifact.key, seed, device, numbers)
@@ -90,7 +89,7 @@ def sampled(
     few = f"{numbers[0] + 1}" if len(numbers) == 1 else f"{numbers[0] + 1} to {numbers[-1] + 1}"
     report = Reporter(f"{artifact.kind} sample {few}").values
     model, going_on = load_model(artifact, device), {}
-    if place is not None and isinstance(model, Microcanonical):
+    if place is not None and MODEL_KINDS[artifact.kind].resumes:
         state = kept_tensors(place) or {}
         going_on = {
             "checkpoint": lambda state: place.write(save_tensors(on_cpu(state))),
@@ -99,6 +98,11 @@ def sampled(
         }
     drawn = model.sample(len(numbers), seed, report, first=numbers[0], **going_on)
     return drawn.cpu().numpy()
+
+
+def _slow(artifact: Artifact) -> bool:
+    """Say whether its samples take long; what draws none is refused where one is drawn."""
+    return artifact.kind in models(lambda kind: kind.slow)
 
 
 def _groups(count: int, device: str) -> list[range]:

@@ -21,6 +21,7 @@ from storage.typing import Array
 from tasks import draws, evaluation_figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy
 from tasks.fit import first_component
+from tasks.kinds import models
 from tasks.models import MODELS
 from tasks.progress import Reporter, caution
 from tasks.requests import rows_digest, spread
@@ -152,9 +153,9 @@ def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.
         If there are fewer than two, or the artifact is no model of such fields.
     """
     if model.kind not in MODELS:
+        judged = ", ".join(models(lambda kind: kind.fields or kind.predicts))
         raise InvalidRequest(
-            f"{model.kind}/{model.key[:12]} cannot be judged: evaluate one of "
-            f"{', '.join(MODELS)}, classifier, regression"
+            f"{model.kind}/{model.key[:12]} cannot be judged: evaluate one of {judged}"
         )
     fitted, given = model.manifest["schema"], dataset.schema
     if list(given.shape) != list(fitted["shape"]):

@@ -14,6 +14,7 @@ from storage.keys import derivation_key
 from storage.typing import Array
 from tasks import figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy, spec_of, stored, weights_of
+from tasks.kinds import MODEL_KINDS
 from tasks.models import MODELS, Model, model_class, model_spec
 from tasks.progress import Reporter, caution
 from tasks.requests import FitOutcome, FitRequest, rows_digest, spread
@@ -129,9 +130,12 @@ def load_model(artifact: Artifact, device: str = "cpu") -> Model:
     """
     kind = artifact.kind
     if kind not in MODELS:
-        ways = {"generator": "`wavemill generate` draws from it"}
-        way = ways.get(kind, f"name one of {', '.join(MODELS)}")
-        raise InvalidRequest(f"{kind}/{artifact.key[:12]} is no model of fields: {way}")
+        name = f"{kind}/{artifact.key[:12]}"
+        way = f"name one of {', '.join(MODELS)}"
+        if kind in MODEL_KINDS:
+            hint = MODEL_KINDS[kind].hint.format(name, artifact.manifest["dataset"])
+            way += f", or ask it otherwise: wavemill {hint}"
+        raise InvalidRequest(f"{name} is no model of fields: {way}")
     spec = spec_of(artifact, partial(model_spec, kind))
     model: Model = model_class(kind).from_state(spec, weights_of(artifact, device))
     return model

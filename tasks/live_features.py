@@ -167,7 +167,7 @@ def spec_of(view: str, source: Dataset) -> Document:
     kind, _, text = view.partition(":")
     if source.schema.layout == "molecules":
         raise InvalidRequest(f"{view!r}: views of molecules are stored first: `wavemill features`")
-    return view_spec(kind, keyed(text, view, "scattering:J=4,L=8"), source.schema)
+    return view_spec(kind, keyed(text, view, "scattering:J=4,L=8"), source)
 
 
 def _shape(made: Operator, source: Dataset) -> tuple[tuple[int, ...], str]:

@@ -1,4 +1,4 @@
-"""Which model is fitted by which class."""
+"""Which model of fields is fitted by which class; what else there is of it is in `tasks.kinds`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from storage import InvalidRequest
+from tasks.kinds import MODEL_KINDS
 from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.progress import Progress
 from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec, Spec
@@ -39,9 +40,6 @@ MODELS: dict[str, tuple[type[Spec], Any]] = {
     "energy": (EnergySpec, Energy),
 }
 
-LONG = ("phase-harmonics", "energy")  # a sample takes seconds to minutes
-OTHERS = ("regression", "dictionary", "classifier", "generator")  # each a module of its own
-
 
 def model_class(kind: str) -> Any:
     """Return the class of a kind of model.
@@ -61,6 +59,5 @@ def model_spec(kind: str, parameters: dict[str, Any]) -> Spec:
 
 def _entry(kind: str) -> tuple[type[Spec], Any]:
     if kind not in MODELS:
-        known = ", ".join([*MODELS, *OTHERS])
-        raise InvalidRequest(f"no model {kind!r}: choose one of {known}")
+        raise InvalidRequest(f"no model {kind!r}: choose one of {', '.join(MODEL_KINDS)}")
     return MODELS[kind]

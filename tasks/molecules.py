@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from storage import BadInput, InvalidRequest, Schema, Store
+from storage import BadInput, InvalidRequest, Schema
 from storage.molecules import Atoms, write_atoms
 from storage.readers import Found
 from storage.readers.molecules import EXTENSIONS, Molecule, qm9, read_molecules
@@ -295,16 +295,6 @@ def atoms_of(formula: str) -> list[int]:
 def elements_of(formulas: pd.Series) -> tuple[int, ...]:
     """Return the nuclear charges in formulas, ascending."""
     return tuple(sorted({charge for text in set(formulas) for charge in atoms_of(str(text))}))
-
-
-def dataset_defaults(store: Store, dataset: str, kind: str, name: str) -> dict[str, Any]:
-    """Return what a view of molecules takes from its dataset: the elements, at its first time."""
-    if store.dataset(dataset).schema.layout != "molecules" or kind != "atomic-harmonics":
-        return {}
-    latest = store.view_versions(dataset, name).latest()
-    if latest is not None:
-        return {k: v for k, v in latest["spec"]["parameters"].items() if k == "elements"}
-    return {"elements": list(elements_of(store.dataset(dataset).samples()["formula"]))}
 
 
 def _embedded_units(source: str) -> list[Unit]:

@@ -27,8 +27,8 @@ from tasks.evaluate import (
 from tasks.features import FeatureOutcome
 from tasks.fit import drawn_at_fit, fit
 from tasks.ingest import PartOutcome
+from tasks.kinds import models
 from tasks.mapping import map_parts
-from tasks.molecules import dataset_defaults
 from tasks.planning import Options, Plan, batches, choose_schema, find_inputs, plan
 from tasks.progress import Reporter
 from tasks.publish import IngestSummary, publish
@@ -87,9 +87,10 @@ def plan_features(
 ) -> tuple[Document, list[FeatureOutcome], list[Any]]:
     """Return the spec, the parts that the view holds, and those it lacks."""
     store = open_store(url)
-    version = store.dataset(dataset).version
-    parameters = {**dataset_defaults(store, dataset, kind, name), **parameters}
-    spec = view_spec(kind, parameters, version.schema)
+    source = store.dataset(dataset)
+    version, latest = source.version, store.view_versions(dataset, name).latest()
+    held = latest["spec"]["parameters"] if latest is not None else None
+    spec = view_spec(kind, parameters, source, held)
     operator(spec, version.schema)  # refuses what cannot be built, before any worker starts
     store.bind_view(dataset, name, spec)
     known = feature_tasks.known_parts(store, dataset, name)
@@ -186,7 +187,7 @@ def evaluate_model(url: str, dataset: str, request: EvaluationRequest) -> Evalua
 @task(name="judged how")
 def predicts(url: str, artifact: str) -> bool:
     """Say whether an artifact predicts, so that it is judged by known answers, or draws fields."""
-    return open_store(url).artifact(artifact).kind in scores.JUDGES
+    return open_store(url).artifact(artifact).kind in models(lambda kind: kind.predicts)
 
 
 @task(name="score predictions")

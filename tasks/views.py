@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from storage import InvalidRequest, Schema
+from storage import Dataset, InvalidRequest, Schema
 from storage.documents import Document
 from storage.molecules import Atoms
+from tasks.kinds import LAYOUTS, views
+from tasks.molecules import elements_of
 from wavemill.images import OPPONENTS, as_float, opponent
 from wavemill.molecules.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules.atoms import Molecules
@@ -38,12 +40,17 @@ class View:
     """A kind of view: its spec, and how the operator is built for a dataset's schema.
 
     To add a transform: write it in ``wavemill/``, its spec in ``wavemill/specs/``, and one
-    entry in :data:`VIEWS`.
+    entry in :data:`VIEWS` and in :data:`tasks.kinds.LAYOUTS`.
+
+    Attributes
+    ----------
+    defaults
+        Parameters taken from the dataset, and those of the view's latest version, if there is one.
     """
 
     spec: type[Spec]
     build: Callable[[Any, Schema], torch.nn.Module]
-    layouts: tuple[str, ...] = ("fields",)
+    defaults: Callable[[Dataset, Document | None], Document] = lambda dataset, held: {}
 
 
 def _scattering(spec: ScatteringSpec, schema: Schema) -> torch.nn.Module:
@@ -89,19 +96,33 @@ def _grid(schema: Schema) -> tuple[int, int]:
     return y, x
 
 
+def _steps(dataset: Dataset, held: Document | None) -> Document:
+    """Return the dataset's units of length."""
+    return {"spacing": [abs(step) for step in dataset.schema.spacing]}
+
+
+def _elements(dataset: Dataset, held: Document | None) -> Document:
+    """Return the elements of the dataset, later those that the view began with."""
+    if held is not None:
+        return {name: value for name, value in held.items() if name == "elements"}
+    return {"elements": list(elements_of(dataset.samples()["formula"]))}
+
+
 VIEWS: dict[str, View] = {
-    "spectrum": View(SpectrumSpec, _spectrum),
-    "scattering": View(ScatteringSpec, _scattering, ("fields", "images")),
+    "spectrum": View(SpectrumSpec, _spectrum, _steps),
+    "scattering": View(ScatteringSpec, _scattering),
     "phase-harmonics": View(PhaseHarmonicsSpec, _phase_harmonics),
-    "solid-harmonics": View(SolidHarmonicsSpec, _solid_harmonics, ("molecules",)),
-    "atomic-harmonics": View(AtomicHarmonicsSpec, _atomic_harmonics, ("molecules",)),
+    "solid-harmonics": View(SolidHarmonicsSpec, _solid_harmonics),
+    "atomic-harmonics": View(AtomicHarmonicsSpec, _atomic_harmonics, _elements),
 }
 
 
-def view_spec(kind: str, parameters: dict[str, Any], schema: Schema) -> Document:
+def view_spec(
+    kind: str, parameters: Document, dataset: Dataset, held: Document | None = None
+) -> Document:
     """Return the checked ``{kind, parameters, algorithm}`` of a view on a dataset.
 
-    A spectrum is in the dataset's units of length unless the parameters say otherwise.
+    Parameters that are not given are the dataset's where they can be: see `View`.
 
     Raises
     ------
@@ -110,17 +131,15 @@ def view_spec(kind: str, parameters: dict[str, Any], schema: Schema) -> Document
     """
     if kind not in VIEWS:
         raise InvalidRequest(f"no view {kind!r}: choose one of {', '.join(VIEWS)}")
-    if schema.layout not in VIEWS[kind].layouts:
-        choices = ", ".join(name for name, view in VIEWS.items() if schema.layout in view.layouts)
+    view, layout = VIEWS[kind], dataset.schema.layout
+    if layout not in LAYOUTS[kind]:
         raise InvalidRequest(
-            f"view {kind!r} is of {' or '.join(VIEWS[kind].layouts)}, the dataset holds "
-            f"{schema.layout}: choose one of {choices}"
+            f"view {kind!r} is of {' or '.join(LAYOUTS[kind])}, the dataset holds {layout}: "
+            f"choose one of {', '.join(views(layout))}"
         )
-    if schema.layout != "images" and parameters.get("colours", "rgb") != "rgb":
-        raise InvalidRequest(f"colours are of images, the dataset holds {schema.layout}")
-    if kind == "spectrum":
-        parameters = {"spacing": [abs(step) for step in schema.spacing], **parameters}
-    return VIEWS[kind].spec.from_parameters(parameters).to_dict()
+    if layout != "images" and parameters.get("colours", "rgb") != "rgb":
+        raise InvalidRequest(f"colours are of images, the dataset holds {layout}")
+    return view.spec.from_parameters({**view.defaults(dataset, held), **parameters}).to_dict()
 
 
 _MOST = 2**20  # samples of a batch

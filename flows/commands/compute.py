@@ -27,11 +27,7 @@ from flows.commands.options import (
     warn,
     written_here,
 )
-
-KINDS = (
-    *("gaussian", "phase-harmonics", "energy", "regression", "classifier", "dictionary"),
-    "generator",
-)
+from tasks.kinds import MODEL_KINDS, MODELS_HELP, TARGET_HELP, TOGETHER_HELP, VIEWS_HELP
 
 
 def register(app: typer.Typer) -> None:
@@ -45,14 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def features(
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
-    view: Annotated[
-        str,
-        typer.Option(
-            "--view",
-            help="spectrum, scattering or phase-harmonics; solid-harmonics or atomic-harmonics "
-            "of molecules.",
-        ),
-    ],
+    view: Annotated[str, typer.Option("--view", help=VIEWS_HELP)],
     name: Annotated[
         str | None, typer.Option("--as", help="Name of the view; its kind unless given.")
     ] = None,
@@ -94,13 +83,7 @@ def features(
 
 
 def fit(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help=f"{', '.join(KINDS[:-1])}, or {KINDS[-1]}.",
-        ),
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODELS_HELP)],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
     where: Annotated[
         str | None, typer.Option(help="DuckDB expression over sample metadata.")
@@ -109,17 +92,12 @@ def fit(
     view: Annotated[
         str | None, typer.Option(help="Features to learn from: a view, or KIND:KEY=VALUE,...")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Column that a regression or classifier learns.")
-    ] = None,
+    target: Annotated[str | None, typer.Option(help=TARGET_HELP)] = None,
     seed: Seed = 0,
     pairs: Settings = [],  # noqa: B006
     config: Config = None,
     store: StoreUrl = STORE,
-    cluster: Annotated[
-        str,
-        typer.Option(help="Where a classifier is trained: local:N is N processes together."),
-    ] = "threads",
+    cluster: Annotated[str, typer.Option(help=TOGETHER_HELP)] = "threads",
     device: Device = "cpu",
     single_writer: SingleWriter = False,
     as_json: AsJson = False,
@@ -129,11 +107,9 @@ def fit(
 
     Example: wavemill fit phase-harmonics flow --where "sample_id = 'run-01'"
     """
-    for given, option, users in (
-        (view, "--view", ("regression", "classifier", "dictionary")),
-        (target, "--target", ("regression", "classifier")),
-    ):
-        if given is not None and model in KINDS and model not in users:
+    kind = MODEL_KINDS.get(model)
+    for option, given in (("--view", view), ("--target", target)):
+        if given is not None and kind is not None and option not in kind.takes:
             raise typer.BadParameter(f"{model} takes none", param_hint=option)
     url = absolute(store, single_writer)
     parameters = settings(pairs, config)
@@ -157,15 +133,7 @@ def fit(
     state = "fitted" if made.written else "was fitted already"
     lines = [f"{made.kind}/{made.key[:12]} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]
-    reference = f"{made.kind}/{made.key[:12]}"
-    predicted = f"evaluate {reference} {dataset}, or wavemill predict {reference} FILES --to f.csv"
-    hints = {
-        "regression": predicted,
-        "classifier": predicted,
-        "dictionary": f"show {reference}",
-        "generator": f"generate {reference} --from reconstruct --to pictures.png",
-    }
-    hint = hints.get(model, f"synthesize {reference} -n 4 --to synthesis.png")
+    hint = MODEL_KINDS[made.kind].hint.format(f"{made.kind}/{made.key[:12]}", dataset)
     tell(made, lines, as_json, quiet, f"wavemill {hint}")
 
 

@@ -30,6 +30,11 @@ from flows.cli import app, run
 from flows.commands.options import tell
 from flows.homes import choose_prefect_home
 from storage import open_store
+from tasks.kinds import LAYOUTS, MODEL_KINDS, models
+from tasks.models import MODELS
+from tasks.scores import JUDGES
+from tasks.steps import FITS
+from tasks.views import VIEWS
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
 
@@ -92,6 +97,18 @@ def test_the_help_comes_at_once() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for heavy in ("torch", "prefect", "distributed", "xarray", "matplotlib", "zarr"):
         assert f"'{heavy}'" not in done.stdout
+
+
+def test_what_is_said_of_kinds_is_of_all_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert models(lambda kind: kind.fields) == list(MODELS)
+    assert set(models(lambda kind: kind.predicts)) == set(JUDGES)
+    assert set(MODEL_KINDS) == {*MODELS, *FITS}
+    assert list(LAYOUTS) == list(VIEWS)
+    for command, kinds in (("fit", MODEL_KINDS), ("features", LAYOUTS)):
+        shown = told(capsys, command, "--help")
+        assert all(re.search(rf"\b{kind}\b", shown) for kind in kinds)
 
 
 def test_the_packages_are_a_command_too() -> None:

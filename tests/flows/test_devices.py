@@ -67,7 +67,7 @@ def request(kind: str, parameters: dict[str, Any], **more: Any) -> fit.FitReques
 )
 def test_views(store: Store, dataset: str, view: str, parameters: dict[str, Any]) -> None:
     source = store.dataset(dataset)
-    spec = view_spec(view, parameters, source.schema)
+    spec = view_spec(view, parameters, source)
     (part,) = source.version.parts
     assert isinstance(part, PartRef)
     assert compute_part(store.url, spec, source.schema, DEVICE, part).dataset_part == part.key

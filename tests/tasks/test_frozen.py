@@ -19,6 +19,7 @@ import torch
 
 from storage import Schema
 from storage.keys import derivation_key
+from tasks.kinds import LAYOUTS
 from tasks.models import MODELS
 from tasks.views import VIEWS
 from wavemill.dictionaries.classifiers import Network
@@ -123,7 +124,7 @@ def molecules() -> Molecules:
 def output(case: str, spec: Spec) -> torch.Tensor:
     """What the spec computes from the fields."""
     family, *words = case.split()
-    if family == "view" and "molecules" in VIEWS[words[0]].layouts:
+    if family == "view" and "molecules" in LAYOUTS[words[0]]:
         return VIEWS[words[0]].build(spec, SCHEMA)(molecules())
     if family == "view":
         return VIEWS[words[0]].build(spec, SCHEMA)(fields())
