@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,10 @@ from storage.tables import (
     write_table,
 )
 from storage.training import StoredSamples, TorchSamples
+from storage.typing import Array
 
 if TYPE_CHECKING:
     from storage.store import Store
-
-Build = Callable[[DatasetVersion], DatasetVersion | None]
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,20 @@ class Dataset:
         attributes = {"dataset": self.name, "version": self.version.version}
         return xr.DataArray(data, coordinates, schema.dims, schema.variable, attributes)
 
-    def atoms(self, where: str | None = None) -> Atoms:
-        """Return the selected molecules, in the order of :meth:`samples`.
+    def read(self, samples: pd.DataFrame) -> Array:
+        """Read some rows of :meth:`samples`, fields or images, in their order.
+
+        Raises
+        ------
+        InvalidRequest
+            If the dataset holds molecules.
+        """
+        if self.schema.layout == "molecules":
+            raise InvalidRequest(f"{self.name} holds molecules: use .read_atoms(samples)")
+        return StoredSamples(self.store.url, samples, self.schema).read(samples)
+
+    def read_atoms(self, samples: pd.DataFrame) -> Atoms:
+        """Read some rows of :meth:`samples`, molecules, in their order.
 
         Raises
         ------
@@ -120,8 +131,17 @@ class Dataset:
         """
         if self.schema.layout != "molecules":
             raise InvalidRequest(f"{self.name} holds {self.schema.layout}: use .to_xarray(where)")
-        frame = self.samples(where)
-        return read_atoms(self.store.url, frame["part"], frame["row"])
+        return read_atoms(self.store.url, samples["part"], samples["row"])
+
+    def atoms(self, where: str | None = None) -> Atoms:
+        """Return the selected molecules, in the order of :meth:`samples`.
+
+        Raises
+        ------
+        InvalidRequest
+            If the dataset holds something else.
+        """
+        return self.read_atoms(self.samples(where))
 
     def encoded(self, where: str | None = None) -> Iterator[bytes]:
         """Yield the files that the selected images were decoded from, if they were kept."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 _TOGETHER = 4  # shards read at a time
-_PROVENANCE = ("part", "row", "feature_part", "unit", "stamp", "reading")
+_PROVENANCE = ("part", "row", "unit", "stamp", "reading")
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,14 @@ class FeatureFrame:
         data = lazy_rows(
             self.url,
             FEATURES,
-            self.samples["feature_part"],
+            self._keys(self.samples),
             self.samples["row"],
             self.version.row_shape,
             self.version.dtype,
             self._columns,
         )
         table = self.coefficients.drop(columns="position")
-        samples = self.samples.drop(columns="feature_part")
-        coordinates = sample_coordinates(samples, list(map(str, table)))
+        coordinates = sample_coordinates(self.samples, list(map(str, table)))
         for name in table:  # a label must not share the name of an axis
             label = name if name not in ("sample", *self.version.dims) else f"{name}_name"
             values = table[name]
@@ -127,8 +126,13 @@ class FeatureFrame:
             yield samples, self.read(samples)
 
     def read(self, samples: pd.DataFrame) -> Array:
-        """Read the features of some samples, in their order."""
-        return self._gather(samples["feature_part"], samples["row"])
+        """Read the features of some samples that all have them, in their order."""
+        return self._gather(self._keys(samples), samples["row"])
+
+    def _keys(self, samples: pd.DataFrame) -> Array:
+        """Return the parts in which the features of samples lie."""
+        parts, held = self.version.parts, samples["part"].to_numpy(dtype=object)
+        return np.array([parts[part] for part in held], dtype=object)
 
     def lookup(self, ids: Sequence[str]) -> Array:
         """Read the features of samples by id, in the order asked.
@@ -158,17 +162,16 @@ class FeatureFrame:
 
     @cached_property
     def _places(self) -> tuple[Array, Array]:
-        parts = self.samples["feature_part"].to_numpy(dtype=object)
-        return parts, self.samples["row"].to_numpy(dtype=np.intp)
+        return self._keys(self.samples), self.samples["row"].to_numpy(dtype=np.intp)
 
-    def _gather(self, parts: pd.Series | Array, rows: pd.Series | Array) -> Array:
+    def _gather(self, parts: Array, rows: pd.Series | Array) -> Array:
         shape = (len(self.coefficients), *self.version.row_shape[1:])
         return gather(self.url, FEATURES, parts, rows, shape, self.version.dtype, self._columns)
 
     def shards(self) -> list[Positions]:
         """Return the positions of the samples that lie in one shard, for every shard."""
         row_bytes = np.dtype(self.version.dtype).itemsize * math.prod(self.version.row_shape)
-        return shards(self.samples["feature_part"], self.samples["row"], row_bytes)
+        return shards(self.samples["part"], self.samples["row"], row_bytes)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row a sample: its metadata, then one column a coefficient.
@@ -263,7 +266,6 @@ def _frame(
 ) -> FeatureFrame:
     table = _coefficients(store.url, version.coefficients).copy()
     table = select(table, coefficients, "--coefficients")
-    placed = samples.assign(feature_part=samples["part"].map(version.parts))
-    ready = placed[placed["feature_part"].notna()].reset_index(drop=True)
-    missing = len(placed) - len(ready)
+    ready = samples[samples["part"].isin(list(version.parts))].reset_index(drop=True)
+    missing = len(samples) - len(ready)
     return FeatureFrame(store.url, dataset.name, view, version, ready, table, missing)

@@ -11,7 +11,7 @@ from storage.parts import FIELDS, IMAGES
 
 PROVENANCE = frozenset(
     {"sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp", "withdrawn"}
-    | {"reading", "feature_part"}
+    | {"reading"}
 )  # columns of the sample table that say where a sample is and came from: not for labels
 
 AXES = frozenset({"sample", "component", "coefficient", "y", "x", "rgb"})  # of arrays, likewise

@@ -100,12 +100,9 @@ class Data:
         flipped = numbers >= len(rows)
         for frame, some in zip(frames, (~flipped, flipped), strict=False):
             if frame is not None and some.any():
-                read = frame.read(self._placed(frame, rows.iloc[numbers[some] % len(rows)]))
+                read = frame.read(rows.iloc[numbers[some] % len(rows)])
                 found[some] = read.reshape(-1, *self.shape)
         return found
-
-    def _placed(self, frame: FeatureFrame, rows: pd.DataFrame) -> pd.DataFrame:
-        return rows.assign(feature_part=rows["part"].map(frame.version.parts))
 
 
 def maps_shape(row_shape: Sequence[int]) -> tuple[int, int, int]:

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 
 from storage import Dataset
-from storage.parts import FIELDS, IMAGES, read_rows
 from storage.typing import Array
 from tasks import classifier_figures as figures
 from tasks.feature_batches import LabelledFeatures
+from tasks.fit import first_component
 from tasks.requests import FitRequest, spread
 from wavemill.dictionaries.classifiers import Network, Standardisation
 from wavemill.specs import ClassifierSpec
@@ -78,14 +78,9 @@ def code_pictures(
 
 def _shown(source: Dataset, rows: pd.DataFrame) -> dict[str, Array]:
     """Return samples by the ends of their names, of a field its first component."""
-    schema = source.schema
-    name = IMAGES if schema.layout == "images" else FIELDS
-    found = {}
-    for sample, part, row in zip(rows["sample_id"], rows["part"], rows["row"], strict=True):
-        sample_array = read_rows(source.store.url, str(part), name, [int(row)])[0]
-        several = schema.layout == "fields" and sample_array.ndim == 3
-        found[str(sample).rsplit("/", 1)[-1]] = sample_array[0] if several else sample_array
-    return found
+    held = source.read(rows)
+    held = held if source.schema.layout == "images" else first_component(held)
+    return dict(zip((str(i).rpartition("/")[2] for i in rows["sample_id"]), held, strict=True))
 
 
 def _maps(atoms: torch.Tensor, data: Data, standardisation: Standardisation) -> Array:

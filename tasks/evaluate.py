@@ -284,9 +284,8 @@ def _kept(bench: _Bench, J: int, L: int, periodic: bool, device: str) -> Judge:
 
 def _fields(dataset: Dataset, ids: list[str]) -> Array:
     """Return samples by id, ``(n, component, y, x)``."""
-    array = dataset.to_xarray()
-    chosen = np.flatnonzero(np.isin(array["sample_id"].values, ids))
-    return _with_components(array[chosen].values)
+    rows = dataset.samples()
+    return _with_components(dataset.read(rows[rows["sample_id"].isin(ids)]))
 
 
 def _fitted_fields(store: Store, model: Artifact, dataset: Dataset) -> Array:

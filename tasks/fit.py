@@ -73,7 +73,7 @@ def _mind_borders(dataset: Dataset, spec: Spec) -> None:
 def _fit(
     store: Store, dataset: Dataset, request: FitRequest, spec: Spec, key: str, rows: pd.DataFrame
 ) -> FitOutcome:
-    data = dataset.to_xarray(request.selection).values
+    data = dataset.read(rows)
     model: Model = model_class(spec.kind)(spec)
     model.fit(on_device(data, request.device), Reporter(f"fit {spec.kind}").values)
     report = Reporter(f"synthesize {spec.kind}").values
@@ -143,6 +143,6 @@ def load_model(artifact: Artifact, device: str = "cpu") -> Model:
 
 def shown(dataset: Dataset, count: int = SHOWN) -> dict[str, Array]:
     """Return a few samples of a dataset, by id, for a picture."""
-    fields = dataset.to_xarray()
-    fields = fields[spread(len(fields), count)]
-    return dict(zip(fields["sample_id"].values, first_component(fields.values), strict=True))
+    rows = dataset.samples()
+    rows = rows.iloc[spread(len(rows), count)]
+    return dict(zip(rows["sample_id"], first_component(dataset.read(rows)), strict=True))

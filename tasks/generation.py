@@ -174,9 +174,7 @@ def _fit(
 
 def samples(source: Dataset, rows: pd.DataFrame, crop: int = 0) -> Array:
     """Return samples ``(n, ...)`` by their rows, cut into squares if asked."""
-    array = source.to_xarray()
-    places = pd.Index(array["sample_id"].values).get_indexer(rows["sample_id"])
-    held: Array = np.ascontiguousarray(array[places].values)
+    held = source.read(rows)
     if not crop:
         return held
     if held.dtype == np.uint8:  # images keep their colours last

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from storage import Dataset
-from storage.parts import IMAGES, read_rows
-from storage.typing import Array
 from tasks.figures import png
 from tasks.requests import spread
 
@@ -25,18 +22,14 @@ def contact_sheet(dataset: Dataset) -> bytes:
     sheet, below = figure.subplots(2, 1, height_ratios=[ROWS * 1.3, 1.6])
     sheet.set_axis_off()
     sheet.set(xlim=(0, COLUMNS), ylim=(ROWS, 0))
+    images = dataset.read(chosen)
     for place, (_, sample) in enumerate(chosen.iterrows()):
         row, column = divmod(place, COLUMNS)
-        sheet.imshow(_image(dataset, sample), extent=(column, column + 0.94, row + 0.94, row + 0.1))
+        sheet.imshow(images[place], extent=(column, column + 0.94, row + 0.94, row + 0.1))
         sheet.text(column, row + 0.07, _caption(sample), fontsize=6)
     sheet.set(xlim=(0, COLUMNS), ylim=(ROWS, 0), aspect="auto")
     _draw_counts(below, samples)
     return png(figure)
-
-
-def _image(dataset: Dataset, sample: pd.Series) -> Array:
-    found = read_rows(dataset.store.url, str(sample["part"]), IMAGES, [int(sample["row"])])
-    return np.asarray(found[0])
 
 
 def _caption(sample: pd.Series) -> str:

@@ -144,7 +144,7 @@ def live(
         dataset,
         view,
         version,
-        samples.assign(feature_part=samples["part"]),
+        samples,
         table.assign(position=range(len(table))),
         source=source,
         device=device,

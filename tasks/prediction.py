@@ -77,7 +77,7 @@ def class_scores(
     pieces = [rows.iloc[start : start + READ] for start in range(0, len(rows), READ)]
     scores, advance = [], Reporter("predict")
     for done, piece in enumerate(pieces, 1):
-        scores.append(predictor.scores([_read(frame, piece) for frame in frames]))
+        scores.append(predictor.scores([frame.read(piece) for frame in frames]))
         advance(done, len(pieces))
     if not scores:
         raise InvalidRequest(f"no sample of {dataset!r} that is selected has features to judge by")
@@ -103,10 +103,6 @@ def _common(frames: list[FeatureFrame]) -> pd.DataFrame:
     rows = frames[0].samples
     held = [rows["sample_id"].isin(frame.samples["sample_id"]) for frame in frames[1:]]
     return rows[np.logical_and.reduce(held)] if held else rows
-
-
-def _read(frame: FeatureFrame, rows: pd.DataFrame) -> Array:
-    return frame.read(rows.assign(feature_part=rows["part"].map(frame.version.parts)))
 
 
 def stored_view(store: Store, spec: Document, dataset: str) -> str:

@@ -241,10 +241,7 @@ def sizes(most: int, halvings: int) -> list[int]:
 def _inputs(source: Dataset, frame: FeatureFrame | None, rows: pd.DataFrame, device: str) -> Any:
     """Return stored features, or the molecules themselves if there is no frame of them."""
     if frame is None:
-        ids = rows["sample_id"]
-        held = source.samples()
-        place = pd.Series(np.arange(len(held)), index=held["sample_id"])
-        return as_molecules(source.atoms().take(place[ids].to_numpy()))
+        return as_molecules(source.read_atoms(rows))
     return on_device(frame.read(rows), device)
 
 
@@ -290,8 +287,9 @@ def predicted(store: Store, artifact: Artifact, source: str, device: str = "cpu"
     """
     if source in store.datasets():
         dataset = store.dataset(source)
-        rows = dataset.samples()[["sample_id", "formula"]]
-        return predict(store, artifact, rows, dataset.atoms(), device)
+        rows = dataset.samples()
+        named = rows[["sample_id", "formula"]]
+        return predict(store, artifact, named, dataset.read_atoms(rows), device)
     rows, atoms, flags = _from_files(source)
     made = predict(store, artifact, rows, atoms, device)
     unit = artifact.manifest["unit"]

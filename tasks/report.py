@@ -147,8 +147,9 @@ def _synthesis(store: Store, dataset: str, syntheses: Mapping[str, Array]) -> Se
 def _statistics(
     store: Store, dataset: str, syntheses: Mapping[str, Array], artifacts: Sequence[Artifact]
 ) -> Section:
-    fields = store.dataset(dataset).to_xarray()
-    real = first_component(fields[spread(len(fields), 64)].values)
+    source = store.dataset(dataset)
+    held = source.samples()
+    real = first_component(source.read(held.iloc[spread(len(held), 64)]))
     groups = {"data": real, **{k: first_component(v) for k, v in syntheses.items()}}
     pictures = [
         Picture(figures.spectra(groups), "Power spectra; bands are one standard deviation."),

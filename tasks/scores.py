@@ -119,10 +119,8 @@ def _of_numbers(
             f"{model.kind}/{model.key[:12]} predicts {target!r} in {unit or 'an unknown unit'}, "
             f"{source.name} has it in {given or 'an unknown unit'}"
         )
-    held = source.samples()
-    place = pd.Series(np.arange(len(held)), index=held["sample_id"])
-    atoms = source.atoms().take(place[rows["sample_id"]].to_numpy())
-    said = regression.predict(store, model, rows[["sample_id", "formula"]], atoms, device)
+    named = rows[["sample_id", "formula"]]
+    said = regression.predict(store, model, named, source.read_atoms(rows), device)
     columns = ["sample_id", "formula", "n_atoms", "n_heavy"]
     test = rows[columns].assign(truth=truth, predicted=said[target], flag=said["flag"])
     good = test[(test["flag"] == "") & np.isfinite(truth)]

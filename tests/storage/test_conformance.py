@@ -165,6 +165,10 @@ class TestStore:
         np.testing.assert_array_equal(array.values, np.concatenate([fields(5, 1), fields(5, 2)]))
         assert list(array.sample_id.values[:2]) == ["s1-0", "s1-1"]
         np.testing.assert_allclose(array.y, 0.5 * np.arange(8), rtol=0)
+        rows = store.dataset("flow").samples().iloc[[7, 0]]
+        np.testing.assert_array_equal(store.dataset("flow").read(rows), array.values[[7, 0]])
+        with pytest.raises(InvalidRequest, match="holds fields"):
+            store.dataset("flow").read_atoms(rows)
 
     def test_opening_and_listing_read_no_part(self, store: Store, url: str) -> None:
         """Damage every shard: listing and planning do not notice."""
@@ -307,6 +311,9 @@ class TestStore:
         expected = (2 * fields(5, 2)).mean(axis=(1, 2))
         np.testing.assert_allclose(table["S1"], expected, rtol=1e-5)  # float32 means
         assert list(table["reynolds"]) == [200.0, 201.0, 202.0, 203.0, 204.0]
+        rows = store.dataset("flow").samples().iloc[[9, 1]]
+        expected = 2 * np.concatenate([fields(5, 2)[4:], fields(5, 1)[1:2]])
+        np.testing.assert_array_equal(frame.read(rows)[:, 0], expected)
 
     def test_keywords_are_columns_after_any_text(self, store: Store) -> None:
         """DuckDB counts bytes, of which a letter may have several."""
