@@ -13,11 +13,11 @@ from flows.images import images
 from flows.ingest import ingest
 from flows.turbulence import turbulence
 from tasks import steps
+from tasks.fields import FieldOptions
 from tasks.molecules import MoleculeOptions
-from tasks.planning import IngestOptions
 
 SOURCE = "simulate:n=32,N=128,nu=2e-3,seed=1"
-EIGHT_FIELDS = IngestOptions(part_size=8 * 4 * 128 * 128)
+EIGHT_FIELDS = FieldOptions(part_size=8 * 4 * 128 * 128)
 VIEWS: dict[str, dict[str, Any]] = {
     "spectrum": {},
     "scattering": {"J": 4},

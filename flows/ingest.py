@@ -7,7 +7,7 @@ from prefect import flow
 from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store, opaque
 from flows.session import session
 from tasks import steps
-from tasks.fields import IngestOptions
+from tasks.fields import FieldOptions
 from tasks.publish import IngestSummary
 
 
@@ -20,7 +20,7 @@ def ingest(
     cluster: Cluster = "local",
 ) -> IngestSummary:
     """Split the sources into parts, ingest the new ones on Dask, publish one version."""
-    options = options or IngestOptions()
+    options = options or FieldOptions()
     with session(store, cluster) as run:
         plan, discovery = steps.plan_ingest(run.url, dataset, sources, options)
         work, found = opaque(plan), opaque(discovery)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar, cast
 from prefect.utilities.annotations import quote
 from pydantic import Field
 
-from tasks.fields import IngestOptions
+from tasks.fields import FieldOptions
 from tasks.images import ImageOptions
 from tasks.molecules import MoleculeOptions
 
@@ -18,7 +18,7 @@ Sources = Annotated[
 ]
 Store = Annotated[str, Field(description="URL of the store.")]
 Options = Annotated[
-    IngestOptions | MoleculeOptions | ImageOptions | None,
+    FieldOptions | MoleculeOptions | ImageOptions | None,
     Field(description="How sources become samples."),
 ]
 Parameters = Annotated[

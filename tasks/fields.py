@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,14 +23,15 @@ from storage.sources import Discovery, Unit, discover
 from storage.tables import of_one_kind
 from storage.typing import Array
 from tasks.alike import check_axes, check_quantity, check_shape, check_steps, may_name
-from tasks.inputs import Decoded, Input, Simulated
+from tasks.inputs import Decoded, Input, Simulated, identity
+from tasks.options import Options
 from wavemill.fields import vorticity
 
 HEADERS = 64
 
 
 @dataclass(frozen=True)
-class IngestOptions:
+class FieldOptions(Options):
     """How sources become samples; the options of ``wavemill ingest turbulence``.
 
     Attributes
@@ -48,14 +49,8 @@ class IngestOptions:
         ``mean`` or a number, to put where values are missing.
     shape, dtype, spacing, periodic
         The schema; left out, the existing dataset's or the commonest header's.
-    part_size
-        Bytes of arrays in a part.
-    strict
-        Fail on the first bad input instead of putting it in quarantine.
-    mirror
-        Withdraw samples whose source is gone.
-    rehash
-        Read known inputs again, even where size and time of change are as they were.
+    part_size, strict, mirror, rehash
+        As of `Options`.
     """
 
     variable: tuple[str, ...] = ()
@@ -80,14 +75,6 @@ class IngestOptions:
             slice=self.slice,
             fill=self.fill,
         )
-
-    def informed(self, found: Discovery) -> Self:
-        """Return the options: nothing that lies beside the samples tells more."""
-        return self
-
-    def weight(self, item: Input, schema: Schema) -> int:
-        """Return the bytes that an input adds to a part."""
-        return item.nbytes
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: what decides their arrays, and nothing else."""
@@ -147,6 +134,30 @@ class IngestOptions:
         flags = {**self.reading().to_dict(), **({"derive": self.derive} if self.derive else {})}
         return json.dumps(flags, sort_keys=True) if flags else ""
 
+    def check_held(self, rows: pd.DataFrame, inputs: Sequence[Input]) -> None:
+        """Refuse flags that choose something else in a file than what the dataset holds of it.
+
+        Raises
+        ------
+        InvalidRequest
+            If they do: what is held would go by unnoticed as unchanged.
+        """
+        if "reading" not in rows:
+            return
+        known = rows.groupby("unit")["reading"].first().dropna()
+        asked = json.loads(self.recorded() or "{}")
+        for name in known.index.intersection([identity(item) for item in inputs]):
+            held = json.loads(known[name])
+            for flag, value in asked.items():
+                if held.get(flag, value) != value:
+                    said, other = (
+                        v if isinstance(v, str) else ",".join(v) for v in (value, held[flag])
+                    )
+                    raise InvalidRequest(
+                        f"--{flag} {said}: {name} is in the dataset as read with --{flag} {other}: "
+                        "leave it out, or choose another --name"
+                    )
+
     def decode(self, unit: Unit, payload: list[bytes], schema: Schema) -> Decoded:
         """Return the good frames of one input, and the bad ones beside them.
 
@@ -184,17 +195,13 @@ class IngestOptions:
         """Return the table of new samples, those of it that are refused, and the schema."""
         return of_one_kind(samples), samples[:0].assign(reason="", message=""), schema
 
-    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
-        """Return columns that old samples are to carry, None where there are none to set."""
-        return None
-
 
 def _column(axis: str) -> str:
     """Return the column for positions along an axis: not one of the table's own, nor an axis."""
     return f"{axis}_value" if axis.lower() in PROVENANCE | AXES else axis
 
 
-def _commonest(inputs: Sequence[Input], options: IngestOptions) -> Schema:
+def _commonest(inputs: Sequence[Input], options: FieldOptions) -> Schema:
     """Return the commonest schema among headers of inputs spread over the whole list."""
     step = max(1, len(inputs) // HEADERS)
     schemas: dict[Schema, list[Schema]] = {}
@@ -217,7 +224,7 @@ def _rounded(schema: Schema) -> Schema:
     return replace(schema, spacing=spacing, steps=steps)
 
 
-def _schemas(inputs: Iterable[Input], options: IngestOptions) -> Iterator[Schema | BadInput]:
+def _schemas(inputs: Iterable[Input], options: FieldOptions) -> Iterator[Schema | BadInput]:
     for item in inputs:
         if isinstance(item, Simulated):
             yield schema_of_simulation(item)
@@ -235,7 +242,7 @@ def schema_of_simulation(item: Simulated) -> Schema:
     return Schema("vorticity", ("vorticity",), size, ("1/s",), spacing=(step, step))
 
 
-def schema_of(header: Header, options: IngestOptions) -> Schema:
+def schema_of(header: Header, options: FieldOptions) -> Schema:
     """Return the schema that a file would have by itself.
 
     What it does not say is taken as grid spacing 1, and as not periodic: a derivative by
@@ -257,11 +264,11 @@ def schema_of(header: Header, options: IngestOptions) -> Schema:
     )
 
 
-def _joined(options: IngestOptions, names: tuple[str, ...]) -> str:
+def _joined(options: FieldOptions, names: tuple[str, ...]) -> str:
     return options.variable[0] if len(options.variable) == 1 else "".join(names)
 
 
-def as_stored(frame: Frame, schema: Schema, options: IngestOptions) -> Array:
+def as_stored(frame: Frame, schema: Schema, options: FieldOptions) -> Array:
     """Return a frame as one row of the dataset's array.
 
     Raises

@@ -29,6 +29,7 @@ from storage.sources.filesystem import absolute, read_bytes
 from storage.tables import of_one_kind
 from tasks.inputs import Decoded, Input, Simulated
 from tasks.labels import LabelOrder, joined, numbered, rows_of, with_index
+from tasks.options import Options
 from tasks.progress import caution
 
 HEADERS = 64
@@ -40,7 +41,7 @@ log = logging.getLogger("wavemill.tasks")
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(Options):
     """How sources become samples; the options of ``wavemill ingest images``.
 
     Attributes
@@ -68,10 +69,8 @@ class ImageOptions:
     mix
         Order samples by a hash of their names instead of by the names, so that every shard is a
         random choice of all: for training on more than fits into memory.
-    part_size
-        Bytes of arrays in a part.
-    strict, mirror, rehash
-        As for fields.
+    part_size, strict, mirror, rehash
+        As of `Options`.
     tables
         What discovery found.
     """

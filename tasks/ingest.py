@@ -17,7 +17,8 @@ from tasks.alike import check_quantity, check_shape
 from tasks.fields import schema_of_simulation
 from tasks.inputs import Decoded, Input, Simulated, identity
 from tasks.mapping import giving_way
-from tasks.planning import Options, Work
+from tasks.options import Options
+from tasks.planning import Work
 from wavemill.simulate import simulate
 
 SIMULATED_TOGETHER = 16

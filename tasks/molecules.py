@@ -27,6 +27,7 @@ from storage.sources.embedded import UNITS as EMBEDDED_UNITS
 from storage.sources.filesystem import absolute, read_bytes
 from storage.tables import of_one_kind
 from tasks.inputs import Decoded, Input
+from tasks.options import Options
 from tasks.progress import caution
 
 ANGSTROM = ("angstrom",) * 3
@@ -59,7 +60,7 @@ class _Values:
 
 
 @dataclass(frozen=True)
-class MoleculeOptions:
+class MoleculeOptions(Options):
     """How sources become molecules; the options of ``wavemill ingest molecules``.
 
     Attributes
@@ -76,10 +77,8 @@ class MoleculeOptions:
         Properties, in hartree unless they have another unit of energy, from which ``<name>_atom``
         in kcal/mol is made by taking the energies at 0 K of the free atoms away. QM9's own four
         energies always are, where those are known.
-    part_size
-        Bytes of files in a part.
-    strict, mirror, rehash
-        As for fields.
+    part_size, strict, mirror, rehash
+        As of `Options`.
     left_out
         How many files on the list of exclusions were found and not read: see `informed`.
     """
@@ -124,10 +123,6 @@ class MoleculeOptions:
     def informed(self, found: Discovery) -> Self:
         """Return the options, with how many files were left out."""
         return replace(self, left_out=found.ignored.get(EXCLUDED, 0))
-
-    def weight(self, item: Input, schema: Schema) -> int:
-        """Return the bytes that an input adds to a part."""
-        return item.nbytes
 
     def spec(self, schema: Schema) -> dict[str, Any]:
         """Return the spec of the parts: positions and charges depend on the files alone."""

@@ -2,94 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
 
 import pandas as pd
-import zarr
 
 from storage import InvalidRequest, Schema, Store
-from storage.sources import Discovery, Unit
-from tasks.fields import IngestOptions
-from tasks.inputs import (
-    SIMULATE,
-    Decoded,
-    Input,
-    Simulated,
-    identity,
-    place,
-    realisations,
-    stamp,
-)
-
-__all__ = ["IngestOptions", "Input", "Options", "Plan", "identity", "place", "plan", "stamp"]
-
+from storage.sources import Discovery
+from tasks.inputs import SIMULATE, Input, Simulated, identity, place, realisations, stamp
+from tasks.options import Options
 
 Work = tuple[tuple[Input, ...], dict[str, str]]
-
-
-class Options(Protocol):
-    """How sources become samples: what differs between kinds of data."""
-
-    @property
-    def part_size(self) -> int:
-        """Bytes of inputs in a part."""
-        ...
-
-    @property
-    def strict(self) -> bool:
-        """Whether the first bad input is a failure."""
-        ...
-
-    @property
-    def mirror(self) -> bool:
-        """Whether samples whose source is gone are withdrawn."""
-        ...
-
-    @property
-    def rehash(self) -> bool:
-        """Whether known inputs are read again."""
-        ...
-
-    def find(self, places: Sequence[str]) -> Discovery:
-        """Find the files that samples are read from."""
-        ...
-
-    def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
-        """Return the schema that the flags ask for, on the existing or the commonest one."""
-        ...
-
-    def informed(self, found: Discovery) -> Self:
-        """Return the options with what discovery has found beside the samples."""
-        ...
-
-    def weight(self, item: Input, schema: Schema) -> int:
-        """Return the bytes, of the kind that ``part_size`` counts, that an input adds."""
-        ...
-
-    def spec(self, schema: Schema) -> dict[str, Any]:
-        """Return the spec of the parts: what decides their arrays, and nothing else."""
-        ...
-
-    def decode(self, unit: Unit, payload: list[bytes], schema: Schema) -> Decoded:
-        """Return what one input holds."""
-        ...
-
-    def write(self, group: zarr.Group, rows: int, fields: Iterator[Any], schema: Schema) -> None:
-        """Write the arrays of a part."""
-        ...
-
-    def complete(
-        self, samples: pd.DataFrame, schema: Schema
-    ) -> tuple[pd.DataFrame, pd.DataFrame, Schema]:
-        """Return the table of new samples, those of it that are refused, and the schema."""
-        ...
-
-    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
-        """Return columns that old samples are to carry, None where there are none to set."""
-        ...
 
 
 def find_inputs(sources: Sequence[str], options: Options) -> tuple[list[Input], Discovery]:
@@ -130,8 +53,7 @@ def plan(
 ) -> Plan:
     """Compare the inputs with what the dataset holds."""
     rows = _held(store, dataset)
-    if isinstance(options, IngestOptions) and "reading" in rows:
-        _check_reading(rows, inputs, options)
+    options.check_held(rows, inputs)
     held = rows.groupby("unit").first() if len(rows) else rows
     stamps = dict(held["stamp"]) if len(rows) else {}
     fresh = [item for item in inputs if options.rehash or stamps.get(identity(item)) != stamp(item)]
@@ -151,29 +73,6 @@ def plan(
         tuple(gone) if options.mirror else (),
         dict(held["sha256"]) if len(rows) else {},
     )
-
-
-def _check_reading(rows: pd.DataFrame, inputs: Sequence[Input], options: IngestOptions) -> None:
-    """Refuse flags that choose something else in a file than what the dataset holds of it.
-
-    Raises
-    ------
-    InvalidRequest
-        If they do: what is held would go by unnoticed as unchanged.
-    """
-    known = rows.groupby("unit")["reading"].first().dropna()
-    asked = json.loads(options.recorded() or "{}")
-    for name in known.index.intersection([identity(item) for item in inputs]):
-        held = json.loads(known[name])
-        for flag, value in asked.items():
-            if held.get(flag, value) != value:
-                said, other = (
-                    v if isinstance(v, str) else ",".join(v) for v in (value, held[flag])
-                )
-                raise InvalidRequest(
-                    f"--{flag} {said}: {name} is in the dataset as read with --{flag} {other}: "
-                    "leave it out, or choose another --name"
-                )
 
 
 def _held(store: Store, dataset: str) -> pd.DataFrame:

@@ -12,7 +12,8 @@ from storage import Change, Dataset, InvalidRequest, PartRef, Store
 from storage.sources import Discovery
 from tasks.ingest import PartOutcome
 from tasks.inputs import identity, place, stamp
-from tasks.planning import Options, Plan
+from tasks.options import Options
+from tasks.planning import Plan
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from tasks.fit import drawn_at_fit, fit
 from tasks.ingest import PartOutcome
 from tasks.kinds import models
 from tasks.mapping import map_parts
-from tasks.planning import Options, Plan, batches, choose_schema, find_inputs, plan
+from tasks.options import Options
+from tasks.planning import Plan, batches, choose_schema, find_inputs, plan
 from tasks.progress import Reporter
 from tasks.publish import IngestSummary, publish
 from tasks.report import turbulence_report

@@ -87,9 +87,9 @@ def turbulence(
     quiet: Quiet = False,
 ) -> None:
     """Ingest snapshots of fields; a second run reads only what is new or changed."""
-    from tasks.planning import IngestOptions
+    from tasks.fields import FieldOptions
 
-    options = IngestOptions(
+    options = FieldOptions(
         **reading(variable, components, slice_, derive, fill),
         shape=_pair(shape, "x", int, "--shape"),
         dtype=_dtype(dtype),

@@ -55,11 +55,11 @@ def up(
     """
     from flows.up import Service
     from flows.up import up as serve
-    from tasks.fields import IngestOptions
+    from tasks.fields import FieldOptions
 
     watched = absolute(watch) if watch else None
     flags = {**reading(variable, components, slice_, derive, fill), "periodic": periodic}
-    IngestOptions(**flags).reading()  # refused at once rather than at night
+    FieldOptions(**flags).reading()  # refused at once rather than at night
     options = {
         flag: list(value) if isinstance(value, tuple) else value
         for flag, value in flags.items()

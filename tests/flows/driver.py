@@ -6,13 +6,13 @@ import sys
 
 import storage.leases
 from flows import features, ingest
-from tasks.planning import IngestOptions
+from tasks.fields import FieldOptions
 
 storage.leases.HEARTBEAT = 0.2  # so that a killed run's lease is stale after a second
 storage.leases.LIFETIME = 1.2
 
 SOURCE = "simulate:n=36,N=32,t=0.4"
-THREE_FIELDS = IngestOptions(part_size=3 * 4 * 32 * 32)
+THREE_FIELDS = FieldOptions(part_size=3 * 4 * 32 * 32)
 PARTS = 12
 VIEW = {"J": 3, "L": 4}
 

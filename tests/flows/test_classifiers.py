@@ -33,7 +33,7 @@ from tasks.checkpoints import EpochCheckpoints, EpochState
 from tasks.classifier_data import split
 from tasks.classifier_figures import confusion
 from tasks.feature_batches import LabelledFeatures
-from tasks.fields import IngestOptions
+from tasks.fields import FieldOptions
 from tasks.fit import load_model
 from tasks.images import ImageOptions
 from tasks.live_features import live
@@ -67,7 +67,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> str:
         labels[f"s{index:02d}"] = "standing" if index % 2 else "lying"
         np.save(folder / f"s{index:02d}.npy", (field if index % 2 else field.T).astype("float32"))
     url = str(folder / "store")
-    ingest("stripes", [str(folder)], url, IngestOptions(), "threads")
+    ingest("stripes", [str(folder)], url, FieldOptions(), "threads")
     features("stripes", "scattering", url, None, {"J": 2, "L": 4}, "threads")
     store = open_store(url)
     ids = store.dataset("stripes").samples()["sample_id"]

@@ -17,7 +17,7 @@ from storage import Store, open_store
 from storage.records import PartRef
 from tasks import classifier, dictionary, draws, evaluate, fit, generation, regression
 from tasks.features import compute_part
-from tasks.fields import IngestOptions
+from tasks.fields import FieldOptions
 from tasks.images import ImageOptions
 from tasks.molecules import MoleculeOptions
 from tasks.prediction import classes
@@ -34,7 +34,7 @@ PHASES = {"J": 1, "nonlinearity": "rectifier"}
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Fields, molecules and images, with the views that fits take."""
     url = str(tmp_path_factory.mktemp("devices") / "store")
-    ingest("flow", ["simulate:n=5,N=32,t=0.5"], url, IngestOptions(), "threads")
+    ingest("flow", ["simulate:n=5,N=32,t=0.5"], url, FieldOptions(), "threads")
     ingest("g2", ["ase:g2"], url, MoleculeOptions(), "threads")
     ingest("digits", ["sklearn:digits"], url, ImageOptions(), "threads")
     features("g2", "atomic-harmonics", url, None, ATOMIC, "threads")

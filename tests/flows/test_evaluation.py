@@ -17,7 +17,7 @@ from flows import compare_models, evaluate, fit, ingest
 from flows.cli import run
 from storage import InvalidRequest, open_store
 from tasks.comparison import parsed_models
-from tasks.planning import IngestOptions
+from tasks.fields import FieldOptions
 from tasks.progress import hearing
 from tests.flows.conftest import write_snapshots
 from wavemill.evaluation import METRICS, Judge
@@ -69,7 +69,7 @@ def test_every_component_is_judged_and_how_they_go_together(tmp_path: Path) -> N
     """Equal components: models of how they go together keep that, one of each alone would not."""
     one = np.random.default_rng(0).standard_normal((6, 16, 16)).astype("float32")
     np.savez(tmp_path / "v.npz", u=one, v=2 * one)
-    store, options = str(tmp_path / "store"), IngestOptions(variable=("u", "v"), slice="0:all")
+    store, options = str(tmp_path / "store"), FieldOptions(variable=("u", "v"), slice="0:all")
     ingest("flow", [str(tmp_path / "v.npz")], store, options, "threads")
     first = ", ".join(
         f"'{name}'" for name in open_store(store).dataset("flow").samples().sample_id[:2]
@@ -96,7 +96,7 @@ def test_components_of_a_model_and_of_its_judges_are_as_many(tmp_path: Path) -> 
         tmp_path / "v.npz", **dict(zip("uvab", fields.swapaxes(0, 1)[[0, 1, 1, 0]], strict=True))
     )
     for name, variable in (("uv", ("u", "v")), ("ab", ("a", "b")), ("u", "u")):
-        options = IngestOptions(variable=variable, slice="0:all")
+        options = FieldOptions(variable=variable, slice="0:all")
         ingest(name, [str(tmp_path / "v.npz")], store, options, "threads")
     for one, other, said in (
         ("uv", "u", r"2 components \(u, v\), u has 1"),
@@ -118,7 +118,7 @@ def test_eps_that_is_not_defined_is_told(tmp_path: Path) -> None:
     store, fields = str(tmp_path / "store"), np.random.default_rng(0).standard_normal((5, 16, 16))
     fields[3:] = 1
     np.save(tmp_path / "x.npy", fields)
-    ingest("x", [str(tmp_path)], store, IngestOptions(slice="0:all"), "threads")
+    ingest("x", [str(tmp_path)], store, FieldOptions(slice="0:all"), "threads")
     first = open_store(store).dataset("x").samples().sample_id[0]
     fit("gaussian", "x", store, None, f"sample_id = '{first}'")
     with pytest.raises(InvalidRequest, match="eps is not defined"):

@@ -17,11 +17,11 @@ from flows.draws import synthesize
 from storage import InvalidRequest, open_store
 from storage.verify import verify
 from tasks import figures
-from tasks.planning import IngestOptions
+from tasks.fields import FieldOptions
 from tasks.progress import hearing
 from tests.flows.conftest import write_snapshots
 
-SMALL = IngestOptions(part_size=4 * (4 * 16 * 16 + 128))
+SMALL = FieldOptions(part_size=4 * (4 * 16 * 16 + 128))
 DIRECT: dict[str, tuple[dict[str, Any], Any]] = {
     "scattering": ({"J": 2, "L": 3}, lambda: wm.Scattering2D((16, 16), 2, 3)),
     "spectrum": ({}, lambda: wm.PowerSpectrum((16, 16))),
@@ -48,7 +48,7 @@ def test_features_equal_the_transform_called_directly(
 def test_components_are_coefficients_of_their_own(store_url: str, tmp_path: Path) -> None:
     velocity = np.random.default_rng(0).standard_normal((5, 2, 16, 16)).astype("float32")
     np.savez(tmp_path / "v.npz", u=velocity[:, 0], v=velocity[:, 1])
-    options = IngestOptions(variable=("u", "v"), slice="0:all")
+    options = FieldOptions(variable=("u", "v"), slice="0:all")
     ingest("flow", [str(tmp_path / "v.npz")], store_url, options, "threads")
     features("flow", "scattering", store_url, None, {"J": 2, "L": 3}, "threads")
     frame = open_store(store_url).get_historical_features(
@@ -83,7 +83,7 @@ def test_a_view_without_the_newest_samples_says_so(snapshots: Path, store_url: s
 
 
 def test_a_spectrum_is_in_the_units_of_the_dataset(snapshots: Path, store_url: str) -> None:
-    options = IngestOptions(spacing=(0.25, 0.5))
+    options = FieldOptions(spacing=(0.25, 0.5))
     ingest("flow", [str(snapshots)], store_url, options, "threads")
     made = features("flow", "spectrum", store_url, None, None, "threads")
     assert made.spec["parameters"] == {"spacing": [0.25, 0.5]}
@@ -136,7 +136,7 @@ def test_features_that_are_not_finite_are_refused_with_the_sample(
 ) -> None:
     for name, unit in (("a", 1.0), ("b", 1e25)):
         np.save(tmp_path / f"{name}.npy", unit * np.random.default_rng(0).standard_normal((8, 8)))
-    options = IngestOptions(dtype="float32")
+    options = FieldOptions(dtype="float32")
     ingest("flow", [str(tmp_path / "?.npy")], store_url, options, "threads")
     with pytest.raises(InvalidRequest, match=r"features of b of flow .* --set dtype=float64"):
         features("flow", "spectrum", store_url, None, None, "threads")
@@ -209,7 +209,7 @@ def test_reference_fields_give_the_statistics_that_numpy_gives(
     """Twenty maps of each kind through the pipeline, against sums written out by hand."""
     for name, folder in (("flow", "vorticity2d"), ("web", "cosmic_web_quijote_log256")):
         source = shared / "data" / "turbulence" / folder
-        options = IngestOptions(periodic=True)
+        options = FieldOptions(periodic=True)
         ingest(name, [str(source)], store_url, options, "threads")
         features(name, "spectrum", store_url, None, None, "threads")
         features(name, "scattering", store_url, None, {"J": 4, "L": 4, "max_order": 1}, "threads")

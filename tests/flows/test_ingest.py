@@ -16,12 +16,12 @@ import xarray as xr
 from flows import ingest
 from storage import InvalidRequest, open_store
 from storage.verify import verify
+from tasks.fields import FieldOptions
 from tasks.images import ImageOptions
-from tasks.planning import IngestOptions
 from tests.flows.conftest import write_snapshots
 from wavemill.fields import vorticity
 
-FOUR_ROWS = IngestOptions(part_size=4 * (4 * 16 * 16 + 128))
+FOUR_ROWS = FieldOptions(part_size=4 * (4 * 16 * 16 + 128))
 """Four snapshots of 16 x 16 float32, with their headers, make a part."""
 
 
@@ -31,9 +31,7 @@ def read(url: str, name: str = "flow") -> dict[str, np.ndarray[Any, Any]]:
     return dict(zip(array.sample_id.values, array.values, strict=True))
 
 
-def run(
-    url: str, source: Path | str, options: IngestOptions = FOUR_ROWS, name: str = "flow"
-) -> Any:
+def run(url: str, source: Path | str, options: FieldOptions = FOUR_ROWS, name: str = "flow") -> Any:
     """Ingest one source in this process."""
     return ingest(name, [str(source)], url, options, "threads")
 
@@ -102,7 +100,7 @@ def test_rehash_finds_a_change_that_time_and_size_hide(snapshots: Path, store_ur
     np.save(file, np.load(file) + 1)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert run(store_url, snapshots).replaced == 0
-    rehashing = IngestOptions(part_size=FOUR_ROWS.part_size, rehash=True)
+    rehashing = FieldOptions(part_size=FOUR_ROWS.part_size, rehash=True)
     assert run(store_url, snapshots, rehashing).replaced == 1
 
 
@@ -111,7 +109,7 @@ def test_a_missing_file_stays_unless_mirrored(snapshots: Path, store_url: str) -
     gone = snapshots / "m03.npy"
     kept = gone.rename(snapshots.parent / "aside")
     assert run(store_url, snapshots).samples == 10
-    mirroring = IngestOptions(part_size=FOUR_ROWS.part_size, mirror=True)
+    mirroring = FieldOptions(part_size=FOUR_ROWS.part_size, mirror=True)
     assert run(store_url, snapshots, mirroring).samples == 9
     kept.rename(gone)
     back = run(store_url, snapshots)
@@ -157,7 +155,7 @@ def test_bad_files_are_quarantined_and_the_others_kept(snapshots: Path, store_ur
 def test_strict_fails_and_publishes_nothing(snapshots: Path, store_url: str) -> None:
     spoil(snapshots)
     with pytest.raises(InvalidRequest, match="--strict: nothing was published"):
-        run(store_url, snapshots, IngestOptions(strict=True))
+        run(store_url, snapshots, FieldOptions(strict=True))
     assert open_store(store_url).datasets() == []
 
 
@@ -195,10 +193,10 @@ def test_two_sources_cannot_claim_one_id(snapshots: Path, store_url: str, tmp_pa
 
 
 def test_more_realisations_extend_a_simulation(store_url: str) -> None:
-    first = run(store_url, "simulate:n=3,N=32,t=0.2", IngestOptions())
-    more = run(store_url, "simulate:n=5,N=32,t=0.2", IngestOptions())
+    first = run(store_url, "simulate:n=3,N=32,t=0.2", FieldOptions())
+    more = run(store_url, "simulate:n=5,N=32,t=0.2", FieldOptions())
     assert (first.samples, more.samples, more.added, more.unchanged) == (3, 5, 2, 3)
-    run(store_url, "simulate:n=5,N=32,t=0.2", IngestOptions(), name="at-once")
+    run(store_url, "simulate:n=5,N=32,t=0.2", FieldOptions(), name="at-once")
     np.testing.assert_array_equal(
         np.stack(list(read(store_url).values())),
         np.stack(list(read(store_url, "at-once").values())),
@@ -207,7 +205,7 @@ def test_more_realisations_extend_a_simulation(store_url: str) -> None:
 
 def test_parts_make_no_difference(snapshots: Path, store_url: str) -> None:
     run(store_url, snapshots)
-    run(store_url, snapshots, IngestOptions(), name="whole")
+    run(store_url, snapshots, FieldOptions(), name="whole")
     assert len(open_store(store_url).dataset("whole").version.parts) == 1
     whole = read(store_url, "whole")
     for name, field in read(store_url).items():
@@ -228,7 +226,7 @@ def test_a_lost_part_is_written_again(snapshots: Path, store_url: str) -> None:
 def test_a_schema_is_not_changed_by_flags(snapshots: Path, store_url: str) -> None:
     run(store_url, snapshots)
     with pytest.raises(InvalidRequest, match="another --name"):
-        run(store_url, snapshots, IngestOptions(dtype="float64"))
+        run(store_url, snapshots, FieldOptions(dtype="float64"))
 
 
 def write_sst(path: Path, scale: float = 1.0, **changes: Any) -> None:
@@ -259,7 +257,7 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
     write_sst(folder / "b_transposed.nc", dims=("lon", "lat"), renamed={"lat": "nav_lat"})
     write_sst(folder / "b_falling.nc", lat=np.arange(16.0)[::-1])
     write_sst(folder / "b_coarse.nc", scale=2.0)
-    made = run(store_url, folder, IngestOptions())
+    made = run(store_url, folder, FieldOptions())
     assert {Path(unit).stem: reason for unit, reason, _ in made.refused} == {
         "b_name": "variable",
         "b_depth": "variable",
@@ -272,7 +270,7 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
     assert made.samples == 12
     assert all("another --name" in message for _, _, message in made.refused)
     # the way out that the message names: it is the same by another name
-    renamed = run(store_url, folder / "b_name.nc", IngestOptions(components=("sst",)))
+    renamed = run(store_url, folder / "b_name.nc", FieldOptions(components=("sst",)))
     assert (renamed.added, renamed.samples) == (1, 13)
 
 
@@ -293,7 +291,7 @@ def test_grids_are_compared_in_metres(
     for name, coords in (("a", {"y": kilometres}), ("b", {"y": kilometres}), ("c", grid)):
         array = xr.DataArray(field, coords, ("y", "x"), "u")
         array.to_netcdf(tmp_path / f"{name}.nc")
-    made = run(store_url, tmp_path, IngestOptions())
+    made = run(store_url, tmp_path, FieldOptions())
     assert made.samples == (3 if admitted else 2)
 
 
@@ -305,7 +303,7 @@ def test_moments_and_texts_of_one_axis_become_texts(store_url: str, tmp_path: Pa
         xr.Dataset({"u": (("time", "y", "x"), field)}, {"time": time}).to_netcdf(
             tmp_path / f"{name}.nc"
         )
-        run(store_url, tmp_path / f"{name}.nc", IngestOptions(slice="time:all"))
+        run(store_url, tmp_path / f"{name}.nc", FieldOptions(slice="time:all"))
     dataset = open_store(store_url).dataset("flow")
     assert dataset.samples()["time"].tolist() == [
         *("2000-01-31T00:00:00", "2000-03-01T00:00:00"),
@@ -321,7 +319,7 @@ def test_gaps_are_filled_where_asked_and_counted(snapshots: Path, store_url: str
     np.save(snapshots / "m03.npy", holed)
     made = run(store_url, snapshots)
     assert ["--fill mean" in message for _, _, message in made.refused] == [True]
-    assert run(store_url, snapshots, IngestOptions(fill="mean")).added == 1
+    assert run(store_url, snapshots, FieldOptions(fill="mean")).added == 1
     (sample,) = open_store(store_url).dataset("flow").samples("valid_fraction < 1").itertuples()
     assert (sample.sample_id, sample.valid_fraction) == ("m03", 0.75)
     np.testing.assert_allclose(read(store_url)["m03"][0], np.nanmean(holed), rtol=1e-6)
@@ -329,9 +327,9 @@ def test_gaps_are_filled_where_asked_and_counted(snapshots: Path, store_url: str
 
 def test_a_simulation_is_not_mixed_into_another_variable(store_url: str, tmp_path: Path) -> None:
     write_sst(tmp_path / "a.nc")
-    run(store_url, tmp_path / "a.nc", IngestOptions())
+    run(store_url, tmp_path / "a.nc", FieldOptions())
     with pytest.raises(InvalidRequest, match="is vorticity where the dataset has sst"):
-        run(store_url, "simulate:n=1,N=16,t=0.01,k0=3", IngestOptions())
+        run(store_url, "simulate:n=1,N=16,t=0.01,k0=3", FieldOptions())
 
 
 def test_time_and_level_are_columns_to_select_by(store_url: str, tmp_path: Path) -> None:
@@ -341,9 +339,9 @@ def test_time_and_level_are_columns_to_select_by(store_url: str, tmp_path: Path)
     dims = ("time", "row", "y", "x")
     xr.Dataset({"u": (dims, field), "v": (dims, 2 * field)}, coords).to_netcdf(tmp_path / "a.nc")
     np.save(tmp_path / "b.npy", field[0, 0])
-    options = IngestOptions(variable=("u",), slice="time:all,row:all")
+    options = FieldOptions(variable=("u",), slice="time:all,row:all")
     run(store_url, tmp_path / "a.nc", options)
-    run(store_url, tmp_path / "b.npy", IngestOptions())
+    run(store_url, tmp_path / "b.npy", FieldOptions())
     assert run(store_url, tmp_path / "a.nc", options).unchanged == 1
     dataset = open_store(store_url).dataset("flow")
     found = dataset.samples("time >= '2020-06-01' and month(time) < 12 and row_value = 850")
@@ -351,9 +349,9 @@ def test_time_and_level_are_columns_to_select_by(store_url: str, tmp_path: Path)
     array = dataset.to_xarray("time = '2020-03-01' and row_value < 600").compute()
     np.testing.assert_array_equal(array.values, field[2:3, 0])
     for flags, said in (
-        (IngestOptions(variable=("v",), slice="time:all,row:all"), "--variable v: the dataset"),
-        (IngestOptions(variable=("u",), slice="time:0,row:0"), "a.nc is in the dataset as read"),
-        (IngestOptions(derive="vorticity"), "--derive vorticity: the dataset holds u"),
+        (FieldOptions(variable=("v",), slice="time:all,row:all"), "--variable v: the dataset"),
+        (FieldOptions(variable=("u",), slice="time:0,row:0"), "a.nc is in the dataset as read"),
+        (FieldOptions(derive="vorticity"), "--derive vorticity: the dataset holds u"),
     ):
         with pytest.raises(InvalidRequest, match=said):
             run(store_url, tmp_path / "a.nc", flags)
@@ -363,7 +361,7 @@ def test_vorticity_is_that_of_the_velocity(store_url: str, tmp_path: Path) -> No
     y, x = np.meshgrid(*(2 * np.pi * np.arange(n) / n for n in (24, 32)), indexing="ij")
     velocity = np.stack([np.sin(y), np.sin(2 * x)])  # curl: 2 cos 2x - cos y
     np.savez(tmp_path / "flow.npz", u=velocity[0], v=velocity[1])
-    options = IngestOptions(
+    options = FieldOptions(
         variable=("u", "v"),
         derive="vorticity",
         spacing=(2 * np.pi / 24, 2 * np.pi / 32),
@@ -380,9 +378,9 @@ def _cases() -> list[Any]:
     return [pytest.param(case, id=case["name"]) for case in tomllib.loads(file.read_text())["case"]]
 
 
-def _flags(case: dict[str, Any]) -> IngestOptions:
+def _flags(case: dict[str, Any]) -> FieldOptions:
     flags = case["flags"]
-    return IngestOptions(
+    return FieldOptions(
         variable=tuple(flags["variable"].split(",")) if "variable" in flags else (),
         components=tuple(flags["components"].split(",")) if "components" in flags else (),
         slice=flags.get("slice"),
@@ -413,7 +411,7 @@ def test_reference_data_ingests_as_the_table_says(
 @pytest.mark.parametrize(
     ("names", "options", "said"),
     [
-        ("u0.npy v1.npy", IngestOptions(components=("u", "v")), "none of 2.*needs one file for"),
+        ("u0.npy v1.npy", FieldOptions(components=("u", "v")), "none of 2.*needs one file for"),
         ("cifar-10-batches-py/data_batch_1", ImageOptions(), "none of 1 inputs.*is a pickle"),
         ("readme.docx", ImageOptions(), "only 1 .docx"),
     ],
@@ -431,7 +429,7 @@ def test_sources_without_any_input_say_why(
 
 
 def test_reference_velocity_gives_its_vorticity(shared: Path, store_url: str) -> None:
-    options = IngestOptions(derive="vorticity", periodic=True, dtype="float64")
+    options = FieldOptions(derive="vorticity", periodic=True, dtype="float64")
     run(store_url, shared / "data/turbulence/piv_flow256", options)
     for name, field in read(store_url).items():
         data = (shared / f"data/turbulence/piv_flow256/{name}.flo").read_bytes()

@@ -23,7 +23,7 @@ import yaml
 from flows import turbulence
 from flows.up import Service, deployments_file, free_port, scheduled, seconds
 from storage import InvalidRequest, open_store
-from tasks.fields import IngestOptions
+from tasks.fields import FieldOptions
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
 
 PATIENCE = 150
@@ -206,7 +206,7 @@ def test_a_watched_folder_is_read_as_asked() -> None:
     told = {e["name"]: e["parameters"] for e in made if e["parameters"].get("options") == options}
     assert set(told) == {"nightly", "hourly"}
     parameters = turbulence.validate_parameters(yaml.safe_load(yaml.safe_dump(told["nightly"])))
-    assert parameters["options"] == IngestOptions(
+    assert parameters["options"] == FieldOptions(
         variable=("sst",), slice="time:all", periodic=False
     )
 

@@ -1,0 +1,82 @@
+"""How sources become samples: what differs between kinds of data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import pandas as pd
+import zarr
+
+from storage import Schema
+from storage.sources import Discovery, Unit
+from tasks.inputs import Decoded, Input
+
+
+class Options(ABC):
+    """The options of ``wavemill ingest``: a frozen dataclass for each kind of data.
+
+    Attributes
+    ----------
+    part_size
+        Bytes in a part, of the kind that `weight` counts.
+    strict
+        Fail on the first bad input instead of putting it in quarantine.
+    mirror
+        Withdraw samples whose source is gone.
+    rehash
+        Read known inputs again, even where size and time of change are as they were.
+    """
+
+    part_size: int
+    strict: bool
+    mirror: bool
+    rehash: bool
+
+    @abstractmethod
+    def find(self, places: Sequence[str]) -> Discovery:
+        """Find the files that samples are read from."""
+
+    @abstractmethod
+    def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
+        """Return the schema that the flags ask for, on the existing or the commonest one."""
+
+    @abstractmethod
+    def spec(self, schema: Schema) -> dict[str, Any]:
+        """Return the spec of the parts: what decides their arrays, and nothing else."""
+
+    @abstractmethod
+    def decode(self, unit: Unit, payload: list[bytes], schema: Schema) -> Decoded:
+        """Return what one input holds.
+
+        Raises
+        ------
+        BadInput
+            If nothing in it is good.
+        """
+
+    @abstractmethod
+    def write(self, group: zarr.Group, rows: int, fields: Iterator[Any], schema: Schema) -> None:
+        """Write the arrays of a part."""
+
+    @abstractmethod
+    def complete(
+        self, samples: pd.DataFrame, schema: Schema
+    ) -> tuple[pd.DataFrame, pd.DataFrame, Schema]:
+        """Return the table of new samples, those of it that are refused, and the schema."""
+
+    def weight(self, item: Input, schema: Schema) -> int:
+        """Return the bytes that an input adds to a part."""
+        return item.nbytes
+
+    def check_held(self, rows: pd.DataFrame, inputs: Sequence[Input]) -> None:  # noqa: B027
+        """Refuse flags that contradict the samples that the dataset holds of these inputs."""
+
+    def informed(self, found: Discovery) -> Self:
+        """Return the options with what discovery has found beside the samples."""
+        return self
+
+    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
+        """Return columns that old samples are to carry, None where there are none to set."""
+        return None
