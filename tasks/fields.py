@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from storage.sources import Discovery, Unit, discover
 from storage.tables import of_one_kind
 from storage.typing import Array
 from tasks.alike import check_axes, check_quantity, check_shape, check_steps, may_name
-from tasks.inputs import Decoded, Input, Simulated, identity
+from tasks.inputs import Decoded, Good, Input, Refusal, Simulated, identity
 from tasks.options import Options
 from wavemill.fields import vorticity
 
@@ -167,13 +167,14 @@ class FieldOptions(Options):
             If nothing in it is good.
         """
         frames = read_frames(unit, payload, self.reading())
-        refused = [(label, bad.reason, bad.message) for label, bad in frames.refused]
-        good: list[tuple[str, Any, Mapping[str, Any]]] = []
+        refused = [Refusal.of(*bad) for bad in frames.refused]
+        good: list[Good] = []
         for frame in frames:
             try:
-                good.append((frame.index, as_stored(frame, schema, self), self._columns(frame)))
+                stored = as_stored(frame, schema, self)
+                good.append(Good(frame.index, stored, self._columns(frame)))
             except BadInput as error:
-                refused.append((frame.index, error.reason, error.message))
+                refused.append(Refusal.of(frame.index, error))
         return Decoded(good, refused)
 
     def _columns(self, frame: Frame) -> dict[str, Any]:

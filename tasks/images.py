@@ -27,7 +27,7 @@ from storage.sources import Discovery, SourceFile, Unit
 from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.filesystem import absolute, read_bytes
 from storage.tables import of_one_kind
-from tasks.inputs import Decoded, Input, Simulated
+from tasks.inputs import Decoded, Good, Input, Refusal, Simulated
 from tasks.labels import LabelOrder, joined, numbered, rows_of, with_index
 from tasks.options import Options
 from tasks.progress import caution
@@ -176,8 +176,8 @@ class ImageOptions(Options):
         found = read_images(unit, payload, framing(schema))
         for item in found if not self.keep_encoded else ():
             item.encoded = b""  # a part of them would be held until it is written
-        refused = [(label, bad.reason, bad.message) for label, bad in found.refused]
-        return Decoded([(item.index, item, self._columns(item.columns)) for item in found], refused)
+        good = [Good(item.index, item, self._columns(item.columns)) for item in found]
+        return Decoded(good, [Refusal.of(*bad) for bad in found.refused])
 
     def _columns(self, columns: Any) -> dict[str, Any]:
         return {**columns, "split": self.split} if self.split else dict(columns)

@@ -15,7 +15,7 @@ from storage.sources import Unit, fingerprint, read_units
 from storage.typing import Array
 from tasks.alike import check_quantity, check_shape
 from tasks.fields import schema_of_simulation
-from tasks.inputs import Decoded, Input, Simulated, identity
+from tasks.inputs import Decoded, Input, Refusal, Simulated, identity
 from tasks.mapping import giving_way
 from tasks.options import Options
 from tasks.planning import Work
@@ -45,8 +45,8 @@ class PartOutcome:
     rows: list[Row] = field(default_factory=list)
     same: list[int] = field(default_factory=list)
     """Inputs that were touched, but hold what the dataset holds."""
-    refused: list[tuple[int, str, str, str]] = field(default_factory=list)
-    """Input, label of the frame or "" for all of it, reason, message."""
+    refused: list[tuple[int, Refusal]] = field(default_factory=list)
+    """Input, and what of it."""
 
 
 def ingest_part(
@@ -66,8 +66,8 @@ def ingest_part(
         _simulated(store, schema, options, outcome)
     else:
         _read(store, schema, options, known, outcome)
-    for index, label, reason, message in outcome.refused:
-        log.warning("%s %s quarantined, %s: %s", batch[index].name, label, reason, message)
+    for index, bad in outcome.refused:
+        log.warning("%s %s quarantined, %s: %s", batch[index].name, *bad)
     return outcome
 
 
@@ -88,7 +88,7 @@ def _simulated(store: Store, schema: Schema, options: Options, outcome: PartOutc
         check_quantity(found, schema)
         check_shape(found.shape, schema)
     except BadInput as error:
-        outcome.refused = [(i, "", error.reason, error.message) for i in range(len(items))]
+        outcome.refused = [(i, Refusal.of("", error)) for i in range(len(items))]
         outcome.rows = []
         return
     _write(store, spec, schema, options, outcome, fields())
@@ -109,18 +109,18 @@ def _read(
     for unit, payload in read_units(units):
         index = position[unit]
         if isinstance(payload, BadInput):
-            outcome.refused.append((index, "", payload.reason, payload.message))
+            outcome.refused.append((index, Refusal.of("", payload)))
             continue
         outcome.fingerprints[index] = fingerprint(payload)
         if known.get(identity(unit)) == outcome.fingerprints[index]:
             outcome.same.append(index)
         else:
             found[index] = _decoded(unit, payload, schema, options)
-            outcome.refused.extend((index, *bad) for bad in found[index].refused)
-    rows = [(index, *good) for index in sorted(found) for good in found[index].good]
-    outcome.rows = [Row(index, label, columns) for index, label, _, columns in rows]
+            outcome.refused.extend((index, bad) for bad in found[index].refused)
+    rows = [(index, good) for index in sorted(found) for good in found[index].good]
+    outcome.rows = [Row(index, good.label, good.columns) for index, good in rows]
     if rows:
-        contents = (content for _, _, content, _ in rows)
+        contents = (good.content for _, good in rows)
         with giving_way():
             _write(store, options.spec(schema), schema, options, outcome, contents)
 
@@ -130,7 +130,7 @@ def _decoded(unit: Unit, payload: list[bytes], schema: Schema, options: Options)
     try:
         return options.decode(unit, payload, schema)
     except BadInput as error:
-        return Decoded(refused=[("", error.reason, error.message)])
+        return Decoded(refused=[Refusal.of("", error)])
 
 
 def _write(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+from storage import BadInput
 from storage.keys import canonical, digest
 from storage.sources import Unit
 from tasks.text import keyed
@@ -83,17 +84,35 @@ def realisations(source: str) -> list[Simulated]:
     return [Simulated(spec, index) for index in range(spec.n)]
 
 
+def labelled(name: str, label: str) -> str:
+    """Return what something within an input is called; the input itself has no label."""
+    return f"{name}#{label}" if label else name
+
+
+class Good(NamedTuple):
+    """A sample to be: its label within the input, its content, and columns of its table."""
+
+    label: str
+    content: Any
+    columns: Mapping[str, Any]
+
+
+class Refusal(NamedTuple):
+    """Why something in an input is no sample; an error would hold what it was raised over."""
+
+    label: str
+    reason: str
+    message: str
+
+    @classmethod
+    def of(cls, label: str, error: BadInput) -> Self:
+        """Take the texts of an error."""
+        return cls(label, error.reason, error.message)
+
+
 @dataclass
 class Decoded:
-    """What one input held.
+    """What one input held."""
 
-    Attributes
-    ----------
-    good
-        Label within the input (empty for the only one), content, and columns of its table.
-    refused
-        Label, reason, message.
-    """
-
-    good: list[tuple[str, Any, Mapping[str, Any]]] = field(default_factory=list)
-    refused: Sequence[tuple[str, str, str]] = ()
+    good: list[Good] = field(default_factory=list)
+    refused: Sequence[Refusal] = ()

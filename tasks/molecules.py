@@ -26,7 +26,7 @@ from storage.sources.embedded import EMBEDDED, embedded
 from storage.sources.embedded import UNITS as EMBEDDED_UNITS
 from storage.sources.filesystem import absolute, read_bytes
 from storage.tables import of_one_kind
-from tasks.inputs import Decoded, Input
+from tasks.inputs import Decoded, Good, Input, Refusal
 from tasks.options import Options
 from tasks.progress import caution
 
@@ -137,8 +137,8 @@ class MoleculeOptions(Options):
             If nothing in it is good.
         """
         found = _read(unit, payload)
-        refused = [(label, bad.reason, bad.message) for label, bad in found.refused]
-        return Decoded([(item.index, item, item.columns()) for item in found], refused)
+        good = [Good(item.index, item, item.columns()) for item in found]
+        return Decoded(good, [Refusal.of(*bad) for bad in found.refused])
 
     def write(self, group: zarr.Group, rows: int, fields: Iterator[Any], schema: Schema) -> None:
         """Write the atoms of a part."""

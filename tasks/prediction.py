@@ -18,6 +18,7 @@ from tasks import classifier, live_features, regression
 from tasks.classifier_data import maps_shape
 from tasks.feature_batches import READ
 from tasks.images import ImageOptions
+from tasks.inputs import labelled
 from tasks.progress import Reporter
 from tasks.views import operator
 
@@ -175,6 +176,6 @@ def _images(source: str, schema: Schema) -> Iterator[tuple[str, Array | BadInput
             yield unit.name, error
             continue
         for label, picture, _ in decoded.good:
-            yield (f"{unit.name}#{label}" if label else unit.name), picture.array
+            yield labelled(unit.name, label), picture.array
         for label, reason, message in decoded.refused:
-            yield f"{unit.name}#{label}", BadInput(reason, message)
+            yield labelled(unit.name, label), BadInput(reason, message)

@@ -11,7 +11,7 @@ import pandas as pd
 from storage import Change, Dataset, InvalidRequest, PartRef, Store
 from storage.sources import Discovery
 from tasks.ingest import PartOutcome
-from tasks.inputs import identity, place, stamp
+from tasks.inputs import identity, labelled, place, stamp
 from tasks.options import Options
 from tasks.planning import Plan
 
@@ -83,16 +83,12 @@ def publish(
 
 def _refusals(outcomes: Sequence[PartOutcome], discovery: Discovery) -> pd.DataFrame:
     entries = [
-        (_with_label(identity(outcome.inputs[index]), label), reason, message)
+        (labelled(identity(outcome.inputs[index]), bad.label), bad.reason, bad.message)
         for outcome in outcomes
-        for index, label, reason, message in outcome.refused
+        for index, bad in outcome.refused
     ]
     entries += [(place(r.url, r.name), r.reason, r.message) for r in discovery.refused]
     return pd.DataFrame(entries, columns=["unit", "reason", "message"], dtype=str)
-
-
-def _with_label(name: str, label: str) -> str:
-    return f"{name}#{label}" if label else name
 
 
 def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
@@ -103,7 +99,7 @@ def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
             item = outcome.inputs[row.input]
             rows.append(
                 {
-                    "sample_id": _with_label(item.name, row.label),
+                    "sample_id": labelled(item.name, row.label),
                     "part": outcome.key,
                     "row": number,
                     "source": identity(item),

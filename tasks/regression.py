@@ -20,6 +20,7 @@ from storage.typing import Array
 from tasks import molecule_figures as figures
 from tasks import regression_report as report
 from tasks.artifacts import Contents, on_device, publish, spec_of, stored, weights_of
+from tasks.inputs import labelled
 from tasks.molecules import TO_KCAL, MoleculeOptions, atoms_of, elements_of
 from tasks.progress import Reporter
 from tasks.requests import FitOutcome, FitRequest, by_hash, rows_digest
@@ -334,14 +335,10 @@ def _from_files(source: str) -> tuple[pd.DataFrame, Atoms, dict[str, str]]:
         except BadInput as error:
             flags[name] = str(error)
             continue
-        flags |= {_within(name, index): str(error) for index, error in found.refused}
-        names += [_within(name, item.index) for item in found]
+        flags |= {labelled(name, index): str(error) for index, error in found.refused}
+        names += [labelled(name, item.index) for item in found]
         molecules += found
     if not molecules and not flags:
         raise InvalidRequest(f"{source} is no dataset here and holds no molecules")
     rows = {"sample_id": names, "formula": [item.formula for item in molecules]}
     return pd.DataFrame(rows), Atoms.of(molecules), flags
-
-
-def _within(name: str, index: str) -> str:
-    return f"{name}#{index}" if index else name
