@@ -8,6 +8,11 @@ from storage.backends import Backend
 from storage.documents import Document, read_checked
 
 
+def short(kind: str, key: str) -> str:
+    """Return what people call an artifact, and name it by."""
+    return f"{kind}/{key[:12]}"
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A fitted model: its manifest and its files."""
@@ -25,6 +30,11 @@ class Artifact:
     def kind(self) -> str:
         """The kind of model."""
         return str(self.manifest["kind"])
+
+    @property
+    def short(self) -> str:
+        """What people call it."""
+        return short(self.kind, self.key)
 
     def read(self, path: str) -> bytes:
         """Return one of its files, such as ``weights.safetensors``.

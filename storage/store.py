@@ -308,7 +308,7 @@ class Store:
         if len(matches) == 1:
             return matches[0]
         problem = "no artifact" if not matches else f"{len(matches)} artifacts"
-        known = ", ".join(f"{a.kind}/{a.key[:12]}" for a in self.artifacts()[-5:])
+        known = ", ".join(a.short for a in self.artifacts()[-5:])
         raise NotFound(
             f"{problem} for {reference!r}; newest: {known or 'none; `wavemill fit` makes one'}"
         )

@@ -127,7 +127,7 @@ def spec_of(artifact: Artifact, made: Callable[[Document], SomeSpec]) -> SomeSpe
     typed = made(spec["parameters"])
     if typed.to_dict() != spec:
         raise InvalidRequest(
-            f"{artifact.kind}/{artifact.key[:12]} was fitted by algorithm {spec['algorithm']}; "
+            f"{artifact.short} was fitted by algorithm {spec['algorithm']}; "
             f"this is {typed.algorithm}: fit it again"
         )
     return typed

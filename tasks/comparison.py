@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import Artifact, InvalidRequest
+from storage.artifacts import short
 from storage.documents import now
 from storage.typing import Array
 from tasks import evaluation_figures
@@ -164,13 +165,13 @@ def _lineage(evaluations: Mapping[str, Artifact]) -> Section:
     rows = [
         {
             "model": name,
-            "artifact": f"{made.manifest['model']['kind']}/{made.manifest['model']['key'][:12]}",
+            "artifact": short(made.manifest["model"]["kind"], made.manifest["model"]["key"]),
             "parameters": json.dumps(made.manifest["model"]["spec"]["parameters"]),
             "fitted to": made.manifest["fitted"],
             "drawn": made.manifest["spec"]["parameters"].get("samples", 10),
             "judged by": made.manifest["samples"],
             "seed": made.manifest["seed"],
-            "evaluation": f"evaluation/{made.key[:12]}",
+            "evaluation": made.short,
         }
         for name, made in evaluations.items()
     ]

@@ -16,6 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
+from storage.artifacts import short
 from storage.keys import derivation_key, digest
 from storage.typing import Array
 from tasks import draws, evaluation_figures
@@ -76,6 +77,11 @@ class EvaluationOutcome:
     model: str
     table: Scores
 
+    @property
+    def short(self) -> str:
+        """What people call the artifact."""
+        return short(self.kind, self.key)
+
 
 @dataclass(frozen=True)
 class _Judgement:
@@ -131,7 +137,7 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
     theirs, ours = asked.model.manifest["schema"]["components"], asked.dataset.schema.components
     if list(theirs) != list(ours):
         caution(
-            f"{asked.model.kind}/{asked.model.key[:12]} was fitted to {', '.join(theirs)}, and is "
+            f"{asked.model.short} was fitted to {', '.join(theirs)}, and is "
             f"judged by {', '.join(ours)} of {dataset}"
         )
     try:
@@ -140,7 +146,7 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
         _evaluate(store, asked)
         artifact, written = store.artifact_at(KIND, asked.key), True
     table = json.loads(artifact.read("metrics.json"))
-    name = f"{asked.model.kind}/{asked.model.key[:12]}"
+    name = asked.model.short
     return EvaluationOutcome(KIND, asked.key, written, name, table)
 
 
@@ -154,18 +160,16 @@ def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.
     """
     if model.kind not in MODELS:
         judged = ", ".join(models(lambda kind: kind.fields or kind.predicts))
-        raise InvalidRequest(
-            f"{model.kind}/{model.key[:12]} cannot be judged: evaluate one of {judged}"
-        )
+        raise InvalidRequest(f"{model.short} cannot be judged: evaluate one of {judged}")
     fitted, given = model.manifest["schema"], dataset.schema
     if list(given.shape) != list(fitted["shape"]):
         raise InvalidRequest(
-            f"{model.kind}/{model.key[:12]} was fitted on grids of {fitted['shape']}, "
+            f"{model.short} was fitted on grids of {fitted['shape']}, "
             f"{dataset.name} has {list(given.shape)}"
         )
     if len(given.components) != len(fitted["components"]):
         raise InvalidRequest(
-            f"{model.kind}/{model.key[:12]} was fitted to {len(fitted['components'])} components "
+            f"{model.short} was fitted to {len(fitted['components'])} components "
             f"({', '.join(fitted['components'])}), {dataset.name} has {len(given.components)} "
             f"({', '.join(given.components)}): fit to a dataset of the same"
         )
@@ -174,8 +178,8 @@ def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.
         rows = rows[~rows["sample_id"].isin(json.loads(model.read("samples.json")))]
     if len(rows) < 2:
         raise InvalidRequest(
-            f"{len(rows)} samples of {dataset.name!r} are left that {model.kind}/"
-            f"{model.key[:12]} was not fitted to, and judging takes two: fit on some with "
+            f"{len(rows)} samples of {dataset.name!r} are left that {model.short} "
+            f"was not fitted to, and judging takes two: fit on some with "
             "--where, or evaluate on another dataset"
         )
     return rows

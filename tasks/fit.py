@@ -130,12 +130,11 @@ def load_model(artifact: Artifact, device: str = "cpu") -> Model:
     """
     kind = artifact.kind
     if kind not in MODELS:
-        name = f"{kind}/{artifact.key[:12]}"
         way = f"name one of {', '.join(MODELS)}"
         if kind in MODEL_KINDS:
-            hint = MODEL_KINDS[kind].hint.format(name, artifact.manifest["dataset"])
+            hint = MODEL_KINDS[kind].hint.format(artifact.short, artifact.manifest["dataset"])
             way += f", or ask it otherwise: wavemill {hint}"
-        raise InvalidRequest(f"{name} is no model of fields: {way}")
+        raise InvalidRequest(f"{artifact.short} is no model of fields: {way}")
     spec = spec_of(artifact, partial(model_spec, kind))
     model: Model = model_class(kind).from_state(spec, weights_of(artifact, device))
     return model

@@ -245,9 +245,7 @@ def load_generator(artifact: Artifact, device: str = "cpu") -> Generator:
         If it holds something else, or an older algorithm's.
     """
     if artifact.kind != KIND:
-        raise InvalidRequest(
-            f"{artifact.kind}/{artifact.key[:12]} is no generator: `wavemill fit {KIND} DATASET`"
-        )
+        raise InvalidRequest(f"{artifact.short} is no generator: `wavemill fit {KIND} DATASET`")
     spec = spec_of(artifact, GeneratorSpec.from_parameters)
     return Generator.from_state(spec, weights_of(artifact, device))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from storage import Artifact, Damaged, Dataset, NotFound, Store
+from storage.artifacts import short
 from storage.records import PROVENANCE
 from storage.store import SHORTEST
 from storage.tables import kind_of
@@ -79,7 +80,7 @@ def _model(manifest: Mapping[str, Any]) -> str:
     """Return what was fitted among models of its kind, or was judged."""
     judged = manifest.get("model")
     if judged is not None:
-        return f"{judged['kind']}/{judged['key'][:12]}"
+        return short(judged["kind"], judged["key"])
     parameters = manifest["spec"]["parameters"]
     return str(parameters.get("model") or settings(parameters))
 

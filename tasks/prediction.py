@@ -38,9 +38,7 @@ def predict_to(
     artifact = store.artifact(reference)
     known = {regression.KIND: regression.predicted, classifier.KIND: classes}
     if artifact.kind not in known:
-        raise InvalidRequest(
-            f"{artifact.kind}/{artifact.key[:12]} predicts nothing: name one of {', '.join(known)}"
-        )
+        raise InvalidRequest(f"{artifact.short} predicts nothing: name one of {', '.join(known)}")
     made = known[artifact.kind](store, artifact, source, device)
     with replacing(target) as partial:
         if target.suffix == ".parquet":
@@ -94,7 +92,7 @@ def _must_fit(predictor: classifier.Predictor, frame: FeatureFrame) -> None:
         size = "x".join(map(str, schema.shape))
         way = f"ingest it with --size {size}" if schema.layout == "images" else "name another"
         raise InvalidRequest(
-            f"{artifact.kind}/{artifact.key[:12]} learnt from {schema.layout} of {size}, with "
+            f"{artifact.short} learnt from {schema.layout} of {size}, with "
             f"features {predictor.shape}; {frame.dataset} has features {given}: {way}"
         )
 

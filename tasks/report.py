@@ -232,9 +232,9 @@ def regression_chapter(store: Store, artifact: Artifact) -> Section:
         "learnt from": artifact.manifest["samples"],
         f"mean absolute error, {unit}": metrics["mae"],
         "of the composition alone": metrics["composition_mae"],
-        "artifact": f"regression/{artifact.key[:12]}",
+        "artifact": artifact.short,
     }
-    command = f"wavemill predict regression/{artifact.key[:12]} molecule.xyz --to predicted.csv"
+    command = f"wavemill predict {artifact.short} molecule.xyz --to predicted.csv"
     title = f"Molecules: {target.replace('_', ' ')} from geometry"
     return Section(title, "", pictures, [Table.of([rows])], [command])
 
@@ -256,9 +256,9 @@ def classifier_chapter(store: Store, artifact: Artifact) -> Section:
         "learnt from": artifact.manifest["samples"],
         "held out": int(metrics["held_out"]),
         "right of those, %": 100 * metrics["top1"],
-        "artifact": f"classifier/{artifact.key[:12]}",
+        "artifact": artifact.short,
     }
-    command = f"wavemill predict classifier/{artifact.key[:12]} folder/ --to classes.csv"
+    command = f"wavemill predict {artifact.short} folder/ --to classes.csv"
     title = f"Images: {artifact.manifest['target']} from scattering and sparse codes"
     return Section(title, "", pictures, [Table.of([row])], [command])
 
@@ -281,9 +281,9 @@ def generator_chapter(store: Store, artifact: Artifact) -> Section:
         "points a sample": int(points),
         "PSNR of samples learnt from, dB": metrics.get("train_psnr"),
         "of others": metrics.get("test_psnr"),
-        "artifact": f"generator/{artifact.key[:12]}",
+        "artifact": artifact.short,
     }
-    command = f"wavemill generate generator/{artifact.key[:12]} --from interpolate --to paths.png"
+    command = f"wavemill generate {artifact.short} --from interpolate --to paths.png"
     return Section(
         f"Generation: {name} from white noise", "", pictures, [Table.of([row])], [command]
     )
@@ -299,7 +299,7 @@ CHAPTERS = {
 def _lineage(artifacts: Sequence[Artifact]) -> Section:
     rows = [
         {
-            "artifact": f"{a.kind}/{a.key[:12]}",
+            "artifact": a.short,
             "from": f"{a.manifest['dataset']} version {a.manifest['dataset_version']}",
             "parameters": json.dumps(a.manifest["spec"]["parameters"]),
             "seed": a.manifest["seed"],
@@ -308,7 +308,5 @@ def _lineage(artifacts: Sequence[Artifact]) -> Section:
         }
         for a in artifacts
     ]
-    commands = [
-        f"wavemill synthesize {a.kind}/{a.key[:12]} -n 4 --to {a.kind}.png" for a in artifacts
-    ]
+    commands = [f"wavemill synthesize {a.short} -n 4 --to {a.kind}.png" for a in artifacts]
     return Section("Artifacts and their lineage", "", (), [Table.of(rows)], commands)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from storage import Dataset, InvalidRequest
+from storage.artifacts import short
 from storage.keys import canonical, digest
 from storage.typing import Array
 
@@ -78,6 +79,11 @@ class FitOutcome:
     key: str
     written: bool
     metrics: dict[str, float]
+
+    @property
+    def short(self) -> str:
+        """What people call the artifact."""
+        return short(self.kind, self.key)
 
 
 def rows_digest(rows: pd.DataFrame) -> str:

@@ -57,12 +57,12 @@ def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationO
         contents = JUDGES[model.kind](store, model, source, rows, request.device)
         found = publish(store, source, key, spec, request, contents)
     table: Scores = json.loads(store.artifact_at(KIND, key).read("metrics.json"))
-    return EvaluationOutcome(KIND, key, found.written, f"{model.kind}/{model.key[:12]}", table)
+    return EvaluationOutcome(KIND, key, found.written, model.short, table)
 
 
 def _judging(source: Dataset, model: Artifact, where: str | None) -> pd.DataFrame:
     """Return the selected samples of known answer that a model did not learn from."""
-    target, name = model.manifest["target"], f"{model.kind}/{model.key[:12]}"
+    target, name = model.manifest["target"], model.short
     rows = source.samples(where)
     if target not in rows:
         columns = ", ".join(map(str, rows))
@@ -116,7 +116,7 @@ def _of_numbers(
     truth, given = regression.target_of(rows, source, target)
     if given != unit:
         raise InvalidRequest(
-            f"{model.kind}/{model.key[:12]} predicts {target!r} in {unit or 'an unknown unit'}, "
+            f"{model.short} predicts {target!r} in {unit or 'an unknown unit'}, "
             f"{source.name} has it in {given or 'an unknown unit'}"
         )
     named = rows[["sample_id", "formula"]]
@@ -189,6 +189,6 @@ def report(store: Store, outcome: EvaluationOutcome, target: Path) -> Path:
     ]
     subtitle = (
         f"dataset {manifest['dataset']} version {manifest['dataset_version']}, "
-        f"written {now()[:19]}Z; {KIND}/{outcome.key[:12]}"
+        f"written {now()[:19]}Z; {outcome.short}"
     )
     return write_report(target, f"{outcome.model} judged", subtitle, sections)

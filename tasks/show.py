@@ -87,7 +87,7 @@ def artifact(found: Artifact, metrics: Mapping[str, float]) -> None:
     """Show a fitted model: lineage, metrics and its figures."""
     manifest = found.manifest
     lineage = {
-        "artifact": f"{found.kind}/{found.key[:12]}",
+        "artifact": found.short,
         "dataset": f"{manifest['dataset']} version {manifest['dataset_version']}",
         "samples": manifest["samples"],
         "selection": manifest["selection"] or "all",

@@ -287,7 +287,7 @@ def _described(value: Any) -> str:
         case ViewVersion():
             return f"{'x'.join(map(str, value.row_shape))} a sample, {len(value.parts)} parts"
         case FitOutcome():
-            return f"{value.kind}/{value.key[:12]} {'fitted' if value.written else 'kept'}"
+            return f"{value.short} {'fitted' if value.written else 'kept'}"
         case EvaluationOutcome():
             state = "judged" if value.written else "was judged already"
             name, first = next(iter(value.table["model"].items()))

@@ -65,7 +65,7 @@ def remove(
 
     opened = open_store(absolute(store, single_writer), writable=True, existing=True)
     leaving = gone(opened, name) if yes else named(opened, name)
-    others = [f"{artifact.kind}/{artifact.key[:12]}" for artifact in staying(opened, leaving)]
+    others = [artifact.short for artifact in staying(opened, leaving)]
     lines = [f"{entry.what:9} {entry.name}, records: {len(entry.records)}" for entry in leaving]
     lines += [f"stays     {other}, which rests on it" for other in others]
     free = "wavemill gc --yes frees what nothing else names, a day after it was written"

@@ -131,9 +131,9 @@ def fit(
             cluster=cluster,
         )
     state = "fitted" if made.written else "was fitted already"
-    lines = [f"{made.kind}/{made.key[:12]} {state}"]
+    lines = [f"{made.short} {state}"]
     lines += [f"  {key} {value:.6g}" for key, value in sorted(made.metrics.items())]
-    hint = MODEL_KINDS[made.kind].hint.format(f"{made.kind}/{made.key[:12]}", dataset)
+    hint = MODEL_KINDS[made.kind].hint.format(made.short, dataset)
     tell(made, lines, as_json, quiet, f"wavemill {hint}")
 
 

@@ -133,6 +133,8 @@ def list_(store: StoreUrl = STORE, as_json: AsJson = False, quiet: Quiet = False
 
 
 def _line(kind: str, entry: dict[str, Any]) -> str:
+    from storage.artifacts import short
+
     match kind:
         case "datasets":
             return (
@@ -145,7 +147,7 @@ def _line(kind: str, entry: dict[str, Any]) -> str:
                 f"{entry['features']} features, {_given(entry['kind'], entry['parameters'])}"
             )
         case _:
-            name = f"{entry['kind']}/{entry['key'][:12]}"
+            name = short(entry["kind"], entry["key"])
             said = [entry["published"], entry["model"], _given("", entry["metric"])]
             return f"artifact  {name} on {entry['dataset']}, {', '.join(filter(None, said))}"
 

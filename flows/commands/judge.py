@@ -81,7 +81,7 @@ def evaluate(
             cluster=cluster,
         )
     state = "judged" if made.written else "was judged already"
-    shown = [f"{made.model} {state}: {made.kind}/{made.key[:12]}", *lines(made.table)]
+    shown = [f"{made.model} {state}: {made.short}", *lines(made.table)]
     tell({"report": page, **plain(made)}, [*shown, f"report: {page}"], as_json, quiet)
 
 
