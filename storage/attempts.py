@@ -97,6 +97,13 @@ def attempting(backend: Backend, home: str) -> Iterator[Attempt]:
         raise
 
 
+def homes(backend: Backend, *tops: str) -> Iterator[str]:
+    """Yield the folders of all ``parts``, of all ``artifacts``, or of both."""
+    for top in tops:
+        for folder in backend.names(top):
+            yield from (f"{top}/{folder}/{key}" for key in backend.names(f"{top}/{folder}"))
+
+
 def manifest_path(home: str) -> str:
     """Return where the manifest of ``home`` lies."""
     return f"{home}/manifest.json"

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from storage.attempts import manifest_path
+from storage.attempts import homes, manifest_path
 from storage.backends import Backend
 from storage.documents import Document, Log, unseal
 from storage.errors import Damaged, NotFound
 from storage.keys import digest, quick_digest
+from storage.parts import part_home
 from storage.store import Store
+from storage.tables import table_path
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ def verify(
         return name in named if dataset else name.startswith(key or "")
 
     tables = [name for name in backend.names("tables") if wanted(name.removesuffix(".parquet"))]
-    homes = [home for home in _homes(backend) if wanted(home.rsplit("/", 1)[1])]
+    every = homes(backend, "parts", "artifacts")
+    found = [home for home in every if wanted(home.rpartition("/")[2])]
     whole = key is None or dataset is not None
-    if not (whole or tables or homes):
+    if not (whole or tables or found):
         raise NotFound(f"{key!r} is no dataset, and no key in {store.url} begins so: `wavemill ls`")
     if whole:
         for path in users.records:
@@ -84,7 +87,7 @@ def verify(
         yield from users.damaged
     for name in tables:
         yield from _table(backend, name, users, seen)
-    for home in homes:
+    for home in found:
         yield from _home(backend, home, users, seen)
     if whole:
         yield from users.missing()
@@ -141,7 +144,7 @@ class _Users:
 
     def table(self, key: str, problem: str) -> Finding:
         """Return the finding that a table is damaged: all records that name it go with it."""
-        path, records = f"tables/{key}.parquet", self.tables.get(key, {})
+        path, records = table_path(key), self.tables.get(key, {})
         remedy = ", ".join(dict.fromkeys(records.values()))
         unused = "nothing uses it: `wavemill gc` removes it"
         return Finding(path, problem, remedy or unused, (path, *records))
@@ -149,29 +152,22 @@ class _Users:
     def missing(self) -> Iterator[Finding]:
         """Yield what a record names and the store does not hold."""
         for key, remedy in self.parts.items():
-            path = f"parts/{key[:2]}/{key}/manifest.json"
+            path = manifest_path(part_home(key))
             if not self.backend.exists(path):
                 yield Finding(path, "is missing", remedy)
         for key in self.tables:
-            if not self.backend.exists(f"tables/{key}.parquet"):
+            if not self.backend.exists(table_path(key)):
                 yield self.table(key, "is missing")
 
 
 def _table(
     backend: Backend, name: str, users: _Users, seen: Callable[[str], object]
 ) -> Iterator[Finding]:
-    key, path = name.removesuffix(".parquet"), f"tables/{name}"
+    key = name.removesuffix(".parquet")
+    path = table_path(key)
     seen(path)
     if digest(backend.read(path)) != key:
         yield users.table(key, "differs from what was written")
-
-
-def _homes(backend: Backend) -> Iterator[str]:
-    """Yield the folder of every part and artifact."""
-    for folder in [f"parts/{first}" for first in backend.names("parts")]:
-        yield from (f"{folder}/{key}" for key in backend.names(folder))
-    for folder in [f"artifacts/{kind}" for kind in backend.names("artifacts")]:
-        yield from (f"{folder}/{key}" for key in backend.names(folder))
 
 
 def _home(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from storage.backends.base import Backend, ObjectInfo
+from storage.backends.base import SINGLE_WRITER, Backend, ObjectInfo
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
 from storage.backends.s3 import S3Backend
 from storage.errors import InvalidRequest
 
-__all__ = ["Backend", "LocalBackend", "MemoryBackend", "ObjectInfo", "S3Backend", "open_backend"]
-
-
-SINGLE_WRITER = "?single-writer"
+__all__ = [
+    "SINGLE_WRITER",
+    "Backend",
+    "LocalBackend",
+    "MemoryBackend",
+    "ObjectInfo",
+    "S3Backend",
+    "open_backend",
+]
 
 
 def open_backend(url: str) -> Backend:

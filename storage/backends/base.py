@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+SINGLE_WRITER = "?single-writer"  # behind the address of a store
+
 
 @dataclass(frozen=True)
 class ObjectInfo:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.backends.base import ObjectInfo, probe
+from storage.backends.base import SINGLE_WRITER, ObjectInfo, probe
 from storage.errors import NoRoom
 
 _TEMPORARY = ".tmp-"
@@ -26,7 +26,7 @@ class LocalBackend:
 
     def __init__(self, root: str, *, single_writer: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
-        self.url = f"{self.root}?single-writer" if single_writer else str(self.root)
+        self.url = f"{self.root}{SINGLE_WRITER if single_writer else ''}"
         self.single_writer = single_writer
 
     def _file(self, path: str) -> Path:

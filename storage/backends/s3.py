@@ -11,7 +11,7 @@ from typing import Any
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError
 
-from storage.backends.base import ObjectInfo, probe
+from storage.backends.base import SINGLE_WRITER, ObjectInfo, probe
 from storage.errors import InvalidRequest
 
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -30,7 +30,7 @@ class S3Backend:
         self.bucket, _, self.prefix = location.strip("/").partition("/")
         if not self.bucket:
             raise InvalidRequest(f"s3://{location} names no bucket: write s3://bucket/prefix")
-        self.url = f"s3://{location.strip('/')}{'?single-writer' if single_writer else ''}"
+        self.url = f"s3://{location.strip('/')}{SINGLE_WRITER if single_writer else ''}"
         self.single_writer = single_writer
 
     @cached_property
