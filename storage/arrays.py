@@ -114,16 +114,26 @@ class FolderStore(Store):
         return (key for key in keys if key.startswith(prefix))
 
 
-def layout(rows: int, row_bytes: int) -> tuple[int, int]:
-    """Return rows a chunk and rows a shard.
+def layout(rows: int, each: int) -> tuple[int, int]:
+    """Return rows a chunk and rows a shard, of rows of ``each`` so many bytes.
 
     A chunk of about 256 KiB is what a look-up of one sample reads, in 0.1 ms; of smaller ones small
     features take more room. A shard of about 16 MiB is one object and the unit in which
     arrays are read and written in bulk.
     """
-    chunk = max(1, min(rows, CHUNK_BYTES // max(row_bytes, 1)))
-    shard = max(chunk, SHARD_BYTES // max(row_bytes, 1) // chunk * chunk)
+    chunk = max(1, min(rows, CHUNK_BYTES // max(each, 1)))
+    shard = max(chunk, SHARD_BYTES // max(each, 1) // chunk * chunk)
     return chunk, min(shard, math.ceil(rows / chunk) * chunk)
+
+
+def row_bytes(row_shape: Sequence[int], dtype: str) -> int:
+    """Return the bytes of a row."""
+    return np.dtype(dtype).itemsize * math.prod(row_shape)
+
+
+def shard_rows(row_shape: Sequence[int], dtype: str) -> int:
+    """Return the rows of a full shard."""
+    return layout(2**62, row_bytes(row_shape, dtype))[1]
 
 
 def create_array(
@@ -141,8 +151,8 @@ def create_array(
     Measured on fields and their features: four times as fast to write as Zstandard, twice as
     fast to read, and within two hundredths of its size. Each chunk ends with a checksum.
     """
-    lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=_itemsize(dtype))
-    chunk, shard = layout(rows, _itemsize(dtype) * math.prod(row_shape))
+    lz4 = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=row_bytes((), dtype))
+    chunk, shard = layout(rows, row_bytes(row_shape, dtype))
     return group.create_array(
         name,
         shape=(rows, *row_shape),
@@ -154,7 +164,3 @@ def create_array(
         # shards equal to the fill value would otherwise be left out, and missed by `verify`
         config={"write_empty_chunks": True},
     )
-
-
-def _itemsize(dtype: str) -> int:
-    return np.dtype(dtype).itemsize

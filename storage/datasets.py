@@ -16,7 +16,7 @@ from storage.images import read_encoded
 from storage.molecules import Atoms, read_atoms
 from storage.parts import lazy_rows
 from storage.patches import Patches
-from storage.records import AXES, PROVENANCE, DatasetVersion, PartRef, Schema
+from storage.records import AXES, OWN_COLUMNS, DatasetVersion, PartRef, Schema
 from storage.tables import (
     kind_of,
     of_one_kind,
@@ -209,7 +209,7 @@ class Dataset:
     def _check_labels(self, labels: pd.DataFrame) -> None:
         if "sample_id" not in labels or labels["sample_id"].duplicated().any():
             raise InvalidRequest("labels need a column sample_id without repetitions")
-        if taken := (PROVENANCE - {"sample_id"}) & set(labels):
+        if taken := (OWN_COLUMNS - {"sample_id"}) & set(labels):
             raise InvalidRequest(f"columns {sorted(taken)} are provenance: choose other names")
         if taken := AXES & set(labels):
             raise InvalidRequest(

@@ -13,11 +13,12 @@ import pandas as pd
 import xarray as xr
 
 from storage import index
+from storage.arrays import shard_rows
 from storage.backends import open_backend
 from storage.datasets import Dataset
 from storage.errors import InvalidRequest, NotFound
 from storage.parts import FEATURES, gather, lazy_rows, shards
-from storage.records import ViewVersion
+from storage.records import PLACES, ViewVersion
 from storage.shards import Positions
 from storage.tables import read_table, sample_coordinates, select
 from storage.training import TorchSamples
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from storage.store import Store
 
 _TOGETHER = 4  # shards read at a time
-_PROVENANCE = ("part", "row", "unit", "stamp", "reading")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class FeatureFrame:
             raise InvalidRequest(
                 f"no column sample_id to join by; columns: {', '.join(map(str, entities))}"
             )
-        if kept := sorted({*_PROVENANCE} & {*entities}):
+        if kept := sorted(PLACES & {*entities}):
             raise InvalidRequest(f"{kept} are columns of the store's own: rename them")
         at = self._find(entities["sample_id"])
         unknown = entities["sample_id"][at < 0]
@@ -170,8 +170,8 @@ class FeatureFrame:
 
     def shards(self) -> list[Positions]:
         """Return the positions of the samples that lie in one shard, for every shard."""
-        row_bytes = np.dtype(self.version.dtype).itemsize * math.prod(self.version.row_shape)
-        return shards(self.samples["part"], self.samples["row"], row_bytes)
+        shard = shard_rows(self.version.row_shape, self.version.dtype)
+        return shards(self.samples["part"], self.samples["row"], shard)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row a sample: its metadata, then one column a coefficient.
@@ -188,7 +188,7 @@ class FeatureFrame:
     def table(self, samples: pd.DataFrame, features: Array) -> pd.DataFrame:
         """Return the rows of :meth:`to_pandas` for one batch."""
         columns = [str(name) for name in self.coefficients["name"]]
-        metadata = samples.drop(columns=[c for c in _PROVENANCE if c in samples])
+        metadata = samples.drop(columns=[c for c in PLACES if c in samples])
         values = pd.DataFrame(_means(features), index=metadata.index, columns=columns)
         return pd.concat([metadata, values], axis=1).reset_index(drop=True)
 

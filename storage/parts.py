@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from dask.delayed import delayed
 
-from storage.arrays import layout
+from storage.arrays import shard_rows
 from storage.attempts import read_manifest
 from storage.backends import open_backend
 from storage.errors import Damaged
@@ -133,10 +133,9 @@ def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Res
         return list(pool.map(function, items))
 
 
-def shards(keys: pd.Series, rows: pd.Series, row_bytes: int) -> list[Positions]:
-    """Return the positions of the rows that lie in one shard, for every shard."""
-    shard = rows.to_numpy() // layout(2**62, row_bytes)[1]
-    frame = pd.DataFrame({"key": keys.to_numpy(), "shard": shard})
+def shards(keys: pd.Series, rows: pd.Series, shard: int) -> list[Positions]:
+    """Return the positions of the rows that lie in one shard, of so many rows, for every shard."""
+    frame = pd.DataFrame({"key": keys.to_numpy(), "shard": rows.to_numpy() // shard})
     return [np.asarray(at) for at in frame.groupby(["key", "shard"], sort=False).indices.values()]
 
 
@@ -172,8 +171,7 @@ def lazy_rows(
 ) -> da.Array:
     """Return a Dask array of the rows, which opens a part only when it is computed."""
     selected = row_shape if columns is None else (len(columns), *row_shape[1:])
-    row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape))
-    shard = layout(2**62, row_bytes)[1]
+    shard = shard_rows(row_shape, dtype)
     read = delayed(read_rows, pure=True)
     pieces = [
         da.from_delayed(

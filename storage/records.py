@@ -9,10 +9,10 @@ from typing import Any, Self
 from storage.documents import Document
 from storage.parts import FIELDS, IMAGES
 
-PROVENANCE = frozenset(
-    {"sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp", "withdrawn"}
-    | {"reading"}
-)  # columns of the sample table that say where a sample is and came from: not for labels
+# Columns of the sample table that are the store's own: where a sample lies and is read from again,
+PLACES = frozenset({"part", "row", "unit", "stamp", "reading"})
+# and all of them, which are not for labels.
+OWN_COLUMNS = PLACES | {"sample_id", "source", "index", "sha256", "withdrawn"}
 
 AXES = frozenset({"sample", "component", "coefficient", "y", "x", "rgb"})  # of arrays, likewise
 

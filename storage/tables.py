@@ -17,7 +17,7 @@ from storage.backends import Backend
 from storage.documents import read_checked
 from storage.errors import InvalidRequest
 from storage.keys import digest
-from storage.records import AXES
+from storage.records import AXES, PLACES
 
 
 def table_path(key: str) -> str:
@@ -68,7 +68,7 @@ def sample_coordinates(
     that is not known is empty, and of whole numbers and truth values of which some are not known
     floats are made. A name that is an axis's or ``taken`` is put behind ``sample_``.
     """
-    hidden, others = {"part", "row", "unit", "stamp", "withdrawn"}, AXES.union(taken)
+    hidden, others = PLACES - {"reading"} | {"withdrawn"}, AXES.union(taken)
     return {
         f"sample_{name}" if name in others else str(name): ("sample", _coordinate(frame[name]))
         for name in frame

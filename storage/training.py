@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from storage.arrays import shard_rows
 from storage.errors import InvalidRequest
 from storage.parts import gather, shards
 from storage.records import Schema
@@ -63,8 +63,8 @@ class StoredSamples:
 
     def shards(self) -> list[Positions]:
         """Return the positions of the samples that lie in one shard, for every shard."""
-        row_bytes = np.dtype(self.schema.dtype).itemsize * math.prod(self.schema.row_shape)
-        return shards(self.samples["part"], self.samples["row"], row_bytes)
+        shard = shard_rows(self.schema.row_shape, self.schema.dtype)
+        return shards(self.samples["part"], self.samples["row"], shard)
 
 
 class TorchSamples:

@@ -12,7 +12,7 @@ import torch
 import zarr
 
 from storage import InvalidRequest, Schema, Store, ViewVersion, open_store
-from storage.arrays import create_array, layout
+from storage.arrays import create_array, row_bytes, shard_rows
 from storage.documents import Document
 from storage.molecules import read_part_atoms
 from storage.parts import FEATURES, read_rows
@@ -169,7 +169,7 @@ def _prefetched(
     reader: ThreadPoolExecutor, url: str, part: PartRef, schema: Schema
 ) -> Iterator[Array]:
     """Yield the rows of one shard after another, the next being read meanwhile."""
-    shard, name = _input_shard(schema), schema.array
+    shard, name = shard_rows(schema.row_shape, schema.dtype), schema.array
     starts = range(0, part.rows, shard)
     ranges = [range(start, min(start + shard, part.rows)) for start in starts]
     pending = reader.submit(read_rows, url, part.key, name, ranges[0])
@@ -191,18 +191,15 @@ def _shard(array: zarr.Array[Any]) -> int:
 
 def batch_rows(transform: Operator, schema: Schema, rows: int) -> int:
     """Return the rows of a batch: what the memory budget allows, at most an input shard."""
-    return min(rows, transform.batch(_budget(transform)), _input_shard(schema))
+    return min(
+        rows, transform.batch(_budget(transform)), shard_rows(schema.row_shape, schema.dtype)
+    )
 
 
 def _budget(transform: Operator) -> int:
     if transform.device.type == "cuda":
         return torch.cuda.mem_get_info(transform.device)[0] // 2
     return BATCH_BUDGET
-
-
-def _input_shard(schema: Schema) -> int:
-    row_bytes = np.dtype(schema.dtype).itemsize * int(np.prod(schema.row_shape))
-    return layout(2**62, row_bytes)[1]
 
 
 def projected_memory(transform: Operator, schema: Schema, features: tuple[int, ...]) -> int:
@@ -212,11 +209,10 @@ def projected_memory(transform: Operator, schema: Schema, features: tuple[int, .
     shard being filled, the one being written, its compressed chunks and what they are joined to. A
     worker that began this part while the last one's was being written holds that, too, for as long.
     """
-    size, shard_in = batch_rows(transform, schema, 2**62), _input_shard(schema)
-    row_in = np.dtype(schema.dtype).itemsize * int(np.prod(schema.row_shape))
-    row_out = np.dtype(transform.dtype).itemsize * int(np.prod(features))
-    shard = layout(2**62, row_out)[1]
-    return 3 * shard_in * row_in + transform.memory(size) + (4 * shard + size) * row_out
+    given, made = (schema.row_shape, schema.dtype), (features, transform.dtype)
+    size, read = batch_rows(transform, schema, 2**62), shard_rows(*given) * row_bytes(*given)
+    written = (4 * shard_rows(*made) + size) * row_bytes(*made)
+    return 3 * read + transform.memory(size) + written
 
 
 def publish(

@@ -17,7 +17,7 @@ from storage import BadInput, InvalidRequest, Schema
 from storage.arrays import create_array
 from storage.parts import FIELDS
 from storage.readers import EXTENSIONS, Frame, Header, ReadOptions, read_frames, read_header
-from storage.records import AXES, PROVENANCE
+from storage.records import AXES, OWN_COLUMNS
 from storage.shards import write_rows
 from storage.sources import Discovery, Unit, discover
 from storage.tables import of_one_kind
@@ -199,7 +199,7 @@ class FieldOptions(Options):
 
 def _column(axis: str) -> str:
     """Return the column for positions along an axis: not one of the table's own, nor an axis."""
-    return f"{axis}_value" if axis.lower() in PROVENANCE | AXES else axis
+    return f"{axis}_value" if axis.lower() in OWN_COLUMNS | AXES else axis
 
 
 def _commonest(inputs: Sequence[Input], options: FieldOptions) -> Schema:

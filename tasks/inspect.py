@@ -11,13 +11,13 @@ import pandas as pd
 
 from storage import Artifact, Damaged, Dataset, NotFound, Store
 from storage.artifacts import short
-from storage.records import PROVENANCE
+from storage.attempts import homes
+from storage.records import PLACES
 from storage.store import SHORTEST
 from storage.tables import kind_of
 
 TELLING = ("top1", "mae", "eps", "test_psnr", "relative_error")
 """The metric that says most of a model, of those that it has."""
-PLACES = PROVENANCE - {"sample_id", "source", "index"}  # columns that say nothing of a sample
 COMMONEST = 4
 
 
@@ -40,7 +40,8 @@ def describe(store: Store, key: str) -> dict[str, Any]:
         artifact = store.artifact(key)
         return {**artifact.manifest, "files": artifact.files()}
     whole = len(key) >= SHORTEST
-    matches = [found for found in _part_keys(store) if whole and found.startswith(key)]
+    parts = (home.rpartition("/")[2] for home in homes(store.backend, "parts"))
+    matches = [found for found in parts if whole and found.startswith(key)]
     if len(matches) == 1:
         return store.part_manifest(matches[0])
     problem = f"{len(matches)} parts begin with" if matches else "nothing is named"
@@ -106,7 +107,7 @@ def columns(dataset: Dataset) -> list[dict[str, Any]]:
     return [
         {"column": name, "unit": units.get(name) or "", **_contents(samples[name])}
         for name in map(str, samples)
-        if name not in PLACES
+        if name not in PLACES | {"sha256"}
     ]
 
 
@@ -126,11 +127,6 @@ def _versioned(version: Any) -> dict[str, Any]:
     number = version.version
     numbers = {"version": number, "parent": number - 1 or None, "published": version.published}
     return {**version.to_json(), **numbers}
-
-
-def _part_keys(store: Store) -> list[str]:
-    backend = store.backend
-    return [key for first in backend.names("parts") for key in backend.names(f"parts/{first}")]
 
 
 def quarantined(store: Store, dataset: str) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from storage.readers.images.decoding import decode, read_size
 from storage.readers.images.framing import Framing, Size
 from storage.readers.images.paths import class_and_split
 from storage.readers.images.picture import Picture
-from storage.records import PROVENANCE
+from storage.records import OWN_COLUMNS
 from storage.sources import SourceFile, Unit, read_units
 
 
@@ -72,7 +72,7 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in values.items()
-        if (isinstance(value, str | int | float | bool) and key not in PROVENANCE)
+        if (isinstance(value, str | int | float | bool) and key not in OWN_COLUMNS)
         or (key == "label" and value is None)  # none, whatever the folder is called
     }
     return with_class(kept)

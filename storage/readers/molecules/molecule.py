@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import BadInput
-from storage.records import PROVENANCE
+from storage.records import OWN_COLUMNS
 
-RESERVED = PROVENANCE | {"formula", "n_atoms", "n_heavy"}  # columns that no property may be
+RESERVED = OWN_COLUMNS | {"formula", "n_atoms", "n_heavy"}  # columns that no property may be
 WIDEST = 1000.0  # Angstrom; what is wider is no molecule, or is not in Angstrom
 CLOSEST = 0.1  # Angstrom; nearer atoms are one atom given twice
 HEAVIEST = 118
