@@ -19,6 +19,7 @@ from storage.patches import Patches
 from storage.records import AXES, OWN_COLUMNS, DatasetVersion, PartRef, Schema
 from storage.tables import (
     kind_of,
+    no_samples,
     of_one_kind,
     read_table,
     sample_coordinates,
@@ -49,7 +50,7 @@ class Dataset:
         """Return every sample of every part, with ``withdrawn`` (None or the reason)."""
         tables = [read_table(self.store.backend, key) for key in self.version.samples]
         if not tables:
-            return pd.DataFrame({"sample_id": [], "part": [], "row": [], "withdrawn": []})
+            return no_samples()
         order = {part.key: index for index, part in enumerate(self.version.parts)}
         gone = {(part.key, row): why for part in self.version.parts for row, why in part.withdrawn}
         frame = of_one_kind(pd.concat(tables, ignore_index=True))

@@ -53,11 +53,19 @@ class Atoms:
     def of(cls, molecules: Iterable[_Molecule]) -> Atoms:
         """Join molecules."""
         listed = list(molecules)
-        sizes = [len(item.charges) for item in listed]
+        return cls._joined(listed, [[len(item.charges)] for item in listed])
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Atoms]) -> Atoms:
+        """Return the molecules of all pieces, one after another."""
+        return cls._joined(pieces, [np.diff(piece.offsets) for piece in pieces])
+
+    @classmethod
+    def _joined(cls, pieces: Sequence[_Molecule | Atoms], sizes: Sequence[npt.ArrayLike]) -> Atoms:
         return cls(
-            np.concatenate([np.zeros((0, 3)), *(item.positions for item in listed)]),
-            np.concatenate([np.zeros(0, np.uint8), *(item.charges for item in listed)]),
-            np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
+            np.concatenate([np.zeros((0, 3)), *(piece.positions for piece in pieces)]),
+            np.concatenate([np.zeros(0, np.uint8), *(piece.charges for piece in pieces)]),
+            np.concatenate([[0], np.cumsum(np.concatenate([[], *sizes]))]).astype(np.int64),
         )
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Atoms:
@@ -97,14 +105,4 @@ def read_atoms(url: str, keys: Iterable[str], rows: Iterable[int]) -> Atoms:
     for key, wanted in places.items():
         pieces.append(read_part_atoms(url, key).take([row for _, row in wanted]))
         order += [at for at, _ in wanted]
-    return joined(pieces).take(np.argsort(order))
-
-
-def joined(pieces: Sequence[Atoms]) -> Atoms:
-    """Return the molecules of all pieces, one after another."""
-    sizes = [np.diff(piece.offsets) for piece in pieces]
-    return Atoms(
-        np.concatenate([np.zeros((0, 3)), *(piece.positions for piece in pieces)]),
-        np.concatenate([np.zeros(0, np.uint8), *(piece.charges for piece in pieces)]),
-        np.concatenate([[0], np.cumsum(np.concatenate([[], *sizes]))]).astype(np.int64),
-    )
+    return Atoms.joined(pieces).take(np.argsort(order))

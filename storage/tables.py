@@ -53,6 +53,12 @@ def read_table(backend: Backend, key: str) -> pd.DataFrame:
     return frame
 
 
+def no_samples() -> pd.DataFrame:
+    """Return a table of no samples, with the columns that those of every dataset have."""
+    columns = [*("sample_id", "part", "row"), *("source", "index", "sha256", "unit", "stamp")]
+    return pd.DataFrame(columns=[*columns, "withdrawn"], dtype=str).astype({"row": int})
+
+
 def kind_of(column: pd.Series) -> str:
     """Say what the known values of a column are: whole, boolean, number, date, text or empty."""
     found = pd.api.types.infer_dtype(column, skipna=True)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from storage import InvalidRequest, Schema, Store
 from storage.sources import Discovery
+from storage.tables import no_samples
 from tasks.inputs import SIMULATE, Input, Simulated, identity, place, realisations, stamp
 from tasks.options import Options
 
@@ -54,31 +55,28 @@ def plan(
     """Compare the inputs with what the dataset holds."""
     rows = _held(store, dataset)
     options.check_held(rows, inputs)
-    held = rows.groupby("unit").first() if len(rows) else rows
-    stamps = dict(held["stamp"]) if len(rows) else {}
+    held = rows.groupby("unit").first()
+    stamps = dict(held["stamp"])
     fresh = [item for item in inputs if options.rehash or stamps.get(identity(item)) != stamp(item)]
     present = {identity(item) for item in inputs} - {identity(item) for item in fresh}
-    back, gone = [], []
-    if len(rows):
-        lost = rows["withdrawn"] == "missing"
-        back = list(rows[lost & rows["unit"].isin(list(present))]["sample_id"])
-        everything = {identity(item) for item in inputs}
-        live = rows["withdrawn"].isna()
-        gone = list(rows[live & ~rows["unit"].isin(list(everything))]["sample_id"])
+    lost, live = rows["withdrawn"] == "missing", rows["withdrawn"].isna()
+    back = rows[lost & rows["unit"].isin(list(present))]["sample_id"]
+    everything = [identity(item) for item in inputs]
+    gone = rows[live & ~rows["unit"].isin(everything)]["sample_id"]
     return Plan(
         schema,
         tuple(fresh),
         len(present),
         tuple(back),
         tuple(gone) if options.mirror else (),
-        dict(held["sha256"]) if len(rows) else {},
+        dict(held["sha256"]),
     )
 
 
 def _held(store: Store, dataset: str) -> pd.DataFrame:
     """Return the rows whose arrays are there; what was replaced does not count."""
     if dataset not in store.datasets():
-        return pd.DataFrame()
+        return no_samples()
     current = store.dataset(dataset)
     lost = store.missing_parts([part.key for part in current.version.parts])
     rows = current.all_samples()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from storage import Change, Dataset, InvalidRequest, PartRef, Store
 from storage.sources import Discovery
+from storage.tables import no_samples
 from tasks.ingest import PartOutcome
 from tasks.inputs import identity, labelled, place, stamp
 from tasks.options import Options
@@ -55,7 +56,7 @@ def publish(
     options = options.informed(discovery)
     refused = _refusals(outcomes, discovery)
     samples = _sample_table(outcomes)
-    held = _held(store, dataset)
+    held = _owners(store, dataset)
     samples, repeated = _without_duplicates(held, samples)
     samples, dropped, schema = options.complete(samples, plan.schema)
     bad = dropped[dropped["reason"] != ""][["sample_id", "reason", "message"]]
@@ -110,30 +111,24 @@ def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
                     **row.columns,
                 }
             )
-    columns = ["sample_id", "part", "row", "source", "index", "sha256", "unit", "stamp"]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    return pd.DataFrame(rows) if rows else no_samples().drop(columns="withdrawn")
 
 
-def _held(store: Store, dataset: str) -> dict[str, str]:
+def _owners(store: Store, dataset: str) -> dict[str, str]:
     """Return the samples that a dataset holds, and of which unit each is."""
     if dataset not in store.datasets():
         return {}
     rows = store.dataset(dataset).samples()
-    return dict(zip(rows["sample_id"], rows["unit"], strict=True)) if len(rows) else {}
+    return dict(zip(rows["sample_id"], rows["unit"], strict=True))
 
 
 def _without_duplicates(
     held: dict[str, str], samples: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Separate samples whose id another source has taken: they would replace its sample."""
-    first = samples.groupby("sample_id")["unit"].first() if len(samples) else pd.Series(dtype=str)
-    owners = {**dict(first), **held}
-    clash = (
-        samples["unit"] != samples["sample_id"].map(owners)
-        if len(samples)
-        else samples["unit"] == ""
-    )
-    taken = samples[clash.astype(bool)]
+    owners = {**dict(samples.groupby("sample_id")["unit"].first()), **held}
+    clash = samples["unit"] != samples["sample_id"].map(owners)
+    taken = samples[clash]
     message = (
         "sample id {0} belongs to {1}: ingest from a common parent folder, so that names differ"
     )
@@ -144,7 +139,7 @@ def _without_duplicates(
             "message": [message.format(i, owners[i]) for i in taken["sample_id"]],
         }
     )
-    return samples[~clash.astype(bool)].reset_index(drop=True), repeated
+    return samples[~clash].reset_index(drop=True), repeated
 
 
 def _part_refs(outcomes: Sequence[PartOutcome], samples: pd.DataFrame) -> tuple[PartRef, ...]:
