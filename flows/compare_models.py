@@ -42,8 +42,14 @@ def compare_models(
     with session(store, cluster, device) as run:
         selection = where or steps.first_samples(run.url, dataset, train)
         for name, (kind, fields) in chosen.items():
-            made = fit(kind, dataset, store, fields, selection, None, seed, device)
-            key = f"{made.kind}/{made.key}"
-            settled = (parameters, None, seed, device, None, cluster)
-            judged[name] = evaluate(key, dataset, store, *settled)
+            made = fit(kind, dataset, store, fields, where=selection, seed=seed, device=device)
+            judged[name] = evaluate(
+                f"{made.kind}/{made.key}",
+                dataset,
+                store,
+                parameters,
+                seed=seed,
+                device=device,
+                cluster=cluster,
+            )
         return steps.draw_comparison(run.url, dataset, judged, report)

@@ -49,6 +49,13 @@ def generation(
         made: dict[str, Any] = {"dataset": ingest(dataset, sources, store, options, cluster)}
         for name, parameters in (models or {kind: {"model": kind} for kind in kinds}).items():
             made[f"{name} model"] = fit(
-                KIND, dataset, store, parameters, where, split, seed, device
+                KIND,
+                dataset,
+                store,
+                parameters,
+                where=where,
+                split=split,
+                seed=seed,
+                device=device,
             )
         return made

@@ -46,10 +46,19 @@ def images(
     with session(store, cluster, device):
         made: dict[str, Any] = {
             "dataset": ingest(dataset, sources, store, options or ImageOptions(), cluster),
-            kind: features(dataset, kind, store, None, view, cluster, device),
+            kind: features(dataset, kind, store, parameters=view, cluster=cluster, device=device),
         }
         for name, parameters in (models or {"ridge": {"model": "ridge"}}).items():
             made[f"{name} model"] = fit(
-                KIND, dataset, store, parameters, where, split, seed, device, kind, target
+                KIND,
+                dataset,
+                store,
+                parameters,
+                where=where,
+                split=split,
+                seed=seed,
+                device=device,
+                view=kind,
+                target=target,
             )
     return made

@@ -51,10 +51,20 @@ def molecules(
         options = options or MoleculeOptions()
         made: dict[str, Any] = {"dataset": ingest(dataset, sources, store, options, cluster)}
         if view is not None or kind in views.values():
-            made[kind] = features(dataset, kind, store, None, view, cluster, device)
+            made[kind] = features(
+                dataset, kind, store, parameters=view, cluster=cluster, device=device
+            )
         for name, seen in views.items():
             given = asked[name]
             made[f"{name} model"] = fit(
-                "regression", dataset, store, given, where, None, seed, device, seen, target
+                "regression",
+                dataset,
+                store,
+                given,
+                where=where,
+                seed=seed,
+                device=device,
+                view=seen,
+                target=target,
             )
     return made

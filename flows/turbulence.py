@@ -48,9 +48,12 @@ def turbulence(
     with session(store, cluster, device):
         made: dict[str, Any] = {"dataset": ingest(dataset, sources, store, options, cluster)}
         for kind, parameters in (views or {"spectrum": {}, "scattering": {}}).items():
-            made[kind] = features(dataset, kind, store, None, parameters, cluster, device)
+            made[kind] = features(
+                dataset, kind, store, parameters=parameters, cluster=cluster, device=device
+            )
         for kind, parameters in (models or {"gaussian": {}}).items():
-            fitted = fit(kind, dataset, store, parameters, where, None, seed, device)
-            made[f"{kind} model"] = fitted
+            made[f"{kind} model"] = fit(
+                kind, dataset, store, parameters, where=where, seed=seed, device=device
+            )
     get_run_logger().info("made:\n%s", "\n".join(steps.describe(made)))
     return made
