@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from storage.typing import Array
 from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import generator_seed
 
 BUDGET = 4 * 2**30  # bytes of standardised features held at once
 BLOCK = 32  # rows that stay together when a group is chosen: neighbours lie in one chunk
 READ = 512
-Read = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+Read = Callable[[Array], Array]
 
 
 @dataclass
@@ -52,13 +52,13 @@ class LabelledFeatures:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def features(self, rows: np.ndarray[Any, Any]) -> Tensor:
+    def features(self, rows: Array) -> Tensor:
         """Return standardised features ``(n, channel, y, x)`` of rows."""
         if self._kept is not None:
             return self._kept[torch.from_numpy(rows)]
         return self._through(self.read, rows)
 
-    def _through(self, read: Read, rows: np.ndarray[Any, Any]) -> Tensor:
+    def _through(self, read: Read, rows: Array) -> Tensor:
         found: Tensor | None = None
         order = np.argsort(rows % len(self), kind="stable")  # neighbours lie in one chunk
         for start in range(0, len(rows), READ):
@@ -116,7 +116,7 @@ class LabelledFeatures:
                 for part, values in zip(mine, torch.split(x, list(map(len, mine))), strict=True):
                     yield values, self.labels[part % len(self)]
 
-    def _groups(self, generator: np.random.Generator) -> Iterator[np.ndarray[Any, Any]]:
+    def _groups(self, generator: np.random.Generator) -> Iterator[Array]:
         """Yield rows in random order: all at once if held, else blocks that fit, shuffled.
 
         Groups are of one size: classes may follow one another in the store, and a small last group

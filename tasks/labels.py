@@ -210,6 +210,26 @@ def label(store: Store, name: str, place: str, on: str | None = None) -> Labelle
     InvalidRequest
         If none of its rows is of a sample, or its columns cannot be labels.
     """
+    table = _own_labels(place, on)
+    dataset = store.dataset(name)
+    samples = dataset.samples()
+    rows = _reached(samples, table, place)
+    said = _columns(samples, table, rows, dataset.schema.layout == "images")
+    fresh = samples[["sample_id"]].assign(**said)
+    made = dataset.relabel(fresh, f"labelled by {place.rpartition('/')[2]}")
+    return Labelled(
+        name,
+        made.version.version,
+        rows=len(table),
+        matched=len(set(rows[rows >= 0].tolist())),
+        samples=len(samples),
+        reached=int((rows >= 0).sum()),
+        columns=tuple(said),
+    )
+
+
+def _own_labels(place: str, on: str | None) -> pd.DataFrame:
+    """Return the labels of a table by what its samples are told by."""
     table, on = _own_table(place, on)
     columns = [str(column) for column in table if column != on]
     if on not in table or not columns or "sample_id" in columns:
@@ -221,27 +241,33 @@ def label(store: Store, name: str, place: str, on: str | None = None) -> Labelle
     if table.index.has_duplicates:
         twice = table.index[table.index.duplicated()][0]
         raise InvalidRequest(f"{place}: {twice!r} has two rows")
-    dataset = store.dataset(name)
-    samples = dataset.samples()
-    rows = table.index.get_indexer(pd.Index(samples["sample_id"]))
-    if (rows < 0).all() and len(table) and "source" in samples:
+    return table
+
+
+def _reached(samples: pd.DataFrame, table: pd.DataFrame, place: str) -> Rows:
+    """Return the number of each sample's row, by its id or else its file, -1 if there is none."""
+    rows: Rows = table.index.get_indexer(pd.Index(samples["sample_id"]))
+    if (rows < 0).all() and len(table):
         rows = rows_of(samples, table)
-    if (reached := rows >= 0).sum() == 0:
+    if (rows < 0).all():
         raise InvalidRequest(
-            f"{place}: none of the {on} of its {len(table)} rows, such as {_few(table.index)}, is "
-            f"the id or the file of one of {len(samples)} samples, such as "
+            f"{place}: none of the {table.index.name} of its {len(table)} rows, such as "
+            f"{_few(table.index)}, is the id or the file of one of {len(samples)} samples, such as "
             f"{_few(samples['sample_id'])}: name the column by --on"
         )
-    if (images := dataset.schema.layout == "images") and "label" in columns:
-        table["label"] = table["label"].astype("string")  # names, as those of folders are
-    said = {c: _said(table[c], rows, samples.get(c)) for c in columns}
+    return rows
+
+
+def _columns(
+    samples: pd.DataFrame, table: pd.DataFrame, rows: Rows, images: bool
+) -> dict[str, pd.Series]:
+    """Return what all samples are to carry; labels of images are names, and have an index."""
+    if images and "label" in table:
+        table = table.assign(label=table["label"].astype("string"))
+    said = {str(c): _said(table[c], rows, samples.get(c)) for c in table}
     if images and "label" in said and "label_index" not in said:
         said["label_index"] = with_index(samples.assign(**said), None, None)["label_index"]
-    fresh = samples[["sample_id"]].assign(**said)
-    made = dataset.relabel(fresh, f"labelled by {place.rpartition('/')[2]}")
-    counts = {"rows": len(table), "matched": len(set(rows[reached].tolist()))}
-    found = {"samples": len(samples), "reached": int(reached.sum())}
-    return Labelled(name, made.version.version, **counts, **found, columns=tuple(said))
+    return said
 
 
 def _own_table(place: str, on: str | None) -> tuple[pd.DataFrame, str]:

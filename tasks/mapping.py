@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 from distributed import Client, Future, as_completed, secede
@@ -97,20 +98,18 @@ def map_parts(
         if opened is not None and client.dashboard_link:
             opened(client.dashboard_link)
         size = window or WINDOW * max(1, sum(client.nthreads().values()))
-        pending = iter(enumerate(items))
         running: dict[str, int] = {}
 
-        def submit() -> Any:
-            for index, item in pending:
-                future: Any = client.submit(
+        def submitted() -> Iterator[Future[Any]]:
+            for index, item in enumerate(items):
+                future = client.submit(
                     _audibly, function, item, pure=False, retries=retries, resources=resources
                 )
                 running[future.key] = index
-                return future
-            return None
+                yield future
 
-        first = [future for future in (submit() for _ in range(size)) if future]
-        done = as_completed(first, loop=client.loop)
+        futures = submitted()
+        done = as_completed(list(islice(futures, size)), loop=client.loop)
         try:
             for future in done:
                 result = future.result()
@@ -120,7 +119,7 @@ def map_parts(
                 future.release()
                 if progress is not None:
                     progress(len(results), len(items))
-                if (following := submit()) is not None:
+                for following in islice(futures, 1):
                     done.add(following)
         except BaseException:
             client.cancel([Future(key, client) for key in running], force=True)

@@ -16,6 +16,7 @@ import torch
 from storage import Dataset, InvalidRequest, Schema
 from storage.documents import Document
 from storage.molecules import Atoms
+from storage.typing import Array
 from tasks.kinds import LAYOUTS, views
 from tasks.molecules import elements_of
 from wavemill.images import OPPONENTS, as_float, opponent
@@ -187,7 +188,7 @@ class Operator:
         return size
 
     @torch.inference_mode()
-    def __call__(self, samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def __call__(self, samples: Array) -> Array:
         """Transform samples as stored to ``(sample, coefficient[, y, x])``."""
         return self.features(torch.from_numpy(np.ascontiguousarray(samples))).cpu().numpy()
 
@@ -209,7 +210,7 @@ class Operator:
         return y.to(getattr(torch, self.dtype))
 
     @torch.inference_mode()
-    def of_molecules(self, atoms: Atoms) -> np.ndarray[Any, Any]:
+    def of_molecules(self, atoms: Atoms) -> Array:
         """Transform molecules to ``(sample, coefficient)``."""
         y: torch.Tensor = self.module(as_molecules(atoms))
         return y.cpu().numpy()

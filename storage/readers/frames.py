@@ -98,11 +98,6 @@ class ReadOptions:
             if value not in (None, ())
         }
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ReadOptions:
-        """Rebuild options from `to_dict`."""
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Header:

@@ -185,7 +185,7 @@ def test_reference_folders_become_what_the_table_says(
     flags = {
         key: tuple(v.split(",")) if key == "components" else v for key, v in case["flags"].items()
     }
-    options = ReadOptions.from_dict(flags)
+    options = ReadOptions(**flags)
     quarantined: dict[str, str] = {}
     frames = []
     for found, payload in read_units(
@@ -618,7 +618,7 @@ def test_stacked_files_must_be_alike() -> None:
 def test_options_survive_json_and_drop_their_defaults() -> None:
     assert ReadOptions().to_dict() == {}
     options = ReadOptions(variable=("u", "v"), components=("a", "b"), slice="z:0")
-    assert ReadOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+    assert ReadOptions(**json.loads(json.dumps(options.to_dict()))) == options
     assert set(ReadOptions(slice="z:0").to_dict()) == {"slice"}
 
 
