@@ -33,6 +33,11 @@ class Model(Protocol):
         """Return everything learnt."""
         ...
 
+    @classmethod
+    def from_state(cls, spec: Any, state: dict[str, torch.Tensor]) -> Self:
+        """Return the model that has learnt this."""
+        ...
+
 
 MODELS: dict[str, tuple[type[Spec], Any]] = {
     "gaussian": (GaussianSpec, Gaussian),
