@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from benchmarks import measure, tables
 from flows import features, ingest
 from storage import FeatureFrame, open_store
-from tasks.fields import IngestOptions
+from tasks.fields import FieldOptions
 
 SAMPLES, SIDE, J = 20_000, 16, 4  # 417 coefficients, one number each
 ASKED = (1, 100, 1000)
@@ -110,7 +110,7 @@ def stored(folder: Path) -> FeatureFrame:
     """Ingest small fields and compute a view of them."""
     np.save(folder / "small.npy", noise(SAMPLES, SIDE))
     url = str(folder / "store")
-    options = IngestOptions(slice="0:all", periodic=True)
+    options = FieldOptions(slice="0:all", periodic=True)
     ingest("small", [str(folder / "small.npy")], url, options, cluster="threads")
     features("small", "scattering", store=url, parameters={"J": J}, cluster="threads")
     return open_store(url).get_historical_features("small", view="scattering")
@@ -165,7 +165,7 @@ def by_patches(folder: Path) -> Iterator[dict[str, Any]]:
     fields = noise(FIELDS, WIDTH)
     np.save(folder / "large.npy", fields)
     url = str(folder / "store")
-    options = IngestOptions(slice="0:all", periodic=True)
+    options = FieldOptions(slice="0:all", periodic=True)
     ingest("large", [str(folder / "large.npy")], url, options, cluster="threads")
     ours = open_store(url).dataset("large").to_torch(patch=PATCH)
     xr.DataArray(fields, dims=("sample", "y", "x"), name="field").to_zarr(folder / "large.zarr")

@@ -115,7 +115,7 @@ class FolderStore(Store):
 
 
 def layout(rows: int, each: int) -> tuple[int, int]:
-    """Return rows a chunk and rows a shard, of rows of ``each`` so many bytes.
+    """Return rows a chunk and rows a shard, of rows of ``each`` bytes.
 
     A chunk of about 256 KiB is what a look-up of one sample reads, in 0.1 ms; of smaller ones small
     features take more room. A shard of about 16 MiB is one object and the unit in which
