@@ -88,19 +88,9 @@ class Dataset:
         The sample table's columns are coordinates along ``sample``; ``y`` and ``x`` are in
         units of the grid spacing's.
         """
-        frame, schema = self.samples(where), self.schema
-        if schema.layout == "molecules":
-            raise InvalidRequest(
-                f"{self.name} holds {schema.layout}, which have no common shape: use .atoms(where)"
-            )
-        data = lazy_rows(
-            self.store.url,
-            schema.array,
-            frame["part"],
-            frame["row"],
-            schema.row_shape,
-            schema.dtype,
-        )
+        frame, schema = self._stored(self.samples(where)).samples, self.schema
+        places = (frame["part"], frame["row"])
+        data = lazy_rows(self.store.url, schema.array, *places, schema.row_shape, schema.dtype)
         coordinates = sample_coordinates(frame)
         for axis, size, step in zip("yx", schema.shape, schema.spacing, strict=True):
             coordinates[axis] = (axis, [step * index for index in range(size)])
@@ -118,9 +108,14 @@ class Dataset:
         InvalidRequest
             If the dataset holds molecules.
         """
+        return self._stored(samples).read(samples)
+
+    def _stored(self, samples: pd.DataFrame) -> StoredSamples:
         if self.schema.layout == "molecules":
-            raise InvalidRequest(f"{self.name} holds molecules: use .read_atoms(samples)")
-        return StoredSamples(self.store.url, samples, self.schema).read(samples)
+            raise InvalidRequest(
+                f"{self.name} holds molecules, which have no common shape: use .atoms(where)"
+            )
+        return StoredSamples(self.store.url, samples, self.schema)
 
     def read_atoms(self, samples: pd.DataFrame) -> Atoms:
         """Read some rows of :meth:`samples`, molecules, in their order.
@@ -174,9 +169,7 @@ class Dataset:
         InvalidRequest
             If the dataset holds molecules, or there are no such patches.
         """
-        if self.schema.layout == "molecules":
-            raise InvalidRequest(f"{self.name} holds molecules: use .atoms(where)")
-        source = StoredSamples(self.store.url, self.samples(where), self.schema)
+        source = self._stored(self.samples(where))
         return TorchSamples(source if patch is None else Patches.of(source, patch, overlap), target)
 
     def relabel(self, labels: pd.DataFrame, note: str = "relabelled") -> Dataset:
