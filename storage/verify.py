@@ -8,6 +8,7 @@ from typing import Any
 
 from storage.attempts import homes, manifest_path
 from storage.backends import Backend
+from storage.backends.base import is_below
 from storage.documents import Document, Log, unseal
 from storage.errors import Damaged, NotFound
 from storage.keys import digest, quick_digest
@@ -129,18 +130,23 @@ class _Users:
                 self.damaged.append(Finding(path, _said(error, path), remedy, (path,)))
 
     def _note_dataset(self, path: str, document: Document, remedy: str) -> None:
-        for part in document["parts"]:
-            self.parts[part["key"]] = remedy
-        for table in [*document["samples"], *filter(None, [document["quarantine"]])]:
-            self.tables.setdefault(table, {})[path] = remedy
+        tables = [*document["samples"], *filter(None, [document["quarantine"]])]
+        self._note(path, [part["key"] for part in document["parts"]], tables, remedy)
 
     def _note_view(self, dataset: str, view: str, path: str, document: Document) -> None:
         spec = document["spec"]
         settings = "".join(f" --set {k}={v}" for k, v in spec["parameters"].items())
         name = "" if view == spec["kind"] else f" --as {view}"
         remedy = f"`wavemill features {dataset} --view {spec['kind']}{name}{settings}`"
-        self.parts.update(dict.fromkeys(document["parts"].values(), remedy))
-        self.tables.setdefault(document["coefficients"], {})[path] = remedy
+        self._note(path, [*document["parts"].values()], [document["coefficients"]], remedy)
+
+    def _note(self, path: str, parts: list[str], tables: list[str], remedy: str) -> None:
+        if astray := [key for key in (*parts, *tables) if not is_below(key)]:
+            self.damaged.append(Finding(path, _leads_out(astray[0]), remedy, (path,)))
+            return
+        self.parts.update(dict.fromkeys(parts, remedy))
+        for table in tables:
+            self.tables.setdefault(table, {})[path] = remedy
 
     def table(self, key: str, problem: str) -> Finding:
         """Return the finding that a table is damaged: all records that name it go with it."""
@@ -187,9 +193,16 @@ def _home(
     remedy = users.parts.get(key) or _remake(home, manifest)
     for name, expected in manifest["objects"].items():
         where = f"{home}/{manifest['attempt']}/{name}"
+        if not is_below(where):  # a repair must not follow it
+            yield Finding(path, _leads_out(where), remedy, (path,))
+            continue
         seen(where)
         if problem := _problem(lambda where=where: backend.read(where), expected):  # type: ignore[misc]
             yield Finding(where, problem, remedy, (path, where))
+
+
+def _leads_out(path: str) -> str:
+    return f"names {path!r}, which leads out of the store"
 
 
 def _said(error: Damaged, path: str) -> str:

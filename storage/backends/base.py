@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from storage.errors import Damaged
+
 SINGLE_WRITER = "?single-writer"  # behind the address of a store
 
 
@@ -56,6 +58,24 @@ class Backend(Protocol):
     def enforces_exclusive_creation(self) -> bool:
         """Probe whether a second creation of the same object fails."""
         ...
+
+
+def is_below(path: str) -> bool:
+    """Say whether a path stays below the root: absolute ones and those with ``..`` do not."""
+    return "\0" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
+
+
+def below(path: str) -> str:
+    """Return a path below the root, ``""`` being the root itself.
+
+    Raises
+    ------
+    Damaged
+        If it leads elsewhere, as only a record can say that was not written here.
+    """
+    if path and not is_below(path):
+        raise Damaged(f"{path!r} leads out of the store: run `wavemill verify`")
+    return path
 
 
 def probe(backend: Backend, path: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.backends.base import SINGLE_WRITER, ObjectInfo, probe
+from storage.backends.base import SINGLE_WRITER, ObjectInfo, below, probe
 from storage.errors import NoRoom
 
 _TEMPORARY = ".tmp-"
@@ -30,7 +30,7 @@ class LocalBackend:
         self.single_writer = single_writer
 
     def _file(self, path: str) -> Path:
-        return self.root / path
+        return self.root / below(path)
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes ``start:stop`` of a file."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-from storage.backends.base import ObjectInfo, probe
+from storage.backends.base import ObjectInfo, below, probe
 
 
 class MemoryBackend:
@@ -25,7 +25,7 @@ class MemoryBackend:
     def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes ``start:stop`` of an object."""
         try:
-            return self._objects[path][0][start:stop]
+            return self._objects[below(path)][0][start:stop]
         except KeyError:
             raise FileNotFoundError(path) from None
 

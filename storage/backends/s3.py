@@ -11,7 +11,7 @@ from typing import Any
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError
 
-from storage.backends.base import SINGLE_WRITER, ObjectInfo, probe
+from storage.backends.base import SINGLE_WRITER, ObjectInfo, below, probe
 from storage.errors import InvalidRequest
 
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -60,7 +60,7 @@ class S3Backend:
             raise ConnectionError(f"{self.url}: {error}: {way_out}") from error
 
     def _key(self, path: str) -> str:
-        return f"{self.prefix}/{path}".strip("/")
+        return f"{self.prefix}/{below(path)}".strip("/")
 
     def _full(self, path: str) -> str:
         return f"{self.bucket}/{self._key(path)}"

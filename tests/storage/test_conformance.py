@@ -522,6 +522,36 @@ class TestStore:
         assert store.missing_parts([part.key]) == []
         assert list(verify(store)) == []
 
+    @pytest.mark.parametrize("field", ["objects", "attempt", "parts"])
+    def test_nothing_outside_the_store_is_read_or_removed(
+        self, store: Store, tmp_path: Path, field: str
+    ) -> None:
+        """A record that names such a path, with its checksum right, is itself the damage."""
+        add_dataset(store, (1,))
+        outside = tmp_path / "data.zarr/zarr.json"
+        outside.parent.mkdir()
+        outside.write_text("precious")
+        folder = "datasets" if field == "parts" else "parts"
+        path = next(e.path for e in store.backend.walk(folder) if e.path.count("/") in (2, 3))
+        document = read_document(store.backend, path)
+        astray = {
+            "objects": {"../../../../../data.zarr/zarr.json": {"sha256": "0", "bytes": 8}},
+            "attempt": "../../../..",
+            "parts": [{"key": "../../..", "rows": 1}],
+        }[field]
+        changed = {**document, field: astray}
+        store.backend.write(path, seal(changed))
+        if field == "attempt":
+            key = document["key"]
+            with pytest.raises(Damaged, match="leads out of the store"):
+                read_whole(store.url, key, "fields")
+        findings = list(verify(store))
+        assert {finding.path for finding in findings} == {path}
+        assert "leads out of the store" in findings[0].problem
+        repair(store, findings)
+        assert outside.exists()
+        assert not store.backend.exists(path)
+
     @pytest.mark.parametrize("damage", [None, b"", slice(9), slice(-9, None)], ids=repr)
     @pytest.mark.parametrize("damaged", ["fields/c/0/0/0", "fields/zarr.json"])
     def test_damaged_arrays_are_refused_on_reading(
