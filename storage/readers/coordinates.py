@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,7 @@ class Coordinate:
         return step if uniform else None
 
     def at(self, index: int) -> Position | None:
-        """Return a position as a number, a text or a moment, None if there is no such one."""
-        if self.values.ndim != 1 or index >= len(self.values):
-            return None
+        """Return a position as a number, a text or a moment, None if it is none."""
         value = self.values[index]
         if self.values.dtype.kind not in "biuf":
             return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
@@ -88,8 +86,18 @@ class Coordinate:
         return str(found.isoformat())
 
 
-def coordinate(values: Array, attributes: Mapping[str, Any]) -> Coordinate | None:
-    """Return the positions of a variable; a dimension without one is only a number of points."""
+def coordinate(
+    shape: tuple[int, ...],
+    lengths: Collection[int],
+    read: Callable[[], Array],
+    attributes: Mapping[str, Any],
+) -> Coordinate | None:
+    """Return the positions of a variable, which is read if it is as long as its axis.
+
+    A dimension without one is only a number of points.
+    """
+    if len(shape) != 1 or shape[0] not in lengths:
+        return None
     if (text(attributes.get("NAME")) or "").startswith("This is a netCDF dimension"):
         return None
-    return Coordinate(unpack(values, attributes), dict(attributes))
+    return Coordinate(unpack(read(), attributes), dict(attributes))

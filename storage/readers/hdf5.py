@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -176,14 +176,26 @@ def _dimension_name(dimension: Any) -> str:
     return str(dimension.label)
 
 
-def _coordinate(file: Any, dataset: Any, axis: str) -> Coordinate | None:
+def _coordinate(file: Any, dataset: Any, axis: str, lengths: Collection[int]) -> Coordinate | None:
     """Return positions from an attached scale, or from ``x`` or ``xcoor`` beside the dataset."""
+    for values in _scales(file, dataset, axis):
+
+        def read(values: Any = values) -> Array:
+            check_stored(axis, values)
+            return np.asarray(values[()])
+
+        if found := coordinate(values.shape or (), lengths, read, values.attrs):
+            return found
+    return None
+
+
+def _scales(file: Any, dataset: Any, axis: str) -> Iterator[Any]:
+    """Yield what may hold the positions along an axis; links are not followed."""
     for dimension in dataset.dims:
         if len(dimension) and _dimension_name(dimension) == axis:
-            return coordinate(np.asarray(dimension[0][()]), dimension[0].attrs)
+            yield dimension[0]
     for name in (axis, f"{axis}coor"):
         for group in (dataset.parent, file):
-            values = group.get(name)
-            if isinstance(values, h5py.Dataset) and len(values.shape or ()) == 1:
-                return coordinate(np.asarray(values[()]), values.attrs)
-    return None
+            own = "/" not in name and isinstance(group.get(name, getlink=True), h5py.HardLink)
+            if own and isinstance(group[name], h5py.Dataset):
+                yield group[name]

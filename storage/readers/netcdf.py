@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -59,9 +59,10 @@ def _variable(name: str, variable: Any, every: dict[str, Any], options: ReadOpti
     )
 
 
-def _coordinate(every: dict[str, Any], axis: str) -> Coordinate | None:
-    found = every.get(axis)
-    return None if found is None else coordinate(np.asarray(found.data), _attributes(found))
+def _coordinate(every: dict[str, Any], axis: str, lengths: Collection[int]) -> Coordinate | None:
+    if (found := every.get(axis)) is None:
+        return None
+    return coordinate(found.data.shape, lengths, lambda: np.array(found.data), _attributes(found))
 
 
 def _attributes(variable: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from storage.errors import BadInput
 from storage.typing import Array
 
 # What netCDF leaves where nothing was written and no _FillValue is set.
@@ -39,10 +40,19 @@ def unpack(raw: Array, attributes: Mapping[str, Any]) -> Array:
         missing |= np.isin(raw, _fills(raw.dtype, attributes))  # a fill is given either way
     values = raw.astype(unpacked_dtype(raw.dtype, attributes))
     if "scale_factor" in attributes:
-        values *= values.dtype.type(np.ravel(attributes["scale_factor"])[0])
+        values *= values.dtype.type(_one("scale_factor", attributes))
     if "add_offset" in attributes:
-        values += values.dtype.type(np.ravel(attributes["add_offset"])[0])
+        values += values.dtype.type(_one("add_offset", attributes))
     return np.where(missing, np.nan, values) if missing.any() else values
+
+
+def _one(name: str, attributes: Mapping[str, Any]) -> Any:
+    found = np.ravel(attributes[name])
+    if found.size != 1 or found.dtype.kind not in "biuf":
+        raise BadInput(
+            "attributes", f"{name} must be one number, not {found.size} of type {found.dtype}"
+        )
+    return found[0]
 
 
 def _fills(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> Array:

@@ -36,11 +36,11 @@ def read_header(variables: Sequence[Variable], options: ReadOptions, size: int) 
         np.result_type(*(field_dtype(part.dtype) for part in parts)).name,
         _components(parts, planes, options),
         _units(parts, planes),
-        _spacing(parts[0].coordinate, planes[0].axes),
+        _spacing(parts[0].along, planes[0].axes),
         None,
         sum(len(group[2]) for group in groups),
         planes[0].axes,
-        _steps(parts[0].coordinate, planes[0].axes),
+        _steps(parts[0].along, planes[0].axes),
     )
 
 
@@ -63,7 +63,7 @@ def read_frames(variables: Sequence[Variable], options: ReadOptions, size: int) 
     """
     frames: Found[Frame] = Found()
     for prefix, parts, rows in _groups(variables, options, size):
-        along = cache(parts[0].coordinate)
+        along = cache(parts[0].along)
         for planes in rows:
             index = ",".join(text for text in (prefix, planes[0].index) if text)
             try:
@@ -187,7 +187,11 @@ def _units(parts: Sequence[Variable], planes: Sequence[Plane]) -> tuple[str | No
 def _place(along: Along, axis: str, index: int) -> Position | None:
     try:
         found = along(axis)
-    except BadInput:  # texts whose encoding is not decoded: the field does not need them
+    except BadInput as error:
+        if (
+            error.reason != "format"
+        ):  # texts whose encoding is not decoded: the field can do without
+            raise
         return None
     return found.at(index) if found else None
 

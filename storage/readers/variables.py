@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Variable:
     units
         As the file gives them.
     coordinate
-        Gives the positions along a named axis, None if the file has none.
+        Gives the positions along a named axis of one of some lengths, None if the file has none.
     series
         The name without the number of its time step.
     vector
@@ -46,7 +46,7 @@ class Variable:
     load: Callable[[Selector], Array]
     dims: tuple[str, ...]
     units: str | None = None
-    coordinate: Callable[[str], Coordinate | None] = lambda name: None
+    coordinate: Callable[[str, Collection[int]], Coordinate | None] = lambda name, lengths: None
     series: str = ""
     vector: tuple[str, ...] = ("u", "v", "w")
 
@@ -54,6 +54,11 @@ class Variable:
     def label(self) -> str:
         """What the field is called."""
         return self.series or self.name or "field"
+
+    def along(self, axis: str) -> Coordinate | None:
+        """Return the positions along an axis, which may be one that the file does not name."""
+        named = zip(self.dims, self.shape, strict=True)
+        return self.coordinate(axis, {n for dim, n in named if dim == axis} or {*self.shape})
 
     def describe(self) -> str:
         """Return name and shape for a message."""

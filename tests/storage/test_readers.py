@@ -726,6 +726,95 @@ def test_a_lost_chunk_is_not_read_as_fill_values(version: int, tmp_path: Path) -
     assert reason("a.zarr", cut) in {"corrupt", "truncated"}
 
 
+@pytest.mark.parametrize("form", ["level.h5", "level.zarr"])
+def test_positions_that_were_never_written_are_not_read_as_fill_values(
+    form: str, tmp_path: Path
+) -> None:
+    levels = np.array([100.0, 200, 300, 500, 700, 850])
+    field = np.stack([FIELD] * 6)
+
+    def hdf(file: Any) -> None:
+        for axis, name in enumerate(("level", "y", "x")):
+            file.require_dataset("t", field.shape, "f8", data=field).dims[axis].label = name
+        file.create_dataset("level", (6,), "f8", chunks=(2,))[:2] = levels[:2]
+
+    if form.endswith("h5"):
+        data = hdf5(hdf)
+    else:
+        whole = xr.Dataset({"t": (("level", "y", "x"), field)}, {"level": levels})
+        encoding, lost = {"level": {"chunks": (2,)}}, {"level/c/1", "level/c/2"}
+        data = zarr_folder(whole, 3, tmp_path, encoding=encoding)
+        assert read(form, data, slice="level:5")[0].positions == {"level": 850}
+        data = changed(data, lambda name, data: None if name in lost else data)
+    assert reason(form, data, slice="level:all") == "truncated"
+
+
+def test_a_position_of_zero_that_zarr_left_out_is_read(tmp_path: Path) -> None:
+    field = xr.Dataset({"t": (("time", "y", "x"), FIELD[None])}, {"time": [0]})
+    data = zarr_folder(field, 3, tmp_path)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert "time/c/0" not in archive.namelist()
+    assert read("a.zarr", data, slice="time:0")[0].positions == {"time": 0}
+
+
+@pytest.mark.parametrize("kind", ["external", "virtual", "link"])
+def test_positions_in_other_files_are_never_read(kind: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["level"] = np.arange(3.0)
+
+    def fill(file: Any) -> None:
+        file["t"] = np.stack([FIELD] * 3)
+        for axis, name in enumerate(("level", "y", "x")):
+            file["t"].dims[axis].label = name
+        if kind == "external":
+            file.create_dataset("level", (3,), "u1", external=[(str(other), 0, 3)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((3,), "f8")
+            layout[:] = h5py.VirtualSource(str(other), "level", (3,))
+            file.create_virtual_dataset("level", layout)
+        else:
+            file["level"] = h5py.ExternalLink(str(other), "level")
+
+    if kind == "link":
+        assert read("a.h5", hdf5(fill), slice="level:1")[0].positions == {}
+    else:
+        assert reason("a.h5", hdf5(fill), slice="level:all") == "external"
+
+
+@pytest.mark.timeout(20)
+def test_what_only_a_description_makes_huge_takes_no_time_and_no_memory(tmp_path: Path) -> None:
+    def scale(file: Any) -> None:
+        file["t"] = FIELD
+        scale = file.create_dataset("x", (2**34,), "f8", chunks=(2**20,), compression="gzip")
+        file["t"].dims[1].attach_scale(scale)
+
+    def folder(name: str, size: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
+        whole = xr.Dataset({"t": (("y", "x"), FIELD)}, {"x": np.arange(11) * 0.5})
+
+        def declare(path: str, data: bytes) -> bytes:
+            if path != f"{name}/zarr.json":
+                return data
+            described = json.loads(data) | {"shape": size}
+            described["chunk_grid"]["configuration"]["chunk_shape"] = chunks
+            return json.dumps(described).encode()
+
+        return changed(zarr_folder(whole, 3, tmp_path), declare)
+
+    assert read("a.h5", hdf5(scale))[0].spacing is None
+    assert read("a.zarr", folder("x", (2**34,), (2**20,)))[0].spacing is None
+    assert reason("b.zarr", folder("t", (2800, 2800), (1, 1))) == "truncated"
+
+
+@pytest.mark.parametrize("name", ["scale_factor", "add_offset"])
+def test_packing_that_is_not_one_number_is_refused(name: str) -> None:
+    def fill(file: Any) -> None:
+        file["t"] = (FIELD * 100).astype("i2")
+        file["t"].attrs[name] = np.array([1.0, 2.0])
+
+    assert reason("a.h5", hdf5(fill)) == "attributes"
+
+
 def test_a_zarr_array_encoded_by_pickle_is_never_decoded(tmp_path: Path) -> None:
     def change(name: str, data: bytes) -> bytes:
         if name != "t/.zarray":
