@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import re
 import stat
 import tarfile
@@ -20,6 +21,7 @@ from storage.errors import BadInput
 from storage.sources.filesystem import Entry, fold, open_binary
 from storage.sources.rows import list_rows
 
+HEADER_LIMIT = 2**20  # bytes; names and attributes of one member of a tar
 MEMBER_LIMIT = 4 * 2**30  # bytes; a field of 23,000 x 23,000 in float64
 DECOMPRESSORS: dict[str, Callable[..., Any]] = {
     ".tar.gz": gzip.open,
@@ -37,6 +39,7 @@ _DAMAGE = (
     NotImplementedError,  # a compression method that zipfile does not know
     RuntimeError,  # an encrypted member
     ValueError,
+    MemoryError,
 )
 _ABSOLUTE = re.compile(r"/|\\\\|[A-Za-z]:")  # for either kind of system
 _BLOCK = 512  # bytes; a tar consists of these
@@ -105,7 +108,7 @@ def damage_as_bad_input(url: str) -> Iterator[None]:
         if isinstance(error, BadInput) or (isinstance(error, OSError) and error.errno is not None):
             raise
         reason = "truncated" if "unexpected end of data" in str(error) else "archive"
-        raise BadInput(reason, f"{url} is damaged: {error}") from error
+        raise BadInput(reason, f"{url} is damaged: {str(error) or type(error).__name__}") from error
 
 
 def index_zip(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -132,7 +135,9 @@ def _walk(content: BinaryIO) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo
     with tarfile.open(fileobj=cast(BinaryIO, file), mode="r:") as archive:
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # a million members must not pile up
+            file.left = math.inf
             yield archive, info
+            file.left = HEADER_LIMIT
     if len(file.last) < _BLOCK:
         raise EOFError("there is no end marker")
     if file.last.strip(b"\0"):
@@ -140,14 +145,21 @@ def _walk(content: BinaryIO) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo
 
 
 class _Watched:
-    """A file that remembers the last block read, since tarfile hides why it stopped."""
+    """A file that remembers the last block read, since tarfile hides why it stopped.
+
+    Of a member's headers, which tarfile reads whole, it gives no more than is left to read.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.last = b""
+        self.left: float = HEADER_LIMIT
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError(f"a member has more than {HEADER_LIMIT} bytes of headers")
         self.last = self._file.read(size)
         return self.last
 

@@ -329,6 +329,27 @@ def test_a_member_that_declares_too_much_is_refused(
     assert "1001" in units.refused[0].message
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_a_tar_that_are_too_large_are_not_read(tmp_path: Path, kind: bytes) -> None:
+    def change(info: tarfile.TarInfo) -> None:
+        info.type = kind if info.name == "bomb" else tarfile.REGTYPE
+
+    path = tmp_path / "a.tar.xz"
+    content = {"good.npy": b"2", "bomb": bytes(2**26), "other.npy": b"3"}
+    path.write_bytes(tar_bytes(content, "w:xz", change))
+    tracemalloc.start()
+    units = discover([str(path)])
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert [(entry.name, entry.reason) for entry in units.refused] == [(path.name, "archive")]
+    assert "1048576 bytes of headers" in units.refused[0].message
+
+
+def test_memory_that_an_archive_does_not_get_is_its_damage() -> None:
+    with pytest.raises(BadInput, match="MemoryError"), archives.damage_as_bad_input("a.tar"):
+        raise MemoryError
+
+
 @pytest.mark.parametrize("suffix", list(TAR_MODES))
 def test_members_before_the_cut_of_a_truncated_tar_survive(tmp_path: Path, suffix: str) -> None:
     noise = random.Random(0)
