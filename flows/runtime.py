@@ -38,6 +38,10 @@ _CONFIG = {
     # A worker is sent its next task when it is done with one. A task that waits at a worker
     # that dies would count as a suspect of its death.
     "distributed.scheduler.worker-saturation": 1.0,
+    # An input that ends its worker ends the next one too, within a few seconds of work.
+    "distributed.scheduler.allowed-failures": 1,
+    # A worker that dies as it starts is not started again: rather than wait for none, fail.
+    "distributed.scheduler.no-workers-timeout": "120s",
     # What fills a worker is torch's, which Dask cannot spill; results are a few numbers.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,

@@ -64,6 +64,12 @@ def place(url: str, member: str | None) -> str:
     return url if member is None else f"{url}!{member}"
 
 
+def listed(items: Sequence[Input], most: int = 10) -> str:
+    """Return the places of a part's inputs, of many the first ones."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(identity, items[:most])) + more
+
+
 def stamp(item: Input) -> str:
     """Return size and time of change or tag: while they stay, the content is taken to stay."""
     if isinstance(item, Simulated):

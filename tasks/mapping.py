@@ -14,7 +14,7 @@ from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
-from distributed import Client, Future, as_completed, secede
+from distributed import Client, Future, KilledWorker, as_completed, secede
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
@@ -61,6 +61,7 @@ def map_parts(
     progress: Progress | None = None,
     retries: int = RETRIES,
     resources: dict[str, float] | None = None,
+    named: Callable[[Item], str] = str,
 ) -> list[Result]:
     """Apply ``function`` to every item on the workers of a scheduler.
 
@@ -80,6 +81,8 @@ def map_parts(
         mathematics refuses is not tried again.
     resources
         What a task occupies of its worker, such as ``{"GPU": 1}``.
+    named
+        Says which item it was that workers died at.
 
     Returns
     -------
@@ -88,6 +91,8 @@ def map_parts(
 
     Raises
     ------
+    ChildProcessError
+        If an item ends one worker process after another.
     Exception
         The first error of an item that retries did not cure, after the rest is cancelled. Requests
         that cannot be carried out are not retried.
@@ -121,9 +126,15 @@ def map_parts(
                     progress(len(results), len(items))
                 for following in islice(futures, 1):
                     done.add(following)
-        except BaseException:
+        except BaseException as error:
             client.cancel([Future(key, client) for key in running], force=True)
-            raise
+            if not isinstance(error, KilledWorker):
+                raise
+            raise ChildProcessError(
+                f"worker processes died, one after another, at {named(items[running[future.key]])}:"
+                " damaged data, or more than their memory holds; leave it out, or start fewer "
+                "workers (--cluster local:1), which gives each more memory"
+            ) from error
     return [results[index] for index in range(len(items))]
 
 

@@ -27,6 +27,7 @@ from tasks.evaluate import (
 from tasks.features import FeatureOutcome
 from tasks.fit import drawn_at_fit, fit
 from tasks.ingest import PartOutcome
+from tasks.inputs import listed
 from tasks.kinds import models
 from tasks.mapping import map_parts
 from tasks.options import Options
@@ -62,7 +63,8 @@ def ingest_parts(url: str, address: str, planned: Plan, options: Options) -> lis
     """Read the fresh inputs on the workers, one Dask task a part."""
     groups = batches(planned, options)
     work = partial(ingest_tasks.ingest_part, url, planned.schema, options)
-    return _mapped(work, [planned.known_of(group) for group in groups], address, "ingest parts")
+    fresh = [planned.known_of(group) for group in groups]
+    return _mapped(work, fresh, address, "ingest parts", named=lambda part: listed(part[0]))
 
 
 @task(name="publish dataset")
@@ -109,7 +111,8 @@ def compute_features(
     work = partial(feature_tasks.compute_part, url, spec, source.schema, device)
     resources = {"GPU": 1.0} if device == "cuda" else None
     try:
-        return _mapped(work, parts, address, f"features {spec['kind']}", resources)
+        what = f"features {spec['kind']}"
+        return _mapped(work, parts, address, what, resources, lambda part: f"part {part.key}")
     except feature_tasks.NotFinite as error:
         rows = source.samples()
         row = rows[(rows["part"] == error.part) & (rows["row"] == error.row)].iloc[0]
@@ -231,6 +234,7 @@ def _mapped(
     address: str,
     what: str,
     resources: dict[str, float] | None = None,
+    named: Callable[[Any], str] = str,
 ) -> list[Any]:
     return map_parts(
         work,
@@ -239,6 +243,7 @@ def _mapped(
         opened=show.dashboard,
         progress=Reporter(what),
         resources=resources,
+        named=named,
     )
 
 

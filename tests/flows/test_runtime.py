@@ -82,6 +82,22 @@ def test_what_no_attempt_cures_is_tried_once(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def end_the_worker(x: int) -> int:
+    """End the process at one item, as a library does that reads where it must not."""
+    if x == 2:
+        os._exit(139)
+    return x
+
+
+@pytest.mark.timeout(120)
+def test_an_item_that_ends_its_workers_ends_the_run_and_is_named() -> None:
+    with (
+        open_cluster("local:1") as address,
+        pytest.raises(ChildProcessError, match="died, one after another, at item 2: "),
+    ):
+        map_parts(end_the_worker, range(6), address=address, named=lambda x: f"item {x}")
+
+
 def test_worker_processes_compute_on_one_thread_and_listen_on_loopback() -> None:
     with open_cluster("local:2") as address, Client(address, set_as_default=False) as client:
         assert set(client.run(threads).values()) == {(1, "1")}
