@@ -296,8 +296,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _absolute(sources: list[str]) -> list[str]:
+    """Return sources with absolute paths."""
+    from storage.addresses import without_secrets
+
     return [
-        source if ":" in source.split("/")[0] else str(Path(source).expanduser().absolute())
+        without_secrets(source)
+        if ":" in source.split("/")[0]
+        else str(Path(source).expanduser().absolute())
         for source in sources
     ]
 

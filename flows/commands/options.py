@@ -52,9 +52,10 @@ STORE = "./wavemill-store"
 
 def absolute(store: str, single_writer: bool = False) -> str:
     """Return the store's URL, a folder's made absolute."""
+    from storage.addresses import without_secrets
     from storage.backends import SINGLE_WRITER
 
-    url = store if "://" in store else str(Path(store).expanduser().absolute())
+    url = without_secrets(store) if "://" in store else str(Path(store).expanduser().absolute())
     return url + SINGLE_WRITER if single_writer else url
 
 

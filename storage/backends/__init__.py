@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from storage.addresses import without_secrets
 from storage.backends.base import SINGLE_WRITER, Backend, ObjectInfo
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
@@ -32,8 +33,9 @@ def open_backend(url: str) -> Backend:
     Raises
     ------
     InvalidRequest
-        If the scheme is not one of these.
+        If the scheme is not one of these, or the address holds a password.
     """
+    without_secrets(url)
     address, single_writer = url.removesuffix(SINGLE_WRITER), url.endswith(SINGLE_WRITER)
     scheme, separator, rest = address.partition("://")
     match scheme if separator else "file":

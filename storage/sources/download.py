@@ -124,8 +124,10 @@ def _append(file: Published, partial: Path) -> None:
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         resumed = answer.status == 206
         with partial.open("ab" if resumed else "wb") as output:
-            while block := answer.read(CHUNK):
+            lacking = file.size - output.tell()
+            while block := answer.read(min(CHUNK, lacking)):  # never more: it may not end
                 output.write(block)
+                lacking -= len(block)
     if partial.stat().st_size < file.size:
         raise OSError(f"the connection ended after {partial.stat().st_size} bytes")
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from storage.addresses import without_secrets
 from storage.errors import InvalidRequest
 
 FOLDER_FORMATS = (".zarr",)  # folders that are one file to a user
@@ -42,10 +43,18 @@ class Listing:
 
 
 def absolute(source: str) -> str:
-    """Return a local path made absolute, or a remote URL as it is."""
+    """Return a local path made absolute, or a remote URL as it is.
+
+    Raises
+    ------
+    InvalidRequest
+        If a URL holds a password or a signature.
+    """
     if source.startswith("file://"):
         source = source.removeprefix("file://")
-    return source if is_remote(source) else os.path.abspath(Path(source).expanduser())  # noqa: PTH100 (keeps links)
+    if is_remote(source):
+        return without_secrets(source)
+    return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 (keeps links)
 
 
 def is_remote(url: str) -> bool:
@@ -239,8 +248,11 @@ def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
 
 
 def _remote(url: str) -> tuple[Any, str]:
-    # Listings are never cached: a schedule looks again for what is new.
-    options = {"use_listings_cache": False} if url.startswith(("s3://", "s3a://")) else {}
+    options: dict[str, Any] = {}
+    if url.startswith(("s3://", "s3a://")):
+        options["use_listings_cache"] = False  # a schedule looks again for what is new
+    elif url.startswith(("http://", "https://")):
+        options["client_kwargs"] = {"trust_env": True}  # ~/.netrc and proxies
     filesystem, path = fsspec.url_to_fs(url, **options)
     return filesystem, path
 

@@ -466,6 +466,33 @@ def test_what_is_not_there_is_refused_before_a_server_starts(
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://alice:hunter2@127.0.0.1:9/a.npy",
+        "s3://key:hunter2@bucket/x",
+        "https://host/a.npy?X-Amz-Expires=60&X-Amz-Signature=hunter2",
+        "https://host/a.npy?sv=2&sig=hunter2",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls --store",
+        "ingest turbulence --name x",
+        "ingest molecules . --name x --table",
+        "up --store",
+    ],
+)
+def test_an_address_that_holds_a_secret_is_refused_and_not_repeated(
+    address: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.server.prefect_server", None)  # which would keep it
+    message = told(capsys, *command.split(), address, status=1)
+    assert "would be kept in the store, by Prefect and in messages" in message
+    assert "hunter2" not in message
+
+
 def test_a_relative_store_is_made_absolute(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     assert run(["ls", "--store", "store", "-q"]) == 0

@@ -87,6 +87,12 @@ def test_other_content_than_the_published_is_refused_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_more_is_taken_than_was_published(server: Server, tmp_path: Path) -> None:
+    url, part = published(server).url, CONTENT[:1000]
+    file = Published(url, "file.bin", len(part), hashlib.sha256(part).hexdigest())
+    assert fetch(file, tmp_path).read_bytes() == part
+
+
 def test_a_server_that_is_gone_is_named(tmp_path: Path) -> None:
     gone = Published("http://127.0.0.1:9/file", "file.bin", 1, "")
     with pytest.raises(InvalidRequest, match=r"127\.0\.0\.1:9/file cannot be downloaded"):

@@ -8,10 +8,13 @@ import io
 import pickle
 import random
 import tarfile
+import threading
 import tracemalloc
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -426,6 +429,36 @@ def test_the_first_bytes_can_be_read_alone(tmp_path: Path) -> None:
 
 
 # --- object stores ----------------------------------------------------------------------
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """Gives one file to who knows the password."""
+
+    def do_GET(self) -> None:
+        known = self.headers["Authorization"] == f"Basic {b64encode(b'alice:hunter2').decode()}"
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"field")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_passwords_come_from_netrc_and_never_in_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login alice password hunter2")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever).start()
+        place = f"127.0.0.1:{server.server_address[1]}/a.npy"
+        units = discover([f"http://{place}"])
+        assert contents(units) == {"a": b"field"}
+        server.shutdown()
+    with pytest.raises(InvalidRequest, match="netrc") as caught:
+        discover([f"http://alice:hunter2@{place}"])
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.fixture
