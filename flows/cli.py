@@ -29,6 +29,7 @@ import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
 from flows.commands import amend, compute, generate, ingest, inspect, judge, serve  # noqa: E402
+from flows.commands.options import printable  # noqa: E402
 from flows.homes import choose_prefect_home  # noqa: E402
 
 ORDER = (  # of the help: as work goes
@@ -148,7 +149,7 @@ def _status(error: Exception) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+    print(printable(" ".join(message.split())), file=sys.stderr)
     return status
 
 

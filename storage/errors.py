@@ -4,6 +4,8 @@ Each subclasses the built-in a caller already catches and survives pickling, bec
 ships exceptions between processes.
 """
 
+from storage.text import writable
+
 
 class StorageError(Exception):
     """Anything that the store refuses or fails at."""
@@ -21,9 +23,9 @@ class BadInput(StorageError, ValueError):
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
         self.reason = reason
-        self.message = message
+        self.message = writable(message)
+        super().__init__(reason, self.message)
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"

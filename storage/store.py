@@ -30,6 +30,7 @@ log = logging.getLogger("wavemill.storage")
 Build = Callable[[DatasetVersion], DatasetVersion | None]
 SHORTEST = 4  # characters of a key that stand for it
 _FOLDERS = {"artifacts", "datasets", "leases", "parts", "removed", "tables", "views"}
+_LONGEST = 200  # characters of a name; file systems hold 255 bytes
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -364,8 +365,11 @@ def artifact_home(kind: str, key: str) -> str:
 
 def checked_name(name: str) -> str:
     """Return a name that can be part of a path, or raise InvalidRequest."""
-    if not name or name[0] in ".-" or set(name) - _NAME_CHARACTERS:
-        raise InvalidRequest(f"{name!r} is not a name: use letters, digits, '.', '_' and '-'")
+    if not name or name[0] in ".-" or set(name) - _NAME_CHARACTERS or len(name) > _LONGEST:
+        shown = repr(name if len(name) <= _LONGEST else f"{name[:20]}...")
+        raise InvalidRequest(
+            f"{shown} is not a name: use letters, digits, '.', '_' and '-', {_LONGEST} at most"
+        )
     return name
 
 

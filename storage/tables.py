@@ -18,6 +18,7 @@ from storage.documents import read_checked
 from storage.errors import InvalidRequest
 from storage.keys import digest
 from storage.records import AXES, PLACES
+from storage.text import writable
 
 
 def table_path(key: str) -> str:
@@ -153,6 +154,8 @@ def select(frame: pd.DataFrame, expression: str | None, option: str) -> pd.DataF
     """
     if expression is None or not expression.strip():
         return frame
+    if writable(expression) != expression:
+        raise InvalidRequest(f"{option} {writable(expression)} is not in UTF-8")
     rows, problem = _selected(frame, expression)
     if problem:
         columns = ", ".join(map(str, frame))

@@ -193,10 +193,10 @@ def predict(
     flagged = int((rows["flag"] != "").sum())
     if flagged:
         warn(f"{flagged} of {len(rows)} samples are not predicted: see the column flag")
-    preview = rows.head(5).to_string(index=False)
+    preview = rows.head(5).to_string(index=False).split("\n")
     tell(
         {"path": str(to), "samples": len(rows), "flagged": flagged},
-        [preview, f"wrote {to}: {len(rows) - flagged} of {len(rows)} samples predicted"],
+        [*preview, f"wrote {to}: {len(rows) - flagged} of {len(rows)} samples predicted"],
         as_json,
         quiet,
     )

@@ -113,7 +113,8 @@ def _preview(
     names = sorted((name for name in names if name not in hidden), key=_LATER.__contains__)
     names = names[: max(_WIDTH - features, _WIDTH // 2)]
     names += list(rows)[len(rows.columns) - features :][: _WIDTH - len(names)]
-    table = [rows[names].to_string(index=False, max_colwidth=40), named] if records else []
+    table = rows[names].to_string(index=False, max_colwidth=40).split("\n") if records else []
+    table += [named] if records else []
     hint = "--to FILE writes all of them" if records else ""
     tell({**count, "rows": records}, [line, *table], as_json, quiet, hint)
 

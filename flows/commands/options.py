@@ -8,6 +8,7 @@ import importlib
 import json
 import logging
 import math
+import re
 import signal
 import sys
 import tomllib
@@ -48,6 +49,9 @@ SingleWriter = Annotated[
 ]
 
 STORE = "./wavemill-store"
+_CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def absolute(store: str, single_writer: bool = False) -> str:
@@ -99,20 +103,28 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
+def printable(text: str) -> str:
+    """Return text without what moves the cursor, sets a title or turns the direction of writing.
+
+    Names of files, and what is in them, come from anywhere.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def tell(result: Any, lines: Sequence[str], as_json: bool, quiet: bool, hint: str = "") -> None:
     """Print a result: as JSON, or as lines and what to do next."""
     if as_json:
         print(json.dumps(plain(result), indent=1, sort_keys=True))
         return
     for line in lines:
-        print(line)
+        print(printable(line))
     if hint and not quiet:
-        print(f"next: {hint}")
+        print(printable(f"next: {hint}"))
 
 
 def warn(message: str) -> None:
     """Print a warning to the terminal."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(printable(f"warning: {message}"), file=sys.stderr)
 
 
 def expect_dataset(store: str, name: str) -> None:

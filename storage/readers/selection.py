@@ -22,6 +22,7 @@ from storage.readers.frames import (
 )
 from storage.readers.planes import Plane, planes_of
 from storage.readers.variables import Variable
+from storage.text import writable
 
 EXPANSION_LIMIT = 1100  # deflate cannot pack more than 1032 bytes into one
 SMALL = 64 * 2**20  # bytes; below this no declared size is worth a suspicion
@@ -209,6 +210,9 @@ def _steps(along: Along, axes: tuple[str, ...]) -> tuple[float | None, ...]:
 
 def _check(variable: Variable, size: int) -> None:
     """Refuse what is no field, or more than the file can hold, before memory is asked for."""
+    names = "".join((variable.name, variable.units or "", *variable.dims))
+    if writable(names) != names:
+        raise BadInput("name", f"{variable.describe()}: its names or its unit are not in UTF-8")
     field_dtype(variable.dtype)
     declared = math.prod(variable.shape) * variable.dtype.itemsize
     if declared == 0:

@@ -12,6 +12,7 @@ from storage.sources import rows
 from storage.sources.archives import kind, list_members
 from storage.sources.files import SourceFile, Unit
 from storage.sources.filesystem import Entry, Listing, expand
+from storage.text import writable
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Refused:
     url: str
     reason: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", writable(self.name))
+        object.__setattr__(self, "url", writable(self.url))
 
 
 class Discovery(list[Unit]):
@@ -106,7 +111,11 @@ def find_files(
             if file.name.lower().endswith(known) or (listing.named and file.member is None):
                 files.setdefault((file.url, file.member), file)
             else:
-                ignored[PurePosixPath(file.name).suffix.lower()] += 1
+                ignored[writable(PurePosixPath(file.name).suffix.lower())] += 1
+    for key, file in list(files.items()):
+        if writable(file.url + file.name) != file.url + file.name:
+            refused.append(Refused(file.name, file.url, "name", "is not in UTF-8: rename it"))
+            del files[key]
     return list(files.values()), refused, ignored
 
 

@@ -134,6 +134,36 @@ def test_quarantine_is_a_warning_and_can_be_read(
     )
 
 
+def test_names_of_files_move_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In warnings, errors, listings and tables; a title, a colour, a line, a direction."""
+    names = ["a\x1b]0;title\x07", "b\x9b31m", "c\nfake", "d\u202egnp"]
+    write_snapshots(tmp_path, [*names, *"efghi"])
+    for name in names:
+        (tmp_path / f"{name}.npz").write_bytes(b"broken")
+    url = str(tmp_path / "store")
+    place = ["--store", url]
+    ingested = [
+        "ingest",
+        "turbulence",
+        str(tmp_path),
+        "--name",
+        "x",
+        "--cluster",
+        "threads",
+        *place,
+    ]
+    assert run(ingested) == 0
+    assert run(["show", "x", "--quarantine", *place]) == 0
+    assert run(["query", "x", "--where", "sample_id = '\udcff\x1b'", *place]) == 1
+    assert run(["query", "x", *place]) == 0
+    assert run(["ls", "--store", f"{url}\x1b[2J"]) == 1
+    shown = "".join(capsys.readouterr())
+    assert "a\\x1b]0;title\\x07" in shown
+    assert "\\u202egnp" in shown
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    assert "\nfake" not in shown
+
+
 def test_query_previews_ten_rows(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = told(capsys, "query", "flow", "--view", "spectrum", f"--store={place / 'store'}")
     assert shown.startswith("6 samples, ")

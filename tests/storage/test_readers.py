@@ -806,6 +806,14 @@ def test_what_only_a_description_makes_huge_takes_no_time_and_no_memory(tmp_path
     assert reason("b.zarr", folder("t", (2800, 2800), (1, 1))) == "truncated"
 
 
+def test_text_inside_a_file_that_is_not_utf_8_is_refused() -> None:
+    def fill(file: Any) -> None:
+        file["t"] = FIELD
+        file["t"].attrs.create("units", b"m\xff", dtype=h5py.string_dtype())
+
+    assert reason("a.h5", hdf5(fill)) == "name"
+
+
 @pytest.mark.parametrize("name", ["scale_factor", "add_offset"])
 def test_packing_that_is_not_one_number_is_refused(name: str) -> None:
     def fill(file: Any) -> None:

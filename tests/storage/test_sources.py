@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import random
 import tarfile
@@ -410,6 +411,21 @@ def test_a_gzip_with_a_wrong_checksum_is_refused_as_a_whole(tmp_path: Path) -> N
     (tmp_path / "a.tar.gz").write_bytes(data)
     units = discover([str(tmp_path)])
     assert (list(units), units.refused[0].reason) == ([], "archive")
+
+
+@pytest.mark.parametrize("suffix", ["", ".tar"])
+def test_a_name_that_is_not_utf_8_is_refused_and_its_neighbours_are_read(
+    tmp_path: Path, suffix: str
+) -> None:
+    name = os.fsdecode(b"bad\xff.npy")
+    if suffix:
+        (tmp_path / "a.tar").write_bytes(tar_bytes({name: b"1", "good.npy": b"2"}, "w:"))
+    else:
+        put(tmp_path, {name: b"1", "good.npy": b"2", os.fsdecode(b"other.\xff"): b"3"})
+    units = discover([str(tmp_path / f"a{suffix}") if suffix else str(tmp_path)])
+    assert contents(units) == {"good": b"2"}
+    assert [(entry.name, entry.reason) for entry in units.refused] == [("bad\\udcff.npy", "name")]
+    assert all(kind.isascii() for kind in units.ignored)
 
 
 def test_a_file_that_vanished_is_bad_input_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,8 @@
+"""Text from outside, as files and tables can hold it."""
+
+from __future__ import annotations
+
+
+def writable(text: str) -> str:
+    """Return text as UTF-8 can hold it: a byte that no character is made of is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
