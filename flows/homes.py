@@ -14,12 +14,17 @@ from pathlib import Path
 _HOME = "PREFECT_HOME"
 
 
+def prefect_home() -> Path:
+    """Return where Prefect keeps its notes."""
+    return Path(os.environ.get(_HOME, "~/.prefect")).expanduser().absolute()
+
+
 def choose_prefect_home() -> None:
     """Have Prefect keep its notes in a temporary folder if its home is unusable, and say so.
 
     Before Prefect is imported, which reads its settings once.
     """
-    home = Path(os.environ.get(_HOME, "~/.prefect")).expanduser().absolute()
+    home = prefect_home()
     if problem := _problem(home):
         folder = tempfile.mkdtemp(prefix="wavemill-prefect-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

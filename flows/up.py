@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
+import fcntl
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +17,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import psutil
 import yaml
 
+from flows.homes import prefect_home
 from flows.runtime import LOOPBACK, open_cluster
 from storage.errors import InvalidRequest, StorageError
 
@@ -28,9 +29,14 @@ POOL = "wavemill"
 NIGHTLY = "nightly"
 SNAPSHOTS = "snapshots"  # what prefect.yaml calls the dataset that is watched
 _PATIENCE = 120.0  # seconds for a server to answer
-_GRACE = 10.0  # seconds for a process to end when told to
 _PORTS = 50
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1"}
+_DEFAULTS = {  # of Prefect's settings, which the environment may set otherwise
+    # Runs of a schedule, their logs and tables are kept for a month; else the database only grows.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * _SECONDS["d"]),
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def up(service: Service) -> None:
     Raises
     ------
     InvalidRequest
-        If no port is free, or ``every`` is no duration.
+        If no port is free, ``every`` is no duration, or this Prefect home is served already.
     KeyboardInterrupt
         On Ctrl-C, when everything has been stopped.
     ServiceFailed
@@ -67,7 +73,10 @@ def up(service: Service) -> None:
     if service.every is not None:
         seconds(service.every)  # at once: deploying comes late
     with contextlib.ExitStack() as stack:
+        notes = stack.enter_context(alone(prefect_home()))
         port = free_port(service.host, service.port)
+        url = url_of(_reachable(service.host), port)
+        print(f"pid {os.getpid()}, {url}", file=notes, flush=True)
         _say("starting Dask")
         address = stack.enter_context(open_cluster(service.cluster, device=service.device))
         environment = _environment(service, port, address)
@@ -75,7 +84,7 @@ def up(service: Service) -> None:
         host, number = service.host, str(port)
         command = ["server", "start", "--host", host, "--port", number]
         server = stack.enter_context(_running("server", command, environment))
-        _wait_until_healthy(f"http://{_reachable(service.host)}:{port}/api/health", server)
+        _wait_until_healthy(f"{url}/api/health", server)
         _say("deploying the flows")
         _deploy(service, environment)
         _say("starting a worker")
@@ -90,14 +99,57 @@ def _say(step: str) -> None:
     print(f"wavemill: {step}", file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def alone(home: Path) -> Iterator[IO[str]]:
+    """Keep a Prefect home to this service, and yield a file to note in who serves it.
+
+    The schedules in its database are one service's: another would have them run with its own
+    dataset and store. The system lets go of the home when this process ends, however that is.
+
+    Raises
+    ------
+    InvalidRequest
+        If another service has it.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (home / "wavemill-up.lock").open("a+") as notes:
+        try:
+            fcntl.flock(notes, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            notes.seek(0)
+            raise InvalidRequest(
+                f"a `wavemill up` already serves Prefect's home {home} ({notes.read().strip()}): "
+                "stop it, or set PREFECT_HOME to another folder"
+            ) from None
+        notes.truncate(0)
+        yield notes
+
+
 def free_port(host: str, first: int) -> int:
-    """Return the first port from ``first`` on that nobody listens on."""
-    for port in range(first, min(first + _PORTS, 2**16)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind((host, port))
-                return port
+    """Return the first port from ``first`` on that nobody listens on.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is none, or the host is no address of this machine.
+    """
+    try:
+        family, *_, place = socket.getaddrinfo(host, first, type=socket.SOCK_STREAM)[0]
+        for port in range(first, min(first + _PORTS, 2**16)):
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((place[0], port, *place[2:]))
+                except OSError as error:
+                    if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                        raise
+                else:
+                    return port
+    except OSError as error:
+        raise InvalidRequest(
+            f"--host {host}: cannot listen there ({error.strerror}): pass an address of this "
+            f"machine, as {LOOPBACK}"
+        ) from error
     raise InvalidRequest(f"ports from {first} on of {host} are taken: pass --port")
 
 
@@ -139,12 +191,11 @@ def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any
 
 def _environment(service: Service, port: int, address: str) -> dict[str, str]:
     """Return what the processes are told; nothing is sent anywhere else."""
-    api = f"http://{_reachable(service.host)}:{port}/api"
-    shown = service.host if service.host not in ("0.0.0.0", "::") else socket.gethostname()
     return {
+        **_DEFAULTS,
         **os.environ,
-        "PREFECT_API_URL": api,
-        "PREFECT_UI_API_URL": f"http://{shown}:{port}/api",
+        "PREFECT_API_URL": f"{url_of(_reachable(service.host), port)}/api",
+        "PREFECT_UI_API_URL": f"{_shown(service, port)}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
@@ -157,39 +208,43 @@ def _environment(service: Service, port: int, address: str) -> dict[str, str]:
 
 
 def _reachable(host: str) -> str:
-    return LOOPBACK if host in ("0.0.0.0", "::") else host
+    return _WILDCARDS.get(host, host)
+
+
+def _shown(service: Service, port: int) -> str:
+    """Return the address of the UI as others see it."""
+    return url_of(socket.gethostname() if service.host in _WILDCARDS else service.host, port)
+
+
+def url_of(host: str, port: int) -> str:
+    """Return a server's URL, an address of IPv6 in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
 def _running(
     name: str, arguments: list[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Prefect command, out of reach of the terminal's Ctrl-C, and stop it at the end."""
-    command = [sys.executable, "-m", "prefect", *arguments]
-    with tempfile.TemporaryFile(prefix=f"wavemill-{name}-") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    """Run a Prefect command, out of reach of the terminal's Ctrl-C; it ends when this does."""
+    prefect = [sys.executable, "-m", "prefect", *arguments]
+    with (
+        tempfile.TemporaryFile(prefix=f"wavemill-{name}-") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.child", *prefect],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             yield process
         finally:
-            _stop(process)
-            if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL):
+            process.communicate()  # the end of its input tells it to end
+            if process.returncode:
                 log.seek(0)
                 sys.stderr.write(log.read().decode(errors="replace")[-2000:])
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process and all that it started to end, and insist after a while."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(process.pid)
-        family = [root, *root.children(recursive=True)]
-        for ask in (psutil.Process.terminate, psutil.Process.kill):
-            for member in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    ask(member)
-            _, family = psutil.wait_procs(family, timeout=_GRACE)
-    process.wait()
 
 
 def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
@@ -232,8 +287,7 @@ def _prefect(arguments: list[str], environment: Mapping[str, str]) -> None:
 
 
 def _announce(service: Service, port: int) -> None:
-    shown = service.host if service.host not in ("0.0.0.0", "::") else socket.gethostname()
-    print(f"Prefect UI: http://{shown}:{port}")
+    print(f"Prefect UI: {_shown(service, port)}")
     print(f"store: {service.store}")
     if service.watch is None:
         print("schedules: paused; --watch FOLDER ingests what is new there every night")

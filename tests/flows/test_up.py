@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import pytest
 import yaml
 
 from flows import turbulence
-from flows.up import Service, deployments_file, free_port, scheduled, seconds
+from flows.up import Service, alone, deployments_file, free_port, scheduled, seconds, url_of
 from storage import InvalidRequest, open_store
 from tasks.fields import FieldOptions
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
@@ -228,11 +229,53 @@ def test_durations_are_read_or_refused() -> None:
             seconds(text)
 
 
-def test_a_taken_port_is_passed_over() -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+@pytest.mark.parametrize(
+    ("host", "url"), [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80")]
+)
+def test_a_taken_port_is_passed_over(host: str, url: str) -> None:
+    assert url_of(host, 80) == url
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        try:
+            taken.bind((host, 0))
+        except OSError:
+            pytest.skip(f"{host} is no address here")
         taken.listen()
         port = taken.getsockname()[1]
-        assert free_port("127.0.0.1", port) > port
+        assert free_port(host, port) > port
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_an_address_of_other_machines_is_not_called_a_taken_port(host: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"--host {host}: cannot listen"):
+        free_port(host, 4200)
+
+
+def test_a_prefect_home_has_one_service(tmp_path: Path) -> None:
+    with alone(tmp_path) as notes:
+        print("pid 7, http://127.0.0.1:4200", file=notes, flush=True)
+        with (
+            pytest.raises(InvalidRequest, match=r"already serves.*\(pid 7, http.*PREFECT_HOME"),
+            alone(tmp_path),
+        ):
+            pass
+    with alone(tmp_path):
+        pass
+
+
+def test_what_runs_ends_with_the_pipe_that_its_starter_held() -> None:
+    script = "import subprocess, sys; subprocess.run(['sleep', '600'])"
+    command = [sys.executable, "-m", "flows.child", sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        family: list[psutil.Process] = []
+        while len(family) < 2:
+            family = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.01)
+        process.communicate(timeout=20)  # closes it, as the system does when a process is killed
+    assert process.returncode == 0
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_what_ends_by_itself_says_how() -> None:
+    command = [sys.executable, "-m", "flows.child", sys.executable, "-c", "raise SystemExit(3)"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.wait(20) == 3

@@ -1,0 +1,52 @@
+"""Run a command that ends, with all that it started, when standard input does.
+
+The other end of that pipe is held by whoever started this, and closes when that ends, however.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+
+import psutil
+
+_GRACE = 10.0  # seconds for a process to end when told to
+
+
+def main(command: list[str]) -> None:
+    """Run a command and exit as it does, or with 0 once it was told to end."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    told = threading.Event()
+
+    def end_with_input() -> None:
+        while os.read(0, 1):
+            pass
+        told.set()
+        _stop(process)
+
+    waiting = threading.Thread(target=end_with_input, daemon=True)
+    waiting.start()
+    status = process.wait()
+    if told.is_set():
+        waiting.join()
+        status = 0
+    sys.exit(status if status >= 0 else 128 - status)  # as shells do for signals
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process and all that it started to end, and insist after a while."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        family = [root, *root.children(recursive=True)]
+        for ask in (psutil.Process.terminate, psutil.Process.kill):
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    ask(member)
+            _, family = psutil.wait_procs(family, timeout=_GRACE)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
