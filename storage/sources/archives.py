@@ -100,6 +100,8 @@ def damage_as_bad_input(url: str) -> Iterator[None]:
     """Turn what damaged bytes raise into `BadInput`; failures of disk or network pass."""
     try:
         yield
+    except (PermissionError, TimeoutError, ConnectionError):  # of stores, these have no number
+        raise
     except FileNotFoundError as error:
         raise BadInput("missing", f"{url} was listed but is gone, or a link to nothing") from error
     except EOFError as error:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from botocore.exceptions import ClientError
+from s3fs.errors import translate_boto_error
 
 from storage import sources
 from storage.errors import BadInput, InvalidRequest
@@ -526,3 +528,13 @@ def test_a_listing_on_s3_sees_what_came_since(filled: str) -> None:
 def test_a_missing_source_on_s3_is_named(bucket: str, path: str) -> None:
     with pytest.raises(InvalidRequest, match=r"nothing|absent"):
         discover([f"{bucket}{path}"])
+
+
+@pytest.mark.parametrize(
+    "code", ["AccessDenied", "ExpiredToken", "RequestTimeout", "SignatureDoesNotMatch", "SlowDown"]
+)
+def test_what_a_store_refuses_is_not_a_damaged_file(code: str) -> None:
+    refused = ClientError({"Error": {"Code": code, "Message": "not now"}}, "GetObject")
+    with pytest.raises(OSError, match="not now") as raised, archives.damage_as_bad_input("s3://b/k"):
+        raise translate_boto_error(refused)
+    assert not isinstance(raised.value, BadInput)
