@@ -15,7 +15,7 @@ import pandas as pd
 
 from storage import InvalidRequest, Store
 from storage.readers.images.annotations import NUMBER
-from storage.sources.filesystem import absolute, read_bytes
+from storage.sources.filesystem import absolute, read_bytes, without_query
 
 LabelOrder = Literal["sorted", "devkit"]
 Rows = npt.NDArray[np.intp]
@@ -274,7 +274,7 @@ def _own_table(place: str, on: str | None) -> tuple[pd.DataFrame, str]:
     """Return a table, and the column in it of ids or files."""
     try:
         data = read_bytes(absolute(place))
-        if place.endswith(".parquet"):
+        if without_query(place).endswith(".parquet"):
             table = pd.read_parquet(io.BytesIO(data), dtype_backend="numpy_nullable")
             return table, _key(table, on)
         text = data.decode("utf-8-sig")

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from storage.errors import BadInput
-from storage.sources.filesystem import Entry, fold, open_binary
+from storage.sources.filesystem import Entry, fold, open_binary, without_query
 from storage.sources.rows import list_rows
 
 HEADER_LIMIT = 2**20  # bytes; names and attributes of one member of a tar
@@ -49,7 +49,7 @@ Refusal = tuple[str, BadInput]
 
 def kind(path: str) -> str | None:
     """Return ``zip``, ``tar``, ``stream`` (a compressed tar) or None for anything else."""
-    path = path.lower()
+    path = without_query(path).lower()
     if path.endswith(".zip") and not path.endswith(".zarr.zip"):
         return "zip"
     if path.endswith(tuple(DECOMPRESSORS)):
@@ -169,7 +169,7 @@ class _Watched:
 @contextmanager
 def _decompressed(url: str, raw: BinaryIO) -> Iterator[BinaryIO]:
     for suffix, decompressor in DECOMPRESSORS.items():
-        if url.lower().endswith(suffix):
+        if without_query(url).lower().endswith(suffix):
             with decompressor(raw, "rb") as content:
                 yield cast(BinaryIO, content)
             return

@@ -123,7 +123,7 @@ def _files_of(
     listing: Listing, known: tuple[str, ...], refused: list[Refused]
 ) -> Iterator[SourceFile]:
     for entry in listing.entries:
-        url = f"{listing.folder}/{entry.path}"
+        url = f"{listing.folder}/{entry.path}{listing.query}"
         if entry.folder or not _is_container(entry.path, known):
             yield SourceFile(
                 url, None, entry.path, entry.size, entry.mtime, entry.etag, folder=entry.folder

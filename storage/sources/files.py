@@ -17,7 +17,14 @@ from storage.errors import BadInput
 from storage.sources import rows
 from storage.sources.archives import damage_as_bad_input, index_zip, kind, walk_tar
 from storage.sources.embedded import EMBEDDED, read_embedded
-from storage.sources.filesystem import is_remote, open_binary, pack, read_bytes, read_folder
+from storage.sources.filesystem import (
+    is_remote,
+    open_binary,
+    pack,
+    read_bytes,
+    read_folder,
+    sends_parts,
+)
 
 AHEAD = 8  # remote files asked for before they are needed
 SMALL = 8 * 2**20  # bytes; larger ones are worth a request of their own
@@ -122,6 +129,8 @@ def read_many(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, bytes |
                 yield from ((file, read_embedded(url, file.member or "")) for file in group)
             case "parquet" | "lmdb":
                 yield from _read_rows(url, list(group))
+            case "whole":
+                yield from _read_whole(url, list(group))
             case "ahead":
                 yield from _read_ahead(group)
             case _:
@@ -155,6 +164,8 @@ def _container(file: SourceFile) -> tuple[str, str | None]:
     if file.url.startswith(EMBEDDED):
         return file.url, "embedded"
     form = (kind(file.url) or rows.kind(file.url)) if file.member is not None else None
+    if form == "tar" and not sends_parts(file.url):
+        form = "stream" if file.folder else "whole"
     if is_remote(file.url) and form in (None, "tar") and not file.folder and file.size < SMALL:
         return "", "ahead"
     if form == "tar" and file.folder:
@@ -183,11 +194,30 @@ def _read_one(file: SourceFile) -> bytes | BadInput:
             if file.offset is None:
                 return read_bytes(file.url)
             content = read_bytes(file.url, file.offset, file.offset + file.size)
-            if len(content) < file.size:
-                raise EOFError(f"{file.member} has {len(content)} of {file.size} bytes")
+            _check_length(file.member, content, file.size)
             return content
     except BadInput as error:
         return error
+
+
+def _read_whole(url: str, files: list[SourceFile]) -> Iterator[tuple[SourceFile, bytes | BadInput]]:
+    """Read members of a tar that is fetched once, since its server sends no parts of it."""
+    done = 0
+    try:
+        with damage_as_bad_input(url), open_binary(url) as raw:
+            for file in files:
+                raw.seek(file.offset or 0)
+                content = raw.read(file.size)
+                _check_length(file.member, content, file.size)
+                yield file, content
+                done += 1
+    except BadInput as error:
+        yield from ((file, error) for file in files[done:])
+
+
+def _check_length(name: str | None, content: bytes, size: int) -> None:
+    if len(content) < size:
+        raise EOFError(f"{name} has {len(content)} of {size} bytes")
 
 
 def _read_zip(url: str, files: list[SourceFile]) -> Iterator[tuple[SourceFile, bytes | BadInput]]:
@@ -260,8 +290,7 @@ def _read_stream(
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     member = archive.extractfile(info)
     content = member.read() if member is not None else b""
-    if len(content) < info.size:
-        raise EOFError(f"{info.name} has {len(content)} of {info.size} bytes")
+    _check_length(info.name, content, info.size)
     return content
 
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
+import shutil
+import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from glob import escape, has_magic, iglob
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import fsspec
+from fsspec.asyn import sync
 
 from storage.addresses import without_secrets
 from storage.errors import InvalidRequest
 
 FOLDER_FORMATS = (".zarr",)  # folders that are one file to a user
+_WEB = ("http://", "https://")
+_IN_MEMORY = 2**26  # bytes; what is larger is fetched to a disk
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """The entries found in ``folder``; ``named`` if the source was one file, called by name."""
+    """The entries found in ``folder``; ``named`` if the source was one file, called by name.
+
+    ``query`` is what follows the path in links to download, as ``?download=1``.
+    """
 
     folder: str
     entries: list[Entry]
     named: bool = False
+    query: str = ""
 
 
 def absolute(source: str) -> str:
@@ -62,11 +73,22 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
+def without_query(url: str) -> str:
+    """Return a path or URL as far as it names a file: links to download go on after it."""
+    return re.split(r"[?#]", url, maxsplit=1)[0] if url.startswith(_WEB) else url
+
+
 def open_binary(url: str) -> BinaryIO:
-    """Open a file for reading, seekable."""
+    """Open a file for reading, seekable: fetched first from a server that sends files whole."""
     if not is_remote(url):
         return Path(url).open("rb")
     filesystem, path = _remote(url)
+    if not sends_parts(url):
+        fetched = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (the caller closes it)
+        with filesystem.open(path, "rb", block_size=0) as whole:
+            shutil.copyfileobj(whole, fetched)
+        fetched.seek(0)
+        return cast(BinaryIO, fetched)
     return cast(BinaryIO, filesystem.open(path, "rb"))
 
 
@@ -74,10 +96,28 @@ def read_bytes(url: str, start: int = 0, stop: int | None = None) -> bytes:
     """Read the bytes ``start:stop`` of a file, fewer where it ends before."""
     if is_remote(url):
         filesystem, path = _remote(url)
-        return bytes(filesystem.cat_file(path, start=start or None, end=stop))
+        content = bytes(filesystem.cat_file(path, start=start or None, end=stop))
+        sent_whole = stop is not None and len(content) > stop - start
+        return content[start:stop] if sent_whole else content
     with Path(url).open("rb") as file:
         file.seek(start)
         return file.read(-1 if stop is None else stop - start)
+
+
+@lru_cache(1024)
+def sends_parts(url: str) -> bool:
+    """Say whether parts of a file can be asked for, as of anything but simple web servers."""
+    if not url.startswith(_WEB):
+        return True
+    filesystem, path = _remote(url)
+
+    async def asked() -> bool:
+        session = await filesystem.set_session()
+        async with session.get(path, headers={"Range": "bytes=0-0"}) as answer:
+            filesystem._raise_not_found_for_status(answer, path)
+            return bool(answer.status == 206)
+
+    return bool(sync(filesystem.loop, asked))
 
 
 def read_folder(url: str) -> bytes:
@@ -117,7 +157,7 @@ def expand(source: str) -> Listing:
             "check the address and the credentials"
         ) from error
     if found is None:
-        what = "matches nothing" if has_magic(source) else "does not exist"
+        what = "matches nothing" if has_magic(without_query(source)) else "does not exist"
         raise InvalidRequest(f"source {source!r} {what} (looked at {url})")
     return found
 
@@ -137,7 +177,7 @@ def fold(entries: Iterable[Entry]) -> list[Entry]:
 
 def _expand(url: str) -> Listing | None:
     literal = _expand_one(url)
-    if literal is not None or not has_magic(url):
+    if literal is not None or not has_magic(without_query(url)):
         return literal
     base = _glob_base(url)
     entries: dict[str, Entry] = {}
@@ -151,10 +191,11 @@ def _expand(url: str) -> Listing | None:
 
 def _expand_one(url: str) -> Listing | None:
     url = url.rstrip("/") or "/"
-    parent, _, name = url.rpartition("/")
+    place = without_query(url)
+    parent, _, name = place.rpartition("/")
     file = _file(url, name)
     if file is not None:
-        return Listing(parent, [file], named=True)
+        return Listing(parent, [file], named=True, query=url.removeprefix(place))
     if not _is_folder(url):
         return None
     if name.endswith(FOLDER_FORMATS):
@@ -238,7 +279,7 @@ def _local_entry(name: str, path: Path) -> Entry:
 
 def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
     modified = info.get("LastModified", info.get("created"))
-    etag = info.get("ETag")
+    etag = info.get("ETag", info.get("Last-Modified"))  # simple web servers know no tags
     return Entry(
         name,
         int(info["size"]),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import BadInput
-from storage.sources.filesystem import Entry, is_remote, open_binary
+from storage.sources.filesystem import Entry, is_remote, open_binary, without_query
 
 IMAGE, BESIDE = ".image", ".json"
 TOGETHER = 32  # rows of Parquet decoded at a time
@@ -25,6 +25,7 @@ _TEXT = re.compile(rb"[\w.,=@+-]+")
 
 def kind(path: str) -> str | None:
     """Return ``parquet``, ``lmdb`` or None for anything else."""
+    path = without_query(path)
     if path.lower().endswith(".parquet"):
         return "parquet"
     return "lmdb" if path == "data.mdb" or path.endswith("/data.mdb") else None

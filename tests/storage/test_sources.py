@@ -13,9 +13,9 @@ import threading
 import tracemalloc
 import zipfile
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -479,6 +479,46 @@ def test_passwords_come_from_netrc_and_never_in_an_address(
     assert "hunter2" not in str(caught.value)
 
 
+class Whole(SimpleHTTPRequestHandler):
+    """Python's own server, which sends files whole whatever part is asked for."""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of a web server of a folder with one file and archives of many."""
+    put(tmp_path / "www", CONTENT)
+    for ending, mode in TAR_MODES.items():
+        (tmp_path / "www" / f"all{ending}").write_bytes(tar_bytes(CONTENT, mode))
+    (tmp_path / "www" / "all.zip").write_bytes(zip_bytes(CONTENT))
+    handler = partial(Whole, directory=str(tmp_path / "www"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("query", ["", "?download=1"])
+@pytest.mark.parametrize("ending", ALL_ARCHIVES)
+def test_archives_are_read_from_a_server_that_sends_files_whole(
+    web: str, ending: str, query: str
+) -> None:
+    found = discover([f"{web}/all{ending}{query}"])
+    assert not found.refused
+    assert contents(found) == {name.removesuffix(".npy"): data for name, data in CONTENT.items()}
+
+
+def test_links_to_download_are_named_by_their_path(web: str) -> None:
+    units = discover([f"{web}/run/03.npy?download=1"])
+    assert contents(units) == {"03": CONTENT["run/03.npy"]}
+    assert (units[0].files[0].name, units[0].files[0].read(7)) == ("03.npy", b"content")
+    assert units[0].files[0].etag
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        discover([f"{web}/none.npy?download=1"])
+
+
 @pytest.fixture
 def filled(bucket: str) -> str:
     store = fsspec.filesystem("s3", use_listings_cache=False)
@@ -535,6 +575,9 @@ def test_a_missing_source_on_s3_is_named(bucket: str, path: str) -> None:
 )
 def test_what_a_store_refuses_is_not_a_damaged_file(code: str) -> None:
     refused = ClientError({"Error": {"Code": code, "Message": "not now"}}, "GetObject")
-    with pytest.raises(OSError, match="not now") as raised, archives.damage_as_bad_input("s3://b/k"):
+    with (
+        pytest.raises(OSError, match="not now") as raised,
+        archives.damage_as_bad_input("s3://b/k"),
+    ):
         raise translate_boto_error(refused)
     assert not isinstance(raised.value, BadInput)

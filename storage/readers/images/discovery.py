@@ -10,6 +10,7 @@ from storage.readers.images import cifar
 from storage.readers.images.annotations import is_table
 from storage.sources import Discovery, Refused, SourceFile, Unit, rows
 from storage.sources.discover import find_files, stem_of, unique_units
+from storage.sources.filesystem import without_query
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
@@ -69,7 +70,7 @@ def _place(file: SourceFile) -> tuple[str, str, str]:
 
 
 def _problem(file: SourceFile) -> Refused | None:
-    if _PICKLE.search(file.member or file.url):
+    if _PICKLE.search(file.member or without_query(file.url)):
         message = "is a pickle, which is never loaded: take CIFAR's binary version"
         return Refused(file.name, file.url, "pickle", message)
     if file.size > ENCODED_LIMIT and not cifar.is_batch(file.name):

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from storage.sources import SourceFile, rows
 from storage.sources.archives import kind
+from storage.sources.filesystem import without_query
 
 SPLITS = {
     "train": "train", "training": "train",
@@ -44,7 +45,7 @@ def _folders(file: SourceFile) -> tuple[list[str], list[str]]:
     if file.member is None:
         return file.name.split("/")[:-1], []
     outer = [part for part in file.name.removesuffix(file.member).split("/") if part]
-    return outer or [file.url.rpartition("/")[2]], file.member.split("/")[:-1]
+    return outer or [without_query(file.url).rpartition("/")[2]], file.member.split("/")[:-1]
 
 
 def _split(file: SourceFile, outer: list[str], inner: list[str]) -> tuple[str | None, list[str]]:
@@ -58,7 +59,7 @@ def _split(file: SourceFile, outer: list[str], inner: list[str]) -> tuple[str | 
         words = _WORDS.findall(name.lower()) if _holds_others(name) else []
         if found := [SPLITS[word] for word in words if word in SPLITS]:
             return found[0], below
-    root = file.url.removesuffix(file.name).rstrip("/").rpartition("/")[2].lower()
+    root = without_query(file.url).removesuffix(file.name).rstrip("/").rpartition("/")[2].lower()
     if file.member is None and root in SPLITS:
         return SPLITS[root], below
     numbered = _NUMBERED.match(file.name.rpartition("/")[2])
