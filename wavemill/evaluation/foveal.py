@@ -39,6 +39,7 @@ from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.evaluation.cross_spectra import at_shifts, folded, opposites
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
+from wavemill.moments.groups import Scale
 from wavemill.moments.masked import Window, window
 
 REACH = 2  # of the shifts, in units of 2^j
@@ -48,7 +49,7 @@ SPECTRA = 2**28  # bytes of the channels' transforms held at once: 3 fields of 2
 
 
 @dataclass(frozen=True)
-class Group:
+class ChannelGroup:
     """Channels of one scale and harmonic: L angles of a half turn, or the low pass."""
 
     scale: int
@@ -147,8 +148,8 @@ class FovealCorrelation:
         self._inside: list[Window] = []
         if not periodic:
             longest = REACH * 2**J
-            window((True, J), (longest, longest), shape)  # refuses what leaves too little
-            self._inside = [window((False, scale), (0, 0), shape) for scale in range(J)]
+            window(Scale(True, J), (longest, longest), shape)  # refuses what leaves too little
+            self._inside = [window(Scale(False, scale), (0, 0), shape) for scale in range(J)]
         psi = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
         self._psi = torch.stack(psi).to(dtype)
         self._phi = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J)).to(dtype)
@@ -180,7 +181,7 @@ class FovealCorrelation:
         bytes_each = self.channels * math.prod(self.shape) * torch.finfo(self.dtype).bits // 4
         for chunk in torch.split(fields, max(1, SPECTRA // bytes_each)):
             spectra, mean, variance = self._spectra(chunk.to(self.dtype))
-            for index, value in enumerate(self._covariances(spectra, len(chunk))):
+            for index, value in enumerate(self._covariances(spectra)):
                 totals[index] = totals[index].to(value.device) + value
             means.append(mean)
             variances.append(variance)
@@ -262,7 +263,7 @@ class FovealCorrelation:
             means[number, -1] += field.mean() * self._phi[0, 0].to(x.device)
         return spectra, means, variances
 
-    def _transformed(self, x_hat: Tensor, group: Group, means: Tensor) -> Tensor:
+    def _transformed(self, x_hat: Tensor, group: ChannelGroup, means: Tensor) -> Tensor:
         """Return the transforms of a group's channels, whose means go into ``means``."""
         filters = self._phi[None] if group.low_pass else self._psi[group.scale]
         response = x_hat * filters.to(x_hat.device)
@@ -280,11 +281,11 @@ class FovealCorrelation:
         transformed: Tensor = torch.fft.fft2(centred)
         return transformed
 
-    def _groups_at(self, scale: int) -> list[Group]:
+    def _groups_at(self, scale: int) -> list[ChannelGroup]:
         return [group for group in self.groups if group.scale == scale]
 
-    def _covariances(self, spectra: list[Tensor], count: int) -> Iterator[Tensor]:
-        """Yield each block's covariances, summed over ``count`` fields; ``spectra`` is used up."""
+    def _covariances(self, spectra: list[Tensor]) -> Iterator[Tensor]:
+        """Yield each block's covariances, summed over fields; ``spectra`` is used up."""
         points = math.prod(self.shape)
         frequency = torch.arange(points, device=spectra[0].device).view(*self.shape, 1, 1)
         folds = [[math.gcd(2**scale, size) for size in self.shape] for scale in range(self.J)]
@@ -339,14 +340,14 @@ class FovealCorrelation:
         )
 
 
-def largest_scale(shape: tuple[int, int], periodic: bool = True) -> int:
+def largest_scale(shape: tuple[int, int], periodic: bool) -> int:
     """Return the largest J of a matrix on a grid, 0 if none fits."""
     side = min(shape)
     # Borders of 2^J on either side, shifts by 2^(J + 1), and half a border: 4.5 x 2^J.
     return max(0, int(math.log2(side / (2 if periodic else 4.5)))) if side > 1 else 0
 
 
-def _span(groups: Sequence[Group]) -> slice:
+def _span(groups: Sequence[ChannelGroup]) -> slice:
     return slice(groups[0].channels.start, groups[-1].channels.stop)
 
 
@@ -364,7 +365,7 @@ def _with_conjugates(spectra: Tensor, block: _Block, opposite: Tensor) -> Tensor
     return both
 
 
-def _times(left: Group, right: Group, mirrored: bool) -> int:
+def _times(left: ChannelGroup, right: ChannelGroup, mirrored: bool) -> int:
     """Return how many pairs of angles a pair of channels stands for."""
     times = left.weight * right.weight
     if mirrored:
@@ -383,14 +384,12 @@ def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total
 
 
-def _groups(J: int, L: int) -> list[Group]:
+def _groups(J: int, L: int) -> list[ChannelGroup]:
     """Return all groups, scale after scale; the low pass ends the coarsest."""
-    groups, start = [], 0
-    for j in range(J):
-        for k in range(min(HARMONICS, 2**j) + 1):
-            groups.append(Group(j, k, False, slice(start, start + L)))
-            start += L
-    return [*groups, Group(J - 1, 1, True, slice(start, start + 1))]
+    kinds = [(j, k) for j in range(J) for k in range(min(HARMONICS, 2**j) + 1)]
+    spans = [slice(start, start + L) for start in range(0, len(kinds) * L, L)]
+    groups = [ChannelGroup(j, k, False, s) for (j, k), s in zip(kinds, spans, strict=True)]
+    return [*groups, ChannelGroup(J - 1, 1, True, slice(len(kinds) * L, len(kinds) * L + 1))]
 
 
 def _shifts(step: int, other: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

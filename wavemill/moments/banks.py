@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavemill.moments.groups import Group, Scale, bands_of, filters_of
+from wavemill.moments.groups import Group, Scale, among, bands_of, filters_of
 from wavemill.moments.pairs import MomentTable
 
 
@@ -19,16 +19,15 @@ class Filters:
     exact: Tensor
     filters: Tensor
 
-    def among(self, angles: list[int]) -> slice:
-        """Return where contiguous angles are."""
-        start = self.angles.index(angles[0])
-        return slice(start, start + len(angles))
+    def at(self, angles: list[int]) -> Filters:
+        """Return those at contiguous angles, which share memory."""
+        place = among(angles, self.angles)
+        return Filters(angles, self.exact[place], self.filters[place])
 
 
-Bank = dict[Scale, Filters]
-
-
-def bank_of(table: MomentTable, angles: dict[Group, list[int]], dtype: torch.dtype) -> Bank:
+def bank_of(
+    table: MomentTable, angles: dict[Group, list[int]], dtype: torch.dtype
+) -> dict[Scale, Filters]:
     """Return the filters of each scale, in float64 and in the complex type of a precision."""
     bank = {}
     for scale, found in bands_of(angles).items():
@@ -49,15 +48,14 @@ def points_held(
     end = dict(place)
     for a, b in pairs:
         end[a], end[b] = (max(end[side], place[a], place[b]) for side in (a, b))
+    lives: dict[Scale, list[int]] = {}
+    for group in angles:
+        lives.setdefault(group.scale, []).extend((place[group], end[group]))
+    scales = [(min(lives[s]), max(lives[s]), len(own)) for s, own in bands_of(angles).items()]
     of_scale, of_group, most = (14, 8, 0) if gradient else (8, 4, 0)
     for step, group in enumerate(angles):
-        alive = [other for other in angles if place[other] <= step <= end[other]]
-        scales: dict[Scale, int] = {}
-        for scale, members in bands_of(angles).items():
-            own = [other for other in angles if other[:2] == scale]
-            if min(place[other] for other in own) <= step <= max(end[other] for other in own):
-                scales[scale] = len(members)
-        held = of_group * sum(len(angles[other]) for other in alive)
-        held += of_scale * sum(scales.values()) + 12 * len(angles[group])
+        held = 12 * len(angles[group])
+        held += of_group * sum(len(angles[g]) for g in angles if place[g] <= step <= end[g])
+        held += of_scale * sum(count for born, died, count in scales if born <= step <= died)
         most = max(most, held)
     return most + 16

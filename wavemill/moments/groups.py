@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from torch import Tensor
 
@@ -9,20 +11,49 @@ from wavemill.filters import bump_steerable
 from wavemill.moments.boxes import box_of, crop
 from wavemill.moments.pairs import LOW_PASS, MomentTable, Rows
 
-Scale = tuple[bool, int]  # is a low pass, index j
-Group = tuple[bool, int, int]  # and harmonic k >= 0: some channels
+
+class Scale(NamedTuple):
+    """Filters of one size: wavelets, or a low pass. They sort fine to coarse, low passes last."""
+
+    low_pass: bool
+    j: int
+
+    @property
+    def buffer(self) -> str:
+        """What modules call the tensor that holds the filters."""
+        return f"_{'phi' if self.low_pass else 'psi'}_{self.j}"
 
 
-def is_linear(group: Group) -> bool:
-    """Tell whether a group is x * psi itself, without mean."""
-    return group[2] == 1 and not group[0]
+class Group(NamedTuple):
+    """Some channels: a scale and a harmonic k >= 0."""
+
+    low_pass: bool
+    j: int
+    k: int
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of all its channels."""
+        return Scale(self.low_pass, self.j)
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is x * psi itself, whose mean is 0; y of a low pass has a mean to subtract."""
+        return self.k == 1 and not self.low_pass
+
+    @property
+    def real(self) -> bool:
+        """Whether its fields are real."""
+        return self.low_pass or self.k == 0
 
 
 def groups(rows: Rows, side: str) -> list[Group]:
     """Return the group of one side of each row; the sign of k2 is the block's business."""
     low_pass = rows["l" + side] == LOW_PASS
     columns = (low_pass, rows["j" + side], np.abs(rows["k" + side]))
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+    found = list(zip(*(column.tolist() for column in columns), strict=True))
+    known = {values: Group(*values) for values in set(found)}  # few, of many rows
+    return [known[values] for values in found]
 
 
 def angles_by_group(rows: Rows) -> dict[Group, list[int]]:
@@ -31,10 +62,7 @@ def angles_by_group(rows: Rows) -> dict[Group, list[int]]:
     for side in "12":
         for group, angle in zip(groups(rows, side), rows["l" + side].tolist(), strict=True):
             angles.setdefault(group, set()).add(angle)
-    return {
-        group: list(range(min(members), max(members) + 1))
-        for group, members in sorted(angles.items())
-    }
+    return {group: _contiguous(members) for group, members in sorted(angles.items())}
 
 
 def spans(angles: dict[Group, list[int]]) -> dict[Group, slice]:
@@ -48,14 +76,23 @@ def bands_of(angles: dict[Group, list[int]]) -> dict[Scale, list[int]]:
     """Return the contiguous angles of each scale."""
     bands: dict[Scale, set[int]] = {}
     for group, members in angles.items():
-        bands.setdefault(group[:2], set()).update(members)
-    return {s: list(range(min(members), max(members) + 1)) for s, members in bands.items()}
+        bands.setdefault(group.scale, set()).update(members)
+    return {scale: _contiguous(members) for scale, members in bands.items()}
+
+
+def among(angles: list[int], band: list[int]) -> slice:
+    """Return where contiguous angles are among others."""
+    start = band.index(angles[0])
+    return slice(start, start + len(angles))
 
 
 def filters_of(table: MomentTable, scale: Scale, angles: list[int]) -> Tensor:
     """Return a scale's filters in their box, ``(angle, y, x)`` float64."""
-    low_pass, j = scale
-    if low_pass:
-        return table.low_pass_filter(j)[None]
-    bank = bump_steerable.wavelets_at(table.shape, j, angles, table.L)
+    if scale.low_pass:
+        return table.low_pass_filter(scale.j)[None]
+    bank = bump_steerable.wavelets_at(table.shape, scale.j, angles, table.L)
     return crop(bank, box_of(bank))
+
+
+def _contiguous(angles: set[int]) -> list[int]:
+    return list(range(min(angles), max(angles) + 1))

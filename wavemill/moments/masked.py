@@ -30,11 +30,11 @@ from wavemill.moments.differentiated import DifferentiatedMoments
 from wavemill.moments.groups import (
     Group,
     Scale,
+    among,
     angles_by_group,
     bands_of,
     filters_of,
     groups,
-    is_linear,
     spans,
 )
 from wavemill.moments.pairs import Rows, Shift, canonical, model
@@ -97,7 +97,7 @@ class MaskedCovariance(DifferentiatedMoments):
         self._spans = spans(self._angles)
         self._bands = bands_of(self._angles)
         for scale, angles in self._bands.items():
-            keep_buffer(self, _name(scale), filters_of(table, scale, angles).to(dtype.to_complex()))
+            keep_buffer(self, scale.buffer, filters_of(table, scale, angles).to(dtype.to_complex()))
         self._blocks = list(self._planned(form.distinct))
         places = [b.rows * len(self._angles[b.second]) + b.columns for b in self._blocks]
         keep_buffer(self, "_places", torch.from_numpy(np.concatenate(places)))
@@ -118,9 +118,9 @@ class MaskedCovariance(DifferentiatedMoments):
         """
         means, scales = [], []
         for group, field in self._harmonics(x):
-            inside = field[(..., *window(group[:2], (0, 0), self._grid))]
+            inside = field[(..., *window(group.scale, (0, 0), self._grid))]
             values = inside.transpose(0, 1).flatten(1)
-            mean = torch.zeros_like(values[:, 0]) if is_linear(group) else values.mean(1)
+            mean = torch.zeros_like(values[:, 0]) if group.linear else values.mean(1)
             means.append(mean.to(self.dtype.to_complex()))
             scales.append((values - mean[:, None]).abs().square().mean(1).sqrt())
         return Statistics(torch.cat(means), floored(torch.cat(scales), x.std(correction=0)))
@@ -151,18 +151,16 @@ class MaskedCovariance(DifferentiatedMoments):
         """Yield each group's channels, ``(field, channel, y, x)``."""
         x_hat = torch.fft.fft2(x, norm="forward")[:, None]
         for scale, angles in self._bands.items():
-            filters = getattr(self, _name(scale))
+            filters = getattr(self, scale.buffer)
             spectrum = crop(x_hat, (filters.shape[-2], filters.shape[-1])) * filters
-            response = Response(spectrum, self._grid, scale[0])
-            for group in (group for group in self._angles if group[:2] == scale):
-                start = angles.index(self._angles[group][0])
-                place = slice(start, start + len(self._angles[group]))
-                yield group, response.harmonic(group[2], place)
+            response = Response(spectrum, self._grid, scale.low_pass)
+            for group in (group for group in self._angles if group.scale == scale):
+                yield group, response.harmonic(group.k, among(self._angles[group], angles))
 
     def _standardised(self, group: Group, field: Tensor, statistics: Statistics) -> Tensor:
         mean = statistics.mean[self._spans[group]][:, None, None]
         scale = statistics.scale[self._spans[group]][:, None, None]
-        if is_linear(group):
+        if group.linear:
             return field / scale
         return (field - (mean if field.is_complex() else mean.real)) / scale
 
@@ -174,7 +172,7 @@ class MaskedCovariance(DifferentiatedMoments):
         for row, (first, second, shift, mirrored) in enumerate(sides):
             members.setdefault((first, second, shift, bool(mirrored)), []).append(row)
         for (first, second, shift, mirrored), chosen in members.items():
-            coarser = max((first[:2], second[:2]), key=_border)
+            coarser = max((first.scale, second.scale), key=_border)
             yield _Block(
                 first,
                 second,
@@ -217,16 +215,11 @@ def window(scale: Scale, shift: Shift, shape: Box) -> Window:
     if 2 * min(side.stop - side.start for side in sides) < border:
         raise InvalidParameter(
             f"borders of {border} points and a shift by {shift} leave no {border // 2} points of "
-            f"{shape} to scale j={scale[1]}: lower J or lags, or take larger fields"
+            f"{shape} to scale j={scale.j}: lower J or lags, or take larger fields"
         )
     return sides[0], sides[1]
 
 
 def _border(scale: Scale) -> int:
     """Return how many points from a border a scale's filters reach it."""
-    low_pass, j = scale
-    return int(2**j if low_pass else 2 ** (j + 1))
-
-
-def _name(scale: Scale) -> str:
-    return f"_{'phi' if scale[0] else 'psi'}_{scale[1]}"
+    return int(2**scale.j if scale.low_pass else 2 ** (scale.j + 1))

@@ -1,0 +1,236 @@
+"""In which blocks covariances are computed, when each is due, and what of each group it takes.
+
+Groups of channels (:mod:`.groups`) are made from fine to coarse; a block is due with the later of
+its two groups. What :class:`.Schedule` runs is decided here, once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wavemill.moments.banks import Filters
+from wavemill.moments.boxes import Box, crop, larger, smaller
+from wavemill.moments.covariances import GramBlock, PowerBlock, ShiftBlock
+from wavemill.moments.groups import Group, Scale, groups
+from wavemill.moments.loops import Loops
+from wavemill.moments.pairs import Rows
+from wavemill.moments.stacks import Pairs
+
+Block = GramBlock | ShiftBlock | PowerBlock | Loops
+
+
+@dataclass(frozen=True)
+class Due:
+    """A block, its two groups, and which of the results are its own."""
+
+    results: slice
+    first: Group
+    second: Group
+    block: Block
+
+
+@dataclass
+class Step:
+    """One group: what is done once it exists, and what nothing needs any more then."""
+
+    group: Group
+    due: list[Due] = field(default_factory=list)
+    last: list[Group] = field(default_factory=list)
+    last_scales: list[Scale] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a schedule does.
+
+    Attributes
+    ----------
+    steps
+        One a group, in the order of groups.
+    order
+        Which row each result is.
+    boxes
+        The groups whose spectra are needed, and how much of them.
+    spatial
+        The groups whose fields are needed.
+    centred
+        The groups whose mean matters: x * psi has none, nor meets one.
+    """
+
+    steps: list[Step]
+    order: NDArray[np.int64]
+    boxes: dict[Group, Box]
+    spatial: set[Group]
+    centred: set[Group]
+
+    @property
+    def due(self) -> list[Due]:
+        """All blocks, in order."""
+        return [due for step in self.steps for due in step.due]
+
+
+def plan(
+    rows: Rows,
+    angles: dict[Group, list[int]],
+    bank: Mapping[Scale, Filters],
+    shape: Box,
+    dtype: torch.dtype,
+) -> Plan:
+    """Return the plan of a table's distinct rows in canonical form."""
+    return _Planner(angles, bank, shape, dtype).plan(rows)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A block to be: two groups, and which rows."""
+
+    step: int
+    first: Group
+    second: Group
+    shifted: bool
+    mirrored: bool
+    members: NDArray[np.int64]
+
+    @property
+    def groups(self) -> tuple[Group, Group]:
+        return self.first, self.second
+
+    @property
+    def linear(self) -> tuple[bool, bool]:
+        return self.first.linear, self.second.linear
+
+    @property
+    def key(self) -> tuple[int, Group, Group, bool, bool]:
+        """What blocks are sorted by."""
+        return self.step, self.first, self.second, self.shifted, self.mirrored
+
+
+class _Planner:
+    def __init__(
+        self,
+        angles: dict[Group, list[int]],
+        bank: Mapping[Scale, Filters],
+        shape: Box,
+        dtype: torch.dtype,
+    ) -> None:
+        self._angles, self._bank, self._shape, self._dtype = angles, bank, shape, dtype
+        self._points = math.prod(shape)
+        self._place = {group: step for step, group in enumerate(angles)}
+        self._boxes: dict[Group, Box] = {}
+        self._spatial: set[Group] = set()
+
+    def plan(self, rows: Rows) -> Plan:
+        """Sort rows into blocks, each due with the later of its groups."""
+        drafts = sorted(self._drafts(rows), key=lambda draft: draft.key)
+        self._request_spectra(drafts)
+        steps, start = [Step(group) for group in self._angles], 0
+        for draft in drafts:
+            stop = start + len(draft.members)
+            block = self._block(rows[draft.members], draft)
+            steps[draft.step].due.append(Due(slice(start, stop), *draft.groups, block))
+            start = stop
+        self._note_ends(steps)
+        order = np.concatenate([draft.members for draft in drafts])
+        centred = {group for draft in drafts if not any(draft.linear) for group in draft.groups}
+        return Plan(steps, order, self._boxes, self._spatial, centred)
+
+    def _drafts(self, rows: Rows) -> Iterator[_Draft]:
+        """Yield the rows of each block: pairs of groups, those with shifts apart unless linear."""
+        moved = (rows["shift_y"] != 0) | (rows["shift_x"] != 0)
+        names = ("j1", "l1", "k1", "j2", "l2", "k2")
+        _, pair = np.unique(np.stack([rows[name] for name in names]), axis=1, return_inverse=True)
+        shifted = np.isin(pair.reshape(-1), pair.reshape(-1)[moved])
+        members: dict[tuple[Group, Group, bool, bool], list[int]] = {}
+        sides = zip(groups(rows, "1"), groups(rows, "2"), shifted, rows["k2"] < 0, strict=True)
+        for row, (a, b, shift, mirrored) in enumerate(sides):
+            apart = bool(shift) and not (a.linear and b.linear)
+            members.setdefault((a, b, apart, bool(mirrored)), []).append(row)
+        for (a, b, apart, mirrored), chosen in members.items():
+            step = max(self._place[a], self._place[b])
+            yield _Draft(step, a, b, apart, mirrored, np.array(chosen))
+
+    def _request_spectra(self, drafts: list[_Draft]) -> None:
+        """Decide which groups need spectra, and how much of them."""
+        for draft in drafts:
+            if draft.shifted:
+                self._request(draft)
+        for draft in drafts:
+            if draft.shifted or all(draft.linear):
+                continue
+            if self._in_frequency(draft):
+                self._request(draft)
+            else:
+                self._spatial |= {*draft.groups}
+
+    def _request(self, draft: _Draft) -> None:
+        box = self._common(draft)
+        for group in draft.groups:
+            self._boxes[group] = larger(self._boxes.get(group, box), box)
+
+    def _in_frequency(self, draft: _Draft) -> bool:
+        """Tell whether products are cheaper there: one linear, the other transformed anyway."""
+        other = draft.second if draft.first.linear else draft.first
+        return any(draft.linear) and other in self._boxes and not draft.mirrored
+
+    def _common(self, draft: _Draft) -> Box:
+        """Return the frequencies beyond which one of two groups holds nothing."""
+        return smaller(*(self._box(group) for group in draft.groups))
+
+    def _box(self, group: Group) -> Box:
+        if not group.linear:
+            return self._shape
+        y, x = self._bank[group.scale].exact.shape[-2:]
+        return y, x
+
+    def _block(self, rows: Rows, draft: _Draft) -> Block:
+        a, b = draft.groups
+        pairs = Pairs(
+            np.searchsorted(self._angles[a], rows["l1"]),
+            np.searchsorted(self._angles[b], rows["l2"]),
+            np.column_stack([rows["shift_y"], rows["shift_x"]]),
+            (len(self._angles[a]), len(self._angles[b])),
+            draft.mirrored,
+        )
+        box = self._common(draft)
+        if all(draft.linear):
+            banks = (crop(self._filters(a), box), crop(self._filters(b), box))
+            return PowerBlock(pairs, banks, self._shape, self._dtype)
+        scale = math.prod(1.0 if linear else 1 / self._points for linear in draft.linear)
+        block: GramBlock | ShiftBlock
+        within: Box | None = box
+        auto, looped = False, not draft.mirrored
+        if draft.shifted:
+            auto = a == b and looped and bool((pairs.first == pairs.second).all())
+            block = ShiftBlock(pairs, scale, box, self._shape, a.linear, auto, self._dtype)
+        else:
+            if not self._in_frequency(draft):
+                scale, within = 1 / self._points, None
+            block = GramBlock(pairs, scale, within)
+            looped &= within is not None or block.aligned  # else a matrix product is faster
+        if not looped:
+            return block
+        return Loops(block, pairs, scale, self._shape, draft.linear, self._dtype, within, auto)
+
+    def _filters(self, group: Group) -> Tensor:
+        return self._bank[group.scale].at(self._angles[group]).exact
+
+    def _note_ends(self, steps: list[Step]) -> None:
+        """Note after which step each group and each scale is needed no more."""
+        end = dict(self._place)
+        for number, step in enumerate(steps):
+            for due in step.due:
+                for group in (due.first, due.second):
+                    end[group] = max(end[group], number)
+        ends_of_scales: dict[Scale, int] = {}
+        for group, number in end.items():
+            steps[number].last.append(group)
+            ends_of_scales[group.scale] = max(ends_of_scales.get(group.scale, 0), number)
+        for scale, number in ends_of_scales.items():
+            steps[number].last_scales.append(scale)
