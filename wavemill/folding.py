@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from wavemill import kernels
+from wavemill.operators import keep_buffer
 
 # A block's row and column, the first filter that reaches it and the one past the last, and where
 # among the terms of all sums theirs begin.
@@ -80,7 +81,7 @@ class FoldedBank(nn.Module):
         rows, columns = aliased.shape[-2:]
         reached = torch.cat([aliased[first:last, y, x] for y, x, first, last, _ in places])
         values = (reached / factor**2).to(dtype).repeat_interleave(2, -1)
-        self.register_buffer("_values", values.transpose(0, 1).contiguous(), False)
+        keep_buffer(self, "_values", values.transpose(0, 1).contiguous())
         self.blocks = Blocks(len(psi), places, len(reached), rows, 2 * columns, factor)
 
     def described(self) -> kernels.Bank:

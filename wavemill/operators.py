@@ -31,7 +31,7 @@ class FieldOperator(nn.Module):
         self.shape = grid(shape)
         if dtype not in (torch.float32, torch.float64, *HALF):
             raise InvalidParameter(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-        self.register_buffer("_zero", torch.zeros((), dtype=_computed(dtype)), False)
+        keep_buffer(self, "_zero", torch.zeros((), dtype=_computed(dtype)))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,7 +62,7 @@ class FieldOperator(nn.Module):
         super()._apply(lambda tensor: ordinary(fn(tensor)), recurse)  # type: ignore[no-untyped-call]
         device = self.device
         if wanted != before:
-            self.register_buffer("_zero", torch.zeros((), dtype=_computed(wanted)), False)
+            keep_buffer(self, "_zero", torch.zeros((), dtype=_computed(wanted)))
             self._prepare()
             super()._apply(lambda tensor: tensor.to(device), recurse)  # type: ignore[no-untyped-call]
         return self
@@ -134,6 +134,16 @@ def ordinary(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
+
+
+def keep_buffer(module: nn.Module, name: str, value: Tensor | None) -> None:
+    """Register ``value`` to follow the module's device without entering its state."""
+    module.register_buffer(name, value, persistent=False)
+
+
+def mirror(spectrum: Tensor) -> Tensor:
+    """Return a spectrum ``(..., y, x)`` at -w."""
+    return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1))
 
 
 def double(x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
 from wavemill.folding import FoldedBank, modulus
 from wavemill.harmonics import rectify
-from wavemill.operators import FieldOperator, check_whole, power_of_two
+from wavemill.operators import FieldOperator, check_whole, keep_buffer, power_of_two
 from wavemill.sampling import Padding
 from wavemill.scattering_paths import Paths, Task, Window, usable
 
@@ -256,11 +256,9 @@ class Scattering2D(FieldOperator):
         self.grid = (len(pads[0][0]), len(pads[1][0]))
         self._kept = tuple((pad[1], pad[1] + n) for pad, n in zip(pads, self.shape, strict=True))
         for axis, (source, _) in enumerate(pads):
-            self.register_buffer(f"_pad_{'yx'[axis]}", source, False)
+            keep_buffer(self, f"_pad_{'yx'[axis]}", source)
             for level in range(self.J if self.average else 0):
-                self.register_buffer(
-                    f"_average_{level}_{'yx'[axis]}", self._low_pass(axis, level), False
-                )
+                keep_buffer(self, f"_average_{level}_{'yx'[axis]}", self._low_pass(axis, level))
         if self.max_order:
             self._prepare_wavelets()
         self._prepare_loop()

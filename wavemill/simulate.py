@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, UnstableSimulation
+from wavemill.operators import keep_buffer
 from wavemill.progress import Progress
 from wavemill.specs import SimulationSpec
 
@@ -84,7 +85,7 @@ class NavierStokes2D(torch.nn.Module):
             + drag,
         }
         for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+            keep_buffer(self, name, value)
 
     def _wavenumbers(self) -> tuple[Tensor, Tensor, Tensor]:
         rows, _ = self.shape

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter
-from wavemill.operators import FieldOperator, check_whole, double, power_of_two, transformed
+from wavemill.operators import (
+    FieldOperator,
+    check_whole,
+    double,
+    keep_buffer,
+    power_of_two,
+    transformed,
+)
 
 ROUNDINGS = 4  # of the largest value: a deviation of so few is that of a mean's rounding
 
@@ -70,8 +77,8 @@ class PowerSpectrum(FieldOperator):
         place = np.zeros(len(modes), dtype=np.int64)
         place[kept] = 1 + np.arange(len(kept))
         weight[0, 0] = 0
-        self.register_buffer("_shell", torch.from_numpy(place[shell].reshape(-1)), False)
-        self.register_buffer("_weight", torch.from_numpy(weight).to(self.dtype), False)
+        keep_buffer(self, "_shell", torch.from_numpy(place[shell].reshape(-1)))
+        keep_buffer(self, "_weight", torch.from_numpy(weight).to(self.dtype))
         self.coefficients: dict[str, NDArray[np.generic]] = {
             "order": np.where(np.arange(len(kept) + 1) == 0, 1, 2),
             "shell": np.concatenate([[0], kept]),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.filters import bump_steerable, morlet
-from wavemill.operators import FieldOperator, check_whole, transformed
+from wavemill.operators import FieldOperator, check_whole, keep_buffer, mirror, transformed
 
 Family = Literal["bump-steerable", "morlet"]
 
@@ -37,8 +37,7 @@ def littlewood_paley(psi: Tensor, phi: Tensor) -> Tensor:
         Real transform of the low pass, ``(y, x)``.
     """
     energy = psi.square().flatten(0, -3).sum(0)
-    mirrored = energy.flip(-2, -1).roll((1, 1), (-2, -1))  # at -w
-    return phi.square() + (energy + mirrored) / 2
+    return phi.square() + (energy + mirror(energy)) / 2
 
 
 class WaveletTransform(FieldOperator):
@@ -80,8 +79,8 @@ class WaveletTransform(FieldOperator):
     def _prepare(self) -> None:
         psi, phi = _bank(self.family, self.shape, self.J, self.L)
         norm = littlewood_paley(psi, phi).sqrt()
-        self.register_buffer("_psi", (psi / norm).to(self.dtype), False)
-        self.register_buffer("_phi", (phi / norm).to(self.dtype), False)
+        keep_buffer(self, "_psi", (psi / norm).to(self.dtype))
+        keep_buffer(self, "_phi", (phi / norm).to(self.dtype))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the low pass ``(..., y, x)``, real, and the bands ``(..., j, l, y, x)``, complex.

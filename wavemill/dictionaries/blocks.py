@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wavemill.dictionaries.team import SharedNorm
+from wavemill.operators import keep_buffer
 
 ANGLES = 4
 SIDE = 5  # positions that a filter sees: 2.5 standard deviations of its envelope on either side
@@ -73,7 +74,7 @@ class Wavelets(nn.Module):
     def __init__(self, step: int) -> None:
         super().__init__()
         self.step = step
-        self.register_buffer("taps", filters().float()[:, None], False)
+        keep_buffer(self, "taps", filters().float()[:, None])
 
     def shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the grid of what is made of one."""

@@ -20,6 +20,7 @@ from wavemill.dictionaries.blocks import Block
 from wavemill.dictionaries.dictionary import Dictionary, homotopy, istc
 from wavemill.dictionaries.team import SharedNorm
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.operators import keep_buffer
 from wavemill.specs.images import ClassifierSpec
 
 ALPHAS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
@@ -290,9 +291,7 @@ class SparseCoding(nn.Module):
             for extra in range(channels, spec.channels):
                 nn.init.normal_(self.project.weight[extra], std=channels**-0.5)
         self.dictionary = Dictionary(spec.channels, spec.atoms, spec.free)
-        self.register_buffer(
-            "thresholds", homotopy(spec.first, spec.last, spec.iterations).float(), False
-        )
+        keep_buffer(self, "thresholds", homotopy(spec.first, spec.last, spec.iterations).float())
 
     def signals(self, x: Tensor) -> Tensor:
         """Return unit vectors ``(n, y, x, channel)``."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from wavemill.errors import InvalidParameter
 from wavemill.filters import morlet
 from wavemill.harmonics import inverse_rectifier, rectify
-from wavemill.operators import FieldOperator
+from wavemill.operators import FieldOperator, keep_buffer
 from wavemill.wavelets import Family, WaveletTransform
 
 
@@ -72,8 +72,8 @@ class RectifiedWavelets(FieldOperator):
 
     def _prepare(self) -> None:
         rows, columns = (_blur(size, self.J) for size in self.shape)
-        self.register_buffer("_rows", rows.to(self.dtype), False)
-        self.register_buffer("_columns", columns.to(self.dtype), False)
+        keep_buffer(self, "_rows", rows.to(self.dtype))
+        keep_buffer(self, "_columns", columns.to(self.dtype))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the low pass ``(..., y, x)`` and the rectified bands ``(..., j, l, a, y, x)``."""

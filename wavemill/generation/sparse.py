@@ -47,6 +47,7 @@ from wavemill.generation.patches import PENALTIES, System
 from wavemill.generation.rectified import RectifiedWavelets
 from wavemill.generation.samples import BLOCK
 from wavemill.generation.training import CodedImages
+from wavemill.operators import keep_buffer
 
 FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
 LAST, STEP = 0.5, 0.1  # threshold and square of the atoms' length to begin with
@@ -91,7 +92,7 @@ class SparseInversion(nn.Module):
         self.embedding = (embedding,)  # not a part: it has learnt already
         self.grid = embedding.grid
         self.step = linear.image_shape[1] // self.grid[0]  # points of the image
-        self.register_buffer("features", _at_points(embedding), False)
+        keep_buffer(self, "features", _at_points(embedding))
         generator, side = torch.Generator().manual_seed(seed), REACH * self.step
         first = torch.randn(self.features.shape[-1], atoms, generator=generator)
         self.directions = nn.Parameter(normalize(first, dim=0))
@@ -100,8 +101,8 @@ class SparseInversion(nn.Module):
         self.log_step = nn.Parameter(torch.tensor(STEP).log())
         whole = linear.image_shape[1:] == embedding.shape
         low, back = _low_pass(embedding.rectified if whole else None)
-        self.register_buffer("low", low, False)
-        self.register_buffer("back", back, False)
+        keep_buffer(self, "low", low)
+        keep_buffer(self, "back", back)
 
     @property
     def atoms(self) -> Tensor:

@@ -34,6 +34,7 @@ from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
 from wavemill.moments.pairs import LOW_PASS, MomentTable, canonical
+from wavemill.operators import mirror
 
 Key = tuple[int, int, int]  # scale j, angle l (or the low pass), harmonic k
 
@@ -156,7 +157,7 @@ class MomentDerivatives:
         Filters are real in frequency, so that ``psi(v) -> psi*(v)`` reflects their transforms.
         """
         wave = self._wave(shift) * self.metric * psi / self._points
-        return (wave * _reflected(other)).sum(), (wave * other).sum()
+        return (wave * mirror(other)).sum(), (wave * other).sum()
 
     def _wave(self, shift: tuple[int, int]) -> Tensor:
         rows, columns = (
@@ -167,7 +168,7 @@ class MomentDerivatives:
 
     def _back(self, psi: Tensor, weights: Tensor) -> Tensor:
         """Return ``sum over u of weights(u) psi(u - v)``, ``(y, x)`` over v."""
-        moved: Tensor = torch.fft.ifft2(torch.fft.fft2(weights) * _reflected(psi))
+        moved: Tensor = torch.fft.ifft2(torch.fft.fft2(weights) * mirror(psi))
         return moved
 
 
@@ -211,7 +212,3 @@ def _key(row: np.void, side: str) -> Key:
 
 def _power(u: Tensor, n: int) -> Tensor:
     return torch.ones_like(u) if n == 0 else (u if n > 0 else u.conj()) ** abs(n)
-
-
-def _reflected(transform: Tensor) -> Tensor:
-    return transform.flip((-2, -1)).roll((1, 1), (-2, -1))

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
-from wavemill.moments.boxes import mirror
 from wavemill.moments.mirrors import LOW_PASS, MomentTable, Rows, canonical
 from wavemill.moments.pairs import model
+from wavemill.operators import mirror
 
 STEPS = 100  # of Newton's method, at most
 CLOSE = 1e-20  # of what a step promises to gain

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules, real_solid_harmonics
+from wavemill.operators import keep_buffer
 
 Radial = Literal["solid", "shell"]
 FIRST = {"solid": 3.0, "shell": 1.0}  # weight of the A themselves in kernels, by validation
@@ -104,11 +105,11 @@ class AtomicHarmonics(nn.Module):
         one, other = _products(len(elements), J, across)
         self.pairs = (one, other)
         place = torch.from_numpy(one * len(elements) * J + other)
-        self.register_buffer("_place", place, False)
+        keep_buffer(self, "_place", place)
         norms = np.stack([_norms(self.widths, degree) for degree in range(L + 1)])
         norms = np.ones_like(norms) if radial == "shell" else norms
-        self.register_buffer("_norms", torch.from_numpy(norms).to(dtype), False)
-        self.register_buffer("_charges", torch.tensor(elements), False)
+        keep_buffer(self, "_norms", torch.from_numpy(norms).to(dtype))
+        keep_buffer(self, "_charges", torch.tensor(elements))
 
     @property
     def local_size(self) -> int:

@@ -38,6 +38,7 @@ from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.solid_filters import FullGrids, fast
 from wavemill.molecules.solid_gaussians import Shape
 from wavemill.molecules.solid_grids import COARSE, OwnGrids, Placed
+from wavemill.operators import keep_buffer
 
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
 NOISE = 0.5  # rounding units of the largest value, below which what a transform gives is noise
@@ -120,7 +121,7 @@ class SolidHarmonicScattering(nn.Module):
         self.sigmas = [sigma * 2**j for j in range(J + 1)]
         self.width, self.resolution, self.margin = width, resolution, margin
         self.band, self.dtype = band, dtype
-        self.register_buffer("_here", torch.zeros(0, dtype=dtype), False)
+        keep_buffer(self, "_here", torch.zeros(0, dtype=dtype))
 
     _here: Tensor
 

@@ -110,11 +110,6 @@ def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
     return field
 
 
-def mirror(spectrum: Tensor) -> Tensor:
-    """Return the spectrum at -w."""
-    return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1))
-
-
 def _loops(spectra: Tensor, filters: Tensor) -> bool:
     """Say whether compiled loops may multiply them: of one precision, in no graph of autograd."""
     alike = spectra.dtype == filters.dtype and not spectra.requires_grad

@@ -19,7 +19,7 @@ from wavemill.moments.banks import bank_of, points_held
 from wavemill.moments.groups import Group, angles_by_group, groups, spans
 from wavemill.moments.pairs import MomentTable, Rows
 from wavemill.moments.schedule import Pull, Schedule
-from wavemill.moments.shifts import keep_buffer
+from wavemill.operators import keep_buffer
 
 BUDGET = 3 * 2**28  # bytes that the gradient of one chunk may take: 805 MB
 

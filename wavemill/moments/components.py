@@ -27,7 +27,7 @@ from wavemill.moments.differentiated import (
 )
 from wavemill.moments.pairs import LOW_PASS
 from wavemill.moments.phase_harmonics import Moments, Statistics, floored
-from wavemill.moments.shifts import keep_buffer
+from wavemill.operators import keep_buffer
 
 
 class OfComponent(nn.Module):

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavemill.moments.boxes import Box, crop, mirror
-from wavemill.moments.shifts import FewShifts, Indices, keep_buffer
+from wavemill.moments.boxes import Box, crop
+from wavemill.moments.shifts import FewShifts, Indices
 from wavemill.moments.stacks import Pairs, Stack
+from wavemill.operators import keep_buffer, mirror
 
 
 class GramBlock(nn.Module):

@@ -16,8 +16,7 @@ from wavemill.filters import bump_steerable
 from wavemill.harmonics import rectify
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
 from wavemill.moments.phase_harmonics import Statistics, floored
-from wavemill.moments.shifts import keep_buffer
-from wavemill.operators import check_whole
+from wavemill.operators import check_whole, keep_buffer
 
 
 class SkewnessFlatness(DifferentiatedMoments):

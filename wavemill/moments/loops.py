@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from wavemill import kernels
 from wavemill.moments.boxes import Box
 from wavemill.moments.covariances import GramBlock, ShiftBlock
-from wavemill.moments.shifts import few_waves, keep_buffer
+from wavemill.moments.shifts import few_waves
 from wavemill.moments.stacks import Pairs, Stack
+from wavemill.operators import keep_buffer
 
 
 class Loops(nn.Module):

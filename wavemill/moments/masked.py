@@ -44,7 +44,7 @@ from wavemill.moments.phase_harmonics import (
     coefficient_table,
     floored,
 )
-from wavemill.moments.shifts import keep_buffer
+from wavemill.operators import keep_buffer
 
 Window = tuple[slice, slice]
 

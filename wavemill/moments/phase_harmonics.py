@@ -29,8 +29,7 @@ from wavemill.moments.chunks import BUDGET, schedule_of
 from wavemill.moments.groups import angles_by_group, groups, spans
 from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
 from wavemill.moments.schedule import Pull
-from wavemill.moments.shifts import keep_buffer
-from wavemill.operators import FieldOperator, ordinary, own_precision, power_of_two
+from wavemill.operators import FieldOperator, keep_buffer, ordinary, own_precision, power_of_two
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from wavemill.filters import morlet
 from wavemill.moments.channels import Response
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
 from wavemill.moments.phase_harmonics import Moments, Statistics, floored
-from wavemill.moments.shifts import keep_buffer
+from wavemill.operators import keep_buffer
 
 SMALLEST = 8  # frequencies kept on each side of 0, whatever the scale
 NAMES = ("j1", "l1", "j2", "l2", "j3", "l3")

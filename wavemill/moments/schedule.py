@@ -29,8 +29,8 @@ from wavemill.moments.covariances import PowerBlock, as_complex
 from wavemill.moments.groups import Group, Scale, among, bands_of, spans
 from wavemill.moments.pairs import MomentTable, Rows
 from wavemill.moments.plan import Due, Step, plan
-from wavemill.moments.shifts import keep_buffer
 from wavemill.moments.stacks import Stack
+from wavemill.operators import keep_buffer
 
 Pull = Callable[[slice, Tensor], Tensor]  # results' places and values -> gradient of them
 

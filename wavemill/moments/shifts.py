@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.moments.boxes import Box
+from wavemill.operators import keep_buffer
 
 Indices = NDArray[np.int64]
 
@@ -84,11 +85,6 @@ class FewShifts(nn.Module):
         grid.index_add_(1, self._pick, values)
         narrow = (self._signs.T @ grid.view(len(grid), *self._grid)) @ self._columns.T
         return _as_complex(self._rows.T @ _as_rows(narrow))
-
-
-def keep_buffer(module: nn.Module, name: str, value: Tensor | None) -> None:
-    """Register ``value`` to follow the module's device without entering its state."""
-    module.register_buffer(name, value, persistent=False)
 
 
 def _as_rows(spectra: Tensor) -> Tensor:
