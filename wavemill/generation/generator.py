@@ -10,6 +10,8 @@ deviation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import torch
@@ -90,21 +92,19 @@ class Generator:
                 f"{len(samples)} samples are too few for codes of {self.spec.dimension} numbers: "
                 "lower dimension, or learn from more"
             )
-        if resume is not None:
-            resume = {name: value.to(x.device) for name, value in resume.items()}
+        resume = {name: value.to(x.device) for name, value in (resume or {}).items()}
         self._build(samples.shape, samples.are_images, samples.range())
         self.mean_, self.deviation_ = samples.moments()
-        if resume is None:
-            codes = self.embedding_.fit_transform(samples, progress)
-        else:
+        if resume:
             self.embedding_.load(under("embedding", resume))
             codes = resume["codes"]
+        else:
+            codes = self.embedding_.fit_transform(samples, progress)
         self.metrics_ = {f"code_{name}": value for name, value in whiteness(codes).items()}
         order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
         held = max(1, round(self.spec.validation * len(codes)))
         train, valid = (self._pairs(codes, samples, o) for o in (order[held:], order[:held]))
         self.network_ = self.built(seed).to(codes.device)
-        resume = resume or {}
         linear = self._linear(self.network_)
         if linear is not None and "linear.matrix" in resume:
             linear.load_state_dict(under("linear", resume))
@@ -112,11 +112,12 @@ class Generator:
             linear.fit(train, valid, self.embedding_ if self.spec.shared else None)
         if linear is self.network_:
             self.metrics_["validation_psnr"] = self._validate(linear, valid)
-        else:
-            fixed = over("embedding", self.embedding_.state()) | {"codes": codes}
-            if linear is not None:
-                fixed |= over("linear", linear.state_dict())
-            self._learn(train, valid, seed, progress, resume, checkpoint, fixed)
+            return self
+        fixed = over("embedding", self.embedding_.state()) | {"codes": codes}
+        if linear is not None:
+            fixed |= over("linear", linear.state_dict())
+        keep = None if checkpoint is None else lambda state: checkpoint(fixed | state)
+        _Run(self, train, valid, seed, progress, resume, keep).learn()
         return self
 
     def _build(self, shape: tuple[int, int, int], are_images: bool, peak: float) -> None:
@@ -157,61 +158,6 @@ class Generator:
     def _pairs(self, codes: Tensor, samples: RealImages, rows: Tensor) -> CodedImages:
         mean, deviation = self.mean_[:, None, None], self.deviation_[:, None, None]
         return CodedImages(codes[rows], lambda places: (samples[rows[places]] - mean) / deviation)
-
-    def _learn(
-        self,
-        train: CodedImages,
-        valid: CodedImages,
-        seed: int,
-        progress: Progress | None,
-        resume: State,
-        checkpoint: Callable[[State], None] | None,
-        fixed: State,
-    ) -> None:
-        """Take epochs until validation gains no more; keep the average that validated best."""
-        spec, network, rate = self.spec, self.network_, self.spec.step
-        keep = None if checkpoint is None else lambda state: checkpoint(fixed | state)
-        start = None
-        if isinstance(network, SparseInversion) and spec.pooling > 1:
-            rate = FINE * rate
-            if "trainer.curve" not in resume:
-                start = self._coarse(network, train, valid, seed, progress, resume, keep)
-        trainer = Trainer(network, train, spec.loss, rate, spec.batch, seed=seed)
-        descent = EarlyStopping(trainer, self._twin(seed), lambda made: self._validate(made, valid))
-        if "trainer.curve" in resume:
-            descent.load(resume)
-        elif start is not None:
-            descent.begin(start)
-            if keep is not None:
-                keep(descent.state())
-        descent.run(spec.epochs, progress, keep)
-        self.take_best(descent.state())
-
-    def _coarse(
-        self,
-        network: SparseInversion,
-        train: CodedImages,
-        valid: CodedImages,
-        seed: int,
-        progress: Progress | None,
-        resume: State,
-        keep: Callable[[State], None] | None,
-    ) -> float:
-        """Learn B on images averaged over a few points, then C of whole ones; return the loss."""
-        spec, pooling = self.spec, self.spec.pooling
-        small, few = train.pooled(pooling), valid.pooled(pooling)
-        twins = [network.pooled(pooling, seed) for _ in range(2)]
-        if "coarse.trainer.curve" not in resume:
-            twins[0].solve(small, few)
-        trainer = Trainer(twins[0], small, spec.loss, spec.step, spec.batch, seed=seed)
-        descent = EarlyStopping(trainer, twins[1], lambda made: self._validate(made, few))
-        if "coarse.trainer.curve" in resume:
-            descent.load(under("coarse", resume))
-        note = None if keep is None else lambda state: keep(over("coarse", state))
-        descent.run(spec.epochs, progress, note)
-        twins[1].load_state_dict(descent.best)
-        network.take_atoms(twins[1]).solve(train, valid)
-        return trainer.curve[-1].loss
 
     def _twin(self, seed: int) -> nn.Module:
         """Return a second network, for averages; a linear part, which stays, is the first's."""
@@ -355,3 +301,63 @@ class Generator:
     def _learnt(self) -> None:
         if not hasattr(self, "network_"):
             raise NotFitted("this generator has learnt nothing yet: call fit")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The epochs of one call of :meth:`Generator.fit`: what they learn from, and what they tell."""
+
+    model: Generator
+    train: CodedImages
+    valid: CodedImages
+    seed: int
+    progress: Progress | None
+    resume: State
+    checkpoint: Callable[[State], None] | None
+
+    def learn(self) -> None:
+        """Take epochs until validation gains no more; keep the average that validated best."""
+        model, network, rate = self.model, self.model.network_, self.model.spec.step
+        loss = None
+        if isinstance(network, SparseInversion) and model.spec.pooling > 1:
+            rate *= FINE
+            loss = None if self._begun else self._coarse(network)
+        descent = self._descent(network, model._twin(self.seed), rate)
+        if loss is not None:
+            descent.begin(loss)
+            if self.checkpoint is not None:
+                self.checkpoint(descent.state())
+        descent.run(model.spec.epochs, self.progress, self.checkpoint)
+        model.take_best(descent.state())
+
+    def _coarse(self, network: SparseInversion) -> float:
+        """Learn B on images averaged over a few points, then C of whole ones; return the loss."""
+        pooling, keep = self.model.spec.pooling, self.checkpoint
+        run = replace(
+            self,
+            train=self.train.pooled(pooling),
+            valid=self.valid.pooled(pooling),
+            resume=under("coarse", self.resume),
+            checkpoint=None if keep is None else lambda state: keep(over("coarse", state)),
+        )
+        small, average = (network.pooled(pooling, self.seed) for _ in range(2))
+        if not run._begun:
+            small.solve(run.train, run.valid)
+        descent = run._descent(small, average, self.model.spec.step)
+        descent.run(self.model.spec.epochs, run.progress, run.checkpoint)
+        average.load_state_dict(descent.best)
+        network.take_atoms(average).solve(self.train, self.valid)
+        return descent.trainer.curve[-1].loss
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there are steps to go on from."""
+        return "trainer.curve" in self.resume
+
+    def _descent(self, network: nn.Module, average: nn.Module, rate: float) -> EarlyStopping:
+        """Return the descent, where another stopped if any did."""
+        spec = self.model.spec
+        trainer = Trainer(network, self.train, spec.loss, rate, spec.batch, seed=self.seed)
+        score = partial(self.model._validate, pairs=self.valid)
+        descent = EarlyStopping(trainer, average, score)
+        return descent.load(self.resume) if self._begun else descent
