@@ -26,6 +26,8 @@ from wavemill.filters import bump_steerable
 
 LOW_PASS = -1  # the "angle" of a low pass
 INDICES = ("j1", "l1", "k1", "j2", "l2", "k2", "shift_y", "shift_x")
+J1, L1, K1, J2, L2, K2, Y, X = range(len(INDICES))  # columns of whole numbers
+SIDES = ((L1, K1), (L2, K2))
 ROW = np.dtype([(name, np.int64) for name in INDICES] + [("class", "U16")])
 
 Rows = NDArray[np.void]
@@ -121,7 +123,7 @@ def canonical(table: MomentTable) -> Canonical:
 def _fold(columns: NDArray[np.int64], L: int) -> NDArray[np.int64]:
     """Bring angles to 0..L-1, flipping the sign of k; low passes to k = 0 or 1."""
     folded = columns.copy()
-    for angle, k in ((1, 2), (4, 5)):
+    for angle, k in SIDES:
         low_pass = columns[:, angle] == LOW_PASS
         folded[:, angle] = np.where(low_pass, LOW_PASS, columns[:, angle] % L)
         turned = np.where(columns[:, angle] >= L, -columns[:, k], columns[:, k])
@@ -131,8 +133,8 @@ def _fold(columns: NDArray[np.int64], L: int) -> NDArray[np.int64]:
 
 def _swap(columns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Exchange the sides, which conjugates at the opposite shift."""
-    swapped = columns[:, [3, 4, 5, 0, 1, 2, 6, 7]]
-    swapped[:, 6:] *= -1
+    swapped = columns[:, [J2, L2, K2, J1, L1, K1, Y, X]]
+    swapped[:, [Y, X]] *= -1
     return swapped
 
 
@@ -140,13 +142,13 @@ def _orient(
     columns: NDArray[np.int64], shape: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Make the first non-zero k of a wavelet positive, by conjugation; shifts nearest to 0."""
-    k1 = np.where(columns[:, 1] == LOW_PASS, 0, columns[:, 2])
-    k2 = np.where(columns[:, 4] == LOW_PASS, 0, columns[:, 5])
+    k1, k2 = (np.where(columns[:, a] == LOW_PASS, 0, columns[:, k]) for a, k in SIDES)
     flip = (k1 < 0) | ((k1 == 0) & (k2 < 0))
     oriented = columns.copy()
-    oriented[:, 2] = np.where(flip & (columns[:, 1] != LOW_PASS), -columns[:, 2], columns[:, 2])
-    oriented[:, 5] = np.where(flip & (columns[:, 4] != LOW_PASS), -columns[:, 5], columns[:, 5])
-    for axis, size in ((6, shape[0]), (7, shape[1])):
+    for angle, k in SIDES:
+        turned = flip & (columns[:, angle] != LOW_PASS)
+        oriented[:, k] = np.where(turned, -columns[:, k], columns[:, k])
+    for axis, size in ((Y, shape[0]), (X, shape[1])):
         wrapped = columns[:, axis] % size
         oriented[:, axis] = np.where(wrapped > size // 2, wrapped - size, wrapped)
     return oriented, flip
@@ -154,8 +156,8 @@ def _orient(
 
 def _sort_key(columns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Order sides by scale, harmonic, angle: moduli first, so that few kinds of pairs remain."""
-    j1, l1, k1 = columns[:, 0], columns[:, 1], columns[:, 2]
-    return np.column_stack([j1, np.abs(k1), l1, columns[:, [3, 5, 4, 2, 6, 7]]])
+    k1 = np.abs(columns[:, K1])
+    return np.column_stack([columns[:, J1], k1, columns[:, [L1, J2, K2, L2, K1, Y, X]]])
 
 
 def _lexicographically_less(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -176,11 +178,11 @@ def _is_real(
     Both sides real; or a row whose mirror image is itself, conjugated; or both sides linear in x
     at a shift that is its own opposite, since the filters' transforms are real.
     """
-    l1, k1, l2, k2 = (first[:, column] for column in (1, 2, 4, 5))
+    l1, k1, l2, k2 = (first[:, column] for column in (L1, K1, L2, K2))
     real_sides = ((l1 == LOW_PASS) | (k1 == 0)) & ((l2 == LOW_PASS) | (k2 == 0))
     itself = (first == second).all(axis=1) & same_parity
     linear = (np.abs(k1) == 1) & (np.abs(k2) == 1)
-    symmetric = (2 * first[:, 6:] % np.array(shape) == 0).all(axis=1)
+    symmetric = (2 * first[:, [Y, X]] % np.array(shape) == 0).all(axis=1)
     return np.asarray(real_sides | itself | (linear & symmetric))
 
 
