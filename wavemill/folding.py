@@ -87,8 +87,14 @@ class FoldedBank(nn.Module):
     def described(self) -> kernels.Bank:
         """Return the filters as the compiled loop takes them, by their address."""
         blocks, values = self.blocks, self.get_buffer("_values")
-        sizes = (len(blocks.places), blocks.terms, blocks.rows, blocks.columns)
-        return kernels.Bank(values.data_ptr(), blocks.located.data_ptr(), *sizes)
+        return kernels.Bank(
+            values=values.data_ptr(),
+            reached=blocks.located.data_ptr(),
+            places=len(blocks.places),
+            terms=blocks.terms,
+            rows=blocks.rows,
+            columns=blocks.columns,
+        )
 
     def forward(self, x_hat: Tensor) -> Tensor:
         """Return the spectra of the sampled responses, ``(..., l, y / f, x / f)``."""

@@ -54,7 +54,13 @@ class Window:
     def described(self) -> kernels.Average:
         """Return it as the loop takes it."""
         weights = self.weights
-        return kernels.Average(self.first, self.step, self.count, len(weights), weights.data_ptr())
+        return kernels.Average(
+            first=self.first,
+            step=self.step,
+            count=self.count,
+            length=len(weights),
+            weights=weights.data_ptr(),
+        )
 
 
 class Task:
@@ -71,11 +77,20 @@ class Task:
             ]
         )
         self._averages = _array([window.described() for window in op.windows])
-        sizes = (images, op.grid[0], 2 * op.grid[1], op.J, op.L, op.phases[0], op.max_order)
-        tables = (self._first, self._second, self._averages)
         self.coefficients = len(op.coefficients["order"])
-        addresses = map(ctypes.addressof, tables)
-        self.described = kernels.Scattering(*sizes, self.coefficients, *addresses)
+        self.described = kernels.Scattering(
+            images=images,
+            height=op.grid[0],
+            width=2 * op.grid[1],
+            J=op.J,
+            L=op.L,
+            phases=op.phases[0],
+            order=op.max_order,
+            coefficients=self.coefficients,
+            first=ctypes.addressof(self._first),
+            second=ctypes.addressof(self._second),
+            averages=ctypes.addressof(self._averages),
+        )
 
     def bytes(self, dtype: torch.dtype, gradient: bool) -> int:
         """Return what the threads work in, -1 for sides that the loop cannot transform."""
@@ -108,7 +123,7 @@ class Paths(torch.autograd.Function):
         task = Task(op, len(spectra))
         out = average.new_empty(len(average), task.coefficients, *average.shape[1:])
         out[:, 0] = average
-        kernels.scattering(spectra, task.described, out)
+        kernels.scatter(spectra, task.described, out)
         return out
 
     @staticmethod
@@ -120,7 +135,7 @@ class Paths(torch.autograd.Function):
             return gradient[:, 0], formulas, None
         by_thread = spectra.new_zeros(torch.get_num_threads(), *spectra.shape)
         task = Task(ctx.op, len(spectra))
-        kernels.scattering(spectra, task.described, gradient, torch.view_as_real(by_thread))
+        kernels.scatter(spectra, task.described, gradient, torch.view_as_real(by_thread))
         return gradient[:, 0], by_thread.sum(0), None
 
 

@@ -38,7 +38,7 @@ def lay_out(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if not kernels.available():
             pytest.skip("the compiled loops are not built here")
         return
-    monkeypatch.setattr(kernels, "_library", None)
+    monkeypatch.setattr(kernels.loading, "library", None)
     monkeypatch.setattr(active_sets, "_NARROW", 1e9 if how == "narrow" else 0)
 
 

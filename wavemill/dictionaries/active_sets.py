@@ -205,7 +205,13 @@ class _Compiled(torch.autograd.Function):
         positive: bool,
         tables: Tables,
     ) -> Tensor:
-        sizes = kernels.Coding(len(beta), *D.shape, len(thresholds), positive)
+        sizes = kernels.Coding(
+            rows=len(beta),
+            channels=D.shape[0],
+            atoms=D.shape[1],
+            iterations=len(thresholds),
+            positive=positive,
+        )
         analysed = beta @ W
         ctx.sizes, ctx.analysed = sizes, analysed
         ctx.tables = (beta, tables.M[0], tables.D_rows, tables.W_rows, thresholds)

@@ -58,6 +58,8 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
 #undef HIGH1
 #undef LOW2
 #undef HIGH2
+#undef LOW4
+#undef HIGH4
 #undef SORT
 #undef TRANSPOSE
 
@@ -179,30 +181,32 @@ INLINE int64_t NAMED(begin)(int64_t n, const DESK *desk, int64_t next) {
     return blocks * LANES < n ? blocks * LANES : n;
 }
 
-CLONED static void NAMED(along_rows)(const Boxes *task, const REAL *from, int64_t row,
-                                     int64_t known, int64_t kept, int complex, REAL *to,
-                                     int64_t other, const DESK *desk) {
+/* A field before or after: numbers from one row to the next, and columns. */
+typedef struct { REAL *at; int64_t row, columns; } NAMED(Side);
+
+#define SIDE NAMED(Side)
+
+CLONED static void NAMED(along_rows)(const Boxes *task, SIDE from, int complex, SIDE to,
+                                     const DESK *desk) {
     const int64_t end = NAMED(begin)(task->height, desk, 1);
     for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += LANES) {
         const int64_t rows = end - y < LANES ? end - y : LANES;
-        NAMED(read_rows)(from + y * row, row, rows, known, complex, desk->line);
-        NAMED(widen)(desk->line, known, task->width);
+        NAMED(read_rows)(from.at + y * from.row, from.row, rows, from.columns, complex, desk->line);
+        NAMED(widen)(desk->line, from.columns, task->width);
         NAMED(turn)(&desk->x, desk, task->inverse);
-        NAMED(narrow)(desk->line, kept, task->width);
-        NAMED(write_rows)(desk->line, other, rows, kept, to + y * other);
+        NAMED(narrow)(desk->line, to.columns, task->width);
+        NAMED(write_rows)(desk->line, to.row, rows, to.columns, to.at + y * to.row);
     }
 }
 
-CLONED static void NAMED(along_columns)(const Boxes *task, const REAL *from, int64_t row,
-                                        int64_t columns, REAL *to, int64_t other,
-                                        const DESK *desk) {
-    const int64_t end = NAMED(begin)(columns, desk, 1);
-    for (int64_t x = NAMED(begin)(columns, desk, 0); x < end; x += LANES) {
-        NAMED(read_columns)(from + 2 * x, row, columns - x, task->from[0], desk->line);
+CLONED static void NAMED(along_columns)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t n = from.columns, end = NAMED(begin)(n, desk, 1);
+    for (int64_t x = NAMED(begin)(n, desk, 0); x < end; x += LANES) {
+        NAMED(read_columns)(from.at + 2 * x, from.row, n - x, task->from[0], desk->line);
         NAMED(widen)(desk->line, task->from[0], task->height);
         NAMED(turn)(&desk->y, desk, task->inverse);
         NAMED(narrow)(desk->line, task->to[0], task->height);
-        NAMED(write_columns)(desk->line, other, columns - x, task->to[0], to + 2 * x);
+        NAMED(write_columns)(desk->line, to.row, n - x, task->to[0], to.at + 2 * x);
     }
 }
 
@@ -215,15 +219,18 @@ static void NAMED(meet)(const DESK *desk) {
 /* One field, or a thread's part of it. */
 static void NAMED(field)(const Boxes *task, const REAL *from, REAL *to, const DESK *desk) {
     const int64_t known = task->from[1], kept = task->to[1];
+    const SIDE before = {(REAL *)from, task->complex ? 2 * known : known, known};
+    const SIDE after = {to, 2 * kept, kept};
+    SIDE between = {desk->field, desk->row, kept};
     if (known < task->width || task->from[0] < task->height) {
-        NAMED(along_columns)(task, from, 2 * known, known, desk->field, desk->row, desk);
+        between.columns = known;
+        NAMED(along_columns)(task, before, between, desk);
         NAMED(meet)(desk);
-        NAMED(along_rows)(task, desk->field, desk->row, known, kept, 1, to, 2 * kept, desk);
+        NAMED(along_rows)(task, between, 1, after, desk);
     } else {
-        const int64_t row = task->complex ? 2 * known : known;
-        NAMED(along_rows)(task, from, row, known, kept, task->complex, desk->field, desk->row, desk);
+        NAMED(along_rows)(task, before, task->complex, between, desk);
         NAMED(meet)(desk);
-        NAMED(along_columns)(task, desk->field, desk->row, kept, to, 2 * kept, desk);
+        NAMED(along_columns)(task, between, after, desk);
     }
     NAMED(meet)(desk);
 }
@@ -378,12 +385,12 @@ CLONED static void NAMED(some_slopes)(const REAL *z, int64_t i, int64_t end, con
     }
 }
 
-#define SHARE(task, i, n, end, threads)                                                      \
+#define SHARE(work, i, n, end, threads)                                                      \
     _Pragma("omp parallel for num_threads(threads) if (threads > 1 && n > 1 << 14)")         \
     for (int64_t part = 0; part < threads; part++) {                                         \
         const int64_t i = n * part / threads / LANES * LANES;                                \
         const int64_t end = part + 1 < threads ? n * (part + 1) / threads / LANES * LANES : n; \
-        task;                                                                                \
+        work;                                                                                \
     }
 
 int NAMED(harmonics)(const REAL *z, int64_t n, int64_t k, REAL *out, int threads) {
@@ -433,6 +440,7 @@ int NAMED(filtered_back)(const REAL *x, const REAL *psi, int64_t fields, int64_t
 }
 
 #undef SHARE
+#undef SIDE
 #undef WAVE
 #undef VALUE
 #undef LOOSE

@@ -78,7 +78,9 @@ INLINE int64_t NAMED(begin)(int64_t n, const DESK *desk, int64_t p) {
     return n * (desk->part + p) / desk->parts;
 }
 
-#define OWN(i, n) int64_t i = NAMED(begin)(n, desk, 0), end = NAMED(begin)(n, desk, 1); i < end; i++
+/* Over those of n rows or columns that are a thread's own. */
+#define FOR_OWN(i, n) \
+    for (int64_t i = NAMED(begin)(n, desk, 0), end = NAMED(begin)(n, desk, 1); i < end; i++)
 
 /* Wait for the team. */
 static void NAMED(meet)(const DESK *desk) {
@@ -90,7 +92,7 @@ static void NAMED(meet)(const DESK *desk) {
 /* The spectra of the first-order fields at scale j1 become waves, transposed, along x only. */
 CLONED static void NAMED(first_rows)(const Scattering *task, const REAL *spectra, int64_t j,
                                      int64_t job, const GRID *grid, const DESK *desk) {
-    for (OWN(row, grid->y.n)) {
+    FOR_OWN(row, grid->y.n) {
         NAMED(fold_lanes)(task, spectra, task->first + j, job, row, desk->rows, desk->line);
         COMPLEX *to = desk->waves + row;
         NAMED(transform)(&grid->x, &desk->line->im, &desk->line->re, &to->im, &to->re, grid->column,
@@ -100,7 +102,7 @@ CLONED static void NAMED(first_rows)(const Scattering *task, const REAL *spectra
 
 CLONED static void NAMED(second_rows)(const Bank *bank, const GRID *finer, const GRID *grid, int64_t l,
                                       int64_t stop, int64_t size, const DESK *desk) {
-    for (OWN(row, grid->y.n))
+    FOR_OWN(row, grid->y.n)
         for (int64_t k = l; k < stop; k++) {
             NAMED(fold_half)(desk->spectrum, finer, bank, k, row, desk->line);
             COMPLEX *to = desk->waves + (k - l) * size + row;
@@ -116,7 +118,7 @@ CLONED static void NAMED(columns)(COMPLEX *waves, const GRID *grid, const Averag
     const REAL unit = (REAL)(1.0 / (double)(nx * ny));
     VEC *u = desk->extended - averages[0].first;
     memset(desk->sums, 0, outputs * (phases ? phases : 1) * sizeof(VEC));
-    for (OWN(x, nx)) {
+    FOR_OWN(x, nx) {
         COMPLEX *column = waves + x * grid->column, *z = desk->line;
         NAMED(transform)(&grid->y, &column->im, &column->re, &z->im, &z->re, 1, desk->spare);
         for (int64_t a = 0; a < phases; a++) {
@@ -137,7 +139,7 @@ CLONED static void NAMED(columns)(COMPLEX *waves, const GRID *grid, const Averag
 /* The half spectrum of the moduli: two real columns in one transform along y, then along x. */
 CLONED static void NAMED(half_columns)(const GRID *grid, const DESK *desk) {
     const int64_t ny = grid->y.n;
-    for (OWN(pair, grid->x.n / 2)) {
+    FOR_OWN(pair, grid->x.n / 2) {
         const int64_t x = 2 * pair;
         const VEC *one = (const VEC *)(desk->waves + x * grid->column);
         const VEC *other = (const VEC *)(desk->waves + (x + 1) * grid->column);
@@ -154,7 +156,7 @@ CLONED static void NAMED(half_columns)(const GRID *grid, const DESK *desk) {
 }
 
 CLONED static void NAMED(half_rows)(const GRID *grid, const DESK *desk) {
-    for (OWN(k, grid->y.n / 2 + 1)) {
+    FOR_OWN(k, grid->y.n / 2 + 1) {
         COMPLEX *z = desk->spectrum + k * grid->row;
         NAMED(transform)(&grid->x, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
         z[grid->x.n] = z[0];
@@ -491,6 +493,6 @@ int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, RE
 #undef PLAN
 #undef AT
 #undef DESK
-#undef OWN
+#undef FOR_OWN
 #undef GRID
 #endif

@@ -210,11 +210,11 @@ INLINE int64_t NAMED(width)(const Shifts *task) {
     return (task->alone ? 1 : 2) * task->columns;
 }
 
-/* Numbers that so many threads work in. */
-int64_t NAMED(shifts_room)(const Shifts *task, int64_t gradient, int threads) {
+/* Bytes that so many threads work in. */
+int64_t NAMED(shifts_bytes)(const Shifts *task, int64_t gradient, int threads) {
     const int64_t sums = task->waves * NAMED(width)(task);
-    return threads * ROWS * NAMED(width)(task) +
-           (gradient ? task->fields * task->pairs : threads) * sums;
+    const int64_t spectra = gradient ? task->fields * task->pairs : threads;
+    return (threads * ROWS * NAMED(width)(task) + spectra * sums) * (int64_t)sizeof(REAL);
 }
 
 /* out (field, mean), complex. Each pair is one thread's: sums do not depend on chance. */

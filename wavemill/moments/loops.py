@@ -85,7 +85,7 @@ class Loops(nn.Module):
             return self.block.evaluate(a, b)
         first, second = (stack.channels(self._space) for stack in self._ordered(a, b))
         task, room, _ = self._task(first, second)
-        c = kernels.shifts(first, second, task, room)
+        c = kernels.means_at_shifts(first, second, task, room)
         return c.conj() if self._swapped else c
 
     def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
@@ -106,7 +106,7 @@ class Loops(nn.Module):
             strict=True,
         )
         values = (g if self._swapped else g.conj()).resolve_conj().contiguous()
-        kernels.add_shifts_gradients(channels, task, values, gradients, fresh, room)
+        kernels.add_gradients_at_shifts(channels, task, values, gradients, fresh, room)
 
     def _usable(self, a: Stack, b: Stack) -> bool:
         """Say whether the loops can read the channels, which nothing wants to differentiate."""
@@ -121,14 +121,23 @@ class Loops(nn.Module):
         """Return what the loops are asked for, and how much they work in, forward and back."""
         key = first.shape, second.shape, torch.get_num_threads()
         if key not in self._tasks:
-            (fields, *one), (_, *two) = first.shape, second.shape
-            tables = self._chosen, self._means, self._along, self._across
             task = kernels.Shifts(
-                *(fields, self._chosen.shape[1], len(self._means), len(self._along), *self._box),
-                *(one[0], two[0], *one[1:], *two[1:], self._auto, *self._plain),
-                *(table.data_ptr() for table in tables),
+                fields=len(first),
+                pairs=self._chosen.shape[1],
+                means=len(self._means),
+                waves=len(self._along),
+                rows=self._box[0],
+                columns=self._box[1],
+                channels=(first.shape[1], second.shape[1]),
+                boxes=(first.shape[2:], second.shape[2:]),
+                alone=self._auto,
+                plain=self._plain,
+                chosen=self._chosen.data_ptr(),
+                mean=self._means.data_ptr(),
+                along=self._along.data_ptr(),
+                across=self._across.data_ptr(),
             )
-            forward, back = (kernels.shifts_room(task, first.dtype, way) for way in (False, True))
+            forward, back = (kernels.shifts_bytes(task, first.dtype, way) for way in (False, True))
             self._tasks[key] = task, forward, back
         return self._tasks[key]
 

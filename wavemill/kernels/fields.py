@@ -1,0 +1,99 @@
+"""What ``fields.c`` does: transforms of which a box is given or wanted, harmonics and products."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from wavemill.kernels.loading import PAIR, call, numbers, precise, room, usable
+
+Box = tuple[int, int]
+
+
+class Boxes(ctypes.Structure):
+    """Fields and boxes of their frequencies."""
+
+    _fields_ = [
+        *numbers("fields", "height", "width"),
+        ("known", PAIR),
+        ("kept", PAIR),
+        *numbers("complex", "inverse"),
+    ]
+
+
+def fourier(x: Tensor, shape: Box, box: Box, inverse: bool) -> Tensor | None:
+    """Return the frequencies in ``box`` of the transform on a grid ``shape``, not normalised.
+
+    ``x`` is ``(..., y, x)``, all of the grid or the box of frequencies that are not 0, which lie in
+    the order of the FFT; either it or what is returned is all of the grid. None where the loops
+    cannot do it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
+    """
+    real = x.dtype.to_real()
+    if not usable(x) or not precise(real) or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    fields, known = math.prod(x.shape[:-2]), (x.shape[-2], x.shape[-1])
+    threads = torch.get_num_threads()
+    task, size = _task(fields, shape, known, box, x.is_complex(), inverse, real, threads)
+    if size < 0:
+        return None
+    out = torch.empty(*x.shape[:-2], *box, dtype=real.to_complex())
+    call("boxes", real, x, task, out, room(size))
+    return out
+
+
+@lru_cache(maxsize=256)
+def _task(
+    fields: int,
+    shape: Box,
+    known: Box,
+    kept: Box,
+    given_complex: bool,
+    inverse: bool,
+    dtype: torch.dtype,
+    threads: int,
+) -> tuple[Boxes, int]:
+    """Return what the loops are asked for, and how many bytes so many threads work in."""
+    task = Boxes(
+        fields=fields,
+        height=shape[0],
+        width=shape[1],
+        known=known,
+        kept=kept,
+        complex=given_complex,
+        inverse=inverse,
+    )
+    return task, call("boxes_bytes", dtype, task)
+
+
+def harmonics(z: Tensor, k: int) -> Tensor:
+    """Return ``abs(z) (z / abs(z))^k``, k >= 1, or, of k = 0, the real modulus."""
+    out = torch.empty_like(z, dtype=z.dtype if k else z.dtype.to_real())
+    call("harmonics", z.dtype, z, z.numel(), k, out)
+    return out
+
+
+def add_polar(z: Tensor, k: int, conjugate: Tensor, known: Tensor | None) -> Tensor:
+    """Return ``known + Re p - i k Im p`` of ``p = conjugate (z / abs(z))^k``, known or none."""
+    out = torch.empty_like(z) if known is None else known
+    call("polar", z.dtype, z, conjugate, z.numel(), k, known is None, out)
+    return out
+
+
+def slopes(z: Tensor, radial: Tensor | None, polar: Tensor | None, more: Tensor | None) -> Tensor:
+    """Return ``z / abs(z) (radial + polar) + more``, of which any may be absent."""
+    out = torch.empty_like(z)
+    call("slopes", z.dtype, z, radial, polar, more, z.numel(), out)
+    return out
+
+
+def filtered(x: Tensor, filters: Tensor, back: bool) -> Tensor:
+    """Return ``x (field, ...)`` times the real part of ``filters (channel, ...)``, or go back."""
+    channels, *sizes = filters.shape
+    out = x.new_empty(len(x), *([] if back else [channels]), *sizes)
+    name = "filtered_back" if back else "filtered"
+    call(name, x.dtype, x, filters, len(x), channels, math.prod(sizes), out)
+    return out

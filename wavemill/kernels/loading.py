@@ -1,0 +1,111 @@
+"""The library of compiled loops: whether it is there, and calls of its functions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from wavemill.kernels.sources import fingerprint
+
+LIBRARY = "_kernels.so"
+PAIR = 2 * ctypes.c_int64
+_LINE = 64  # bytes of a cache's line
+_SUFFIX = {torch.float32: "float", torch.float64: "double"}
+
+Argument = Tensor | ctypes.Structure | int | None
+
+
+def load(path: Path) -> ctypes.CDLL | None:
+    """Return the library, None where there is none for this machine and of these sources."""
+    if os.environ.get("WAVEMILL_KERNELS") == "0" or not path.exists():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:  # built for another machine
+        return None
+    if not (expected := fingerprint(Path(__file__).parent)) or _built_from(library) == expected:
+        return library
+    warnings.warn(
+        f"{path} was compiled from other sources: torch computes, slower, until the package is "
+        "installed again (`make .venv/.installed`, or `pip install -e .`)",
+        stacklevel=2,
+    )
+    return None
+
+
+def _built_from(library: ctypes.CDLL) -> str:
+    if not hasattr(library, "kernels_sources"):
+        return "unknown"
+    library.kernels_sources.restype = ctypes.c_char_p
+    return cast(bytes, library.kernels_sources()).decode()
+
+
+library = load(Path(__file__).with_name(LIBRARY))
+
+
+def available() -> bool:
+    """Say whether the compiled loops are in use."""
+    return library is not None
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Say whether the loops can run on the memory of these tensors."""
+    return library is not None and all(
+        type(tensor) is Tensor  # not of a trace
+        and torch._C._has_storage(tensor)  # not of a vmap
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        and not tensor.is_conj()
+        for tensor in tensors
+    )
+
+
+def precise(dtype: torch.dtype) -> bool:
+    """Say whether there are loops of a real precision."""
+    return dtype in _SUFFIX
+
+
+def numbers(*names: str) -> list[tuple[str, type]]:
+    """Return fields of a structure: whole numbers of 64 bits."""
+    return [(name, ctypes.c_int64) for name in names]
+
+
+def addresses(*names: str) -> list[tuple[str, type]]:
+    """Return fields of a structure that point to memory."""
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Argument) -> int:
+    """Call a function of a precision, real or complex; the number of threads comes last."""
+    function = _function(name, dtype.to_real())
+    return int(function(*map(_passed, arguments), torch.get_num_threads()))
+
+
+def room(size: int) -> Tensor:
+    """Return memory of so many bytes that begins with a line of a cache."""
+    memory = torch.empty(size + _LINE, dtype=torch.uint8)
+    return memory[-memory.data_ptr() % _LINE :]
+
+
+def _passed(argument: Argument) -> object:
+    """Return what C is given: addresses, and whole numbers of 64 bits."""
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, ctypes.Structure):
+        return ctypes.byref(argument)
+    return None if argument is None else ctypes.c_int64(argument)
+
+
+@lru_cache
+def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
+    function: Any = getattr(library, f"{name}_{_SUFFIX[dtype]}")
+    function.restype = ctypes.c_int64 if name.endswith("_bytes") else ctypes.c_int
+    return cast(Callable[..., int], function)
