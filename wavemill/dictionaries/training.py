@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wavemill.dictionaries.team import SharedNorm, Team
 from wavemill.progress import Progress
 from wavemill.specs.images import ClassifierSpec
+from wavemill.states import over, under
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -118,7 +119,7 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         """Return all that the next epoch depends on: weights, statistics, momenta, the epoch."""
-        found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        found = over("network", self.network.state_dict())
         for index, values in self.optimizer.state_dict()["state"].items():
             momentum = values.get("momentum_buffer")
             if momentum is not None:
@@ -129,11 +130,11 @@ class Training:
     def load(self, state: dict[str, Tensor]) -> Self:
         """Go on from what another had reached."""
         self.epoch = int(state["epoch"])
-        self.network.load_state_dict(_below("network.", state))
+        self.network.load_state_dict(under("network", state))
         document: dict[str, Any] = self.optimizer.state_dict()
         document["state"] = {
             int(index): {"momentum_buffer": value.to(self.device)}
-            for index, value in _below("momentum.", state).items()
+            for index, value in under("momentum", state).items()
         }
         self.optimizer.load_state_dict(document)
         return self
@@ -149,10 +150,6 @@ def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
     rest = [value for name, value in named if not (value.ndim < 2 or name.endswith(".V"))]
     groups = [{"params": rest, "weight_decay": decay}, {"params": kept, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 @contextlib.contextmanager

@@ -25,12 +25,12 @@ from wavemill.generation.metrics import WINDOW, psnr, relative_distance, ssim
 from wavemill.generation.refinement import refined
 from wavemill.generation.samples import BLOCK, RealImages
 from wavemill.generation.sparse import SparseInversion
-from wavemill.generation.training import CodedImages, EarlyStopping, Epoch, Trainer, over, under
+from wavemill.generation.training import CodedImages, EarlyStopping, Epoch, Trainer
 from wavemill.generation.whitening import whiteness
 from wavemill.progress import Progress
 from wavemill.specs.generation import GeneratorSpec
+from wavemill.states import State, over, under
 
-State = dict[str, Tensor]
 FINE = 0.1  # of the rate, for whole images after averaged ones
 
 

@@ -25,9 +25,9 @@ from torch.nn.functional import avg_pool2d
 from wavemill.errors import InvalidParameter
 from wavemill.generation.convolutional import estimate_population
 from wavemill.progress import Progress
+from wavemill.states import State, over, under
 
 Loss = Literal["l1", "l2"]
-State = dict[str, Tensor]
 INTERVAL = 60.0  # seconds between checkpoints within an epoch
 GAIN, PATIENCE = 0.05, 3  # dB that so many epochs must gain
 
@@ -157,30 +157,26 @@ class Trainer:
         estimate_population(network, self.train.w, self.batch)
         return network.eval()
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return all that going on needs, as tensors."""
         moments = self.optimizer.state_dict()["state"]
-        kept = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        kept = over("network", self.network.state_dict())
         kept |= {f"average.{i}": value for i, value in enumerate(self.average)}
         for i, values in moments.items():
-            kept |= {f"adam.{i}.{name}": value for name, value in values.items()}
+            kept |= over(f"adam.{i}", values)
         points = [[p.epoch, p.loss, p.psnr] for p in self.curve]
         kept["curve"] = torch.tensor(points, dtype=torch.float64).reshape(-1, 3)
         kept["progress"] = torch.tensor([self.steps, self.sum], dtype=torch.float64)
         return {name: value.detach().clone() for name, value in kept.items()}
 
-    def load(self, state: dict[str, Tensor]) -> Self:
+    def load(self, state: State) -> Self:
         """Go on from where another stopped."""
-        prefix = "network."
-        self.network.load_state_dict(
-            {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
-        )
+        self.network.load_state_dict(under("network", state))
         self.average = [state[f"average.{i}"].clone() for i in range(len(self.average))]
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            if name.startswith("adam."):
-                _, number, field = name.split(".")
-                moments.setdefault(int(number), {})[field] = value.clone()
+        for name, value in under("adam", state).items():
+            number, field = name.split(".")
+            moments.setdefault(int(number), {})[field] = value.clone()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.curve = [Epoch(int(e), loss, score) for e, loss, score in state["curve"].tolist()]
         self.steps, self.sum = int(state["progress"][0]), float(state["progress"][1])
@@ -246,14 +242,3 @@ class EarlyStopping:
         self.trainer.load(under("trainer", state))
         self.best = under("best", state)
         return self
-
-
-def over(prefix: str, state: State) -> State:
-    """Return a state with its names below a prefix."""
-    return {f"{prefix}.{name}": value for name, value in state.items()}
-
-
-def under(prefix: str, state: State) -> State:
-    """Return the part of a state below a prefix."""
-    head = f"{prefix}."
-    return {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}

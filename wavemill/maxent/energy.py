@@ -49,6 +49,7 @@ from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, S
 from wavemill.progress import Progress
 from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import shell_means
+from wavemill.states import over, under
 
 GROWTH = 0.05  # of E(t y) / (t^2 |y|^2) in every direction: a tenth of the Gaussian's
 ROUNDS = 12  # of directions sought, in which it is less
@@ -172,7 +173,7 @@ class Energy:
             "channel_mean": torch.view_as_real(self._statistics.mean),
             "channel_scale": self._statistics.scale,
             "metric": self._metric,
-        } | {f"gaussian.{name}": value for name, value in self.gaussian_.state().items()}
+        } | over("gaussian", self.gaussian_.state())
 
     @classmethod
     def from_state(
@@ -180,7 +181,7 @@ class Energy:
     ) -> Self:
         """Rebuild a fitted model from :meth:`state`; ``metrics_`` is not part of it."""
         model, state = cls(spec), {name: value.cpu() for name, value in state.items()}
-        inner = {name.removeprefix("gaussian."): value for name, value in state.items()}
+        inner = under("gaussian", state)
         model.gaussian_ = Gaussian.from_state(GaussianSpec(dtype="float64"), inner)
         model._standard = model.gaussian_.deviation
         mean = torch.view_as_complex(state["channel_mean"].contiguous())

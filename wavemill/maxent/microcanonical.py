@@ -31,6 +31,7 @@ from wavemill.operators import ordinary
 from wavemill.progress import Progress
 from wavemill.replay import Replayed
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
+from wavemill.states import over, under
 
 REMEMBERED = 2**28  # bytes of past steps held at once
 ASKED = "asked"  # what a state of a run says that it is of
@@ -156,7 +157,7 @@ class Microcanonical:
             "moments": self.moments_.values,
             "channel_mean": torch.view_as_real(statistics.mean),
             "channel_scale": statistics.scale,
-        } | {f"gaussian.{name}": value for name, value in self.gaussian_.state().items()}
+        } | over("gaussian", self.gaussian_.state())
 
     @classmethod
     @torch.inference_mode(False)
@@ -166,7 +167,7 @@ class Microcanonical:
         """Rebuild a fitted model from :meth:`state`; ``metrics_`` is not part of it."""
         model = cls(spec)
         state = {name: ordinary(value) for name, value in state.items()}
-        inner = {name.removeprefix("gaussian."): value for name, value in state.items()}
+        inner = under("gaussian", state)
         model.gaussian_ = Gaussian.from_state(GaussianSpec(dtype="float64"), inner)
         model._prepare()
         mean = torch.view_as_complex(state["channel_mean"].contiguous())
@@ -246,12 +247,8 @@ class _Synthesis:
         self.losses = [losses[~losses.isnan()].tolist() for losses in state["losses"]]
         names = {name.split(".")[0] for name in state if "." in name}
         for number in sorted(names, key=int):
-            inner = {
-                name.removeprefix(f"{number}."): value
-                for name, value in state.items()
-                if name.startswith(f"{number}.")
-            }
-            self.descents.append(Descent.from_state(inner, **self._tolerances()))
+            descent = Descent.from_state(under(number, state), **self._tolerances())
+            self.descents.append(descent)
 
     def _state(self) -> dict[str, Tensor]:
         device = self.model.moments_.values.device
@@ -263,8 +260,8 @@ class _Synthesis:
         state = {"losses": losses, ASKED: self._asked()}
         state["finished"] = torch.stack(self.finished) if self.finished else empty
         for number, descent in enumerate(self.descents):
-            for name, value in descent.state().items():
-                state[f"{number}.{name}"] = value.clone()
+            kept = {name: value.clone() for name, value in descent.state().items()}
+            state |= over(str(number), kept)
         return state
 
     def _asked(self) -> Tensor:

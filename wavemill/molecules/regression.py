@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.progress import Progress
+from wavemill.states import over, under
 
 ALPHAS = tuple(10.0**power for power in range(-13, -2))
 BLOCK = 2048  # rows taken into double precision at a time
@@ -121,12 +122,12 @@ class Ridge:
 
     def state(self) -> dict[str, Tensor]:
         """Return everything learnt."""
-        composition = {f"composition.{k}": v for k, v in self.composition_.state().items()}
-        return {**composition, "weights": self.weights_, "scale": self.scale_}
+        linear = {"weights": self.weights_, "scale": self.scale_}
+        return over("composition", self.composition_.state()) | linear
 
     def load(self, state: dict[str, Tensor]) -> Self:
         """Take what another has learnt."""
-        self.composition_ = Composition(self.counts).load({"weights": state["composition.weights"]})
+        self.composition_ = Composition(self.counts).load(under("composition", state))
         self.weights_, self.scale_ = state["weights"], state["scale"]
         return self
 
@@ -280,14 +281,13 @@ class Multilinear:
 
     def state(self) -> dict[str, Tensor]:
         """Return everything learnt."""
-        ridge = {f"ridge.{name}": value for name, value in self.ridge_.state().items()}
         names = ("factors", "offsets", "outer", "mean", "scale", "spread")
-        return {**ridge, **{name: getattr(self, f"{name}_") for name in names}}
+        products = {name: getattr(self, f"{name}_") for name in names}
+        return over("ridge", self.ridge_.state()) | products
 
     def load(self, state: dict[str, Tensor]) -> Self:
         """Take what another has learnt."""
-        ridge = {k.removeprefix("ridge."): v for k, v in state.items() if k.startswith("ridge.")}
-        self.ridge_ = Ridge(self.counts).load(ridge)
+        self.ridge_ = Ridge(self.counts).load(under("ridge", state))
         for name in ("factors", "offsets", "outer", "mean", "scale", "spread"):
             setattr(self, f"{name}_", state[name])
         return self
