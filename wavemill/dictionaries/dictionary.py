@@ -37,7 +37,7 @@ _ROUNDING = 1e-12  # of an atom's own use: a new one shorter than that is none
 _DEAD = 1e-6  # an atom used less than this, relative to the mean, is drawn anew
 
 
-def soft_threshold(v: Tensor, threshold: Tensor | float, positive: bool = False) -> Tensor:
+def soft_threshold(v: Tensor, threshold: Tensor | float, positive: bool) -> Tensor:
     """Return ``sign(v) max(|v| - threshold, 0)``, or ``max(v - threshold, 0)`` if ``positive``."""
     if positive:
         return torch.relu(v - threshold)
@@ -202,12 +202,6 @@ def _check_thresholds(thresholds: Tensor) -> None:
 
 def _is_count(value: object, least: int) -> bool:
     return isinstance(value, Integral) and int(value) >= least
-
-
-def coherence(D: Tensor, W: Tensor | None = None) -> float:
-    """Return ``mu``, the largest off-diagonal ``|W^T D|``."""
-    gram = (D if W is None else W).T @ D
-    return float((gram - torch.diag(gram.diagonal())).abs().max())
 
 
 def lasso_violation(

@@ -23,7 +23,7 @@ from wavemill.errors import InvalidParameter
 from wavemill.operators import check_whole, double, power_of_two, transformed
 
 
-def shell_edges(shape: tuple[int, int], shells: int = 6) -> NDArray[np.float64]:
+def shell_edges(shape: tuple[int, int], shells: int) -> NDArray[np.float64]:
     """Return edges of shells of equal ratio, in radians a sample, that hold every mode but 0."""
     check_whole(shells=shells)
     if shells < 1:

@@ -38,22 +38,22 @@ __all__ = [
 ]
 
 SETS = ("A0", "A", "B", "C", "C+L", "C+moduli", "D", "pywph")
+_DIRECTIONS = 4  # of pywph's shifts in a half turn
 _NEIGHBOURS = ((0, 0), (0, 1), (0, 2), (1, 2))  # harmonics (k1, k2) of scales j, j + 1
 
 Row = tuple[int, int, int, int, int, int, int, int, str]
 Shift = tuple[int, int]
 
 
-def model(
-    name: str, shape: tuple[int, int], J: int, L: int, lags: int = 2, angles: int | None = None
-) -> MomentTable:
+def model(name: str, shape: tuple[int, int], J: int, L: int, lags: int = 2) -> MomentTable:
     """Return the moments of a named model, each distinct one once.
 
     Parameters
     ----------
     name
         ``A0``: energies of the bands and of phi_J. ``A``: with lags, all second order. ``B``: adds
-        moduli with lags, and pairs of angles at one scale in (k1, k2) = (1, 0), (1, 1), (0, 0).
+        moduli with lags, and pairs of angles at one scale, at most pi / 2 apart, in (k1, k2) =
+        (1, 0), (1, 1), (0, 0).
         ``C``: adds pairs of neighbouring scales in (0, 0), (0, 1), (0, 2), (1, 2).
         ``C+L``: adds low passes phi_1 to phi_J in (0, 0), (0, 1), (1, 1), for the distribution of
         values. ``C+moduli``: adds moduli of all pairs of scales and angles with lags of the coarser
@@ -64,8 +64,6 @@ def model(
         Grid ``(y, x)``, scales, and angles in a half turn.
     lags
         Shifts are ``2^j (n_y, n_x)``, each of n_y, n_x within ``lags``.
-    angles
-        Largest distance between two angle indices; None: L // 2, which is pi / 2.
 
     Returns
     -------
@@ -86,8 +84,7 @@ def model(
     if name == "D":
         rows = list(_isotropic(J, L))
         return MomentTable(shape, J, L, np.array(rows, dtype=ROW), widths, run=L)
-    reach = L // 2 if angles is None else angles
-    rows = list(_zhang_mallat(name, J, L, 0 if name == "A0" else lags, reach))
+    rows = list(_zhang_mallat(name, J, L, 0 if name == "A0" else lags, L // 2))
     table = MomentTable(shape, J, L, np.array(rows, dtype=ROW), widths)
     return _once(table)
 
@@ -118,13 +115,11 @@ def nominal_count(name: str, J: int, L: int, lags: int = 2) -> int:
     return counts[name]
 
 
-def pywph_classes(
-    shape: tuple[int, int], J: int, L: int, lags: int = 2, directions: int = 4
-) -> MomentTable:
+def pywph_classes(shape: tuple[int, int], J: int, L: int, lags: int = 2) -> MomentTable:
     """Return the moments of the pywph classes, in that package's order.
 
-    Shifts have length 2^n, n = 1..``lags``, whatever the scale, along ``directions`` angles in a
-    half turn, counted from the second wavelet's angle downwards. S11, S00 and S01: one wavelet,
+    Shifts have length 2^n, n = 1..``lags``, whatever the scale, along 4 directions in a half
+    turn, counted from the second wavelet's angle downwards. S11, S00 and S01: one wavelet,
     (k1, k2) = (1, 1), (0, 0), (0, 1). C01: scales j1 < j2 in (0, 1). Cphase: same angle, in
     (1, 2^(j2-j1)), with n <= J - 1 - j2. L: low passes phi_j, without the field's mean, in (0, 0),
     (0, 1), (1, 1).
@@ -135,8 +130,6 @@ def pywph_classes(
         Grid ``(y, x)``, scales, and angles in a half turn; only these L angles are used.
     lags
         Largest n; 0 for no shifts.
-    directions
-        Directions in a half turn.
 
     Returns
     -------
@@ -145,7 +138,7 @@ def pywph_classes(
     """
     bands = [(j, q) for j in range(J) for q in range(L)]
     scales = range(1, J // 4 + 3)
-    maker = _Pywph(L, lags, directions)
+    maker = _Pywph(L, lags)
     rows = [
         *(row for j, q in bands for row in maker.rows("S11", (j, q, 1), (j, q, 1), 1)),
         *(row for j, q in bands for row in maker.rows("S00", (j, q, 0), (j, q, 0), 1)),
@@ -239,7 +232,6 @@ def _isotropic(J: int, L: int) -> Iterator[Row]:
 class _Pywph:
     L: int
     lags: int
-    directions: int
 
     def rows(
         self,
@@ -252,8 +244,8 @@ class _Pywph:
         """Yield a pair at zero and at each shift, over ``turns`` half turns of directions."""
         yield (*first, *second, 0, 0, name)
         for n in range(1, (self.lags if lags is None else lags) + 1):
-            for a in range(turns * self.directions):
-                angle = np.pi * (second[1] / self.L - a / self.directions)
+            for a in range(turns * _DIRECTIONS):
+                angle = np.pi * (second[1] / self.L - a / _DIRECTIONS)
                 dy, dx = (round(2**n * float(part)) for part in (np.sin(angle), np.cos(angle)))
                 yield (*first, *second, dy, dx, name)
 
