@@ -125,10 +125,10 @@ def spec_of(artifact: Artifact, made: Callable[[Document], SomeSpec]) -> SomeSpe
     """
     spec = artifact.manifest["spec"]
     typed = made(spec["parameters"])
-    if typed.to_dict() != spec:
+    if (now := typed.to_dict()) != spec:
         raise InvalidRequest(
             f"{artifact.short} was fitted by algorithm {spec['algorithm']}; "
-            f"this is {typed.algorithm}: fit it again"
+            f"this is {now['algorithm']}: fit it again"
         )
     return typed
 

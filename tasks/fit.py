@@ -18,11 +18,12 @@ from tasks.kinds import MODEL_KINDS
 from tasks.models import MODELS, Model, model_class, model_spec
 from tasks.progress import Reporter, caution
 from tasks.requests import FitOutcome, FitRequest, rows_digest, spread
-from wavemill.specs import MicrocanonicalSpec
+from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec
 from wavemill.specs.base import MomentSet, Spec
 from wavemill.spectra import flatness, skewness
 
 SHOWN = 4
+_MASK = "--set borders=mask (of compare: {}:borders=mask)"
 
 
 def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
@@ -56,18 +57,22 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
 
 
 def _mind_borders(dataset: Dataset, spec: Spec) -> None:
-    """Say so if fields with borders are taken to wrap around where a mask would leave these out."""
-    if (
-        isinstance(spec, MicrocanonicalSpec)
-        and spec.borders == "wrap"
-        and spec.set in typing.get_args(MomentSet)
-        and not dataset.schema.periodic
-        and len(dataset.schema.components) == 1
-    ):
-        caution(
-            f"{dataset.name} is not periodic: --set borders=mask leaves out what reaches over its "
-            "borders; if it is, ingest it with --periodic"
+    """Say so if fields with borders are taken to wrap around, and what would mind them."""
+    if dataset.schema.periodic or getattr(spec, "borders", "wrap") == "mask":
+        return
+    one = len(dataset.schema.components) == 1
+    if isinstance(spec, GaussianSpec):
+        way = f"{_MASK.format(spec.kind)} fits the spectrum of fields tapered at their borders"
+    elif isinstance(spec, MicrocanonicalSpec) and one and spec.set in typing.get_args(MomentSet):
+        way = f"{_MASK.format(spec.kind)} leaves out what reaches over its borders"
+    elif isinstance(spec, EnergySpec):
+        way = (
+            "energies take opposite borders to meet, and the jump there for fine scales; models "
+            "gaussian and phase-harmonics have borders=mask"
         )
+    else:
+        return
+    caution(f"{dataset.name} is not periodic: {way}; if it is, ingest it with --periodic")
 
 
 def _fit(

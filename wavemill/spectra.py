@@ -141,11 +141,12 @@ def shell_means(power: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.unflatten(total / modes, -1, power.shape[-2:])
 
 
-def tapered(x: Tensor) -> Tensor:
+def tapered(x: Tensor, together: bool = False) -> Tensor:
     """Return fields that fall to 0 at their borders: for spectra of what does not wrap around.
 
-    ``(x - m) h / rms(h)`` with h the Hann window of both axes and m the mean under it: white noise
-    keeps its spectrum, and a jump from border to border does not cover steep ones.
+    ``(x - m) h / rms(h)`` with h the Hann window of both axes and m the mean under it, of each
+    field or, ``together``, of all along the first axis: white noise keeps its spectrum, and a jump
+    from border to border does not cover steep ones.
     """
     sides = [
         torch.sin(math.pi * (torch.arange(n, dtype=x.dtype, device=x.device) + 0.5) / n).square()
@@ -153,6 +154,7 @@ def tapered(x: Tensor) -> Tensor:
     ]
     window = sides[0][:, None] * sides[1]
     mean = (x * window).sum((-2, -1), keepdim=True) / window.sum()
+    mean = mean.mean(0, keepdim=True) if together else mean
     return (x - mean) * window / window.square().mean().sqrt()
 
 

@@ -193,19 +193,24 @@ def test_commands_print_the_table_and_write_the_page(
     assert set(json.loads(capsys.readouterr().out)["table"]) >= {"gaussian", "phases"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "way"),
+    [
+        ("phase-harmonics", ["J=1", "L=2", "iterations=1"], "--set borders=mask"),
+        ("gaussian", [], "--set borders=mask"),
+        ("energy", ["J=1", "L=2", "set=A0", "steps=4"], "energies take opposite borders"),
+    ],
+)
 def test_fields_with_borders_taken_to_wrap_around_are_warned_of(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, settings: list[str], way: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["fit", "phase-harmonics", "flow", f"--store={place / 'store'}", "-q"]
-    command += [
-        "--where",
-        "sample_id = 'm0'",
-        *(f"--set={p}" for p in ("J=1", "L=2", "iterations=1")),
-    ]
-    for settings, warned in (([], True), (["--set=borders=mask"], False)):
-        assert run([*command, *settings]) == 0
-        said = capsys.readouterr().err
-        assert ("warning: flow is not periodic: --set borders=mask" in said) == warned
+    command = ["fit", kind, "flow", f"--store={place / 'store'}", "-q"]
+    command += ["--where", "sample_id = 'm0'", *(f"--set={p}" for p in settings)]
+    assert run(command) == 0
+    assert f"warning: flow is not periodic: {way}" in capsys.readouterr().err
+    if kind != "energy":
+        assert run([*command, "--set=borders=mask"]) == 0
+        assert "warning" not in capsys.readouterr().err
 
 
 def test_models_are_read_from_text() -> None:

@@ -66,6 +66,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "model gaussian": {"dtype": "float64"},
     "model gaussian phases": {"method": "phases", "dtype": "float64"},
     "model gaussian bands": {"method": "bands", "J": 2, "L": 2, "dtype": "float64"},
+    "model gaussian mask": {"borders": "mask", "dtype": "float64"},
     "model phase-harmonics": {"J": 2, "L": 2, "iterations": 3, "dtype": "float64"},
     **{
         f"model phase-harmonics {kind}": {

@@ -8,10 +8,11 @@ import torch
 
 from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
-from wavemill.maxent import Microcanonical
+from wavemill.maxent import Gaussian, Microcanonical
 from wavemill.moments.masked import MaskedCovariance
 from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
 from wavemill.specs import MicrocanonicalSpec
+from wavemill.spectra import PowerSpectrum, tapered
 
 EXACT = 1e-12
 
@@ -91,6 +92,34 @@ def test_masked_borders_are_refused_where_they_do_not_exist() -> None:
         MicrocanonicalSpec(set="H", borders="mask")
     with pytest.raises(InvalidParameter, match="one by one"):
         Microcanonical({"J": 2, "borders": "mask"}).fit(noise(1, 2, 32, 32))
+
+
+@pytest.mark.parametrize("method", ["gaussian", "phases"])
+def test_gaussians_of_crops_have_no_jump_at_borders_and_all_of_the_power(method: str) -> None:
+    crops = torch.stack([steep(128, seed)[:64, :64] for seed in range(12)])
+    crops[0] += 1  # a mean of its own is part of the common variance
+    expected = PowerSpectrum((64, 64), dtype=torch.float64)(tapered(crops)).mean(0)
+    ratios = {}
+    for borders in ("wrap", "mask"):
+        model = Gaussian({"method": method, "borders": borders, "dtype": "float64"}).fit(crops)
+        drawn = model.sample(60)
+        ratios[borders] = PowerSpectrum((64, 64), dtype=torch.float64)(drawn).mean(0) / expected
+        # sixty samples, of few large scales
+        assert float(drawn.std()) == pytest.approx(float(crops.std()), rel=0.1)
+        assert model.deviation == pytest.approx(float(crops.std(correction=0)))
+    fine = slice(8, 32)
+    assert ratios["wrap"][fine].mean() > 1.5
+    # The variance of all points, and not of those alone that the taper sees.
+    torch.testing.assert_close(ratios["mask"][fine], torch.ones(24).double(), rtol=0.5, atol=0)
+
+
+def test_masked_starts_are_those_of_tapered_references_under_a_key_of_their_own() -> None:
+    crop, spec = steep(64, seed=1)[:32, :32], {"J": 2, "borders": "mask", "dtype": "float64"}
+    model = Microcanonical(spec).fit(crop)
+    expected = Gaussian({"borders": "mask", "dtype": "float64"}).fit(crop)
+    torch.testing.assert_close(model.gaussian_.spectrum_, expected.spectrum_, rtol=0, atol=0)
+    wrapped = MicrocanonicalSpec(J=2).to_dict()
+    assert model.spec.to_dict()["algorithm"] == wrapped["algorithm"] + 1
 
 
 def test_a_model_with_masked_borders_descends_and_is_rebuilt_from_its_state() -> None:

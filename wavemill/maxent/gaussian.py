@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -21,6 +21,7 @@ from wavemill.maxent.samples import (
 )
 from wavemill.progress import Progress
 from wavemill.specs import GaussianSpec
+from wavemill.spectra import tapered
 
 
 class Gaussian:
@@ -30,7 +31,9 @@ class Gaussian:
     the references about their common mean; samples are ``S(w)^{1/2} n^(w)`` with n white. The
     Hermitian square root exists whatever the rank of S: few references of many components will do.
     With ``method="bands"`` S is the spectrum of most entropy among those with the references' few
-    moments of wavelet bands (:class:`~wavemill.maxent.dual.BandSpectrum`).
+    moments of wavelet bands (:class:`~wavemill.maxent.dual.BandSpectrum`). With ``borders="mask"``
+    S is that of tapered references, since a jump from border to border covers steep spectra, in
+    units in which its sum is still the variance of all values.
 
     Parameters
     ----------
@@ -73,8 +76,8 @@ class Gaussian:
         self.shape, self.has_components = (fields.shape[-2], fields.shape[-1]), x.ndim == 4
         self.mean_ = fields.mean((0, 2, 3))
         self.spectrum_ = torch.zeros(())
-        for step, field in enumerate(fields, 1):
-            x_hat = torch.fft.rfft2(field - self.mean_[:, None, None], norm="ortho")
+        for step, field in enumerate(self._centred(fields), 1):
+            x_hat = torch.fft.rfft2(field, norm="ortho")
             cross = x_hat[:, None] * x_hat[None].conj() / len(fields)
             self.spectrum_ = self.spectrum_ + cross
             if progress is not None:
@@ -147,6 +150,14 @@ class Gaussian:
     def deviation(self) -> float:
         """Standard deviation of all values fitted, of the first component."""
         return float(self.deviations[0])
+
+    def _centred(self, fields: Tensor) -> Iterable[Tensor]:
+        """Return fields about their mean; tapered ones, if they do not wrap, of equal variance."""
+        if self.spec.borders == "wrap":
+            return (field - self.mean_[:, None, None] for field in fields)
+        within = tapered(fields, together=True)
+        power, left = fields.var((0, 2, 3), correction=0), within.square().mean((0, 2, 3))
+        return within * (power / left).sqrt()[:, None, None]
 
     def _from_bands(self, spectrum: Tensor) -> Tensor:
         """Return the spectrum of most entropy with the band moments of one."""

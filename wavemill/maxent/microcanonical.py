@@ -92,7 +92,8 @@ class Microcanonical:
         """
         x = as_tensor(x)
         fields = as_samples(x)
-        self.gaussian_ = Gaussian(GaussianSpec(dtype="float64")).fit(x, progress)
+        start = GaussianSpec(dtype="float64", borders=self.spec.borders)
+        self.gaussian_ = Gaussian(start).fit(x, progress)
         self._prepare()
         self.moments_ = self.operator.measure(self._standardised(fields))
         self.metrics_ = describe(fields) | {"moments": float(len(self.moments_.values))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from wavemill.specs.base import (
     ModelSet,
@@ -32,6 +32,9 @@ class GaussianSpec(Spec):
         Precision of the samples; the fit is in float64.
     J, L, lags
         Of the bands: as in :class:`PhaseHarmonicsSpec`.
+    borders
+        ``"wrap"``: fields are periodic. ``"mask"``: they are not, and their spectrum is that of
+        fields that fall to 0 at their borders, of the power of all their values.
     """
 
     kind: ClassVar[str] = "gaussian"
@@ -41,6 +44,7 @@ class GaussianSpec(Spec):
     J: int = 5
     L: int = 4
     lags: int = 1
+    borders: typing.Literal["wrap", "mask"] = "wrap"
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
@@ -64,8 +68,8 @@ class MicrocanonicalSpec(Spec):
         Noise that descent begins from: with the reference's ``"spectrum"``, or ``"white"``.
     borders
         ``"wrap"``: fields are periodic. ``"mask"``: they are not, and points that a filter carries
-        around the border are left out of its moments. Sets of phase harmonics alone, and fields of
-        one component.
+        around the border are left out of its moments; the start's spectrum is as in
+        :class:`GaussianSpec`. Sets of phase harmonics alone, and fields of one component.
     tolerance, gradient_tolerance
         A sample is done before that once its loss, or the norm of the gradient, is this small
         relative to the first; 0: never.
@@ -99,6 +103,11 @@ class MicrocanonicalSpec(Spec):
         for name in ("tolerance", "gradient_tolerance"):
             value = getattr(self, name)
             check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return :meth:`Spec.to_dict`; with masked borders starts are not as they were."""
+        masked = self.borders == "mask"
+        return super().to_dict() | ({"algorithm": self.algorithm + 1} if masked else {})
 
 
 @dataclass(frozen=True)
