@@ -27,7 +27,7 @@ from tasks.models import MODELS
 from tasks.progress import Reporter, caution
 from tasks.requests import rows_digest, spread
 from wavemill.evaluation import Judge, Portrait, coherence_distance
-from wavemill.evaluation.judge import memory
+from wavemill.evaluation.judge import memory, turns
 from wavemill.specs import EvaluationSpec
 
 KIND = EvaluationSpec.kind
@@ -215,6 +215,7 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
             "model": {"kind": model.kind, "key": model.key, "spec": model.manifest["spec"]},
             "fitted": len(json.loads(model.read("samples.json"))),
             "scales": judge.J,
+            "turns": _turns(len(test), len(drawn)),
         },
     )
     publish(store, dataset, asked.key, spec, request, contents)
@@ -229,10 +230,10 @@ def _judged(
     )
     periodic = bool(dataset.schema.periodic)
     judge = _kept(_Bench(fields["test"]), spec.J, spec.L, periodic, request.device)
-    scores, portrait = judge.score(drawn, fitted)
+    rows, portrait = judge.compare(drawn, fitted)
     real = {"memory": memory(test, fitted)}
-    rows = {name: _defined(row | real) for name, row in judge.floors.items()}
-    return judge, rows | {"model": _defined(scores)}, portrait
+    told = {name: row if name == "model" else row | real for name, row in rows.items()}
+    return judge, {name: _defined(row) for name, row in told.items()}, portrait
 
 
 def _between_components(table: Scores, test: Array, drawn: Array, periodic: bool) -> None:
@@ -240,15 +241,21 @@ def _between_components(table: Scores, test: Array, drawn: Array, periodic: bool
     if test.shape[1] == 1:
         return
     real, made = torch.from_numpy(test), torch.from_numpy(drawn)
-    half = len(test) // 2
-    first, second = real[:half], real[half:]
-    compared = {
-        "real, one map": (first[:1], second),
-        f"real, {half} against {len(second)}": (first, second),
-        "model": (made, real),
-    }
-    for row, (model, others) in compared.items():
-        table[row]["coherence"] = coherence_distance(model, others, periodic)
+    for name, row in table.items():
+        if name.endswith("]"):
+            continue
+        apart = []
+        for turn in turns(len(real), len(made)):
+            few = turn.real[:1] if name == "real, one map" else turn.real
+            model = made[turn.drawn] if name == "model" else real[few]
+            apart.append(coherence_distance(model, real[turn.others], periodic))
+        row["coherence"] = float(np.mean(apart))
+
+
+def _turns(real: int, drawn: int) -> dict[str, int]:
+    """Return how many times how many fields are compared with how many others."""
+    plan = turns(real, drawn)
+    return {"times": len(plan), "fields": len(plan[0].real), "others": len(plan[0].others)}
 
 
 def _with_components(fields: Array) -> Array:

@@ -17,6 +17,7 @@ from wavemill.evaluation import METRICS, FovealCorrelation, Judge, Portrait
 from wavemill.evaluation.bispectrum import bispectrum, triangles
 from wavemill.evaluation.coherence import coherence, coherence_distance
 from wavemill.evaluation.diversity import best_correlation, pair_correlations
+from wavemill.evaluation.judge import turns
 from wavemill.evaluation.minkowski import minkowski_functionals
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
@@ -357,6 +358,45 @@ def test_a_judge_prefers_the_truth_to_a_gaussian_and_a_copy_lacks_diversity() ->
     of_one_component = set(METRICS) - {"memory", "coherence"}
     assert set(one) == set(half) == set(truth) - {"memory"} == of_one_component
     assert half["eps"] < one["eps"]
+
+
+@pytest.mark.parametrize(
+    ("real", "drawn", "counts"),
+    [(20, 10, (3, 6, 14)), (9, 2, (3, 2, 7)), (4, 10, (3, 1, 3)), (2, 1, (2, 1, 1))],
+)
+def test_models_and_real_fields_are_compared_in_equal_numbers_with_the_same_others(
+    real: int, drawn: int, counts: tuple[int, int, int]
+) -> None:
+    plan = turns(real, drawn)
+    assert {(len(plan), len(turn.real), len(turn.others)) for turn in plan} == {counts}
+    stood = [i for turn in plan for i in turn.real]
+    assert len(set(stood)) == len(stood)  # each once
+    for turn in plan:
+        assert sorted(turn.real + turn.others) == list(range(real))
+        assert len(turn.drawn) == len(turn.real)
+        assert max(turn.drawn) < drawn
+
+
+def test_a_model_of_other_real_fields_scores_what_real_fields_do() -> None:
+    """Few against all would be nearer than half against half, and better than real."""
+    rows = [Judge(intermittent(6, s), L=2).compare(intermittent(9, 90 + s))[0] for s in range(4)]
+    for metric in ("eps", "spectrum", "pdf", "bispectrum", "perimeter"):
+        real, model = (
+            np.mean([table[name][metric] for table in rows])
+            for name in ("real, 2 against 4", "model")
+        )
+        assert model == pytest.approx(real, rel=0.3), metric
+    first = rows[0]["real, 2 against 4"]
+    assert first["eps_scatter"] > 0
+    assert first["diversity"] == 1
+
+
+def test_two_real_fields_have_one_row_and_no_scatter() -> None:
+    judge = Judge(intermittent(2, 1), L=2)
+    rows, _ = judge.compare(intermittent(3, 2))
+    assert list(rows) == ["real, one map", "model"]
+    assert all(math.isnan(row["eps_scatter"]) and row["eps"] > 0 for row in rows.values())
+    assert list(judge.floors) == ["real, one map"]
 
 
 def test_a_set_judged_against_itself_is_at_distance_zero() -> None:

@@ -1,16 +1,16 @@
 """Judging: sets of fields described in the same way, and how far they are from a test set.
 
 Everything is compared with real fields that no model was fitted to, and beside every number stands
-what real fields score against other real fields.
+what real fields score against other real fields: as many of them as the model's, against the same
+others, since few fields are farther from any others than many are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from wavemill.evaluation.bispectrum import bispectrum
 from wavemill.evaluation.diversity import best_correlation, pair_correlations
 from wavemill.evaluation.foveal import Covariances, FovealCorrelation, largest_scale
 from wavemill.evaluation.minkowski import minkowski_functionals
+from wavemill.evaluation.portrait import Portrait, distances, mean, scatter
 from wavemill.spectra import PowerSpectrum, flatness, skewness, structure_functions, tapered
 
 THRESHOLDS = tuple(np.linspace(-3, 3, 25).tolist())  # in standard deviations of the test set
@@ -28,7 +29,9 @@ ORDERS = (1, 2, 3, 4, 5)
 QUANTILES = 1023
 SMALLEST = {True: 4, False: 9}  # side of a grid on which J = 1 fits, of fields that wrap or not
 ONE_MAP = 2  # real fields that take their turn as the only sample of a model
+TURNS = 3  # groups of real fields that stand as samples of a model, one after the other
 Follow = Callable[[str], None]
+Rows = dict[str, dict[str, float]]
 
 METRICS = {
     "eps": "|R_test - R_model| / |R_test| on the foveal phase-harmonic correlation matrix",
@@ -50,45 +53,39 @@ METRICS = {
 }
 
 
+DISTANCES = ("eps", "spectrum", "pdf", "structure", "bispectrum", "area", "perimeter", "euler")
+
+
 @dataclass(frozen=True)
-class Portrait:
-    """What a set of fields looks like, float64, its first axis the fields where there is one.
+class Turn:
+    """Real and drawn fields, by number, that are compared with the same other real fields."""
 
-    Attributes
-    ----------
-    spectrum
-        Variance in each shell of wavenumber, ``(field, shell)``, in variances of the test set.
-    quantiles
-        Of the values of all fields together, standardised by the test set, ``(quantile,)``.
-    skewness, flatness
-        ``(field,)``.
-    structure
-        ``(field, lag, order)`` for lags 2^j and orders 1 to 5, of standardised fields.
-    bispectrum
-        ``(field, triple)``.
-    minkowski
-        ``(field, 3, threshold)``.
-    pairs
-        Correlation at the best shift of all pairs of fields, ``(pair,)``.
+    real: list[int]
+    drawn: list[int]
+    others: list[int]
+
+
+def turns(real: int, drawn: int) -> list[Turn]:
+    """Return what is compared with what, of so many real and drawn fields.
+
+    A third of the real fields at a time, and no more than are drawn. Those of one turn follow one
+    another: fields that are alike, as moments of one run are, stand on one side.
     """
+    count, times = max(1, min(drawn, real // TURNS)), min(TURNS, real)
+    found = []
+    for turn in range(times):
+        chosen = [turn * real // times + i for i in range(count)]
+        others = [i for i in range(real) if i not in chosen]
+        found.append(Turn(chosen, [(turn * count + i) % drawn for i in range(count)], others))
+    return found
 
-    spectrum: Tensor
-    quantiles: Tensor
-    skewness: Tensor
-    flatness: Tensor
-    structure: Tensor
-    bispectrum: Tensor
-    minkowski: Tensor
-    pairs: Tensor
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all as tensors by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+@dataclass(frozen=True)
+class _Side:
+    """A set of fields as it is compared."""
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """Rebuild from :meth:`state`."""
-        return cls(**{field.name: state[field.name] for field in fields(cls)})
+    covariances: Covariances
+    portrait: Portrait
 
 
 class Judge:
@@ -146,9 +143,7 @@ class Judge:
             )
         self._test, self._follow = test, follow or (lambda what: None)
         self.foveal = FovealCorrelation(self.shape, self.J, L, periodic=periodic)
-        half = len(test) // 2
-        self._halves = [self._measured(part) for part in (test[:half], test[half:])]
-        self._covariances = self.foveal.together(self._halves)
+        self._held: dict[int, tuple[list[_Side], Rows]] = {}
         self.portrait = self.describe(test)
 
     def describe(self, x: Tensor) -> Portrait:
@@ -165,12 +160,10 @@ class Judge:
         self._follow("describe")
         field = (x.to(torch.float64) - self.mean) / self.std
         waves = field if self.periodic else tapered(field)
-        levels = (np.arange(QUANTILES) + 1) / (QUANTILES + 1)
-        values = np.quantile(field.cpu().numpy(), levels)
         lags = [2**j for j in range(int(math.log2(min(self.shape))))]
         state = {
             "spectrum": PowerSpectrum(self.shape, dtype=torch.float64)(waves)[:, 1:],
-            "quantiles": torch.from_numpy(values),
+            "quantiles": self._quantiles(x),
             "skewness": skewness(field),
             "flatness": flatness(field),
             "structure": structure_functions(field, lags, ORDERS, self.periodic),
@@ -189,15 +182,96 @@ class Judge:
         (pairs of a single sample, fields fitted to) is NaN.
         """
         portrait = self.describe(x)
-        scores = {"eps": self.foveal.distance(self._measured(x), self._covariances)}
+        together = self.foveal.together(self._halves)
+        scores = {"eps": self.foveal.distance(self._measured(x), together)}
         scores |= distances(portrait, self.portrait)
         return scores | {"memory": memory(x, training)}, portrait
 
+    def compare(self, x: Tensor, training: Tensor | None = None) -> tuple[Rows, Portrait]:
+        """Return rows of real fields and of a model's samples that are comparable; their portrait.
+
+        Distances are means over :func:`turns`, in each of which as many samples as real fields are
+        compared with the same other real ones, beside their ``_scatter`` over turns. All else, and
+        what :meth:`score` says of it, is of all samples. The rows are ``real, one map``; where it
+        is of more than one, ``real, K against M``; and ``model``.
+        """
+        portrait, plan = self.describe(x), turns(len(self._test), len(x))
+        count = len(plan[0].real)
+        if count not in self._held:
+            self._held = {count: self._real_rows(plan)}
+        others, rows = self._held[count]
+        made = [self._side(x, portrait, turn.drawn) for turn in plan]
+        row = self._row(portrait, made, others) | {"memory": memory(x, training)}
+        return {**rows, "model": row}, portrait
+
     @cached_property
-    def floors(self) -> dict[str, dict[str, float]]:
+    def _halves(self) -> list[Covariances]:
+        half = len(self._test) // 2
+        return [self._measured(part) for part in (self._test[:half], self._test[half:])]
+
+    def _real_rows(self, plan: Sequence[Turn]) -> tuple[list[_Side], Rows]:
+        """Return what each turn is compared with, and the rows of real fields."""
+        test, whole = self._test, self.portrait
+        stood = [self._side(test, whole, turn.real) for turn in plan]
+        measured = [side.covariances for side in stood]
+        taken = {i for turn in plan for i in turn.real}
+        if left := [i for i in range(len(test)) if i not in taken]:
+            measured.append(self._measured(test[left]))
+        others = [
+            _Side(
+                self.foveal.together(measured[:number] + measured[number + 1 :]),
+                self._part(test, whole, turn.others),
+            )
+            for number, turn in enumerate(plan)
+        ]
+        firsts = [turn.real[0] for turn in plan]
+        alone = stood if len(plan[0].real) == 1 else [self._side(test, whole, [i]) for i in firsts]
+        rows = {"real, one map": self._row(self._part(test, whole, firsts), alone, others)}
+        if alone is not stood:
+            name = f"real, {len(plan[0].real)} against {len(plan[0].others)}"
+            rows[name] = self._row(whole, stood, others)
+        return others, rows
+
+    def _side(self, x: Tensor, portrait: Portrait, chosen: list[int]) -> _Side:
+        return _Side(self._measured(x[chosen]), self._part(x, portrait, chosen))
+
+    def _part(self, x: Tensor, portrait: Portrait, chosen: list[int]) -> Portrait:
+        """Return the portrait of some of the fields that one is of, but for their pairs."""
+        each = {
+            name: value[chosen]
+            for name, value in portrait.state().items()
+            if name not in ("quantiles", "pairs")
+        }
+        none = portrait.pairs[:0]
+        return Portrait(quantiles=self._quantiles(x[chosen]), pairs=none, **each)
+
+    def _row(
+        self, portrait: Portrait, sides: Sequence[_Side], others: Sequence[_Side]
+    ) -> dict[str, float]:
+        apart = [
+            {"eps": self.foveal.distance(one.covariances, other.covariances)}
+            | distances(one.portrait, other.portrait)
+            for one, other in zip(sides, others, strict=True)
+        ]
+        row = {"eps": math.nan} | distances(portrait, self.portrait)
+        for name in DISTANCES:
+            values = torch.tensor([scores[name] for scores in apart], dtype=torch.float64)
+            own = values if len(values) == TURNS else values[:1]  # two are each other, turned round
+            row |= {name: mean(values), f"{name}_scatter": scatter(own)}
+        return row
+
+    def _quantiles(self, x: Tensor) -> Tensor:
+        """Return those of all values together, standardised by the test set."""
+        levels = (np.arange(QUANTILES) + 1) / (QUANTILES + 1)
+        values = (x.to(torch.float64).cpu().numpy() - self.mean) / self.std
+        return torch.from_numpy(np.quantile(values, levels))
+
+    @cached_property
+    def floors(self) -> Rows:
         """What real fields score: one of them as a model, and half of them against half.
 
-        The first is the mean over a few real fields, each against the half it is not in.
+        The first is the mean over a few real fields, each against the half it is not in; the second
+        is left out where it is the same. :meth:`compare` has rows that a model's may be held to.
         """
         half = len(self._test) // 2
         names = [name for name in METRICS if name not in ("memory", "coherence")]
@@ -207,12 +281,14 @@ class Judge:
         for one in torch.split(first[:ONE_MAP], 1):
             eps = self.foveal.distance(self._measured(one), self._halves[1])
             alone.append({"eps": eps} | distances(self.describe(one), other))
-        eps = self.foveal.distance(self._halves[0], self._halves[1])
-        return {
-            "real, one map": {name: float(np.mean([row[name] for row in alone])) for name in names},
-            f"real, {half} against {len(second)}": {"eps": eps}
-            | distances(self.describe(first), other),
+        rows = {
+            "real, one map": {name: float(np.mean([row[name] for row in alone])) for name in names}
         }
+        if half > 1:
+            eps = self.foveal.distance(self._halves[0], self._halves[1])
+            scores = {"eps": eps} | distances(self.describe(first), other)
+            rows[f"real, {half} against {len(second)}"] = scores
+        return rows
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 3 or not len(x) or tuple(x.shape[-2:]) != self.shape:
@@ -231,57 +307,8 @@ class Judge:
         return self.foveal.measure(x * 2.0 ** -round(math.log2(self.std)))
 
 
-def distances(model: Portrait, test: Portrait) -> dict[str, float]:
-    """Return the :data:`METRICS` that portraits hold of one against another."""
-    real = 1 - _mean(test.pairs)
-    return {
-        "spectrum": _spectral_distance(model.spectrum.mean(0), test.spectrum.mean(0)),
-        "pdf": float((model.quantiles - test.quantiles).abs().mean()),
-        "skewness": _mean(model.skewness),
-        "skewness_scatter": _scatter(model.skewness),
-        "flatness": _mean(model.flatness),
-        "flatness_scatter": _scatter(model.flatness),
-        "structure": _log_distance(model.structure.mean(0), test.structure.mean(0)),
-        "bispectrum": _relative(model.bispectrum.mean(0), test.bispectrum.mean(0)),
-        "area": _relative(model.minkowski.mean(0)[0], test.minkowski.mean(0)[0]),
-        "perimeter": _relative(model.minkowski.mean(0)[1], test.minkowski.mean(0)[1]),
-        "euler": _relative(model.minkowski.mean(0)[2], test.minkowski.mean(0)[2]),
-        "diversity": (1 - _mean(model.pairs)) / real if real > 0 else math.nan,
-    }
-
-
 def memory(x: Tensor, training: Tensor | None) -> float:
     """Return the mean correlation at the best shift of fields with those fitted to."""
     if training is None or not len(training):
         return math.nan
     return float(torch.stack([best_correlation(x, one) for one in training]).mean())
-
-
-def _spectral_distance(model: Tensor, test: Tensor) -> float:
-    """Return the root mean square of ln(model / test), octaves of wavenumber weighing the same.
-
-    Shells below 1e-10 of the variance do not count: there real fields are rounding error.
-    """
-    weight = 1 / torch.arange(1, len(test) + 1, dtype=torch.float64)
-    floor = 1e-10 * float(test.sum())
-    ratio = ((model + floor) / (test + floor)).log().square()
-    return math.sqrt(float((weight * ratio).sum() / weight.sum()))
-
-
-def _log_distance(model: Tensor, test: Tensor) -> float:
-    tiny = torch.finfo(torch.float64).tiny
-    ratio = model.clamp(min=tiny) / test.clamp(min=tiny)
-    return math.sqrt(float(ratio.log().square().mean()))
-
-
-def _relative(model: Tensor, test: Tensor) -> float:
-    norm = float(test.norm())
-    return float((model - test).norm()) / norm if norm > 0 else math.nan
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if values.numel() else math.nan
-
-
-def _scatter(values: Tensor) -> float:
-    return float(values.std()) if len(values) > 1 else math.nan

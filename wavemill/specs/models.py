@@ -156,7 +156,7 @@ class EvaluationSpec(Spec):
     """
 
     kind: ClassVar[str] = "evaluation"
-    algorithm: ClassVar[int] = 4  # fields that do not wrap around: areas of all their points
+    algorithm: ClassVar[int] = 5  # models and real fields in equal numbers against the same others
 
     samples: int = 10
     real: int = 20
