@@ -153,10 +153,10 @@ def comparison_report(
 
 def _scores(table: Scores, first: Mapping[str, Any]) -> Section:
     turns = first["turns"]
+    same = f" ({first['same']} that are, by another name, do not)" if first["same"] else ""
     text = (
-        f"{first['samples']} real fields that no model was fitted to judge. A distance is the mean "
-        f"over {turns['times']} turns, ± their standard deviation: in each, "
-        f"as many fields of the row, drawn or real ({turns['fields']}; of 'one map' 1), are "
+        f"{first['samples']} real fields that no model was fitted to judge{same}. A distance is "
+        f"the mean over {turns['times']} turns, ± their standard deviation: in each, as many fields of the row, drawn or real ({turns['fields']}; of 'one map' 1), are "
         f"compared with the same {turns['others']} other real ones. It is 0 at best, and large for "
         "few fields: a model is worth what the row of as many real fields says. Skewness and "
         "flatness are means over all fields of a row, ± their standard deviation. Foveal matrix: "

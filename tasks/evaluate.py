@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -22,8 +21,7 @@ from storage.typing import Array
 from tasks import draws, evaluation_figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy
 from tasks.fit import first_component
-from tasks.kinds import models
-from tasks.models import MODELS
+from tasks.held_out import HeldOut, fitted_to, held_out
 from tasks.progress import Reporter, caution
 from tasks.requests import rows_digest, spread
 from wavemill.evaluation import Judge, Portrait, coherence_distance
@@ -91,7 +89,7 @@ class _Judgement:
     model: Artifact
     spec: EvaluationSpec
     request: EvaluationRequest
-    rows: pd.DataFrame
+    chosen: HeldOut
     key: str
 
 
@@ -99,11 +97,11 @@ def _asked(store: Store, dataset: str, request: EvaluationRequest) -> _Judgement
     """Find all that a request names; the key is of the model, the very rows, and the seed."""
     model, source = store.artifact(request.artifact), store.dataset(dataset)
     spec = EvaluationSpec.from_parameters(request.parameters)
-    rows = held_out(source, model, request.where)
-    rows = rows.iloc[spread(len(rows), spec.real)]
-    inputs = [model.kind, model.key, dataset, rows_digest(rows), request.seed]
+    found = held_out(store, source, model, request.where)
+    found = replace(found, rows=found.rows.iloc[spread(len(found.rows), spec.real)])
+    inputs = [model.kind, model.key, dataset, rows_digest(found.rows), request.seed]
     key = derivation_key(spec.to_dict(), inputs)
-    return _Judgement(source, model, spec, request, rows, key)
+    return _Judgement(source, model, spec, request, found, key)
 
 
 def lacking_draws(
@@ -140,6 +138,7 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
             f"{asked.model.short} was fitted to {', '.join(theirs)}, and is "
             f"judged by {', '.join(ours)} of {dataset}"
         )
+    _mind_kinship(asked)
     try:
         artifact, written = store.artifact_at(KIND, asked.key), False
     except NotFound:
@@ -150,46 +149,31 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
     return EvaluationOutcome(KIND, asked.key, written, name, table)
 
 
-def held_out(dataset: Dataset, model: Artifact, where: str | None = None) -> pd.DataFrame:
-    """Return the selected samples that a model was not fitted to.
-
-    Raises
-    ------
-    InvalidRequest
-        If there are fewer than two, or the artifact is no model of such fields.
-    """
-    if model.kind not in MODELS:
-        judged = ", ".join(models(lambda kind: kind.fields or kind.predicts))
-        raise InvalidRequest(f"{model.short} cannot be judged: evaluate one of {judged}")
-    fitted, given = model.manifest["schema"], dataset.schema
-    if list(given.shape) != list(fitted["shape"]):
-        raise InvalidRequest(
-            f"{model.short} was fitted on grids of {fitted['shape']}, "
-            f"{dataset.name} has {list(given.shape)}"
+def _mind_kinship(asked: _Judgement) -> None:
+    """Say so if samples are left out since they were fitted to, or may be akin to such."""
+    chosen, name = asked.chosen, asked.model.short
+    if chosen.files is None:
+        caution(
+            f"{asked.model.manifest['dataset']!r}, which {name} was fitted to, is gone: there is "
+            f"no memory to tell, and fields of {asked.dataset.name} may be among those fitted to"
         )
-    if len(given.components) != len(fitted["components"]):
-        raise InvalidRequest(
-            f"{model.short} was fitted to {len(fitted['components'])} components "
-            f"({', '.join(fitted['components'])}), {dataset.name} has {len(given.components)} "
-            f"({', '.join(given.components)}): fit to a dataset of the same"
+    if chosen.same:
+        caution(
+            f"{chosen.same} samples of {asked.dataset.name} do not judge: {name} was fitted to the "
+            "same fields by other names"
         )
-    rows = dataset.samples(where)
-    if model.manifest["dataset"] == dataset.name:
-        rows = rows[~rows["sample_id"].isin(json.loads(model.read("samples.json")))]
-    if len(rows) < 2:
-        raise InvalidRequest(
-            f"{len(rows)} samples of {dataset.name!r} are left that {model.short} "
-            f"was not fitted to, and judging takes two: fit on some with "
-            "--where, or evaluate on another dataset"
+    if related := chosen.related():
+        caution(
+            f"{related} of {len(chosen.rows)} samples that judge are of files that hold samples "
+            f"fitted to: frames of one run are alike; fit {name} to whole files, with --where"
         )
-    return rows
 
 
 def _evaluate(store: Store, asked: _Judgement) -> None:
     dataset, model, spec, request = asked.dataset, asked.model, asked.spec, asked.request
-    ids = list(asked.rows["sample_id"])
+    ids = list(asked.chosen.rows["sample_id"])
     test = _fields(dataset, ids)
-    fitted = _fitted_fields(store, model, dataset)
+    fitted = _fitted_fields(store, model, test)
     drawn = draws.drawn(store, model, spec.samples, request.seed, request.device)
     sets = {"test": test, "drawn": _with_components(drawn), "fitted": fitted}
     table: Scores = {}
@@ -216,6 +200,7 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
             "fitted": len(json.loads(model.read("samples.json"))),
             "scales": judge.J,
             "turns": _turns(len(test), len(drawn)),
+            "same": asked.chosen.same,
         },
     )
     publish(store, dataset, asked.key, spec, request, contents)
@@ -299,12 +284,10 @@ def _fields(dataset: Dataset, ids: list[str]) -> Array:
     return _with_components(dataset.read(rows[rows["sample_id"].isin(ids)]))
 
 
-def _fitted_fields(store: Store, model: Artifact, dataset: Dataset) -> Array:
-    """Return a few of the samples that a model was fitted to; those that are still there."""
-    ids = json.loads(model.read("samples.json"))[:REMEMBERED]
-    name = model.manifest["dataset"]
-    source = dataset if name == dataset.name else store.dataset(name)
-    return _fields(source, ids)
+def _fitted_fields(store: Store, model: Artifact, like: Array) -> Array:
+    """Return a few of the samples that a model was fitted to; none if they are gone."""
+    fitted = fitted_to(store, model)
+    return _fields(fitted[0], fitted[1][:REMEMBERED]) if fitted else like[:0]
 
 
 def _follower(what: str) -> Callable[[str], None]:

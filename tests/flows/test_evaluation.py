@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from prefect.client.orchestration import get_client
 from flows import compare_models, evaluate, fit, ingest
 from flows.cli import run
 from storage import InvalidRequest, open_store
+from storage.removal import remove
 from tasks.comparison import parsed_models
 from tasks.fields import FieldOptions
 from tasks.progress import hearing
@@ -110,7 +112,9 @@ def test_components_of_a_model_and_of_its_judges_are_as_many(tmp_path: Path) -> 
     with hearing(heard.append):
         evaluate("gaussian/uv@latest", "ab", store, {**SMALL, "J": 1, "samples": 1})
     assert [re.sub(r"/\w+", "", text) for text in heard] == [
-        "gaussian was fitted to u, v, and is judged by a, b of ab"
+        "gaussian was fitted to u, v, and is judged by a, b of ab",
+        "4 of 4 samples that judge are of files that hold samples fitted to: frames of one run "
+        "are alike; fit gaussian to whole files, with --where",
     ]
 
 
@@ -137,6 +141,34 @@ def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.Mo
     assert (again.key, again.table, again.written) == (first.key, first.table, False)
 
 
+def test_fields_fitted_to_do_not_judge_by_another_name(tmp_path: Path) -> None:
+    """Of another dataset, or a copy; and models of what is gone are judged all the same."""
+    store, folder = str(tmp_path / "store"), tmp_path / "files"
+    folder.mkdir()
+    write_snapshots(folder, ["m0", "m1", "m2", "m3"])
+    ingest("a", [str(folder)], store, None, "threads")
+    fit("gaussian", "a", store, None, "sample_id IN ('m0', 'm1')")
+    (folder / "copy.npy").write_bytes((folder / "m0.npy").read_bytes())
+    ingest("b", [str(folder)], store, None, "threads")
+    judged = partial(evaluate, "gaussian/a@latest", "b", store, {**SMALL, "J": 1, "samples": 1})
+    heard: list[str] = []
+    with hearing(heard.append):
+        found = open_store(store).artifact(f"evaluation/{judged(report=str(tmp_path / 'p')).key}")
+    assert json.loads(found.read("samples.json")) == ["m2", "m3"]
+    assert [re.sub(r"/\w+", "", text) for text in heard] == [
+        "3 samples of b do not judge: gaussian was fitted to the same fields by other names"
+    ]
+    assert "(3 that are, by another name, do not)" in (tmp_path / "p").read_text()
+    with pytest.raises(InvalidRequest, match=r"0 samples of 'b' .* \(3 more are the same fields"):
+        judged("sample_id IN ('copy', 'm0', 'm1')")
+    remove(open_store(store), "a")
+    (key,) = (made.key for made in open_store(store).artifacts() if made.kind == "gaussian")
+    with hearing(heard.append):
+        table = evaluate(f"gaussian/{key}", "b", store, {**SMALL, "J": 1, "samples": 1}).table
+    assert "memory" not in table["model"]
+    assert re.match(r"'a', which gaussian/\w+ was fitted to, is gone", heard[1])
+
+
 def test_a_model_of_everything_cannot_be_judged(place: Path) -> None:
     store = str(place / "store")
     everything = fit("gaussian", "flow", store)
@@ -145,7 +177,9 @@ def test_a_model_of_everything_cannot_be_judged(place: Path) -> None:
         evaluate(key, "flow", store, SMALL)
     # Another dataset of the same grid was not fitted to, whatever its samples are called.
     (place / "others").mkdir()
-    write_snapshots(place / "others", ["m0", "m1"])
+    write_snapshots(place / "others", ["n0", "n1"])
+    for number in (0, 1):
+        (place / "others" / f"n{number}.npy").rename(place / "others" / f"m{number}.npy")
     ingest("other", [str(place / "others")], store, None, "threads")
     assert "model" in evaluate(key, "other", store, SMALL).table
     (place / "large").mkdir()
