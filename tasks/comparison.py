@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from wavemill.evaluation import METRICS, Portrait
 FIRST = ("eps", "spectrum", "pdf", "skewness", "flatness", "structure", "bispectrum")
 CAPTIONS = {
     "maps": "Real and drawn fields on one colour scale.",
-    "spectrum": "Power spectra; bands are one standard deviation over fields.",
-    "pdf": "Distributions of values; a normal law is dotted.",
+    "spectrum": "Power spectra, of tapered fields if they do not wrap; bands are one standard "
+    "deviation over fields.",
+    "pdf": "Distributions of values, all in standard deviations of the real fields about their "
+    "mean; a normal law is dotted.",
     "structure": "Fourth structure function over the square of the second; dotted: Gaussian.",
     "minkowski": "Minkowski functionals of the sets above a threshold; bands as before.",
 }
@@ -129,7 +132,8 @@ def joint_pictures(evaluations: Mapping[str, Artifact]) -> dict[str, bytes]:
         fields.setdefault("real", real)
         made.setdefault("real", real_portrait)
         fields[name], made[name] = drawn, portrait
-    return evaluation_figures.pictures(fields, made)
+    periodic = bool(next(iter(evaluations.values())).manifest["schema"]["periodic"])
+    return evaluation_figures.pictures(fields, made, periodic)
 
 
 def comparison_report(
@@ -156,9 +160,10 @@ def _scores(table: Scores, first: Mapping[str, Any]) -> Section:
     same = f" ({first['same']} that are, by another name, do not)" if first["same"] else ""
     text = (
         f"{first['samples']} real fields that no model was fitted to judge{same}. A distance is "
-        f"the mean over {turns['times']} turns, ± their standard deviation: in each, as many fields of the row, drawn or real ({turns['fields']}; of 'one map' 1), are "
-        f"compared with the same {turns['others']} other real ones. It is 0 at best, and large for "
-        "few fields: a model is worth what the row of as many real fields says. Skewness and "
+        f"the mean over {turns['times']} turns, ± their standard deviation: in each, as many "
+        f"fields of the row, drawn or real ({turns['fields']}; of 'one map' 1), are compared with "
+        f"the same {turns['others']} other real ones. It is 0 at best, and large for few fields: "
+        "a model is worth what the row of as many real fields says. Skewness and "
         "flatness are means over all fields of a row, ± their standard deviation. Foveal matrix: "
         f"J = {first['scales']} scales."
     )
@@ -180,9 +185,17 @@ def _lineage(evaluations: Mapping[str, Artifact]) -> Section:
         }
         for name, made in evaluations.items()
     ]
-    models = {
-        f"{row['artifact']}": made.manifest["dataset"]
-        for row, made in zip(rows, evaluations.values(), strict=True)
-    }
-    commands = [f"wavemill evaluate {artifact} {dataset}" for artifact, dataset in models.items()]
+    commands = list(dict.fromkeys(map(_command, evaluations.values())))
     return Section("Lineage", tables=[Table.of(rows)], commands=commands)
+
+
+def _command(evaluation: Artifact) -> str:
+    """Return the command that makes an evaluation."""
+    made = evaluation.manifest
+    model = f"{made['model']['kind']}/{made['model']['key'][:12]}"
+    words = ["wavemill", "evaluate", model, made["dataset"]]
+    words += ["--where", made["selection"]] if made["selection"] else []
+    words += ["--seed", str(made["seed"])] if made["seed"] else []
+    for name, value in made["spec"]["parameters"].items():
+        words += ["--set", f"{name}={value}"]
+    return shlex.join(words)

@@ -194,7 +194,11 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
             "real.npy": npy(test[spread(len(test), SHOWN)]),
             "portraits.safetensors": save_tensors(tensors),
         },
-        pictures=_pictures(model.kind, test, drawn, judge.portrait, portrait),
+        pictures=evaluation_figures.pictures(
+            {"real": test, model.kind: first_component(drawn)},
+            {"real": judge.portrait, model.kind: portrait},
+            judge.periodic,
+        ),
         said={
             "model": {"kind": model.kind, "key": model.key, "spec": model.manifest["spec"]},
             "fitted": len(json.loads(model.read("samples.json"))),
@@ -299,14 +303,6 @@ def _follower(what: str) -> Callable[[str], None]:
         report(min(done, _STEPS), _STEPS, step)
 
     return follow
-
-
-def _pictures(
-    kind: str, test: Array, drawn: Array, real: Portrait, made: Portrait
-) -> dict[str, bytes]:
-    """Return real and drawn fields side by side, and their curves."""
-    fields = {"real": test, kind: first_component(drawn)}
-    return evaluation_figures.pictures(fields, {"real": real, kind: made})
 
 
 def drawn_fields(artifact: Artifact) -> tuple[Array, Array]:

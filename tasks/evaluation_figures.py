@@ -15,11 +15,13 @@ from wavemill.evaluation.judge import ORDERS, THRESHOLDS
 FUNCTIONALS = ("area fraction", "perimeter / area", "Euler characteristic / area")
 
 
-def pictures(fields: Mapping[str, Array], portraits: Mapping[str, Portrait]) -> dict[str, bytes]:
+def pictures(
+    fields: Mapping[str, Array], portraits: Mapping[str, Portrait], periodic: bool
+) -> dict[str, bytes]:
     """Return all pictures of sets of fields ``(n, y, x)`` by name, real ones first."""
     return {
         "maps": figures.fields({name: group[0] for name, group in fields.items()}),
-        "spectrum": figures.spectra(fields),
+        "spectrum": figures.spectra(fields, periodic),
         "pdf": figures.distributions(fields),
         "structure": structure(portraits),
         "minkowski": minkowski(portraits),

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from storage.typing import Array
-from wavemill.spectra import isotropic_spectrum, pdf
+from wavemill.spectra import isotropic_spectrum, pdf, tapered
 
 MAPS = "RdBu_r"
 
@@ -61,12 +61,16 @@ def _scale(panels: Sequence[Array]) -> tuple[float, float]:
     return centre, float(np.quantile(np.abs(values - centre), 0.995)) or abs(centre) or 1.0
 
 
-def spectra(groups: Mapping[str, Array]) -> bytes:
-    """Draw isotropic power spectra of groups of fields ``(n, y, x)``, with their scatter."""
+def spectra(groups: Mapping[str, Array], periodic: bool) -> bytes:
+    """Draw isotropic power spectra of groups of fields ``(n, y, x)``, with their scatter.
+
+    Those of tapered fields where these are not ``periodic``, as models are judged by.
+    """
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for label, group in groups.items():
-        wavenumbers, density = isotropic_spectrum(torch.from_numpy(group))
+        x = torch.from_numpy(group.astype("float64"))
+        wavenumbers, density = isotropic_spectrum(x if periodic else tapered(x))
         band(axes, wavenumbers.numpy(), density.numpy(), label)
     axes.set(xscale="log", xlabel="wavenumber (radians a sample)", ylabel="variance density")
     _logarithmic(axes, 9)
@@ -76,13 +80,17 @@ def spectra(groups: Mapping[str, Array]) -> bytes:
 
 
 def distributions(groups: Mapping[str, Array]) -> bytes:
-    """Draw the distributions of values in standard deviations, beside the normal law."""
+    """Draw the distributions of values beside the normal law.
+
+    All are about the mean of the first group, in its standard deviations.
+    """
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     centres = np.zeros(0)
+    first = next(iter(groups.values())).astype("float64")
+    mean, deviation = first.mean(), first.std() or 1.0
     for label, group in groups.items():
-        x = torch.from_numpy(group.astype("float64"))
-        standard = (x - x.mean((-2, -1), keepdim=True)) / x.std((-2, -1), keepdim=True)
+        standard = torch.from_numpy((group.astype("float64") - mean) / deviation)
         laws = [pdf(field, 96, (-8.0, 8.0)) for field in standard]
         centres = laws[0][0].numpy()
         band(axes, centres, np.stack([density.numpy() for _, density in laws]), label)

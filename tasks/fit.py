@@ -88,7 +88,7 @@ def _fit(
         samples=list(rows["sample_id"]),
         weights=model.state(),
         files={"synthesis.npy": npy(drawn)},
-        pictures=_pictures(spec.kind, data, drawn),
+        pictures=_pictures(spec.kind, data, drawn, dataset.schema.periodic),
     )
     return publish(store, dataset, key, spec, request, contents)
 
@@ -109,13 +109,13 @@ def compare(data: Array, drawn: Array) -> dict[str, float]:
     return metrics
 
 
-def _pictures(kind: str, data: Array, drawn: Array) -> dict[str, bytes]:
+def _pictures(kind: str, data: Array, drawn: Array, periodic: bool) -> dict[str, bytes]:
     """Return the reference beside the synthesis, their spectra and distributions."""
     real, made = first_component(data), first_component(drawn)
     groups = {"data": real[spread(len(real), 64)], kind: made}
     return {
         "synthesis": figures.fields({"data": real[0], kind: made[0]}, columns=2),
-        "spectrum": figures.spectra(groups),
+        "spectrum": figures.spectra(groups, periodic),
         "pdf": figures.distributions(groups),
     }
 

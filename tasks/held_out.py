@@ -69,7 +69,8 @@ def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None 
         same = f" ({known.sum()} more are the same fields by other names)" if known.any() else ""
         raise InvalidRequest(
             f"{len(left)} samples of {dataset.name!r} are left that {name} was not fitted to"
-            f"{same}, and judging takes two: fit on some with --where, or evaluate on another dataset"
+            f"{same}, and judging takes two: fit on some with --where, or evaluate on another "
+            "dataset"
         )
     return HeldOut(left, int(known.sum()), files)
 

@@ -152,8 +152,16 @@ def _statistics(
     real = first_component(source.read(held.iloc[spread(len(held), 64)]))
     groups = {"data": real, **{k: first_component(v) for k, v in syntheses.items()}}
     pictures = [
-        Picture(figures.spectra(groups), "Power spectra; bands are one standard deviation."),
-        Picture(figures.distributions(groups), "Distributions of values; a normal law is dotted."),
+        Picture(
+            figures.spectra(groups, source.schema.periodic),
+            "Power spectra, of tapered fields if they do not wrap; bands are one standard "
+            "deviation.",
+        ),
+        Picture(
+            figures.distributions(groups),
+            "Distributions of values, all in standard deviations of the data about their mean; a "
+            "normal law is dotted.",
+        ),
     ]
     metrics = {a.kind: json.loads(a.read("metrics.json")) for a in artifacts}
     rows = [

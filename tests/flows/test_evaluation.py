@@ -18,6 +18,7 @@ from flows import compare_models, evaluate, fit, ingest
 from flows.cli import run
 from storage import InvalidRequest, open_store
 from storage.removal import remove
+from tasks import figures
 from tasks.comparison import parsed_models
 from tasks.fields import FieldOptions
 from tasks.progress import hearing
@@ -199,6 +200,8 @@ def test_models_are_compared_in_one_table_one_page_and_the_ui(place: Path, tmp_p
     assert not re.search(r"(src|href)=\"(?!data:)", text)  # self-contained
     assert all(name in text for name in ("real, one map", "gaussian", "set", "eps"))
     assert "coherence" not in text  # of several components
+    commands = re.findall(r"wavemill evaluate \S+ flow --seed 3 --set L=2 --set samples=3", text)
+    assert len(commands) == len(MODELS)
     assert text.count('<table class="wide">') == 2  # scores and lineage: no column beyond the page
     with get_client(sync_client=True) as client:
         shown = {artifact.key: artifact.data for artifact in client.read_latest_artifacts()}
@@ -208,6 +211,25 @@ def test_models_are_compared_in_one_table_one_page_and_the_ui(place: Path, tmp_p
     count = len(open_store(store).artifacts())
     assert compare_models("flow", store, MODELS, None, 2, SMALL, seed=3) == table
     assert len(open_store(store).artifacts()) == count
+
+
+def test_pictures_show_what_scores_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units of the real fields, whose mean and deviation a model may miss; no jump at borders."""
+    drawn: dict[str, Any] = {}
+    band = figures.band
+
+    def kept(axes: Any, x: Any, curves: Any, label: str) -> None:
+        drawn[label] = curves
+        band(axes, x, curves, label)
+
+    monkeypatch.setattr(figures, "band", kept)
+    ramp = np.arange(16.0)
+    real = np.random.default_rng(0).standard_normal((3, 16, 16)) + ramp
+    figures.distributions({"real": real, "model": 0.3 * real + 2})
+    assert np.abs(drawn["real"] - drawn["model"]).max() > 0.1
+    figures.spectra({"real": real, "flat": real - ramp}, periodic=False)
+    fine = drawn["real"][:, 5:].sum() / drawn["flat"][:, 5:].sum()
+    assert fine == pytest.approx(1, rel=0.3)
 
 
 def test_commands_print_the_table_and_write_the_page(
