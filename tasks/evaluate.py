@@ -20,7 +20,7 @@ from storage.keys import derivation_key, digest
 from storage.typing import Array
 from tasks import draws, evaluation_figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy
-from tasks.fit import first_component
+from tasks.fit import first_component, mind_chain
 from tasks.held_out import HeldOut, fitted_to, held_out
 from tasks.progress import Reporter, caution
 from tasks.requests import rows_digest, spread
@@ -139,6 +139,9 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
             f"judged by {', '.join(ours)} of {dataset}"
         )
     _mind_kinship(asked)
+    mind_chain(
+        f"{asked.model.kind}/{asked.model.key[:12]}", json.loads(asked.model.read("metrics.json"))
+    )
     try:
         artifact, written = store.artifact_at(KIND, asked.key), False
     except NotFound:

@@ -169,13 +169,15 @@ class FieldOptions(Options):
         frames = read_frames(unit, payload, self.reading())
         refused = [Refusal.of(*bad) for bad in frames.refused]
         good: list[Good] = []
+        rounding = 0.0
         for frame in frames:
             try:
                 stored = as_stored(frame, schema, self)
                 good.append(Good(frame.index, stored, self._columns(frame)))
+                rounding = max(rounding, 0.0 if self.derive else _rounding(frame.array, schema))
             except BadInput as error:
                 refused.append(Refusal.of(frame.index, error))
-        return Decoded(good, refused)
+        return Decoded(good, refused, rounding)
 
     def _columns(self, frame: Frame) -> dict[str, Any]:
         """Return what the table of samples says of a frame: where it was cut out, and how."""
@@ -293,6 +295,16 @@ def as_stored(frame: Frame, schema: Schema, options: FieldOptions) -> Array:
             "and another --name",
         )
     return stored.reshape(schema.row_shape)
+
+
+def _rounding(array: Array, schema: Schema) -> float:
+    """Return how much of the deviation a coarser type than an array's own rounds away."""
+    if np.can_cast(array.dtype, schema.dtype):
+        return 0.0
+    values = array.reshape(len(schema.components), -1).astype("float64")
+    largest, deviation = np.abs(values).max(1), values.std(1)
+    parts = np.finfo(schema.dtype).eps * largest[deviation > 0] / deviation[deviation > 0]
+    return float(parts.max(initial=0.0))
 
 
 def _derived(frame: Frame, schema: Schema) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -18,11 +19,14 @@ from tasks.kinds import MODEL_KINDS
 from tasks.models import MODELS, Model, model_class, model_spec
 from tasks.progress import Reporter, caution
 from tasks.requests import FitOutcome, FitRequest, rows_digest, spread
+from wavemill.maxent import Energy
 from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec
 from wavemill.specs.base import MomentSet, Spec
 from wavemill.spectra import flatness, skewness
 
 SHOWN = 4
+ACCEPTED = (0.4, 0.8)  # of the moves of a chain, where one that has arrived is
+DRIFT = 1.25  # deviations by which the energy of one that has arrived moves at most
 _MASK = "--set borders=mask (of compare: {}:borders=mask)"
 
 
@@ -47,6 +51,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     _mind_borders(source, spec)
     key = derivation_key(spec.to_dict(), [dataset, rows_digest(rows), None, request.seed])
     outcome = stored(store, spec.kind, key) or _fit(store, source, request, spec, key, rows)
+    mind_chain(f"{spec.kind}/{key[:12]}", outcome.metrics)
     share = outcome.metrics.get("gaussian_share", 0.0)
     if share > 0:
         caution(
@@ -54,6 +59,24 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
             "in every direction; hold fewer moments, or fit to more fields"
         )
     return outcome
+
+
+def mind_chain(name: str, metrics: Mapping[str, float]) -> None:
+    """Say so if the chain that a model drew its first sample by, if any, has not arrived."""
+    accepted, drift = metrics.get("acceptance", 0.574), metrics.get("drift", 0.0)
+    if not (ACCEPTED[0] <= accepted <= ACCEPTED[1] and drift <= DRIFT):
+        caution(
+            f"the chain of {name} has not arrived: {accepted:.0%} of its moves are accepted (57 % "
+            f"are aimed at), and its energy still moves by {drift:.2g} deviations: draw with more "
+            "steps, --set steps=..."
+        )
+
+
+def _chain(model: Model) -> dict[str, float]:
+    """Return how the chain of the sample just drawn went, of models that have one."""
+    if not isinstance(model, Energy):
+        return {}
+    return {"acceptance": model.acceptance_[0], "step": model.steps_[0], "drift": model.drifts_[0]}
 
 
 def _mind_borders(dataset: Dataset, spec: Spec) -> None:
@@ -84,7 +107,7 @@ def _fit(
     report = Reporter(f"synthesize {spec.kind}").values
     drawn = model.sample(1, request.seed, report).cpu().numpy()
     contents = Contents(
-        metrics={**model.metrics_, **compare(data, drawn)},
+        metrics={**model.metrics_, **_chain(model), **compare(data, drawn)},
         samples=list(rows["sample_id"]),
         weights=model.state(),
         files={"synthesis.npy": npy(drawn)},

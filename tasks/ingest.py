@@ -47,6 +47,8 @@ class PartOutcome:
     """Inputs that were touched, but hold what the dataset holds."""
     refused: list[tuple[int, Refusal]] = field(default_factory=list)
     """Input, and what of it."""
+    rounding: float = 0.0
+    """The largest part of a deviation that is lost by the type that is stored."""
 
 
 def ingest_part(
@@ -117,6 +119,7 @@ def _read(
         else:
             found[index] = _decoded(unit, payload, schema, options)
             outcome.refused.extend((index, bad) for bad in found[index].refused)
+            outcome.rounding = max(outcome.rounding, found[index].rounding)
     rows = [(index, good) for index in sorted(found) for good in found[index].good]
     outcome.rows = [Row(index, good.label, good.columns) for index, good in rows]
     if rows:

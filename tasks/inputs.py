@@ -118,7 +118,16 @@ class Refusal(NamedTuple):
 
 @dataclass
 class Decoded:
-    """What one input held."""
+    """What one input held.
+
+    Attributes
+    ----------
+    good, refused
+        Of its frames.
+    rounding
+        The largest part of a deviation that is lost by the type that is stored.
+    """
 
     good: list[Good] = field(default_factory=list)
     refused: Sequence[Refusal] = ()
+    rounding: float = 0.0

@@ -15,6 +15,9 @@ from tasks.ingest import PartOutcome
 from tasks.inputs import identity, labelled, place, stamp
 from tasks.options import Options
 from tasks.planning import Plan
+from tasks.progress import caution
+
+ROUNDING = 1e-4  # of a deviation, which rounding may take without a word
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ def publish(
     refused = pd.concat([refused, repeated, bad], ignore_index=True)
     touched = {identity(o.inputs[i]): stamp(o.inputs[i]) for o in outcomes for i in o.same}
     _check_quality(len(samples) + plan.unchanged + len(touched), refused, options)
+    if (lost := max((outcome.rounding for outcome in outcomes), default=0.0)) > ROUNDING:
+        caution(
+            f"samples lose up to {lost:.2g} of their deviation as {schema.dtype}, since their "
+            "values are far from 0: --dtype float64 and another --name"
+        )
     change = Change(
         schema,
         parts=_part_refs(outcomes, samples),

@@ -21,6 +21,7 @@ from storage.removal import remove
 from tasks import figures
 from tasks.comparison import parsed_models
 from tasks.fields import FieldOptions
+from tasks.fit import mind_chain
 from tasks.progress import hearing
 from tests.flows.conftest import write_snapshots
 from wavemill.evaluation import METRICS, Judge
@@ -269,6 +270,20 @@ def test_fields_with_borders_taken_to_wrap_around_are_warned_of(
     if kind != "energy":
         assert run([*command, "--set=borders=mask"]) == 0
         assert "warning" not in capsys.readouterr().err
+
+
+def test_chains_that_have_not_arrived_are_warned_of(place: Path) -> None:
+    store, heard = str(place / "store"), list[str]()
+    settings = {"J": 1, "L": 2, "set": "A0", "steps": 2}
+    with hearing(heard.append):
+        made = fit("energy", "flow", store, settings, "sample_id = 'm1'")
+        evaluate(f"energy/{made.key}", "flow", store, {**SMALL, "samples": 1})
+    assert {"acceptance", "step", "drift"} <= set(made.metrics)
+    said = [
+        text for text in heard if f"the chain of energy/{made.key[:12]} has not arrived" in text
+    ]
+    assert len(said) == 2
+    mind_chain("energy/0", {"acceptance": 0.57, "drift": 0.5})
 
 
 def test_models_are_read_from_text() -> None:

@@ -18,6 +18,7 @@ from storage import InvalidRequest, open_store
 from storage.verify import verify
 from tasks.fields import FieldOptions
 from tasks.images import ImageOptions
+from tasks.progress import hearing
 from tests.flows.conftest import write_snapshots
 from wavemill.fields import vorticity
 
@@ -34,6 +35,26 @@ def read(url: str, name: str = "flow") -> dict[str, np.ndarray[Any, Any]]:
 def run(url: str, source: Path | str, options: FieldOptions = FOUR_ROWS, name: str = "flow") -> Any:
     """Ingest one source in this process."""
     return ingest(name, [str(source)], url, options, "threads")
+
+
+@pytest.mark.parametrize(
+    ("offset", "kind", "dtype", "warned"),
+    [
+        (1e6, "f8", None, True),
+        (1e6, "f4", None, False),  # rounded before
+        (1e6, "f8", "float64", False),
+        (1.0, "f8", None, False),
+    ],
+)
+def test_deviations_that_float32_rounds_away_are_warned_of(
+    offset: float, kind: str, dtype: str | None, warned: bool, store_url: str, tmp_path: Path
+) -> None:
+    field = np.random.default_rng(0).standard_normal((8, 8)) + offset
+    np.save(tmp_path / "x.npy", field.astype(kind))
+    heard: list[str] = []
+    with hearing(heard.append):
+        ingest("far", [str(tmp_path / "x.npy")], store_url, FieldOptions(dtype=dtype), "threads")
+    assert ["as float32" in text for text in heard] == [True] * warned
 
 
 def test_snapshots_become_samples_bit_for_bit(snapshots: Path, store_url: str) -> None:

@@ -116,6 +116,8 @@ def test_chains_sample_the_gaussian_and_report_their_acceptance() -> None:
     drawn = fitted.fit(x).sample(4, seed=1, progress=lambda done, total, values: told.append(done))
     assert told == list(range(1, 4 * 200 + 1))
     assert all(0.4 < rate < 0.75 for rate in fitted.acceptance_)  # aimed at 0.574
+    assert len(fitted.drifts_) == 4
+    assert np.mean(fitted.drifts_) < 1  # arrived, as far as 100 steps tell
     shells = PowerSpectrum((16, 16), dtype=torch.float64)
     ratio = shells(drawn).mean(0)[1:] / shells(x).mean(0)[1:]
     modes = torch.from_numpy(shells.coefficients["modes"][1:]).double()

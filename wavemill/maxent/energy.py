@@ -81,8 +81,10 @@ class Energy:
         and ``growth_worst``, the least of E(t y) / (t^2 |y|^2), t large, over random directions
         and by search: 1/2 for the Gaussian of the references' spectrum; mean, std, skewness and
         flatness of the references.
-    acceptance_, steps_
-        After :meth:`sample`: the rate after warming up, and the step e, one a sample.
+    acceptance_, steps_, drifts_
+        After :meth:`sample`, one a sample: the rate after warming up, the step e, and by how many
+        of its deviations the energy still moves then, from the first half of these steps to the
+        second; up to 2, and well below 1 where a chain has arrived.
     """
 
     beta_: Tensor
@@ -90,6 +92,7 @@ class Energy:
     metrics_: dict[str, float]
     acceptance_: list[float]
     steps_: list[float]
+    drifts_: list[float]
 
     def __init__(self, spec: EnergySpec | Mapping[str, Any] | None = None) -> None:
         self.spec = as_spec(EnergySpec, spec)
@@ -151,11 +154,13 @@ class Energy:
         if not hasattr(self, "beta_"):
             raise NotFitted("the energy model has no coefficients yet: call fit first")
         numbers, seed = numbers_of(n, seed, first)
-        self.acceptance_, self.steps_, fields = [], [], []
+        self.acceptance_, self.steps_, self.drifts_, fields = [], [], [], []
         for index, number in enumerate(numbers):
             chain = Chain(self.energy_and_gradient, self.operator.shape, number, seed)
+            energies = []
             for step in range(self.spec.steps):
                 chain.move(step < self.spec.steps // 2)
+                energies.append(chain.energy)
                 if progress is not None:
                     values = {"sample": float(number), "acceptance": chain.acceptance}
                     done = index * self.spec.steps + step + 1
@@ -163,6 +168,7 @@ class Energy:
             fields.append(self.colour(chain.y) * self._standard + self.gaussian_.mean_)
             self.acceptance_.append(chain.acceptance)
             self.steps_.append(chain.step)
+            self.drifts_.append(_drift(energies[self.spec.steps // 2 :]))
         drawn = torch.stack(fields).to(getattr(torch, self.spec.dtype))
         return drawn[:, None] if self.gaussian_.has_components else drawn
 
@@ -340,6 +346,14 @@ class Energy:
         held = Moments(statistics, phi - beta / size)
         gradient = self.operator.loss_and_gradient(x, held)[1]
         return float(beta @ phi), size * gradient / 2
+
+
+def _drift(energies: list[float]) -> float:
+    """Return how far means of the first and the second half are apart, in deviations of all."""
+    first, second = np.array_split(np.array(energies), 2)
+    deviation = float(np.std(energies))
+    apart = abs(float(np.mean(second) - np.mean(first))) if len(second) else 0.0
+    return apart / deviation if deviation > 0 else 0.0
 
 
 def _inverse_root(gram: Tensor) -> Tensor:
