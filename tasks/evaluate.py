@@ -225,7 +225,7 @@ def _judged(
     rows, portrait = judge.compare(drawn, fitted)
     real = {"memory": memory(test, fitted)}
     told = {name: row if name == "model" else row | real for name, row in rows.items()}
-    return judge, {name: _defined(row) for name, row in told.items()}, portrait
+    return judge, {name: _defined(name, row) for name, row in told.items()}, portrait
 
 
 def _between_components(table: Scores, test: Array, drawn: Array, periodic: bool) -> None:
@@ -255,9 +255,14 @@ def _with_components(fields: Array) -> Array:
     return fields if fields.ndim == 4 else fields[:, None]
 
 
-def _defined(scores: dict[str, float]) -> dict[str, float]:
+def _defined(name: str, scores: dict[str, float]) -> dict[str, float]:
     """Leave out what was not defined, such as the diversity of a single sample; never eps."""
     if not np.isfinite(scores["eps"]):
+        if name == "model":
+            raise InvalidRequest(
+                "eps of the model is not defined: its samples are too large beside the real fields "
+                "to be compared; was it fitted in other units?"
+            )
         raise InvalidRequest(
             "eps is not defined: real fields, or half of them, do not vary (within borders if they "
             "do not wrap around); choose others to judge by with --where"

@@ -433,11 +433,41 @@ def test_what_cannot_be_judged_is_refused() -> None:
             judge.score(wrong)
 
 
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        (lambda x: Judge(x.numpy(), 2, 2), "torch.as_tensor makes one"),
+        (lambda x: Judge(x, 2, 2).score(x.numpy()), "torch.as_tensor makes one"),
+        (lambda x: Judge(x, 1.5, 2), "J must be a whole number"),
+        (lambda x: Judge(x, 2, 1), "L=1 must be 2 or more"),
+        (lambda x: FovealCorrelation((16, 16), 1.5, 2), "J must be a whole number"),
+        (lambda x: Judge(x, 2, 2).score(x, x[:, :8, :8]), r"on one grid, got \(16, 16\) and"),
+        (lambda x: best_correlation(x, x[:, :8]), "on one grid"),
+    ],
+)
+def test_wrong_arguments_are_told_from_one_another(
+    refused: Callable[[Tensor], object], message: str
+) -> None:
+    with pytest.raises((InvalidParameter, ShapeMismatch), match=message):
+        refused(noise(3, 16, 16))
+
+
+def test_samples_in_other_units_are_far_and_not_undefined() -> None:
+    x = intermittent(6, 1)
+    judge = Judge(x[:4], 2, 2)
+    eps, far = (judge.score(unit * x[4:])[0]["eps"] for unit in (1e3, 1e30))
+    assert far / eps == pytest.approx(1e54, rel=1e-3)  # covariances grow as squares of units
+
+
 @pytest.mark.parametrize("unit", [1e15, 1e-25])
 def test_scores_do_not_depend_on_units(unit: float) -> None:
     x = intermittent(6, 1)
     expected, found = (Judge(y[:4], J=2, L=2).score(y[4:], y[:1])[0] for y in (x, unit * x))
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_coherence_of_constants_is_no_measure() -> None:
+    assert math.isnan(coherence_distance(noise(2, 2, 8, 8), torch.zeros(2, 2, 8, 8)))
 
 
 def test_coherence_is_1_of_equal_components_and_about_0_of_independent_ones() -> None:

@@ -54,7 +54,10 @@ def coherence(x: Tensor, periodic: bool = True) -> Tensor:
 
 
 def coherence_distance(model: Tensor, test: Tensor, periodic: bool = True) -> float:
-    """Return ``|c_model - c_test| / |c_test|`` of fields ``(field, component, y, x)``."""
+    """Return ``|c_model - c_test| / |c_test|`` of fields ``(field, component, y, x)``.
+
+    NaN if no components of the test fields go together at all, as of constants.
+    """
     expected = coherence(test, periodic)
-    apart = coherence(model, periodic) - expected
-    return float(apart.norm() / expected.norm().clamp_min(1e-300))
+    apart, norm = (coherence(model, periodic) - expected).norm(), float(expected.norm())
+    return float(apart) / norm if norm > 0 else math.nan

@@ -14,13 +14,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wavemill.errors import ShapeMismatch
 from wavemill.operators import transformed
 from wavemill.spectra import standardised
 
 
 def best_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Return c of real fields ``(..., y, x)`` on one periodic grid: in [-1, 1], float64."""
-    x_hat, y_hat = (transformed(torch.fft.rfft2, standardised(field)) for field in (x, y))
+    """Return c of real fields ``(..., y, x)`` on one periodic grid: in [-1, 1], float64.
+
+    Raises
+    ------
+    ShapeMismatch
+        If they are no real fields of one grid.
+    """
+    fields = [standardised(field) for field in (x, y)]
+    if x.shape[-2:] != y.shape[-2:]:
+        raise ShapeMismatch(
+            f"expected fields on one grid, got {tuple(x.shape[-2:])} and {tuple(y.shape[-2:])}"
+        )
+    x_hat, y_hat = (transformed(torch.fft.rfft2, field) for field in fields)
     products = transformed(torch.fft.irfft2, x_hat * y_hat.conj(), s=tuple(x.shape[-2:]))
     return products.amax((-2, -1)) / (x.shape[-2] * x.shape[-1])
 

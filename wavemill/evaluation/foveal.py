@@ -16,9 +16,7 @@ is held once and weighted by how often it occurs. Covariances at multiples of 2^
 cross-spectrum only after it is folded 2^j times, which is a small matrix product a frequency.
 
 Of fields that are not periodic, means are over the points u and u + shift that no filter carries
-around the border, those of :mod:`wavemill.moments.masked`.
-
-Transforms have sign ``-i w u``, unnormalised forward.
+around the border (:mod:`wavemill.moments.masked`). Transforms: ``-i w u``, unscaled forward.
 
 Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
 (2021), section 4.
@@ -41,6 +39,8 @@ from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
 from wavemill.moments.groups import Scale
 from wavemill.moments.masked import Window, window
+from wavemill.operators import check_whole
+from wavemill.specs.base import check_bank
 
 REACH = 2  # of the shifts, in units of 2^j
 HARMONICS = 4  # the highest k
@@ -140,10 +140,10 @@ class FovealCorrelation:
         dtype: torch.dtype = torch.float32,
         periodic: bool = True,
     ) -> None:
-        if J < 1 or L < 2 or min(shape) < 2**J:
-            raise InvalidParameter(
-                f"J={J}, L={L} need a grid of {2**J} points a side, got {shape}: lower J"
-            )
+        check_whole(J=J, L=L)
+        check_bank("foveal matrix", J, L, 0)
+        if min(shape) < 2**J:
+            raise InvalidParameter(f"J={J} needs {2**J} points a side, got {shape}: lower J")
         self.shape, self.J, self.L, self.dtype, self.periodic = shape, J, L, dtype, periodic
         self._inside: list[Window] = []
         if not periodic:

@@ -22,12 +22,14 @@ from wavemill.evaluation.diversity import best_correlation, pair_correlations
 from wavemill.evaluation.foveal import Covariances, FovealCorrelation, largest_scale
 from wavemill.evaluation.minkowski import minkowski_functionals
 from wavemill.evaluation.portrait import Portrait, distances, mean, scatter
+from wavemill.operators import check_whole, must_be_tensor
 from wavemill.spectra import PowerSpectrum, flatness, skewness, structure_functions, tapered
 
 THRESHOLDS = tuple(np.linspace(-3, 3, 25).tolist())  # in standard deviations of the test set
 ORDERS = (1, 2, 3, 4, 5)
 QUANTILES = 1023
 SMALLEST = {True: 4, False: 9}  # side of a grid on which J = 1 fits, of fields that wrap or not
+FAR = 1e6  # deviations of the test set, beyond which fourth powers may leave single precision
 ONE_MAP = 2  # real fields that take their turn as the only sample of a model
 TURNS = 3  # groups of real fields that stand as samples of a model, one after the other
 Follow = Callable[[str], None]
@@ -119,6 +121,8 @@ class Judge:
         periodic: bool = True,
         follow: Follow | None = None,
     ) -> None:
+        must_be_tensor(test)
+        check_whole(J=J, L=L)
         if test.ndim != 3 or len(test) < 2:
             raise InvalidParameter(
                 f"judging needs two real fields (n, y, x) or more, got {tuple(test.shape)}"
@@ -291,6 +295,7 @@ class Judge:
         return rows
 
     def _check(self, x: Tensor) -> None:
+        must_be_tensor(x)
         if x.ndim != 3 or not len(x) or tuple(x.shape[-2:]) != self.shape:
             raise ShapeMismatch(f"expected fields (n, {self.shape}), got {tuple(x.shape)}")
         finite = x.isfinite().all((-2, -1))
@@ -304,7 +309,11 @@ class Judge:
         self._follow("correlate")
         # In units of about their deviation: fourth powers of others leave single precision. Powers
         # of two round nothing.
-        return self.foveal.measure(x * 2.0 ** -round(math.log2(self.std)))
+        scaled = x * 2.0 ** -round(math.log2(self.std))
+        if float(x.double().abs().max()) < FAR * self.std:
+            return self.foveal.measure(scaled)
+        J, L = self.foveal.J, self.foveal.L
+        return FovealCorrelation(self.shape, J, L, torch.float64, self.periodic).measure(scaled)
 
 
 def memory(x: Tensor, training: Tensor | None) -> float:
