@@ -21,7 +21,11 @@ Models = Annotated[
 ]
 
 
-@flow(name="compare-models", description="Fit, judge and tabulate several models side by side.")
+@flow(
+    name="compare-models",
+    flow_run_name="{dataset}",
+    description="Fit, judge and tabulate several models side by side.",
+)
 def compare_models(
     dataset: Dataset,
     store: Store = STORE,

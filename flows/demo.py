@@ -40,7 +40,11 @@ CLASSIFIER: dict[str, Any] = {
 GENERATOR: dict[str, Any] = {"model": "sparse", "J": 1, "dimension": 16, "atoms": 64}
 
 
-@flow(name="demo", description="Ingest, transform, fit; synthesise, predict, classify, generate.")
+@flow(
+    name="demo",
+    flow_run_name="{folder}",
+    description="Ingest, transform, fit; synthesise, predict, classify, generate.",
+)
 def demo(
     folder: Annotated[str, Field(description="Where the store and the report go.")],
     cluster: Annotated[str, Field(description="threads, local[:N], tcp://...")] = "local",

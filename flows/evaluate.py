@@ -13,7 +13,11 @@ from tasks import steps
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest
 
 
-@flow(name="evaluate", description="A fitted model against held-out samples: table and figures.")
+@flow(
+    name="evaluate",
+    flow_run_name="{artifact} on {dataset}",
+    description="A fitted model against held-out samples: table and figures.",
+)
 def evaluate(
     artifact: Annotated[
         str, Field(description="Key of a fitted model, unique prefix, or kind/dataset@latest.")

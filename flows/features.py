@@ -14,7 +14,11 @@ from tasks import steps
 from tasks.kinds import VIEWS_HELP
 
 
-@flow(name="features", description="One transform over every part of a dataset that lacks it.")
+@flow(
+    name="features",
+    flow_run_name="{view} of {dataset}",
+    description="One transform over every part of a dataset that lacks it.",
+)
 def features(
     dataset: Dataset,
     view: Annotated[str, Field(description=VIEWS_HELP)],

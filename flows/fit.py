@@ -14,7 +14,11 @@ from tasks.kinds import MODELS_HELP, TARGET_HELP, TOGETHER_HELP, models
 from tasks.requests import FitOutcome, FitRequest
 
 
-@flow(name="fit", description="A model fitted on selected samples, kept as an artifact.")
+@flow(
+    name="fit",
+    flow_run_name="{model} of {dataset}",
+    description="A model fitted on selected samples, kept as an artifact.",
+)
 def fit(
     model: Annotated[str, Field(description=MODELS_HELP)],
     dataset: Dataset,

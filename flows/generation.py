@@ -30,7 +30,11 @@ Models = Annotated[
 ]
 
 
-@flow(name="generation", description="Ingest what is new, learn generators of it, and draw them.")
+@flow(
+    name="generation",
+    flow_run_name="{dataset}",
+    description="Ingest what is new, learn generators of it, and draw them.",
+)
 def generation(
     dataset: Dataset,
     sources: Sources,

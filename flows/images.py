@@ -24,7 +24,11 @@ Models = Annotated[
 ]
 
 
-@flow(name="images", description="Ingest new images, compute scattering, learn to classify.")
+@flow(
+    name="images",
+    flow_run_name="{dataset}",
+    description="Ingest new images, compute scattering, learn to classify.",
+)
 def images(
     dataset: Dataset,
     sources: Sources,

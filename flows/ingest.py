@@ -11,7 +11,11 @@ from tasks.fields import FieldOptions
 from tasks.publish import IngestSummary
 
 
-@flow(name="ingest", description="Sources into one new version of a dataset; only what is new.")
+@flow(
+    name="ingest",
+    flow_run_name="{dataset}",
+    description="Sources into one new version of a dataset; only what is new.",
+)
 def ingest(
     dataset: Dataset,
     sources: Sources,

@@ -24,7 +24,11 @@ Specs = Annotated[
 ]
 
 
-@flow(name="molecules", description="Ingest new molecules, compute features, learn a property.")
+@flow(
+    name="molecules",
+    flow_run_name="{dataset}",
+    description="Ingest new molecules, compute features, learn a property.",
+)
 def molecules(
     dataset: Dataset,
     sources: Sources,

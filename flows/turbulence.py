@@ -27,7 +27,11 @@ from tasks import steps
 Specs = dict[str, dict[str, Any]]
 
 
-@flow(name="turbulence", description="Ingest what is new and compute all that follows from it.")
+@flow(
+    name="turbulence",
+    flow_run_name="{dataset}",
+    description="Ingest what is new and compute all that follows from it.",
+)
 def turbulence(
     dataset: Dataset,
     sources: Sources,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefect.artifacts import Artifact as Shown
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -22,8 +23,18 @@ from tasks.publish import IngestSummary
 LISTED = 50
 
 
-def dataset(store: Store, summary: IngestSummary) -> None:
+def due(name: str, new: bool) -> bool:
+    """Say whether a run is to show this: if it is new, or the UI has none (yet, or any more).
+
+    A schedule that finds nothing new would fill the server's database with what it holds.
+    """
+    return new or Shown.get(key(name)) is None
+
+
+def dataset(store: Store, summary: IngestSummary, new: bool) -> None:
     """Show a dataset version: counts, quarantine and the first samples."""
+    if not due(f"dataset {summary.dataset}", new):
+        return
     current = store.dataset(summary.dataset)
     table(f"dataset {summary.dataset}", [_dataset_row(current, summary)], "What this run made")
     if summary.refused:
@@ -64,8 +75,12 @@ def _dataset_row(current: Dataset, summary: IngestSummary) -> dict[str, Any]:
     }
 
 
-def view(store: Store, name: str, dataset_name: str, version: ViewVersion, written: int) -> None:
+def view(
+    store: Store, name: str, dataset_name: str, version: ViewVersion, written: int, new: bool
+) -> None:
     """Show a view version: its spec, its lineage, and its mean coefficients."""
+    if not due(f"view {dataset_name} {name}", new):
+        return
     lineage = {
         "view": name,
         "version": version.version,
@@ -83,9 +98,13 @@ def view(store: Store, name: str, dataset_name: str, version: ViewVersion, writt
     picture(f"features {dataset_name} {name}", summary, f"{name} of {len(values)} samples")
 
 
-def artifact(found: Artifact, metrics: Mapping[str, float]) -> None:
+def artifact(found: Artifact, metrics: Mapping[str, float], new: bool) -> None:
     """Show a fitted model: lineage, metrics and its figures."""
     manifest = found.manifest
+    model = manifest["spec"]["parameters"].get("model")  # of one kind there may be several
+    name = " ".join([found.kind, *([model] if model else []), manifest["dataset"]])
+    if not due(f"lineage {name}", new):
+        return
     lineage = {
         "artifact": found.short,
         "dataset": f"{manifest['dataset']} version {manifest['dataset_version']}",
@@ -95,8 +114,6 @@ def artifact(found: Artifact, metrics: Mapping[str, float]) -> None:
         "seed": manifest["seed"],
         "published": manifest["published"],
     }
-    model = manifest["spec"]["parameters"].get("model")  # of one kind there may be several
-    name = " ".join([found.kind, *([model] if model else []), manifest["dataset"]])
     table(f"lineage {name}", [lineage], "What was fitted, and from what")
     rows = [{"metric": key, "value": f"{value:.6g}"} for key, value in sorted(metrics.items())]
     table(f"metrics {name}", rows, "Statistics of the data and of the model")

@@ -78,8 +78,9 @@ def publish_dataset(
 ) -> IngestSummary:
     """Publish one dataset version and show it."""
     store = open_store(url)
+    held = store.dataset(dataset).version.version if dataset in store.datasets() else None
     summary = publish(store, dataset, planned, outcomes, discovery, options)
-    show.dataset(store, summary)
+    show.dataset(store, summary, summary.version != held)
     get_run_logger().info("dataset %s: %s", dataset, _described(summary))
     return summary
 
@@ -126,10 +127,12 @@ def publish_view(
     """Publish one view version and show it."""
     store = open_store(url)
     current = store.dataset(dataset)
+    held = store.view_versions(dataset, name).numbers()
     version = feature_tasks.publish(
         store, dataset, name, spec, current.version.version, outcomes, current.schema
     )
-    show.view(store, name, dataset, version, sum(outcome.written for outcome in outcomes))
+    written = sum(outcome.written for outcome in outcomes)
+    show.view(store, name, dataset, version, written, version.version not in held)
     get_run_logger().info("view %s of %s: %s", name, dataset, _described(version))
     return version
 
@@ -145,7 +148,7 @@ def fit_model(
         outcome = fit_together(url, dataset, request, address)
     else:
         outcome = FITS.get(request.kind, fit)(store, dataset, request)
-    show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics)
+    show.artifact(store.artifact_at(outcome.kind, outcome.key), outcome.metrics, outcome.written)
     get_run_logger().info("model %s", _described(outcome))
     return outcome
 
@@ -182,8 +185,10 @@ def evaluate_model(url: str, dataset: str, request: EvaluationRequest) -> Evalua
     outcome = evaluate(store, dataset, request)
     artifact = store.artifact_at(outcome.kind, outcome.key)
     model = artifact.manifest["model"]["kind"]
-    show.scores(f"evaluation {model} {dataset}", joint_table({model: artifact}))
-    show.pictures(f"{model} {dataset} evaluation", artifact)
+    name = f"evaluation {model} {dataset}"
+    if show.due(name, outcome.written):
+        show.scores(name, joint_table({model: artifact}))
+        show.pictures(f"{model} {dataset} evaluation", artifact)
     get_run_logger().info("evaluation %s", _described(outcome))
     return outcome
 
@@ -203,8 +208,9 @@ def score_predictions(
     outcome = scores.score(store, dataset, request)
     artifact = store.artifact_at(outcome.kind, outcome.key)
     name = f"{artifact.manifest['model']['kind']} {dataset}"
-    show.table(f"scores {name}", scores.records(outcome.table), "On samples not learnt from")
-    show.pictures(f"{name} scores", artifact)
+    if show.due(f"scores {name}", outcome.written):
+        show.table(f"scores {name}", scores.records(outcome.table), "On samples not learnt from")
+        show.pictures(f"{name} scores", artifact)
     get_run_logger().info("scores %s", _described(outcome))
     if report is not None:
         scores.report(store, outcome, Path(report))

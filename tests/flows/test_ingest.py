@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterName,
+)
 
-from flows import ingest
+from flows import ingest, turbulence
 from storage import InvalidRequest, open_store
 from storage.verify import verify
 from tasks.fields import FieldOptions
@@ -73,6 +80,25 @@ def test_a_second_run_reads_and_writes_nothing(snapshots: Path, store_url: str) 
     again = run(store_url, snapshots)
     assert (again.version, again.parts_written, again.parts_reused) == (1, 0, 0)
     assert (again.unchanged, again.added, again.quarantined) == (10, 0, {})
+
+
+def test_what_is_not_new_is_not_shown_again(snapshots: Path, store_url: str) -> None:
+    def shown() -> int:
+        asked = ArtifactFilter(key=ArtifactFilterKey(like_="%shown-once%"))
+        runs = FlowRunFilter(name=FlowRunFilterName(any_=["shown-once", "spectrum of shown-once"]))
+        with get_client(sync_client=True) as client:
+            assert client.read_flow_runs(flow_run_filter=runs)
+            return len(client.read_artifacts(artifact_filter=asked))
+
+    sources, threads = [str(snapshots)], {"cluster": "threads"}
+    turbulence("shown-once", sources, store_url, **threads)
+    first = shown()
+    assert first >= 7
+    turbulence("shown-once", sources, store_url, **threads)
+    assert shown() == first
+    write_snapshots(snapshots, ["new"])
+    turbulence("shown-once", sources, store_url, **threads)
+    assert shown() == 2 * first
 
 
 def test_new_files_write_only_their_own_parts(snapshots: Path, store_url: str) -> None:
