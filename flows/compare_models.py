@@ -9,7 +9,17 @@ from pydantic import Field
 
 from flows.evaluate import evaluate
 from flows.fit import fit
-from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Seed, Store, Where
+from flows.parameters import (
+    STORE,
+    Cluster,
+    Dataset,
+    Device,
+    Parameters,
+    Seed,
+    Store,
+    Where,
+    described,
+)
 from flows.session import session
 from tasks import steps
 from tasks.comparison import split_kind
@@ -26,6 +36,7 @@ Models = Annotated[
     flow_run_name="{dataset}",
     description="Fit, judge and tabulate several models side by side.",
 )
+@described
 def compare_models(
     dataset: Dataset,
     store: Store = STORE,

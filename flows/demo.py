@@ -11,6 +11,7 @@ from pydantic import Field
 from flows.fit import fit
 from flows.images import images
 from flows.ingest import ingest
+from flows.parameters import described
 from flows.turbulence import turbulence
 from tasks import steps
 from tasks.fields import FieldOptions
@@ -45,6 +46,7 @@ GENERATOR: dict[str, Any] = {"model": "sparse", "J": 1, "dimension": 16, "atoms"
     flow_run_name="{folder}",
     description="Ingest, transform, fit; synthesise, predict, classify, generate.",
 )
+@described
 def demo(
     folder: Annotated[str, Field(description="Where the store and the report go.")],
     cluster: Annotated[str, Field(description="threads, local[:N], tcp://...")] = "local",

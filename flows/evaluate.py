@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Seed, Store
+from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Seed, Store, described
 from flows.session import session
 from tasks import steps
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest
@@ -18,6 +18,7 @@ from tasks.evaluate import EvaluationOutcome, EvaluationRequest
     flow_run_name="{artifact} on {dataset}",
     description="A fitted model against held-out samples: table and figures.",
 )
+@described
 def evaluate(
     artifact: Annotated[
         str, Field(description="Key of a fitted model, unique prefix, or kind/dataset@latest.")

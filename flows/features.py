@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Store
+from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Store, described
 from flows.session import session
 from storage import ViewVersion
 from tasks import steps
@@ -19,6 +19,7 @@ from tasks.kinds import VIEWS_HELP
     flow_run_name="{view} of {dataset}",
     description="One transform over every part of a dataset that lacks it.",
 )
+@described
 def features(
     dataset: Dataset,
     view: Annotated[str, Field(description=VIEWS_HELP)],

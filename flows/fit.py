@@ -7,7 +7,17 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.parameters import STORE, Dataset, Device, Parameters, Seed, Split, Store, Where
+from flows.parameters import (
+    STORE,
+    Dataset,
+    Device,
+    Parameters,
+    Seed,
+    Split,
+    Store,
+    Where,
+    described,
+)
 from flows.session import session
 from tasks import steps
 from tasks.kinds import MODELS_HELP, TARGET_HELP, TOGETHER_HELP, models
@@ -19,6 +29,7 @@ from tasks.requests import FitOutcome, FitRequest
     flow_run_name="{model} of {dataset}",
     description="A model fitted on selected samples, kept as an artifact.",
 )
+@described
 def fit(
     model: Annotated[str, Field(description=MODELS_HELP)],
     dataset: Dataset,

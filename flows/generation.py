@@ -20,6 +20,7 @@ from flows.parameters import (
     Split,
     Store,
     Where,
+    described,
 )
 from flows.session import session
 from tasks.generation import KIND
@@ -35,6 +36,7 @@ Models = Annotated[
     flow_run_name="{dataset}",
     description="Ingest what is new, learn generators of it, and draw them.",
 )
+@described
 def generation(
     dataset: Dataset,
     sources: Sources,

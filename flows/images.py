@@ -10,7 +10,18 @@ from pydantic import Field
 from flows.features import features
 from flows.fit import fit
 from flows.ingest import ingest
-from flows.parameters import STORE, Cluster, Dataset, Device, Seed, Sources, Split, Store, Where
+from flows.parameters import (
+    STORE,
+    Cluster,
+    Dataset,
+    Device,
+    Seed,
+    Sources,
+    Split,
+    Store,
+    Where,
+    described,
+)
 from flows.session import session
 from tasks.classifier import KIND
 from tasks.images import ImageOptions
@@ -29,6 +40,7 @@ Models = Annotated[
     flow_run_name="{dataset}",
     description="Ingest new images, compute scattering, learn to classify.",
 )
+@described
 def images(
     dataset: Dataset,
     sources: Sources,

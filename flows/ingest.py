@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store, opaque
+from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store, described, opaque
 from flows.session import session
 from tasks import steps
 from tasks.fields import FieldOptions
@@ -16,6 +16,7 @@ from tasks.publish import IngestSummary
     flow_run_name="{dataset}",
     description="Sources into one new version of a dataset; only what is new.",
 )
+@described
 def ingest(
     dataset: Dataset,
     sources: Sources,

@@ -10,7 +10,7 @@ from pydantic import Field
 from flows.features import features
 from flows.fit import fit
 from flows.ingest import ingest
-from flows.parameters import STORE, Cluster, Dataset, Device, Seed, Sources, Store, Where
+from flows.parameters import STORE, Cluster, Dataset, Device, Seed, Sources, Store, Where, described
 from flows.session import session
 from tasks.molecules import MoleculeOptions
 from tasks.regression import ATOMIC
@@ -29,6 +29,7 @@ Specs = Annotated[
     flow_run_name="{dataset}",
     description="Ingest new molecules, compute features, learn a property.",
 )
+@described
 def molecules(
     dataset: Dataset,
     sources: Sources,

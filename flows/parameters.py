@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar, cast
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 from prefect.utilities.annotations import quote
 from pydantic import Field
@@ -34,6 +36,16 @@ Device = Annotated[str, Field(description="cpu or cuda.")]
 
 STORE = "./wavemill-store"
 Value = TypeVar("Value")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def described(function: Function) -> Function:
+    """Write the descriptions of parameters into a docstring, where alone Prefect looks for them."""
+    hints = get_type_hints(function, include_extras=True)
+    fields = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    said = [f"    {name}: {found[0].description}" for name, found in fields.items() if found]
+    function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Args:", *said])
+    return function
 
 
 def opaque(value: Value) -> Value:

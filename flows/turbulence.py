@@ -20,6 +20,7 @@ from flows.parameters import (
     Sources,
     Store,
     Where,
+    described,
 )
 from flows.session import session
 from tasks import steps
@@ -32,6 +33,7 @@ Specs = dict[str, dict[str, Any]]
     flow_run_name="{dataset}",
     description="Ingest what is new and compute all that follows from it.",
 )
+@described
 def turbulence(
     dataset: Dataset,
     sources: Sources,

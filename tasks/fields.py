@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
 import zarr
+from pydantic import Field
 
 from storage import BadInput, InvalidRequest, Schema
 from storage.arrays import create_array
@@ -24,7 +25,7 @@ from storage.tables import of_one_kind
 from storage.typing import Array
 from tasks.alike import check_axes, check_quantity, check_shape, check_steps, may_name
 from tasks.inputs import Decoded, Good, Input, Refusal, Simulated, identity
-from tasks.options import Options
+from tasks.options import Mirror, Options, PartSize, Rehash, Strict
 from wavemill.fields import vorticity
 
 HEADERS = 64
@@ -32,40 +33,51 @@ HEADERS = 64
 
 @dataclass(frozen=True)
 class FieldOptions(Options):
-    """How sources become samples; the options of ``wavemill ingest turbulence``.
+    """How files of fields become samples."""
 
-    Attributes
-    ----------
-    variable
-        What to read where a file holds several: one name, or several to stack.
-    components
-        Names that mark files of one sample, such as ``("I", "Q", "U")``; or the components
-        to keep of a vector.
-    slice
-        ``AXIS:INDEX``, ``AXIS:FIRST-LAST`` or ``AXIS:all`` for inputs of more than two dimensions.
-    derive
-        ``vorticity`` to store the vorticity of a velocity.
-    fill
-        ``mean`` or a number, to put where values are missing.
-    shape, dtype, spacing, periodic
-        The schema; left out, the existing dataset's or the commonest header's.
-    part_size, strict, mirror, rehash
-        As of `Options`.
-    """
-
-    variable: tuple[str, ...] = ()
-    components: tuple[str, ...] = ()
-    slice: str | None = None
-    derive: str | None = None
-    fill: str | None = None
-    shape: tuple[int, int] | None = None
-    dtype: str | None = None
-    spacing: tuple[float, float] | None = None
-    periodic: bool | None = None
-    part_size: int = 128 * 2**20
-    strict: bool = False
-    mirror: bool = False
-    rehash: bool = False
+    variable: Annotated[
+        tuple[str, ...],
+        Field(
+            description="What to read where a file holds several: one name, or several to stack."
+        ),
+    ] = ()
+    components: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Names that mark files of one sample, such as I, Q, U; or the components "
+            "to keep of a vector."
+        ),
+    ] = ()
+    slice: Annotated[
+        str | None,
+        Field(description="AXIS:INDEX, AXIS:FIRST-LAST or AXIS:all, of more than two dimensions."),
+    ] = None
+    derive: Annotated[
+        str | None, Field(description="vorticity, to store the vorticity of a velocity.")
+    ] = None
+    fill: Annotated[
+        str | None, Field(description="mean or a number, to put where values are missing.")
+    ] = None
+    shape: Annotated[
+        tuple[int, int] | None,
+        Field(description="Of the samples (y, x); else the existing dataset's, or the commonest."),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        Field(description="float32 or float64; else the existing dataset's, or the commonest."),
+    ] = None
+    spacing: Annotated[
+        tuple[float, float] | None,
+        Field(description="Between points (y, x); else the existing dataset's, or the commonest."),
+    ] = None
+    periodic: Annotated[
+        bool | None,
+        Field(description="Whether opposite borders meet; else as the dataset or the files say."),
+    ] = None
+    part_size: PartSize = 128 * 2**20
+    strict: Strict = False
+    mirror: Mirror = False
+    rehash: Rehash = False
 
     def reading(self) -> ReadOptions:
         """Return what the readers need to know."""

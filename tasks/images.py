@@ -6,10 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import pandas as pd
 import zarr
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from storage import BadInput, InvalidRequest, Schema
 from storage.images import write_images
@@ -29,7 +31,7 @@ from storage.sources.filesystem import absolute, read_bytes
 from storage.tables import of_one_kind
 from tasks.inputs import Decoded, Good, Input, Refusal, Simulated
 from tasks.labels import LabelOrder, joined, numbered, rows_of, with_index
-from tasks.options import Options
+from tasks.options import Mirror, Options, PartSize, Rehash, Strict
 from tasks.progress import caution
 
 HEADERS = 64
@@ -42,53 +44,62 @@ log = logging.getLogger("wavemill.tasks")
 
 @dataclass(frozen=True)
 class ImageOptions(Options):
-    """How sources become samples; the options of ``wavemill ingest images``.
+    """How files of images become samples."""
 
-    Attributes
-    ----------
-    size
-        ``(y, x)`` of the samples; left out, the existing dataset's, else the images' own where
-        they agree, else 224 x 224.
-    fit
-        How images are brought to it: ``crop``, ``stretch`` or ``exact``; see
-        :class:`storage.readers.images.Framing`. Left out, as the existing dataset's, else cropped.
-    cover
-        The frame that is covered before the centre is cut, such as ``(256, 256)``; left out, the
-        existing dataset's, else ``size``.
-    keep_encoded
-        Keep the bytes that images were decoded from beside them.
-    split
-        ``train``, ``validation`` or ``test`` for all, instead of what paths say.
-    annotations
-        Tables of labels and attributes, beside those that are found by their names.
-    classes
-        A list of classes whose order gives the indices of labels.
-    label_order
-        Which order numbers of ILSVRC2012's validation images are in: ``sorted`` (from 0, wnids
-        ascending) or ``devkit`` (from 1, that of its ``meta.mat``).
-    mix
-        Order samples by a hash of their names instead of by the names, so that every shard is a
-        random choice of all: for training on more than fits into memory.
-    part_size, strict, mirror, rehash
-        As of `Options`.
-    tables
-        What discovery found.
-    """
-
-    size: tuple[int, int] | None = None
-    fit: Fit | None = None
-    cover: tuple[int, int] | None = None
-    keep_encoded: bool = False
-    split: Literal["train", "validation", "test"] | None = None
-    annotations: tuple[str, ...] = ()
-    classes: str | None = None
-    label_order: LabelOrder | None = None
-    mix: bool = False
-    part_size: int = 64 * 2**20
-    strict: bool = False
-    mirror: bool = False
-    rehash: bool = False
-    tables: tuple[SourceFile, ...] = ()
+    size: Annotated[
+        tuple[int, int] | None,
+        Field(
+            description="Of the samples (y, x); else the existing dataset's, or the images' own "
+            "where they agree, or 224 x 224."
+        ),
+    ] = None
+    fit: Annotated[
+        Fit | None,
+        Field(
+            description="How images are brought to the size: crop, stretch or exact; else as the "
+            "existing dataset, or cropped."
+        ),
+    ] = None
+    cover: Annotated[
+        tuple[int, int] | None,
+        Field(
+            description="Frame that is covered before the centre is cut, such as 256 x 256; else "
+            "the existing dataset's, or the size."
+        ),
+    ] = None
+    keep_encoded: Annotated[
+        bool, Field(description="Keep the bytes that images were decoded from beside them.")
+    ] = False
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        Field(description="Of all, instead of what paths say."),
+    ] = None
+    annotations: Annotated[
+        tuple[str, ...],
+        Field(description="Tables of labels and attributes, beside those found by their names."),
+    ] = ()
+    classes: Annotated[
+        str | None, Field(description="A list of classes whose order gives the indices of labels.")
+    ] = None
+    label_order: Annotated[
+        LabelOrder | None,
+        Field(
+            description="Of numbers of ILSVRC2012's validation images: sorted (from 0, wnids "
+            "ascending) or devkit (from 1, that of its meta.mat)."
+        ),
+    ] = None
+    mix: Annotated[
+        bool,
+        Field(
+            description="Order samples by a hash of their names, so that every shard is a random "
+            "choice of all: to train on more than fits into memory."
+        ),
+    ] = False
+    part_size: PartSize = 64 * 2**20
+    strict: Strict = False
+    mirror: Mirror = False
+    rehash: Rehash = False
+    tables: SkipJsonSchema[tuple[SourceFile, ...]] = ()  # what discovery found
 
     def __post_init__(self) -> None:
         if self.fit not in (None, "crop", "stretch", "exact"):

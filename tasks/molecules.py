@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
 import zarr
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from storage import BadInput, InvalidRequest, Schema
 from storage.molecules import Atoms, write_atoms
@@ -27,7 +29,7 @@ from storage.sources.embedded import UNITS as EMBEDDED_UNITS
 from storage.sources.filesystem import absolute, read_bytes
 from storage.tables import of_one_kind
 from tasks.inputs import Decoded, Good, Input, Refusal
-from tasks.options import Options
+from tasks.options import Mirror, Options, PartSize, Rehash, Strict
 from tasks.progress import caution
 
 ANGSTROM = ("angstrom",) * 3
@@ -61,38 +63,39 @@ class _Values:
 
 @dataclass(frozen=True)
 class MoleculeOptions(Options):
-    """How sources become molecules; the options of ``wavemill ingest molecules``.
+    """How files of molecules become samples."""
 
-    Attributes
-    ----------
-    table
-        A file of properties, joined by id, or by position where it names no ids.
-    target
-        Its columns to take, each ``[NAME=]COLUMN[:UNIT]``; all of numbers unless given.
-    exclude
-        Files whose first column are ids to leave out; ``qm9:uncharacterized`` is QM9's.
-    atomref
-        A file of free atoms' energies like QM9's, which is the default.
-    atomise
-        Properties, in hartree unless they have another unit of energy, from which ``<name>_atom``
-        in kcal/mol is made by taking the energies at 0 K of the free atoms away. QM9's own four
-        energies always are, where those are known.
-    part_size, strict, mirror, rehash
-        As of `Options`.
-    left_out
-        How many files on the list of exclusions were found and not read: see `informed`.
-    """
-
-    table: str | None = None
-    target: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    atomref: str | None = None
-    atomise: tuple[str, ...] = ()
-    part_size: int = 8 * 2**20
-    strict: bool = False
-    mirror: bool = False
-    rehash: bool = False
-    left_out: int = 0
+    table: Annotated[
+        str | None,
+        Field(
+            description="A file of properties, joined by id, or by position where it names no ids."
+        ),
+    ] = None
+    target: Annotated[
+        tuple[str, ...],
+        Field(description="Its columns to take, as [NAME=]COLUMN[:UNIT]; else all of numbers."),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...],
+        Field(description="Files whose first column are ids to leave out, as qm9:uncharacterized."),
+    ] = ()
+    atomref: Annotated[
+        str | None,
+        Field(description="A file of free atoms' energies like QM9's, which is the default."),
+    ] = None
+    atomise: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Properties, in hartree or a unit of energy that they have, to make "
+            "NAME_atom of, in kcal/mol: without the energies at 0 K of the free "
+            "atoms."
+        ),
+    ] = ()
+    part_size: PartSize = 8 * 2**20
+    strict: Strict = False
+    mirror: Mirror = False
+    rehash: Rehash = False
+    left_out: SkipJsonSchema[int] = 0  # files on the list of exclusions: see `informed`
 
     def find(self, places: Sequence[str]) -> Discovery:
         """Find the files of molecules; a sample is named by its file, whatever the folder."""

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pandas as pd
 import zarr
+from pydantic import Field
 
 from storage import Schema
 from storage.sources import Discovery, Unit
 from tasks.inputs import Decoded, Input
 
+PartSize = Annotated[int, Field(description="Bytes in a part.")]  # as `weight` counts them
+Strict = Annotated[
+    bool, Field(description="Publish nothing if an input is bad, instead of leaving it out.")
+]
+Mirror = Annotated[bool, Field(description="Withdraw samples whose source is gone.")]
+Rehash = Annotated[
+    bool,
+    Field(
+        description="Read known inputs again, even where size and time of change are as they were."
+    ),
+]
+
 
 class Options(ABC):
     """The options of ``wavemill ingest``: a frozen dataclass for each kind of data.
 
-    Attributes
-    ----------
-    part_size
-        Bytes in a part, of the kind that `weight` counts.
-    strict
-        Fail on the first bad input instead of putting it in quarantine.
-    mirror
-        Withdraw samples whose source is gone.
-    rehash
-        Read known inputs again, even where size and time of change are as they were.
+    The Prefect UI shows its docstring, and the description of each field.
     """
 
-    part_size: int
-    strict: bool
-    mirror: bool
-    rehash: bool
+    part_size: PartSize
+    strict: Strict
+    mirror: Mirror
+    rehash: Rehash
 
     @abstractmethod
     def find(self, places: Sequence[str]) -> Discovery:

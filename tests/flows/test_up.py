@@ -20,7 +20,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
 
+import flows
 from flows import turbulence
 from flows.up import Service, alone, deployments_file, free_port, scheduled, seconds, url_of
 from storage import InvalidRequest, open_store
@@ -210,6 +213,15 @@ def test_a_watched_folder_is_read_as_asked() -> None:
     assert parameters["options"] == FieldOptions(
         variable=("sst",), slice="time:all", periodic=False
     )
+
+
+@pytest.mark.parametrize("flow", [getattr(flows, name) for name in flows.__all__])
+def test_every_parameter_is_described_in_a_line(flow: Flow[..., Any]) -> None:
+    schema = parameter_schema(flow).model_dump()  # what the UI makes a form of
+    for form in (schema, *schema["definitions"].values()):
+        assert "Attributes" not in form.get("description", "")
+        for name, field in form["properties"].items():
+            assert field.get("description"), name
 
 
 def nightly(description: dict[str, Any]) -> dict[str, Any]:
