@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from wavemill.errors import ShapeMismatch
+from wavemill.errors import InvalidParameter, ShapeMismatch
 
 WINDOW, DEVIATION = 11, 1.5
 
@@ -26,17 +26,16 @@ def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
 
     Equal pictures have infinity.
     """
-    _same(x, y)
-    error = (x - y).double().square().flatten(1).mean(1)
+    x, y = _pictures(x, y, peak)
+    error = (x - y).square().flatten(1).mean(1)
     return 10 * torch.log10(peak**2 / error)
 
 
 def ssim(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     """Return the structural similarity ``(n,)`` of pictures ``(n, component, y, x)``, at most 1."""
-    _same(x, y)
+    x, y = _pictures(x, y, peak)
     if min(x.shape[-2:]) < WINDOW:
         raise ShapeMismatch(f"SSIM needs {WINDOW} x {WINDOW} points, got {tuple(x.shape)}")
-    x, y = x.double(), y.double()
     mean_x, mean_y = _windowed(x), _windowed(y)
     variance_x = _windowed(x * x) - mean_x**2
     variance_y = _windowed(y * y) - mean_y**2
@@ -62,6 +61,21 @@ def _windowed(x: Tensor) -> Tensor:
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, WINDOW)
     rows = conv2d(x, kernel, groups=x.shape[1])
     return conv2d(rows, kernel.mT, groups=x.shape[1])
+
+
+def mean_of_finite(values: Tensor) -> float:
+    """Return the mean of those that are finite: equal pictures have no PSNR. NaN if none is."""
+    return float(values[values.isfinite()].mean())
+
+
+def _pictures(x: Tensor, y: Tensor, peak: float) -> tuple[Tensor, Tensor]:
+    """Return pictures in float64, in which bytes have differences."""
+    _same(x, y)
+    if x.ndim != 4:
+        raise ShapeMismatch(f"pictures are (n, component, y, x), got {tuple(x.shape)}")
+    if not peak > 0:
+        raise InvalidParameter(f"peak must be above 0, got {peak}: 255 for bytes, 1 for 0 to 1")
+    return x.double(), y.double()
 
 
 def _same(x: Tensor, y: Tensor) -> None:
