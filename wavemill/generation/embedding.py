@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
-from wavemill.generation.rectified import RectifiedWavelets
+from wavemill.generation.rectified import RectifiedWavelets, check_grid
 from wavemill.generation.samples import BLOCK, RealImages
 from wavemill.generation.whitening import Whitening
 from wavemill.progress import Progress
@@ -68,8 +68,7 @@ class Embedding(nn.Module):
         super().__init__()
         if transform not in get_args(Transform):
             raise InvalidParameter(f"transform must be wavelets or scattering, got {transform!r}")
-        if any(size % 2**J for size in shape):
-            raise InvalidParameter(f"the grid {tuple(shape)} must be of multiples of 2^J={2**J}")
+        check_grid(shape, J)
         self.shape, self.J = shape, J
         self.rectified = (
             RectifiedWavelets(shape, J, L, A, dtype=dtype) if transform == "wavelets" else None
@@ -117,22 +116,32 @@ class Embedding(nn.Module):
         return torch.cat(parts)
 
     def fit(self, x: Batches, progress: Progress | None = None) -> Self:
-        """Learn the whitening from samples ``(n, component, y, x)``, of which a block is held."""
-        for _ in self._blocks(x, progress):
-            pass
+        """Learn the whitening from samples ``(n, component, y, x)``, of which a block is held.
+
+        Averages of all are, where they are fewer than an average has numbers.
+        """
+        for y in self._blocks(x, progress):
+            self.whitening.update(y)
         self.whitening.solve()
         return self
 
-    def fit_transform(self, x: Batches, progress: Progress | None = None) -> Tensor:
-        """Learn the whitening and return w; holds the averages, which take as much as images."""
+    def fit_transform(
+        self, x: Batches, progress: Progress | None = None, learnt: Tensor | None = None
+    ) -> Tensor:
+        """Learn the whitening and return w; holds the averages, which take as much as images.
+
+        ``learnt``, booleans ``(n,)``, says which samples it is learnt from: all unless given.
+        """
         averages = list(self._blocks(x, progress))
+        rows = torch.ones(len(x), dtype=torch.bool) if learnt is None else learnt
+        for y, chosen in zip(averages, torch.split(rows, BLOCK), strict=True):
+            self.whitening.update(y[chosen])
         self.whitening.solve()
         return torch.cat([self.whitening(y) for y in averages])
 
     def _blocks(self, x: Batches, progress: Progress | None) -> Iterator[Tensor]:
         for start in range(0, len(x), BLOCK):
             y = self.all_features(x[start : start + BLOCK])
-            self.whitening.update(y)
             if progress is not None:
                 progress(min(start + BLOCK, len(x)), len(x), {})
             yield y

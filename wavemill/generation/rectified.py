@@ -64,8 +64,7 @@ class RectifiedWavelets(FieldOperator):
         super().__init__(shape, dtype)
         if A < 4 or A % 2:
             raise InvalidParameter(f"the inverse needs an even number of phases A >= 4, got A={A}")
-        if any(size % 2**J for size in shape):
-            raise InvalidParameter(f"the grid {tuple(shape)} must be of multiples of 2^J={2**J}")
+        check_grid(shape, J)
         self.J, self.A = J, A
         self.W = WaveletTransform(self.shape, J, L, family, dtype)
         self._prepare()
@@ -98,6 +97,19 @@ class RectifiedWavelets(FieldOperator):
         """Return one point in 2^J along both sides."""
         step = 2**self.J
         return low[..., ::step, ::step]
+
+
+def check_grid(shape: tuple[int, int], J: int) -> None:
+    """Refuse a grid that cannot be sampled every 2^J points, and say which can."""
+    step = 2**J
+    if any(size % step for size in shape):
+        even = min((size & -size).bit_length() - 1 for size in shape)
+        crop = min(shape) // step * step
+        cut = f", cut samples into squares (crop={crop})" if crop else ""
+        raise InvalidParameter(
+            f"the grid {tuple(shape)} must be of multiples of 2^J={step}: lower J (J={even} is "
+            f"possible){cut}, or give images another size when they are read"
+        )
 
 
 def _blur(size: int, J: int) -> Tensor:

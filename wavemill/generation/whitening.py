@@ -22,12 +22,15 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
-LARGEST = 12_000  # features whose covariance is held: 1.2 GB
+LARGEST = 12_000  # features whose covariance is held, and root of numbers held at most: 1.2 GB
 FLAT = 1e-9  # eigenvalues below this part of the first are rounding
 
 
 class Whitening:
     """Whitened PCA of ``(n, feature)``: batches by :meth:`update`, then :meth:`solve`.
+
+    Samples are held while they are fewer than features: their products with each other, n times n,
+    have the same components as the covariance, and are less.
 
     Parameters
     ----------
@@ -39,28 +42,39 @@ class Whitening:
         if dimension < 1:
             raise InvalidParameter(f"whitening keeps 1 component or more, got {dimension}")
         self.dimension = dimension
-        self._count = 0
+        self._held: list[Tensor] = []
+        self._count, self._gram = 0, torch.zeros(0, 0)
 
     def update(self, y: Tensor) -> Self:
         """Take a batch into account; sums are in float64, about the first batch's mean."""
-        y = y.double()
-        if not self._count:
-            self._begin(y)
-        y = y - self._origin
+        self._learning()
+        size = self._held[0].shape[1] if self._held else len(self._gram) or y.shape[-1]
+        if y.ndim != 2 or y.shape[1] != size:
+            raise ShapeMismatch(f"whitening takes (n, {size}), got {tuple(y.shape)}")
+        if not len(y):
+            return self
         self._count += len(y)
-        self._sum += y.sum(0)
-        self._gram.addmm_(y.T, y)
+        self._held.append(y.to(torch.float64, copy=True))
+        if len(self._gram) or self._count >= size or self._count * size > LARGEST**2:
+            self._add_held(size)
         return self
 
-    def _begin(self, y: Tensor) -> None:
-        size = y.shape[1]
+    def _add_held(self, size: int) -> None:
+        """Add what is held to the sums, and hold it no longer."""
         if size > LARGEST:
             raise InvalidParameter(
-                f"{size} features make too large a covariance (at most {LARGEST}): take fewer "
-                "angles or scales, or max_order=1"
+                f"{size} features make too large a covariance of {self._count} samples or more (at "
+                f"most {LARGEST}): raise J, lower L, or crop the samples"
             )
-        self._origin = y.mean(0)
-        self._sum, self._gram = y.new_zeros(size), y.new_zeros(size, size)
+        if not len(self._gram):
+            self._origin = self._held[0].mean(0)
+            self._sum = torch.zeros_like(self._origin)
+            self._gram = self._origin.new_zeros(size, size)
+        for y in self._held:
+            y = y - self._origin
+            self._sum += y.sum(0)
+            self._gram.addmm_(y.T, y)
+        self._held = []
 
     def solve(self) -> Self:
         """Find mean and components of all that was seen.
@@ -70,27 +84,40 @@ class Whitening:
         InvalidParameter
             If the samples or features seen vary in fewer than m directions.
         """
-        offset = self._sum / max(self._count, 1)
-        covariance = self._gram / max(self._count, 1) - torch.outer(offset, offset)
-        size, m = len(covariance), self.dimension
+        self._learning()
+        if not self._count:
+            raise NotFitted("whitening has seen no samples: update with batches, then solve")
+        centred = torch.cat(self._held) if self._held else None
+        if centred is None:
+            offset = self._sum / self._count
+            mean = self._origin + offset
+            products = self._gram / self._count - torch.outer(offset, offset)
+        else:
+            mean = centred.mean(0)
+            centred -= mean
+            products = centred @ centred.T / self._count
+        size, m = len(mean), self.dimension
         if m > size or m >= self._count:
             raise InvalidParameter(
                 f"{self._count} samples of {size} features have no {m} components: lower dimension"
             )
-        values, vectors = scipy.linalg.eigh(
-            covariance.cpu().numpy(), subset_by_index=(size - m, size - 1)
-        )
-        if values[0] < FLAT * values[-1]:
-            rank = int((values > FLAT * values[-1]).sum())
+        values, vectors = _leading(products, m)
+        if not values[-1] > FLAT * values[0]:
+            rank = int((values > FLAT * values[0]).sum())
             raise InvalidParameter(
                 f"the features vary in {rank} directions, fewer than dimension={m}: lower it"
             )
-        self.variances_ = torch.from_numpy(values[::-1].copy())
-        self.components_ = torch.from_numpy(vectors[:, ::-1].copy())
-        self.mean_ = (self._origin + offset).cpu()
-        self.explained_ = float(self.variances_.sum() / covariance.diagonal().sum())
-        del self._origin, self._sum, self._gram
+        if centred is not None:
+            vectors = (centred.T @ vectors.to(mean.device)).cpu() / (self._count * values).sqrt()
+        self.mean_, self.variances_ = mean.cpu(), values
+        self.components_ = _signed(vectors)
+        self.explained_ = float(values.sum() / products.diagonal().sum())
+        self._held, self._gram = [], torch.zeros(0, 0)
         return self._prepared()
+
+    def _learning(self) -> None:
+        if hasattr(self, "components_"):
+            raise InvalidParameter("whitening knows its components: another one learns anew")
 
     def _prepared(self) -> Self:
         self.projection = (self.components_ / self.variances_.sqrt()).float()
@@ -135,8 +162,25 @@ class Whitening:
         return self._prepared()
 
 
+def _leading(products: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """Return the m largest eigenvalues, the largest first, and their vectors."""
+    last = len(products) - 1
+    values, vectors = scipy.linalg.eigh(
+        products.cpu().numpy(), subset_by_index=(last - m + 1, last)
+    )
+    return torch.from_numpy(values[::-1].copy()), torch.from_numpy(vectors[:, ::-1].copy())
+
+
+def _signed(components: Tensor) -> Tensor:
+    """Return components ``(feature, m)`` of one sign, whichever way they were found."""
+    generic = torch.arange(1, len(components) + 1, dtype=components.dtype).cos()
+    return torch.where(generic @ components < 0, -components, components)
+
+
 def marchenko_pastur(m: int, n: int) -> tuple[float, float]:
     """Return the edges of the eigenvalues of a sample covariance of n white vectors of size m."""
+    if m < 1 or n < 1:
+        raise InvalidParameter(f"{n} vectors of size {m} have no covariance")
     ratio = math.sqrt(m / n)
     return max(0.0, 1 - ratio) ** 2, (1 + ratio) ** 2
 
@@ -154,6 +198,8 @@ def whiteness(w: Tensor) -> dict[str, float]:
         ``radius``: mean of ``|w|^2 / m`` (1), ``radius_spread``: its deviation in units of a
         Gaussian's, sqrt(2 / m) (1). Of a single w the mean and the radius alone.
     """
+    if w.ndim != 2 or not w.numel():
+        raise ShapeMismatch(f"whiteness is of codes (n, m), n and m >= 1, got {tuple(w.shape)}")
     n, m = w.shape
     w = w.double()
     radius = w.square().mean(1)
