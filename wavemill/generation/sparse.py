@@ -11,7 +11,8 @@ so that nothing of w is lost, and no atom means R alone. B (columns of one lengt
 end to end on the loss of images; C is the parameter, E = C + R B follows.
 
 **Steps.** Atoms that overlap are coherent, and |B|^2 is far above 2, where unit steps diverge.
-Columns of B have therefore one length below 1, which is learnt: coding by ``s B`` takes steps s^2.
+Columns of B have therefore one length s below 1, which is learnt: coding by ``s B`` takes steps
+s^2. It begins where |s B| <= 1: many more atoms than numbers in a code make |B|^2 large.
 
 **Shared atoms.** L U moves with the image, by multiples of 2^J. So does D: an atom is a vector of
 averaged coefficients at one point of the grid, which the whitening makes a column of B, and a patch
@@ -50,7 +51,7 @@ from wavemill.generation.training import CodedImages
 from wavemill.operators import keep_buffer
 
 FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
-LAST, STEP = 0.5, 0.1  # threshold and square of the atoms' length to begin with
+LAST, STEP = 0.5, 0.1  # threshold and most of the atoms' squared length to begin with
 REACH = 2  # sides of a patch, in steps of the grid
 
 
@@ -98,11 +99,15 @@ class SparseInversion(nn.Module):
         self.directions = nn.Parameter(normalize(first, dim=0))
         self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
         self.log_threshold = nn.Parameter(torch.tensor(LAST).log())
-        self.log_step = nn.Parameter(torch.tensor(STEP).log())
+        self.log_step = nn.Parameter(torch.zeros(()))
         whole = linear.image_shape[1:] == embedding.shape
         low, back = _low_pass(embedding.rectified if whole else None)
         keep_buffer(self, "low", low)
         keep_buffer(self, "back", back)
+        with torch.no_grad():
+            unit = self.atoms
+            largest = float(torch.linalg.eigvalsh(unit @ unit.T)[-1])
+            self.log_step.copy_(torch.tensor(min(STEP, 1 / largest)).log())
 
     @property
     def atoms(self) -> Tensor:
