@@ -132,7 +132,8 @@ def output(case: str, spec: Spec) -> torch.Tensor:
     if family == "model":
         return MODELS[words[0]][1](spec).fit(fields()).sample(1, seed=3)
     if isinstance(spec, GeneratorSpec):
-        return Generator(spec).fit(fields().float()).reconstruct(fields().float())
+        x = torch.cat([fields(), fields().flip(1)]).float()
+        return Generator(spec).fit(x).reconstruct(x)
     if isinstance(spec, DictionarySpec):
         return learnt(spec)
     if isinstance(spec, ClassifierSpec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -122,6 +123,54 @@ def test_of_a_single_code_only_what_is_defined_is_said() -> None:
     assert all(map(math.isfinite, whiteness(noise(2, 6)).values()))
 
 
+@pytest.mark.parametrize("n", [30, 39, 40, 90])
+def test_components_are_the_same_from_products_of_samples_or_of_features(n: int) -> None:
+    """Fewer samples than their 40 features, one less, as many, and more."""
+    y = noise(n, 40).double() @ torch.diag(10.0 ** -torch.arange(40).double().div(20)) + 100
+    whitening = Whitening(12)
+    for batch in y.split(17):
+        whitening.update(batch)
+    assert bool(len(whitening._gram)) == (n >= 40)
+    w = whitening.solve()(y)
+    values, vectors = torch.linalg.eigh((y - y.mean(0)).T @ (y - y.mean(0)) / n)
+    found = torch.linalg.svd(y - y.mean(0), full_matrices=False).U[:, :12] * n**0.5
+    torch.testing.assert_close(whitening.variances_, values.flip(0)[:12], rtol=1e-9, atol=0)
+    assert whitening.explained_ == pytest.approx(float(values[-12:].sum() / values.sum()))
+    signs = (whitening.components_ * vectors.flip(1)[:, :12]).sum(0).sign()
+    torch.testing.assert_close(whitening.components_, signs * vectors.flip(1)[:, :12])
+    torch.testing.assert_close(w.abs(), found.abs().float(), rtol=0, atol=1e-4)
+    seen = torch.cat([y, y])  # the same covariance, by the other way
+    again = Whitening(12).update(seen).solve()
+    torch.testing.assert_close(again.components_, whitening.components_, rtol=0, atol=1e-7)
+
+
+def test_features_beyond_a_covariance_are_whitened_if_samples_are_few() -> None:
+    y = noise(20, 12_500)
+    w = Whitening(8).update(y).solve()(y)
+    assert whiteness(w)["covariance"] < 1e-3
+    with pytest.raises(InvalidParameter, match=r"12500 features .* raise J, lower L, or crop"):
+        Whitening(8).update(y[:1].expand(11_600, -1))
+
+
+def test_whitening_is_of_what_was_seen_before_it_was_solved() -> None:
+    whitening = Whitening(3)
+    with pytest.raises(NotFitted, match="seen no samples"):
+        whitening.solve()
+    whitening.update(noise(20, 8))
+    with pytest.raises(ShapeMismatch, match=r"\(n, 8\), got \(5, 9\)"):
+        whitening.update(noise(5, 9))
+    whitening.solve()
+    for again in (whitening.solve, lambda: whitening.update(noise(20, 8))):
+        with pytest.raises(InvalidParameter, match="another one"):
+            again()
+    with pytest.raises(InvalidParameter, match="vary in 0 directions"):
+        Whitening(2).update(torch.ones(9, 4)).solve()
+    with pytest.raises(ShapeMismatch, match="n and m >= 1"):
+        whiteness(torch.zeros(0, 4))
+    with pytest.raises(InvalidParameter, match="0 vectors"):
+        marchenko_pastur(3, 0)
+
+
 def test_whitening_refuses_more_components_than_there_are() -> None:
     rank_two = noise(50, 2) @ noise(2, 8)
     with pytest.raises(InvalidParameter, match="vary in 2 directions"):
@@ -164,6 +213,16 @@ def test_psnr_and_ssim_are_what_their_formulas_say() -> None:
     assert ssim(x, y).numpy() == pytest.approx(np.mean(np.reshape(values, (2, -1)), axis=1))
     with pytest.raises(ShapeMismatch):
         psnr(x, y[:1])
+
+
+@pytest.mark.parametrize("score", [psnr, ssim])
+def test_scores_are_of_pictures_in_any_numbers(score: Callable[..., torch.Tensor]) -> None:
+    x, y = (torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8) for _ in range(2))
+    torch.testing.assert_close(score(x, y, 255), score(x.double(), y.double(), 255))
+    with pytest.raises(ShapeMismatch, match="component, y, x"):
+        score(x[0, 0], y[0, 0])
+    with pytest.raises(InvalidParameter, match="peak"):
+        score(x, y, 0)
 
 
 def test_crops_cover_a_field_in_order() -> None:
@@ -382,14 +441,40 @@ def test_a_trainer_goes_on_within_an_epoch() -> None:
 
 
 def test_learning_ends_when_epochs_gain_nothing() -> None:
-    train = sparse_pairs(40, 0)
+    train = sparse_pairs(100, 0)
     linear = LinearGenerator(20, (1, 4, 4)).fit(train, train)
-    trainer = Trainer(SparseInversion(linear, an_embedding(), 4), train, batch=20)
+    trainer = Trainer(SparseInversion(linear, an_embedding(), 4), train, batch=1)
     ends = []
     for score in (20.0, 20.2, 20.21, 20.22, 20.23, 20.26, 20.27):
         trainer.curve.append(Epoch(1, 0.0, score))
         ends.append(trainer.converged)
     assert ends == [False, False, False, False, True, False, False]
+    few = Trainer(trainer.network, train, batch=50)  # 2 steps an epoch: 150 epochs of patience
+    for _ in range(151):
+        assert not few.converged
+        few.curve.append(Epoch(1, 0.0, 20.0))
+    assert few.converged
+
+
+def test_many_more_atoms_than_numbers_in_a_code_converge() -> None:
+    """Steps begin at 1 / |B|^2, and at the usual one where that is small."""
+    few = Embedding((32, 32), 4, J=2, L=2).fit(noise(60, 1, 32, 32))
+    network, w = SparseInversion(LinearGenerator(4, (1, 32, 32)), few, 64, 12), noise(20, 4)
+    atoms = network.atoms.detach()
+    assert float(torch.linalg.matrix_norm(atoms, 2)) == pytest.approx(1, abs=1e-3)
+    left = w - network.codes(w).detach().flatten(1) @ atoms.T
+    assert left.norm() < w.norm()
+    usual = SparseInversion(LinearGenerator(20, (1, 4, 4)), an_embedding(), 2)
+    assert torch.equal(usual.log_step.detach(), torch.tensor(0.1).log())
+
+
+def test_what_validates_was_not_whitened_by() -> None:
+    """Samples apart from all others change no component, and a code of theirs is theirs alone."""
+    spec, x = GeneratorSpec(model="linear", **SMALL), pictures(60)  # type: ignore[arg-type]
+    held = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:6]
+    other = x.index_copy(0, held, pictures(6, seed=1))
+    whitenings = [Generator(spec).fit(each).embedding_.whitening for each in (x, other)]
+    assert torch.equal(whitenings[0].components_, whitenings[1].components_)
 
 
 @pytest.fixture(scope="module")
@@ -407,6 +492,37 @@ def test_a_generator_is_what_its_state_says(fitted: Generator) -> None:
         Generator(fitted.spec).sample(1)
     with pytest.raises(ShapeMismatch, match="learnt from samples"):
         fitted.encode(noise(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda g: g.vary(pictures(2), 2, part=1.5), "part=1.5"),
+        (lambda g: g.vary(pictures(2), 2, part=-0.5), "part=-0.5"),
+        (lambda g: g.encode(pictures(2)[:0]), "n >= 1"),
+        (lambda g: g.encode(255 * torch.rand(2, 3, 16, 16)), "divide by 255"),
+        (lambda g: g.judge(pictures(2).movedim(-1, 1)), "colours last"),
+        (lambda g: g.decode(noise(2, 9)), r"\(n, 24\), got \(2, 9\)"),
+        (lambda g: g.decode(noise(24)), r"\(n, 24\), got \(24,\)"),
+        (lambda g: g.sample(2, refine=-1), "refine=-1"),
+        (lambda g: Generator(g.spec).fit(noise(40, 16, 16) * math.nan), "not finite"),
+        (lambda g: Generator(g.spec).fit(torch.full((40, 16, 16), 0.1)), "same everywhere"),
+        (lambda g: Generator(g.spec).fit(np.zeros((40, 16, 16))), "expected a torch tensor"),
+        (lambda g: Generator(g.spec).fit(pictures(40).movedim(-1, 1)), "colours last"),
+        (lambda g: Generator(g.spec).fit(noise(40, 20, 20)), r"J=2 is possible.*crop=16"),
+    ],
+)
+def test_what_a_generator_cannot_take_is_refused(
+    fitted: Generator, call: Callable[[Generator], object], said: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=said):
+        call(fitted)
+
+
+def test_a_generator_takes_parameters_and_codes_of_any_precision(fitted: Generator) -> None:
+    assert Generator({"model": "sparse", "J": 3}).spec == GeneratorSpec(model="sparse", J=3)
+    w = noise(2, 24, dtype=torch.float64)
+    assert torch.equal(fitted.decode(w), fitted.decode(w.float()))
 
 
 def test_fitting_leaves_the_callers_random_numbers_alone() -> None:

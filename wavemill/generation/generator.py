@@ -9,10 +9,10 @@ deviation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,20 @@ from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.generation.convolutional import ConvolutionalGenerator
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
-from wavemill.generation.metrics import WINDOW, psnr, relative_distance, ssim
+from wavemill.generation.metrics import WINDOW, mean_of_finite, psnr, relative_distance, ssim
 from wavemill.generation.refinement import refined
 from wavemill.generation.samples import BLOCK, RealImages
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import CodedImages, EarlyStopping, Epoch, Trainer
 from wavemill.generation.whitening import whiteness
+from wavemill.maxent.samples import as_spec
+from wavemill.operators import check_whole
 from wavemill.progress import Progress
 from wavemill.specs.generation import GeneratorSpec
 from wavemill.states import State, over, under
 
 FINE = 0.1  # of the rate, for whole images after averaged ones
+FAR = 2.0  # images between 0 and 1, whatever was added to them, stay below
 
 
 class Generator:
@@ -43,7 +46,7 @@ class Generator:
     Parameters
     ----------
     spec
-        What is to be fitted.
+        What is to be fitted, its parameters, or the default.
 
     Attributes
     ----------
@@ -53,8 +56,8 @@ class Generator:
 
     follow: Progress | None = None
 
-    def __init__(self, spec: GeneratorSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: GeneratorSpec | Mapping[str, Any] | None = None) -> None:
+        self.spec = as_spec(GeneratorSpec, spec)
         self.metrics_: dict[str, float] = {}
         self.curve_: list[Epoch] = []
 
@@ -71,7 +74,8 @@ class Generator:
         Parameters
         ----------
         x
-            Samples; a part ``spec.validation`` of them says when to stop.
+            Samples; a part ``spec.validation`` of them says when to stop, and nothing else of the
+            embedding or the inverse is learnt from it.
         progress
             Called with what is done, what there is to do, and scores.
         seed
@@ -84,13 +88,16 @@ class Generator:
         Raises
         ------
         InvalidParameter
-            If there are no more samples than numbers in a code.
+            If no more samples are left to learn from than a code has numbers, or samples hold
+            values that are not finite, or do not vary.
         """
         samples = RealImages(x)
-        if len(samples) <= self.spec.dimension:
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+        held = max(1, round(self.spec.validation * len(samples)))
+        if len(samples) - held <= self.spec.dimension:
             raise InvalidParameter(
-                f"{len(samples)} samples are too few for codes of {self.spec.dimension} numbers: "
-                "lower dimension, or learn from more"
+                f"{len(samples)} samples are too few for codes of {self.spec.dimension} numbers, "
+                f"with {held} held back for validation: lower dimension, or learn from more"
             )
         resume = {name: value.to(x.device) for name, value in (resume or {}).items()}
         self._build(samples.shape, samples.are_images, samples.range())
@@ -99,11 +106,11 @@ class Generator:
             self.embedding_.load(under("embedding", resume))
             codes = resume["codes"]
         else:
-            codes = self.embedding_.fit_transform(samples, progress)
-        self.metrics_ = {f"code_{name}": value for name, value in whiteness(codes).items()}
-        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
-        held = max(1, round(self.spec.validation * len(codes)))
+            learnt = torch.ones(len(samples), dtype=torch.bool)
+            learnt[order[:held]] = False
+            codes = self.embedding_.fit_transform(samples, progress, learnt)
         train, valid = (self._pairs(codes, samples, o) for o in (order[held:], order[:held]))
+        self.metrics_ = {f"code_{name}": value for name, value in whiteness(train.w).items()}
         self.network_ = self.built(seed).to(codes.device)
         linear = self._linear(self.network_)
         if linear is not None and "linear.matrix" in resume:
@@ -173,12 +180,12 @@ class Generator:
         self.metrics_["validation_psnr"] = max(point.psnr for point in self.curve_)
 
     def _validate(self, network: nn.Module, pairs: CodedImages) -> float:
-        """Return the mean PSNR of a network's images of held-out codes."""
+        """Return the mean PSNR of a network's images of held-out codes, where it is defined."""
         scores = []
         for rows in torch.split(torch.arange(len(pairs)), BLOCK):
             real = self._physical(pairs.images(rows))
             scores.append(psnr(real, self._decoded(network, pairs.w[rows]), self.peak_))
-        return float(torch.cat(scores).mean())
+        return mean_of_finite(torch.cat(scores))
 
     @torch.no_grad()
     def _decoded(self, network: nn.Module, codes: Tensor) -> Tensor:
@@ -192,11 +199,23 @@ class Generator:
     def encode(self, x: Tensor) -> Tensor:
         """Return codes w ``(n, m)`` of samples."""
         self._learnt()
-        samples = RealImages(x)
+        codes: Tensor = self.embedding_(self._alike(x))
+        return codes
+
+    def _alike(self, x: Tensor) -> RealImages:
+        """Return samples, or refuse what is not like those learnt from."""
+        self._learnt()
+        samples, learnt = RealImages(x), "images" if self.are_images_ else "real fields"
         if samples.shape != self.shape_:
             raise ShapeMismatch(f"learnt from samples {self.shape_}, got {samples.shape}")
-        codes: Tensor = self.embedding_(samples)
-        return codes
+        if samples.are_images and not self.are_images_:
+            raise InvalidParameter(f"learnt from {learnt}, got images uint8: give the same units")
+        if self.are_images_ and not samples.are_images and float(x.abs().max()) > FAR:
+            raise InvalidParameter(
+                f"learnt from {learnt}: real ones lie between 0 and 1, got up to "
+                f"{float(x.abs().max()):.4g}: divide by 255, or give uint8 (n, y, x, rgb)"
+            )
+        return samples
 
     def decode(self, w: Tensor, refine: int = 0) -> Tensor:
         """Return G(w) ``(n, component, y, x)``.
@@ -205,6 +224,12 @@ class Generator:
         of phases made up.
         """
         self._learnt()
+        if w.ndim != 2 or w.shape[1] != self.spec.dimension:
+            raise ShapeMismatch(f"codes are (n, {self.spec.dimension}), got {tuple(w.shape)}")
+        check_whole(refine=refine)
+        if refine < 0:
+            raise InvalidParameter(f"refine={refine} gradients: 0 for none, or more")
+        w = w.float()
         blocks = torch.split(w, BLOCK)
         made = torch.cat([self._decoded(self.network_, codes) for codes in blocks])
         near = refined(self.embedding_, w, made, refine, self.follow)
@@ -235,6 +260,8 @@ class Generator:
         A part ``part`` of a code's variance is drawn anew, ``sqrt(1 - part) w + sqrt(part) noise``,
         which leaves it Gaussian white.
         """
+        if not 0 <= part <= 1:
+            raise InvalidParameter(f"part={part} of a code's variance must lie between 0 and 1")
         w = self.encode(x)
         noise = torch.unflatten(self._noise(len(w) * n, seed), 0, (len(w), n))
         mixed = (1 - part) ** 0.5 * w[:, None] + part**0.5 * noise
@@ -247,18 +274,17 @@ class Generator:
     def judge(self, x: Tensor, refine: int = 0) -> dict[str, Tensor]:
         """Return how near reconstructions are, a number a sample.
 
-        ``psnr`` (dB), ``ssim``; ``features``: relative distance of averaged coefficients before
-        whitening; ``code``: ``|encode(G(w)) - w| / |w|``.
+        ``psnr`` (dB, infinite if equal), ``ssim``; ``features``: relative distance of averaged
+        coefficients before whitening (NaN if they are 0); ``code``: ``|encode(G(w)) - w| / |w|``.
         """
         scores: dict[str, list[Tensor]] = {}
-        for start in range(0, len(x), BLOCK):
-            for name, values in self._judged(x[start : start + BLOCK], refine).items():
+        for real in self._alike(x).blocks():
+            for name, values in self._judged(real, refine).items():
                 scores.setdefault(name, []).append(values)
         return {name: torch.cat(parts) for name, parts in scores.items()}
 
-    def _judged(self, x: Tensor, refine: int) -> dict[str, Tensor]:
-        real = RealImages(x)[:]
-        features = self.embedding_.all_features(RealImages(x))
+    def _judged(self, real: Tensor, refine: int) -> dict[str, Tensor]:
+        features = self.embedding_.all_features(real)
         w = self.embedding_.whitening(features)
         made = self.decode(w, refine)
         again = self.embedding_.all_features(made)

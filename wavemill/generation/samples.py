@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from wavemill.errors import ShapeMismatch
+from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.images import as_float
+from wavemill.operators import must_be_tensor
 
 BLOCK = 512  # samples made real at a time
+ROUNDING = 1e-7  # of a mean in float32
 
 
 class RealImages:
@@ -25,12 +27,18 @@ class RealImages:
     """
 
     def __init__(self, held: Tensor) -> None:
+        must_be_tensor(held)
         self.are_images = held.dtype == torch.uint8
         good = held.ndim == 4 if self.are_images else held.ndim in (3, 4)
-        if not good or (not self.are_images and not held.is_floating_point()):
+        if self.are_images and good and held.shape[-1] != 3:
+            raise ShapeMismatch(
+                f"images are (n, y, x, rgb), colours last, got {tuple(held.shape)}: movedim(1, -1) "
+                "of (n, rgb, y, x)"
+            )
+        if not good or not held.numel() or not (self.are_images or held.is_floating_point()):
             raise ShapeMismatch(
                 "a generator takes images uint8 (n, y, x, rgb) or real fields (n[, component], y, "
-                f"x), got {held.dtype} of shape {tuple(held.shape)}"
+                f"x), n >= 1, got {held.dtype} of shape {tuple(held.shape)}"
             )
         self.held = held[:, None] if held.ndim == 3 else held
 
@@ -53,12 +61,22 @@ class RealImages:
             yield self[start : start + BLOCK]
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation of each component over all samples and points."""
+        """Return mean and deviation of each component over all samples and points.
+
+        Raises
+        ------
+        InvalidParameter
+            If a value is not finite, or no component varies.
+        """
         count = len(self) * self.shape[1] * self.shape[2]
         mean = torch.stack([b.double().sum((0, 2, 3)) for b in self.blocks()]).sum(0) / count
         centre = mean[:, None, None].float()
         away = [(b - centre).square().double().sum((0, 2, 3)) for b in self.blocks()]
         deviation = (torch.stack(away).sum(0) / count).sqrt()
+        if not (mean.isfinite().all() and deviation.isfinite().all()):
+            raise InvalidParameter("samples hold values that are not finite: fill or leave out")
+        if not (deviation > ROUNDING * mean.abs()).any():
+            raise InvalidParameter("samples are the same everywhere: nothing can be learnt of them")
         return mean.float(), deviation.clamp(min=1e-12).float()
 
     def range(self) -> float:

@@ -29,7 +29,7 @@ from wavemill.states import State, over, under
 
 Loss = Literal["l1", "l2"]
 INTERVAL = 60.0  # seconds between checkpoints within an epoch
-GAIN, PATIENCE = 0.05, 3  # dB that so many epochs must gain
+GAIN, PATIENCE, STEPS = 0.05, 3, 300  # dB that so many epochs, and steps, must gain
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,13 @@ class Trainer:
 
     @property
     def converged(self) -> bool:
-        """Whether the last `PATIENCE` epochs gained less than `GAIN` dB over those before."""
+        """Whether the last epochs gained less than `GAIN` dB over those before.
+
+        The last are `PATIENCE`, or as many as have `STEPS`: few samples make few steps an epoch.
+        """
         scores = [point.psnr for point in self.curve]
-        recent, before = scores[-PATIENCE:], scores[:-PATIENCE]
+        last = max(PATIENCE, math.ceil(STEPS / self.per_epoch))
+        recent, before = scores[-last:], scores[:-last]
         return bool(before) and max(recent) < max(before) + GAIN
 
     @torch.no_grad()

@@ -38,7 +38,8 @@ class GeneratorSpec(Spec):
     rate, batch
         Step of Adam, None for 1e-2 (sparse) or 1e-3 (convolutional), and samples of a step.
     epochs
-        Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3.
+        Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3,
+        or in 300 steps where these are more passes.
     validation
         Part of the samples that say so, and choose the penalties of least squares.
     crop
@@ -48,7 +49,7 @@ class GeneratorSpec(Spec):
     """
 
     kind: ClassVar[str] = "generator"
-    algorithm: ClassVar[int] = 3  # penalties of patches by validation
+    algorithm: ClassVar[int] = 4  # steps from |B|, whitening apart from validation, patience
 
     model: typing.Literal["sparse", "convolutional", "linear"] = "sparse"
     dimension: int = 512
