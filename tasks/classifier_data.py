@@ -130,6 +130,11 @@ def split(
         )
     if mirror is not None:
         rows = rows[rows["part"].isin(list(mirror.version.parts))]
+    if not rows[target].notna().any():
+        raise InvalidRequest(
+            f"the column {target!r} of {frame.dataset} is empty where samples are selected: "
+            f"`wavemill label {frame.dataset} TABLE` fills columns"
+        )
     rows = by_hash(rows[rows[target].notna()], request.seed)
     held = round(spec.validation * len(rows)) if spec.validation < 1 else int(spec.validation)
     if held < 1 or len(rows) - held < 2:

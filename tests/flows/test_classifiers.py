@@ -309,6 +309,14 @@ def test_unlabelled_samples_are_left_out_and_one_class_is_refused(stripes: str) 
             "stripes",
             FitRequest("classifier", {}, view="scattering", target="colour"),
         )
+    source = open_store(stripes).dataset("stripes")
+    source.relabel(source.samples()[["sample_id"]].assign(empty=None))
+    with pytest.raises(InvalidRequest, match=r"'empty' of stripes is empty .*`wavemill label stri"):
+        classifier.fit(
+            open_store(stripes),
+            "stripes",
+            FitRequest("classifier", {}, view="scattering", target="empty"),
+        )
     with pytest.raises(InvalidRequest, match="needs --view and --target"):
         classifier.fit(open_store(stripes), "stripes", FitRequest("classifier"))
     with pytest.raises(InvalidRequest, match=r"64 .* too few to hold out 70 \(1 or more\)"):
