@@ -37,8 +37,8 @@ def evaluate(
     """Judge unless the same judgement is stored; show its table and figures."""
     request = EvaluationRequest(artifact, parameters or {}, where, seed, device)
     with session(store, cluster, device) as run:
-        if steps.predicts(run.url, artifact):
-            return steps.score_predictions(run.url, dataset, request, report)
+        if steps.is_scored(run.url, artifact):
+            return steps.score_samples(run.url, dataset, request, report)
         if cluster != "threads":
             kind, key, groups = steps.plan_draws(run.url, dataset, request)
             if groups:

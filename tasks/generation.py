@@ -32,6 +32,7 @@ from tasks.progress import Reporter, caution
 from tasks.requests import FitOutcome, FitRequest, by_hash, places, spread
 from wavemill import Generator, whiteness
 from wavemill.generation import RealImages, crops
+from wavemill.generation.metrics import mean_of_finite
 from wavemill.specs import GeneratorSpec
 
 KIND = "generator"
@@ -41,6 +42,7 @@ REFINE = 60  # gradients, for pictures of what refinement brings
 SOURCES = ("noise", "interpolate", "reconstruct", "variants")
 FORMATS = (".png", ".npy")
 JUDGED_BY = "judged.json"  # ids of the samples judged by
+SCORES = "scores.csv"  # a row a picture
 JUDGED = 2000  # most samples judged of each side
 State = dict[str, torch.Tensor]
 
@@ -156,14 +158,20 @@ def _fit(
     codes = model.encode(here(test))
     report = {f"test_code_{name}": value for name, value in whiteness(codes).items()}
     drawer = Generator.from_state(spec, on_cpu(model.state()))
-    table = score_table(sides, scores, len(test) // len(sides.test))
+    each = len(test) // len(sides.test)
+    tables = [
+        score_table(rows, scores[side], each).assign(side=side)
+        for side, rows in (("train", sides.train), ("test", sides.test))
+    ]
+    found = {f"{k}_{name}": v for k, each in scores.items() for name, v in means(each).items()}
+    gap = found["train_psnr"] - found["test_psnr"]
     contents = Contents(
-        metrics={**model.metrics_, **report, **means(scores)},
+        metrics={**model.metrics_, **report, **found, "gap_psnr": gap},
         samples=list(sides.train["sample_id"]),
         weights=model.state(),
         files={
             JUDGED_BY: json.dumps(list(sides.test["sample_id"])).encode(),
-            "scores.csv": table.to_csv(index=False).encode(),
+            SCORES: pd.concat(tables).to_csv(index=False).encode(),
         },
         pictures=pictures(drawer, train, test, codes.cpu().numpy(), scores, request.seed),
     )
@@ -182,26 +190,45 @@ def samples(source: Dataset, rows: pd.DataFrame, crop: int = 0) -> Array:
     return crops(torch.from_numpy(held), crop).numpy()
 
 
-def means(scores: dict[str, State]) -> dict[str, float]:
-    """Return the mean of each score on each side, and the gap of PSNR between them."""
-    found = {
-        f"{side}_{name}": float(values.mean())
-        for side, table in scores.items()
-        for name, values in table.items()
-    }
-    return {**found, "gap_psnr": found["train_psnr"] - found["test_psnr"]}
+def means(scores: State) -> dict[str, float]:
+    """Return the mean of each score where it is defined, and how many pictures it is not of.
+
+    A picture that is made exactly has no PSNR, and one that is 0 everywhere no relative distances.
+    """
+    found = {}
+    for name, values in scores.items():
+        found[name] = mean_of_finite(values)
+        if undefined := int((~values.isfinite()).sum()):
+            found[f"{name}_undefined"] = float(undefined)
+    return found
 
 
-def score_table(sides: Sides, scores: dict[str, State], each: int) -> pd.DataFrame:
+def score_table(rows: pd.DataFrame, scores: State, each: int) -> pd.DataFrame:
     """Return one row a picture: its sample, its place among the sample's crops, its scores."""
-    tables = []
-    for side, rows in (("train", sides.train), ("test", sides.test)):
-        columns = {name: values.numpy() for name, values in scores[side].items()}
-        places = spread(len(rows) * each, JUDGED)
-        names = rows["sample_id"].to_numpy()[places // each]
-        named = {"side": side, "sample_id": names, "crop": places % each}
-        tables.append(pd.DataFrame({**named, **columns}))
-    return pd.concat(tables, ignore_index=True)
+    places = spread(len(rows) * each, JUDGED)
+    names = rows["sample_id"].to_numpy()[places // each]
+    columns = {name: values.numpy() for name, values in scores.items()}
+    return pd.DataFrame({"sample_id": names, "crop": places % each, **columns})
+
+
+def judge(
+    artifact: Artifact, source: Dataset, rows: pd.DataFrame, device: str
+) -> tuple[pd.DataFrame, dict[str, float], dict[str, bytes]]:
+    """Return a row a picture of samples that a generator did not learn, mean scores, and figures.
+
+    Of many samples some are judged, from all over the data.
+    """
+    model = load_generator(artifact, device)
+    rows = rows.iloc[spread(len(rows), JUDGED)]
+    x = samples(source, rows, model.spec.crop)
+    scores = on_cpu(model.judge(on_device(x[spread(len(x), JUDGED)], device)))
+    table = score_table(rows, scores, len(x) // len(rows))
+    shown = beside(model, on_device(x[spread(len(x), SHOWN)], device), 0).cpu().numpy()
+    drawn = {
+        "reconstruct": figures.tiles(shown),
+        "psnr": figures.scores({source.name: scores["psnr"].numpy()}),
+    }
+    return table, {**means(scores), "pictures": float(len(table))}, drawn
 
 
 def pictures(
@@ -221,7 +248,7 @@ def pictures(
         "noise": figures.tiles(noise.numpy()),
         "variants": figures.tiles(model.vary(unseen[:4], STEPS, seed).numpy()),
         "psnr": figures.scores({k: v["psnr"].numpy() for k, v in scores.items()}),
-        "eigenvalues": figures.eigenvalues({"test": codes}, model.spec.dimension),
+        "eigenvalues": figures.eigenvalues({"test": codes}),
     }
     if len(unseen) > 1:
         found["interpolate"] = figures.tiles(model.interpolate(unseen[:5], STEPS).numpy())
@@ -260,8 +287,13 @@ def make(store: Store, request: GenerateRequest) -> Array:
     Raises
     ------
     InvalidRequest
-        If a path has fewer than two samples.
+        If a path has fewer than two samples, or samples are selected and none is wanted.
     """
+    if request.source == "noise" and request.where is not None:
+        raise InvalidRequest(
+            f"--from noise starts from no samples, and --where {request.where!r} selects some: "
+            "leave it out, or name another --from"
+        )
     artifact = store.artifact(request.artifact)
     model = load_generator(artifact, request.device)
     refine, model.follow = request.refine, Reporter("refine").values

@@ -81,23 +81,21 @@ def curves(runs: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
     return png(figure)
 
 
-def eigenvalues(sides: Mapping[str, Array], m: int) -> bytes:
+def eigenvalues(sides: Mapping[str, Array]) -> bytes:
     """Draw distributions of eigenvalues of codes' covariances beside Marchenko and Pastur's.
 
     Parameters
     ----------
     sides
         Codes ``(n, m)`` of each side.
-    m
-        Their dimension.
     """
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for label, w in sides.items():
-        values = np.linalg.eigvalsh(np.cov(w.T, bias=True)) if len(w) > 1 else np.ones(m)
-        (line,) = axes.plot(np.linspace(0, 1, m), values, label=f"{label}, n = {len(w):,}")
-        white = np.linalg.eigvalsh(np.cov(_noise(*w.shape).T, bias=True))
-        axes.plot(np.linspace(0, 1, m), white, ls=":", color=line.get_color())
+        values, white = (spectrum(codes) for codes in (w, _noise(*w.shape)))
+        place, dot = np.linspace(0, 1, len(values)), "." if len(values) == 1 else ""
+        (line,) = axes.plot(place, values, f"{dot}-", label=f"{label}, n = {len(w):,}")
+        axes.plot(place, white, f"{dot}:", color=line.get_color())
     axes.set(xlabel="part of the eigenvalues below", ylabel="eigenvalue", ylim=(0, None))
     axes.set_title("dotted: white noise of the same size", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
@@ -105,17 +103,31 @@ def eigenvalues(sides: Mapping[str, Array], m: int) -> bytes:
     return png(figure)
 
 
+def spectrum(w: Array) -> Array:
+    """Return the eigenvalues of the covariance of codes ``(n, m)``, ascending.
+
+    Those that are 0 for any n <= m codes are left out.
+    """
+    n, m = w.shape
+    values: Array = np.linalg.eigvalsh(np.atleast_2d(np.cov(w.T, bias=True)))
+    return values[max(0, m - n + 1) :]
+
+
 def _noise(n: int, m: int) -> Array:
     return np.random.default_rng(0).standard_normal((n, m))
 
 
 def scores(sides: Mapping[str, Array]) -> bytes:
-    """Draw distributions of PSNR over pictures."""
+    """Draw distributions of PSNR over pictures, but those that are made exactly."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    everything = np.concatenate(list(sides.values()))
-    edges = np.linspace(everything.min(), everything.max() + 1e-9, 40)
-    for label, values in sides.items():
+    defined = {label: values[np.isfinite(values)] for label, values in sides.items()}
+    everything = np.concatenate(list(defined.values()))
+    for label, values in defined.items():
+        if not len(values):
+            axes.plot([], label=f"{label}: none")
+            continue
+        edges = np.linspace(everything.min(), everything.max() + 1e-9, 40)
         shown = f"{label}: {values.mean():.2f} dB"
         axes.hist(values, list(edges), density=True, histtype="step", lw=1.5, label=shown)
     axes.set(xlabel="PSNR (dB)", ylabel="density")

@@ -78,7 +78,7 @@ def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None 
 def _check_alike(dataset: Dataset, model: Artifact, name: str) -> None:
     """Refuse what is no model of such fields."""
     if model.kind not in MODELS:
-        judged = ", ".join(models(lambda kind: kind.fields or kind.predicts))
+        judged = ", ".join(models(lambda kind: kind.fields or kind.scored))
         raise InvalidRequest(f"{name} cannot be judged: evaluate one of {judged}")
     fitted, given = model.manifest["schema"], dataset.schema
     if list(given.shape) != list(fitted["shape"]):

@@ -22,8 +22,8 @@ class ModelKind:
         Which options, of those that not every fit takes: ``--view``, ``--target``.
     fields
         Whether it is a model of fields, of which samples are drawn and judged.
-    predicts
-        Whether it predicts a column, and is scored by known answers.
+    scored
+        Whether it is scored sample by sample: by known answers, or by what it makes of samples.
     slow
         Whether a sample takes seconds to minutes, so that workers share samples out.
     resumes
@@ -35,7 +35,7 @@ class ModelKind:
     hint: str = "synthesize {0} -n 4 --to synthesis.png"
     takes: tuple[str, ...] = ()
     fields: bool = False
-    predicts: bool = False
+    scored: bool = False
     slow: bool = False
     resumes: bool = False
     together: bool = False
@@ -47,10 +47,10 @@ MODEL_KINDS: dict[str, ModelKind] = {
     "gaussian": ModelKind(fields=True),
     "phase-harmonics": ModelKind(fields=True, slow=True, resumes=True),
     "energy": ModelKind(fields=True, slow=True),
-    "regression": ModelKind(_PREDICTED, ("--view", "--target"), predicts=True),
-    "classifier": ModelKind(_PREDICTED, ("--view", "--target"), predicts=True, together=True),
+    "regression": ModelKind(_PREDICTED, ("--view", "--target"), scored=True),
+    "classifier": ModelKind(_PREDICTED, ("--view", "--target"), scored=True, together=True),
     "dictionary": ModelKind("show {0}", ("--view",)),
-    "generator": ModelKind("generate {0} --from reconstruct --to pictures.png"),
+    "generator": ModelKind("generate {0} --from reconstruct --to pictures.png", scored=True),
 }
 
 LAYOUTS: dict[str, tuple[str, ...]] = {  # of which data each kind of view is

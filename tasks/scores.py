@@ -1,4 +1,4 @@
-"""Scores: a fitted classifier or regression on samples of which the answer is known."""
+"""Scores: a classifier, regression or generator on samples that it did not learn from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from storage import Artifact, Dataset, InvalidRequest, Store
 from storage.documents import now
 from storage.keys import canonical, derivation_key, digest
-from tasks import classifier, classifier_figures, regression
+from tasks import classifier, classifier_figures, generation, regression
 from tasks import regression_report as molecules
 from tasks.artifacts import Contents, publish, stored
 from tasks.classifier_data import label_names
@@ -32,23 +32,26 @@ CAPTIONS = {
     "confusion": "For each class, a row, what part of it was taken for each.",
     "parity": "Predictions against the truth, and the distribution of errors.",
     "errors": "Mean absolute error by size and by elements.",
+    "reconstruct": "Samples, and below them what their codes give.",
+    "psnr": "Signal-to-noise ratios of reconstructions.",
 }
 
 
 def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationOutcome:
-    """Score a classifier or a regression unless the same scores are stored.
+    """Score a classifier, a regression or a generator unless the same scores are stored.
 
     Raises
     ------
     InvalidRequest
-        If no sample is left that it did not learn from and of which the answer is known.
+        If no sample is left that it did not learn from and of which any answer is known.
     """
     model, source = store.artifact(request.artifact), store.dataset(dataset)
     if request.parameters:
         given = ", ".join(request.parameters)
         raise InvalidRequest(f"scores of a {model.kind} have no parameters; given: {given}")
     spec, rows = ScoresSpec(), _judging(source, model, request.where)
-    answers = digest(canonical(list(map(str, rows[model.manifest["target"]]))))
+    target = model.manifest.get("target")
+    answers = digest(canonical(list(map(str, rows[target]) if target else [])))
     key = derivation_key(
         spec.to_dict(), [model.kind, model.key, dataset, rows_digest(rows), answers]
     )
@@ -61,21 +64,26 @@ def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationO
 
 
 def _judging(source: Dataset, model: Artifact, where: str | None) -> pd.DataFrame:
-    """Return the selected samples of known answer that a model did not learn from."""
-    target, name = model.manifest["target"], model.short
+    """Return the selected samples that a model did not learn from, of known answer if it has one.
+
+    Generators have none to give.
+    """
+    target, name = model.manifest.get("target"), model.short
     rows = source.samples(where)
-    if target not in rows:
+    if target and target not in rows:
         columns = ", ".join(map(str, rows))
         raise InvalidRequest(
             f"{name} predicts {target!r}, and {source.name} has no such column to judge by; "
             f"columns: {columns}"
         )
-    rows = rows[rows[target].notna()]
+    if target:
+        rows = rows[rows[target].notna()]
     if model.manifest["dataset"] == source.name:
         rows = rows[~rows["sample_id"].isin(json.loads(model.read("samples.json")))]
     if not len(rows):
+        answered = f"has {target!r} and that " if target else ""
         raise InvalidRequest(
-            f"no sample of {source.name!r} is left that has {target!r} and that {name} did not "
+            f"no sample of {source.name!r} is left that {answered}{name} did not "
             "learn from: select others with --where, or name another dataset"
         )
     return rows.reset_index(drop=True)
@@ -132,9 +140,20 @@ def _of_numbers(
     return _contents(model, rows, made, {"predictions.csv": test.to_csv(index=False)}, pictures)
 
 
+def _of_pictures(
+    store: Store, model: Artifact, source: Dataset, rows: pd.DataFrame, device: str
+) -> Contents:
+    """Measure how near reconstructions of samples are."""
+    table, made, pictures = generation.judge(model, source, rows, device)
+    files = {generation.SCORES: table.to_csv(index=False)}
+    rows = rows[rows["sample_id"].isin(table["sample_id"])]
+    return _contents(model, rows, made, files, pictures, "test_")
+
+
 JUDGES: dict[str, Callable[[Store, Artifact, Dataset, pd.DataFrame, str], Contents]] = {
     classifier.KIND: _of_classes,
     regression.KIND: _of_numbers,
+    generation.KIND: _of_pictures,
 }
 
 
@@ -144,11 +163,16 @@ def _contents(
     made: dict[str, float],
     files: dict[str, str],
     pictures: dict[str, bytes],
+    prefix: str = "",
 ) -> Contents:
-    """Return what is published: the scores beside those of the samples held out at the fit."""
-    before = json.loads(model.read("metrics.json"))
+    """Return what is published: the scores beside those of the samples held out at the fit.
+
+    Those may have names with a prefix among the model's metrics.
+    """
+    metrics = json.loads(model.read("metrics.json"))
+    before = {name: metrics[f"{prefix}{name}"] for name in made if f"{prefix}{name}" in metrics}
     return Contents(
-        metrics={HELD_OUT: {name: before[name] for name in made if name in before}, "model": made},
+        metrics={HELD_OUT: before, "model": made},
         samples=list(rows["sample_id"]),
         files={name: text.encode() for name, text in files.items()},
         pictures=pictures,

@@ -194,16 +194,16 @@ def evaluate_model(url: str, dataset: str, request: EvaluationRequest) -> Evalua
 
 
 @task(name="judged how")
-def predicts(url: str, artifact: str) -> bool:
-    """Say whether an artifact predicts, so that it is judged by known answers, or draws fields."""
-    return open_store(url).artifact(artifact).kind in models(lambda kind: kind.predicts)
+def is_scored(url: str, artifact: str) -> bool:
+    """Say whether an artifact is scored sample by sample, or draws fields that are judged."""
+    return open_store(url).artifact(artifact).kind in models(lambda kind: kind.scored)
 
 
-@task(name="score predictions")
-def score_predictions(
+@task(name="score samples")
+def score_samples(
     url: str, dataset: str, request: EvaluationRequest, report: str | None
 ) -> EvaluationOutcome:
-    """Score a classifier or a regression, show it, and write a page if one is asked for."""
+    """Score a classifier, regression or generator; show it, and write a page if asked for."""
     store = open_store(url)
     outcome = scores.score(store, dataset, request)
     artifact = store.artifact_at(outcome.kind, outcome.key)

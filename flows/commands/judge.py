@@ -56,7 +56,7 @@ def evaluate(
     """Judge a fitted model on samples it was not fitted to.
 
     Of models of fields samples are drawn, and judged beside what real ones score; classifiers and
-    regressions are scored by answers that are known.
+    regressions are scored by answers that are known, generators by how near reconstructions are.
 
     Example: wavemill evaluate phase-harmonics/flow@latest flow --set samples=4, or
     wavemill evaluate classifier/cifar10@latest cifar10 --where "split = 'test'"

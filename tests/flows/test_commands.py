@@ -103,7 +103,7 @@ def test_what_is_said_of_kinds_is_of_all_that_there_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert models(lambda kind: kind.fields) == list(MODELS)
-    assert set(models(lambda kind: kind.predicts)) == set(JUDGES)
+    assert set(models(lambda kind: kind.scored)) == set(JUDGES)
     assert set(MODEL_KINDS) == {*MODELS, *FITS}
     assert list(LAYOUTS) == list(VIEWS)
     for command, kinds in (("fit", MODEL_KINDS), ("features", LAYOUTS)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from safetensors.torch import save
 
+from flows import evaluate, ingest
 from flows import generation as flow
-from flows import ingest
 from flows.cli import run
 from storage import InvalidRequest, open_store
 from storage.verify import verify
-from tasks.generation import GenerateRequest, fit, load_generator, make, samples, write
-from tasks.generation_figures import GAP
+from tasks.generation import GenerateRequest, fit, load_generator, make, means, samples, write
+from tasks.generation_figures import GAP, spectrum
+from tasks.generation_figures import scores as psnr_figure
 from tasks.images import ImageOptions
 from tasks.progress import hearing
 from tasks.report import generator_chapter, write_report
@@ -49,7 +51,8 @@ def store_with_generators(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_generators_are_judged_by_samples_they_never_saw(store_with_generators: str) -> None:
     store = open_store(store_with_generators)
-    found = {a.manifest["spec"]["parameters"].get("model", "sparse"): a for a in store.artifacts()}
+    made = [a for a in store.artifacts() if a.kind == "generator"]
+    found = {a.manifest["spec"]["parameters"].get("model", "sparse"): a for a in made}
     assert sorted(found) == ["convolutional", "linear", "sparse"]
     for artifact in found.values():
         learnt, judged = (
@@ -146,14 +149,70 @@ def test_fewer_samples_than_asked_for_are_minded(store_with_generators: str) -> 
     assert heard[0].startswith("4 of 5 samples are there, those it was judged by")
 
 
-def test_a_generator_is_judged_by_a_single_sample(store_url: str) -> None:
+@pytest.mark.parametrize("dimension", ["1", "2"])
+def test_a_generator_is_judged_by_a_single_sample(store_url: str, dimension: str) -> None:
     """What takes two is left out, of its numbers and of its pictures."""
     ingest("few", ["simulate:n=6,N=32,t=0.5"], store_url, None, "threads")
-    store, small = open_store(store_url, writable=True), {"J": "2", "L": "2", "dimension": "2"}
-    made = fit(store, "few", FitRequest("generator", {**small, "model": "linear"}))
+    store, small = open_store(store_url, writable=True), {"J": "2", "L": "2"}
+    parameters = {**small, "dimension": dimension, "model": "linear"}
+    made = fit(store, "few", FitRequest("generator", parameters))
     assert {"test_code_mean", "test_code_radius", "test_psnr"} <= set(made.metrics)
     assert "test_code_covariance" not in made.metrics
     assert "figures/interpolate.png" not in store.artifact_at("generator", made.key).files()
+
+
+def test_eigenvalues_that_are_zero_for_any_codes_are_left_out() -> None:
+    """Of 4 codes of 9 numbers 3 are not; of codes of one number its variance is left."""
+    w = np.random.default_rng(0).standard_normal((4, 9))
+    assert spectrum(w).shape == (3,)
+    assert spectrum(w).min() > 1e-3
+    np.testing.assert_allclose(spectrum(w[:, :1]), [w[:, 0].var()])
+    assert spectrum(w[:1]).shape == (0,)
+
+
+def test_pictures_that_have_no_score_are_counted_and_left_out_of_means() -> None:
+    """One that is made exactly has no PSNR, and a black one no relative distances."""
+    psnr = torch.tensor([20.0, math.inf, 22.0])
+    found = means({"psnr": psnr, "features": torch.tensor([0.5, math.nan, math.nan])})
+    assert found == {
+        "psnr": 21.0,
+        "psnr_undefined": 1.0,
+        "features": 0.5,
+        "features_undefined": 2.0,
+    }
+    for values in (psnr, psnr[1:2]):
+        assert psnr_figure({"test": values.numpy()}).startswith(b"\x89PNG")
+
+
+def test_a_generator_is_scored_on_other_samples(store_with_generators: str, tmp_path: Path) -> None:
+    """Those left of its own dataset score as they did when it was fitted; so may any other's."""
+    url, page = store_with_generators, tmp_path / "r.html"
+    store, key = open_store(url), "generator/vortices@latest"
+    made, again = (evaluate(key, "vortices", url, report=str(page)) for _ in range(2))
+    assert (made.kind, made.written, again.written) == ("scores", True, False)
+    here, before = made.table["model"], made.table["held out when fitted"]
+    assert here["pictures"] == 4
+    assert {"psnr", "ssim", "features", "code"} <= set(before)
+    assert here["psnr"] == pytest.approx(before["psnr"], rel=1e-4)
+    artifact = store.artifact(f"scores/{made.key}")
+    held = store.artifact(key)
+    assert artifact.read("samples.json") == held.read("judged.json")
+    mine, theirs = (
+        pd.read_csv(pd.io.common.BytesIO(each.read("scores.csv"))) for each in (artifact, held)
+    )
+    np.testing.assert_allclose(mine["psnr"], theirs[theirs["side"] == "test"]["psnr"], rtol=1e-4)
+    text = page.read_text()
+    assert text.count("data:image/png") == 2
+    assert "1 samples that it did not learn from" in text
+    ingest("others", ["simulate:n=3,N=32,t=0.5,seed=5"], url, None, "threads")
+    command = ["evaluate", key, "others", "--where", "sample_id IS NOT NULL", "--store", url]
+    assert run([*command, "--to", str(page), "--quiet"]) == 0
+    found = json.loads(store.artifact("scores/others@latest").read("metrics.json"))
+    assert found["model"]["pictures"] == 12
+    with pytest.raises(InvalidRequest, match=r"no sample of 'vortices' is left that generator/"):
+        evaluate(key, "vortices", url, where="sample_id IS NULL")
+    with pytest.raises(InvalidRequest, match="no parameters"):
+        evaluate(key, "vortices", url, {"samples": 3})
 
 
 def test_what_cannot_be_generated_is_refused_with_a_way_out(
@@ -164,6 +223,8 @@ def test_what_cannot_be_generated_is_refused_with_a_way_out(
         GenerateRequest("generator/vortices@latest", "thin air")
     with pytest.raises(InvalidRequest, match="-n 2"):
         make(store, GenerateRequest("generator/vortices@latest", "interpolate", 1))
+    with pytest.raises(InvalidRequest, match="--from noise starts from no samples"):
+        make(store, GenerateRequest("generator/vortices@latest", where="nonsense = 3"))
     with pytest.raises(InvalidRequest, match="too few"):
         fit(store, "vortices", FitRequest("generator", LINEAR, "sample_id LIKE '%00000'"))
     target = str(tmp_path / "x.gif")

@@ -172,6 +172,6 @@ class EvaluationSpec(Spec):
 
 @dataclass(frozen=True)
 class ScoresSpec(Spec):
-    """How classifiers and regressions are scored: by what they say of samples not learnt from."""
+    """How a classifier, regression or generator is scored: by samples not learnt from."""
 
     kind: ClassVar[str] = "scores"
