@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from storage.typing import Array
 from wavemill.spectra import isotropic_spectrum, pdf, tapered
@@ -22,6 +23,10 @@ MAPS = "RdBu_r"
 def png(figure: Figure) -> bytes:
     """Render a figure."""
     buffer, software = io.BytesIO(), {"Software": None}
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if "$" in text.get_text():  # of a name of data, which is no formula
+            text.set_parse_math(False)
     with warnings.catch_warnings():  # names of classes in scripts that the font lacks are boxes
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata=software)

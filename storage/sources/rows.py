@@ -63,6 +63,8 @@ def _list_parquet(url: str) -> Iterator[Entry]:
         row = 0
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
+            if about.num_rows > raw.seek(0, 2):
+                raise BadInput("corrupt", f"{url} declares {about.num_rows} rows")
             size = about.total_byte_size // max(1, about.num_rows)
             for _ in range(about.num_rows):
                 yield Entry(f"{row:08d}{IMAGE}", size, offset=row)

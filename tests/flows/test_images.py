@@ -318,6 +318,29 @@ def test_what_lies_beside_images_becomes_columns(tree: Path, store_url: str) -> 
     assert list(samples.loc["val/c/03", ["age", "label"]]) == [7, "z"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "refused"),
+    [
+        ("json", '{"label": "\\ud800"}', True),
+        ("json", '{"\\ud800": 1}', True),
+        ("json", '{"n": 99999999999999999999}', True),
+        ("json", "[" * 100_000, True),
+        ("cls", "\u00b2", False),
+        ("cls", "9" * 5000, False),
+        ("cls", r"$\frac{$", False),
+    ],
+    ids=lambda value: str(value)[:20].encode("unicode_escape").decode(),
+)
+def test_nothing_beside_an_image_stops_the_others(
+    tree: Path, store_url: str, kind: str, said: str, refused: bool
+) -> None:
+    next(tree.rglob("02.png")).with_suffix(f".{kind}").write_text(said)
+    made = run(store_url, tree)
+    assert made.quarantined == ({"sidecar": 1} if refused else {})
+    samples = open_store(store_url).dataset("set").samples()
+    assert refused or said in set(samples["label"])
+
+
 def test_cifar_batches_are_the_images_that_they_hold(tmp_path: Path, store_url: str) -> None:
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()

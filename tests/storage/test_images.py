@@ -408,6 +408,13 @@ def test_a_table_without_images_and_a_cut_one_are_refused(tmp_path: Path) -> Non
     }
 
 
+def test_a_parquet_that_declares_more_rows_than_bytes_is_not_listed(tmp_path: Path) -> None:
+    rows = pa.array([None] * 10**5, pa.binary())
+    pq.write_table(pa.table({"image": rows}), tmp_path / "t.parquet")
+    found = discover_images([str(tmp_path)])
+    assert (list(found), [bad.reason for bad in found.refused]) == ([], ["corrupt"])
+
+
 def database(folder: Path, values: dict[str, bytes]) -> Path:
     """A database as LSUN's: keys of hexadecimal digits, values encoded images."""
     with lmdb.open(str(folder), map_size=2**24) as environment, environment.begin(write=True) as t:

@@ -13,6 +13,7 @@ import pytest
 from storage.errors import BadInput
 from storage.readers import Found
 from storage.readers.molecules import EXTENSIONS, Molecule, read_molecules
+from storage.readers.molecules.molecule import molecule
 
 PLACES = np.array([[0.0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]])
 CHARGES = np.array([8, 1, 1])
@@ -132,6 +133,19 @@ def test_what_is_named_as_a_column_of_the_table_is_not_taken() -> None:
     columns = found.columns()
     assert np.isnan(columns.pop("E"))  # not finite, so not known
     assert columns == {"formula": "H2O", "n_atoms": 3, "n_heavy": 1}
+
+
+@pytest.mark.timeout(10)
+def test_a_line_of_brackets_takes_no_time() -> None:
+    (found,) = read_molecules("a.sdf", f"{V2000}>{'<' * 10**5}\n7\n".encode())
+    assert found.properties == {}
+
+
+def test_a_name_that_is_not_utf_8_refuses_its_molecule() -> None:
+    rows = npz(R=np.stack([PLACES, PLACES]), Z=CHARGES, id=np.array(["a", "b\udcff"]))
+    assert summary(read_molecules("a.npz", rows)) == (["a"], {"b\udcff": "name"})
+    with pytest.raises(BadInput, match="UTF-8"):
+        molecule("", CHARGES, PLACES, {}, {"smiles": "\udcff"})
 
 
 def test_what_is_wider_than_molecules_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,6 +17,9 @@ from storage.readers.images.paths import class_and_split
 from storage.readers.images.picture import Picture
 from storage.records import OWN_COLUMNS
 from storage.sources import SourceFile, Unit, read_units
+from storage.text import writable
+
+_WHOLE = re.compile(r"[0-9]{1,18}")  # of 64 bits
 
 
 def read_images(unit: Unit, payload: Sequence[bytes], framing: Framing) -> Found[Picture]:
@@ -54,7 +58,7 @@ def _said_beside(file: SourceFile, data: bytes) -> dict[str, Any]:
     text = data.decode("utf-8", "replace").strip()
     match PurePosixPath(file.name).suffix.lower():
         case ".cls":
-            return {"label": text, **({"class_index": int(text)} if text.isdigit() else {})}
+            return with_class({"label": text})
         case ".json":
             return _scalars(file, text)
         case _:
@@ -65,7 +69,7 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
     """Return the numbers, texts and truth values of a JSON object."""
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput("sidecar", f"{file.name} is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise BadInput("sidecar", f"{file.name} is no JSON object")
@@ -75,6 +79,11 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
         if (isinstance(value, str | int | float | bool) and key not in OWN_COLUMNS)
         or (key == "label" and value is None)  # none, whatever the folder is called
     }
+    for key, value in kept.items():
+        if writable(f"{key}{value}") != f"{key}{value}":
+            raise BadInput("sidecar", f"{file.name}: {key} is not in UTF-8")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise BadInput("sidecar", f"{file.name}: {key} has more than 64 bits")
     return with_class(kept)
 
 
@@ -83,7 +92,7 @@ def with_class(columns: dict[str, Any]) -> dict[str, Any]:
     label = columns.get("label", columns.pop("cls", None))
     if label is None:
         return columns
-    number = int(label) if str(label).isdigit() else None
+    number = int(label) if _WHOLE.fullmatch(str(label)) else None
     return {**columns, "label": str(label), **({} if number is None else {"class_index": number})}
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from storage.errors import BadInput
 from storage.records import OWN_COLUMNS
+from storage.text import writable
 
 RESERVED = OWN_COLUMNS | {"formula", "n_atoms", "n_heavy"}  # columns that no property may be
 WIDEST = 1000.0  # Angstrom; what is wider is no molecule, or is not in Angstrom
@@ -105,7 +106,7 @@ def molecule(
     ------
     BadInput
         If it has no atoms, a position is not finite, a charge is no element's, two atoms
-        coincide, or it is wider than any molecule.
+        coincide, it is wider than any molecule, or a name is no text.
     """
     places = np.array(positions, dtype=np.float64, order="C")
     numbers = np.asarray(charges)
@@ -120,6 +121,10 @@ def molecule(
     if (extent := float(np.ptp(places, axis=0).max())) > WIDEST:
         raise BadInput("extent", f"is {extent:.3g} Angstrom wide; at most {WIDEST:g}")
     _check_apart(places)
+    given = (properties or {}) | (labels or {})
+    said = "".join((index, *given, *(word for word in given.values() if isinstance(word, str))))
+    if writable(said) != said:
+        raise BadInput("name", "its name or what is said of it is not in UTF-8")
     known = {k: v if math.isfinite(v) else math.nan for k, v in (properties or {}).items()}
     return Molecule(index, places, numbers.astype(np.uint8), known, labels or {})
 

@@ -17,7 +17,7 @@ from storage.readers.molecules.molecule import (
     text_of,
 )
 
-ITEM = re.compile(r"^>.*?<([^>]+)>")
+ITEM = re.compile(r"^>[^<]*<([^>]+)>")
 TITLE, COUNTS = 0, 3  # lines of a record
 CONTINUED = "-\nM  V30 "
 
