@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -133,6 +134,27 @@ def test_what_is_named_as_a_column_of_the_table_is_not_taken() -> None:
     columns = found.columns()
     assert np.isnan(columns.pop("E"))  # not finite, so not known
     assert columns == {"formula": "H2O", "n_atoms": 3, "n_heavy": 1}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_properties_in_other_files_are_never_read(tmp_path: Path, link: bool) -> None:
+    (tmp_path / "secret").write_bytes(bytes(8))
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["energy"] = [7.0]
+
+    def fill(file: Any) -> None:
+        file["coordinates"], file["species"] = PLACES[None], CHARGES
+        if link:
+            file["energy"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "energy")
+        else:
+            place = [(str(tmp_path / "secret"), 0, 8)]
+            file.create_dataset("energy", (1,), "f8", external=place)
+
+    if link:
+        assert read_molecules("a.h5", hdf5(fill))[0].properties == {}
+    else:
+        with pytest.raises(BadInput, match="refers to other files"):
+            read_molecules("a.h5", hdf5(fill))
 
 
 @pytest.mark.timeout(10)

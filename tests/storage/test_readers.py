@@ -8,6 +8,7 @@ import random
 import struct
 import tomllib
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -714,6 +715,22 @@ def changed(container: bytes, change: Callable[[str, bytes], bytes | None]) -> b
             if data is not None:
                 new.writestr(name, data)
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("imaginary", [False, True])
+def test_numbers_of_no_type_in_mat_are_refused_where_scipy_would_end_the_process(
+    compressed: bool, imaginary: bool
+) -> None:
+    buffer: Any = io.BytesIO()
+    scipy.io.savemat(buffer, {"w": FIELD + 1j if imaginary else FIELD})
+    data = bytearray(buffer.getvalue())
+    place = data.rindex(struct.pack("<II", 9, FIELD.nbytes))
+    data[place : place + 4] = bytes(4)
+    if compressed:
+        packed = zlib.compress(bytes(data[128:]))
+        data[128:] = struct.pack("<II", 15, len(packed)) + packed
+    assert reason("a.mat", bytes(data)) == "corrupt"
 
 
 @pytest.mark.parametrize("version", [2, 3])

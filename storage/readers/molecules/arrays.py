@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,6 +26,8 @@ import scipy.io
 
 from storage.errors import BadInput
 from storage.readers.found import Found
+from storage.readers.hdf5 import check_stored, open_file
+from storage.readers.matlab import TYPES, check_elements
 from storage.readers.molecules.molecule import BOHR, Molecule, molecule, nuclear_charge
 
 POSITIONS = ("r", "positions", "coordinates", "coords", "xyz", "atxyz", "pos")
@@ -45,10 +47,13 @@ def read_npz(data: bytes) -> Found[Molecule]:
 def read_mat(data: bytes) -> Found[Molecule]:
     """Read the molecules of a ``.mat``: version 7.3 is HDF5 with reversed axes."""
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data[512:520] == b"\x89HDF\r\n\x1a\n":
-        with h5py.File(io.BytesIO(data)) as file:
-            arrays = {name: np.asarray(file[name]).T for name in file if _is_array(file[name])}
+        with open_file(data) as file:
+            arrays = {name: array.T for name, array in _arrays(file).items()}
     else:
-        loaded = scipy.io.loadmat(cast(Any, io.BytesIO(data)))
+        check_elements(data)
+        content: Any = io.BytesIO(data)
+        plain = [name for name, _, kind in scipy.io.whosmat(content) if kind in {*TYPES, "char"}]
+        loaded = scipy.io.loadmat(content, variable_names=plain)
         arrays = {k: v for k, v in loaded.items() if not k.startswith("__")}
     found = _found("", arrays)
     if {"R", "Z", "T"} <= set(arrays):  # QM7, which is in Bohr
@@ -60,7 +65,7 @@ def read_mat(data: bytes) -> Found[Molecule]:
 def read_hdf5(data: bytes) -> Found[Molecule]:
     """Read the molecules of every group that holds positions."""
     found: Found[Molecule] = Found()
-    with h5py.File(io.BytesIO(data)) as file:
+    with open_file(data) as file:
         for path, arrays in _groups(file, ""):
             try:
                 some = _found(path, arrays)
@@ -74,16 +79,32 @@ def read_hdf5(data: bytes) -> Found[Molecule]:
 
 
 def _groups(group: h5py.Group, path: str) -> Iterator[tuple[str, Arrays]]:
-    arrays = {name: np.asarray(group[name]) for name in group if _is_array(group[name])}
+    arrays = _arrays(group)
     if _named(arrays, POSITIONS) is not None:
         yield path, arrays
+    for name, item in _own(group):
+        if isinstance(item, h5py.Group):
+            yield from _groups(item, f"{path}/{name}".strip("/"))
+
+
+def _own(group: h5py.Group) -> Iterator[tuple[str, Any]]:
+    """Yield what is in a group itself: links, perhaps to other files, are not followed."""
     for name in group:
-        if isinstance(group[name], h5py.Group):
-            yield from _groups(group[name], f"{path}/{name}".strip("/"))
+        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+            yield name, group[name]
 
 
-def _is_array(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset) and item.dtype.kind in "biufSO"
+def _arrays(group: h5py.Group) -> dict[str, npt.NDArray[Any]]:
+    found = {}
+    for name, item in _own(group):
+        if (
+            isinstance(item, h5py.Dataset)
+            and item.shape is not None
+            and item.dtype.kind in "biufSO"
+        ):
+            check_stored(name, item)
+            found[name] = np.asarray(item)
+    return found
 
 
 def _named(arrays: Arrays, names: tuple[str, ...]) -> npt.NDArray[Any] | None:
