@@ -163,7 +163,8 @@ def _scores(table: Scores, first: Mapping[str, Any]) -> Section:
         f"the mean over {turns['times']} turns, ± their standard deviation: in each, as many "
         f"fields of the row, drawn or real ({turns['fields']}; of 'one map' 1), are compared with "
         f"the same {turns['others']} other real ones. It is 0 at best, and large for few fields: "
-        "a model is worth what the row of as many real fields says. Skewness and "
+        "a model is worth what the row of as many real fields says. (Turns share drawn fields "
+        "where fewer are drawn than all take, and ± is smaller then.) Skewness and "
         "flatness are means over all fields of a row, ± their standard deviation. Foveal matrix: "
         f"J = {first['scales']} scales."
     )
