@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import threading
 import time
 import uuid
@@ -18,7 +16,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 from storage.backends import Backend, ObjectInfo
-from storage.documents import now, seal
 from storage.errors import Conflict
 
 HEARTBEAT = 20.0
@@ -29,7 +26,7 @@ log = logging.getLogger("wavemill.storage")
 
 
 class Lease:
-    """A heartbeat object ``leases/<kind>-<id>.json``."""
+    """A heartbeat object ``leases/<kind>-<id>.json``: empty, for a collector on a full disk."""
 
     def __init__(self, backend: Backend, kind: Kind) -> None:
         self.backend = backend
@@ -50,8 +47,7 @@ class Lease:
 
     def beat(self) -> None:
         """Write the lease anew."""
-        holder = {"host": socket.gethostname(), "process": os.getpid(), "time": now()}
-        self.backend.write(self.path, seal(holder))
+        self.backend.write(self.path, b"")
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):

@@ -104,11 +104,14 @@ class LocalBackend:
                     yield ObjectInfo(path, stat.st_size, stat.st_mtime)
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files, then the folders that this empties."""
+        """Remove files, then the folders that this empties.
+
+        Those at the top stay: on a full disk there may be no room to make one for a lease again.
+        """
         for path in paths:
             self._file(path).unlink(missing_ok=True)
             for folder in self._file(path).parents:
-                if folder == self.root:
+                if self.root in (folder, folder.parent):
                     break
                 try:
                     folder.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -837,6 +838,25 @@ def test_a_store_without_exclusive_creation_needs_a_single_writer(
     store = open_store(str(tmp_path), writable=True, single_writer=True)
     add_dataset(store)
     assert store.dataset("flow").version.count == 10
+
+
+def test_a_full_disk_can_be_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for names of files there, but not for bytes, and for folders not always."""
+
+    def refuse(handle: int) -> None:
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    add_dataset(open_store(str(tmp_path), writable=True))
+    monkeypatch.setattr("os.fsync", refuse)
+    store = open_store(str(tmp_path), writable=True)
+    with pytest.raises(NoRoom):
+        add_dataset(store, name="other")
+    remove(store, "flow")
+    assert collect(store, grace=timedelta(seconds=-1), delete=True)
+    assert list(store.backend.walk("parts")) == []
+    assert (tmp_path / "leases").is_dir()  # there may be no room to make it for the next one
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
