@@ -7,7 +7,6 @@ import copy
 import errno
 import fcntl
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 import yaml
 
+from flows.durations import seconds
 from flows.homes import prefect_home
 from flows.runtime import LOOPBACK, open_cluster
 from storage.errors import InvalidRequest, StorageError
@@ -30,12 +30,11 @@ NIGHTLY = "nightly"
 SNAPSHOTS = "snapshots"  # what prefect.yaml calls the dataset that is watched
 _PATIENCE = 120.0  # seconds for a server to answer
 _PORTS = 50
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1"}
 _DEFAULTS = {  # of Prefect's settings, which the environment may set otherwise
     # Runs of a schedule, their logs and tables are kept for a month; else the database only grows.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * _SECONDS["d"]),
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86400),
 }
 
 
@@ -71,7 +70,7 @@ def up(service: Service) -> None:
         If the server or the worker ends by itself, or does not start.
     """
     if service.every is not None:
-        seconds(service.every)  # at once: deploying comes late
+        _interval(service.every)  # at once: deploying comes late
     with contextlib.ExitStack() as stack:
         notes = stack.enter_context(alone(prefect_home()))
         port = free_port(service.host, service.port)
@@ -153,18 +152,11 @@ def free_port(host: str, first: int) -> int:
     raise InvalidRequest(f"ports from {first} on of {host} are taken: pass --port")
 
 
-def seconds(text: str) -> int:
-    """Return the seconds in ``45s``, ``15m``, ``2h`` or ``1d``.
-
-    Raises
-    ------
-    InvalidRequest
-        If it is none of these.
-    """
-    found = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
-    if not found or not int(found[1]):
-        raise InvalidRequest(f"--every {text!r} is no duration: write 45s, 15m, 2h or 1d")
-    return int(found[1]) * _SECONDS[found[2]]
+def _interval(every: str) -> int:
+    found = round(seconds(every, "--every", "s"))
+    if not found:
+        raise InvalidRequest(f"--every {every}: runs need a second between them")
+    return found
 
 
 def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any]:
@@ -184,7 +176,7 @@ def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any
                 f"/{SNAPSHOTS}@", f"/{service.dataset}@"
             )
     if service.every is not None:
-        nightly["schedules"] = [{"interval": seconds(service.every), "timezone": "UTC"}]
+        nightly["schedules"] = [{"interval": _interval(service.every), "timezone": "UTC"}]
     nightly["schedules"][0]["active"] = service.watch is not None
     return made
 

@@ -254,8 +254,8 @@ def gc(
         float | None, typer.Option(min=0, help="Keep versions this young.")
     ] = None,
     grace: Annotated[
-        float, typer.Option(min=0, help="Hours below which nothing is removed.")
-    ] = 24.0,
+        str, typer.Option(help="Nothing younger goes: 45s, 15m, 2h or 1d; hours, if no unit.")
+    ] = "1d",
     yes: Annotated[bool, typer.Option("--yes", help="Remove, rather than only print.")] = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
@@ -265,12 +265,14 @@ def gc(
 
     Example: wavemill gc --keep-versions 10 --yes
     """
+    from flows.durations import seconds
     from storage import open_store
     from storage.collect import Retention, collect
 
+    young = timedelta(seconds=seconds(grace, "--grace", "h"))
     opened = open_store(absolute(store), writable=True, existing=True)
     retention = Retention(keep_versions, keep_days)
-    removals = collect(opened, retention, timedelta(hours=grace), delete=yes)
+    removals = collect(opened, retention, young, delete=yes)
     size = sum(removal.size for removal in removals)
     lines = [f"{removal.why:26} {removal.path}" for removal in removals]
     lines.append(f"{len(removals)} objects, {size / 2**20:.1f} MiB{' removed' if yes else ''}")

@@ -25,7 +25,8 @@ from prefect.utilities.callables import parameter_schema
 
 import flows
 from flows import turbulence
-from flows.up import Service, alone, deployments_file, free_port, scheduled, seconds, url_of
+from flows.durations import seconds
+from flows.up import Service, alone, deployments_file, free_port, scheduled, url_of
 from storage import InvalidRequest, open_store
 from tasks.fields import FieldOptions
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
@@ -229,16 +230,12 @@ def nightly(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_durations_are_read_or_refused() -> None:
-    assert [seconds(text) for text in ("45", "45s", "15m", "2h", "1d")] == [
-        45,
-        45,
-        900,
-        7200,
-        86400,
-    ]
-    for text in ("0s", "soon", "1w", "-5m"):
-        with pytest.raises(InvalidRequest, match="15m"):
-            seconds(text)
+    texts = ("45", "45s", "15m", "2h", "1d", "0")
+    assert [seconds(text, "--every", "s") for text in texts] == [45, 45, 900, 7200, 86400, 0]
+    assert seconds("0.5", "--grace", "h") == 1800
+    for text in ("soon", "1w", "-5m", ""):
+        with pytest.raises(InvalidRequest, match=r"--grace .*15m.* counts hours"):
+            seconds(text, "--grace", "h")
 
 
 @pytest.mark.parametrize(
