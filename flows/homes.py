@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -26,14 +27,31 @@ def choose_prefect_home() -> None:
     """
     home = prefect_home()
     if problem := _problem(home):
-        folder = tempfile.mkdtemp(prefix="wavemill-prefect-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ[_HOME] = folder
+        folder = _temporary()
+        os.environ[_HOME] = str(folder)
         print(
-            f"warning: Prefect's home {home} {problem}: this run is noted in a temporary folder; "
+            f"warning: Prefect's home {home} {problem}: this run is noted in {folder}; "
             f"mend it, or set {_HOME} to another folder",
             file=sys.stderr,
         )
+
+
+def _temporary() -> Path:
+    """Return a folder of this user's alone, the same for every command.
+
+    A new database takes Prefect 13 s of a core. Where anybody may write, a folder of that name may
+    be somebody else's: then there is one for this command.
+    """
+    folder = Path(tempfile.gettempdir()) / f"wavemill-prefect-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        private = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o077
+        if private and found.st_uid == os.getuid() and not _problem(folder):
+            return folder
+    folder = Path(tempfile.mkdtemp(prefix="wavemill-prefect-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _problem(home: Path) -> str:

@@ -158,8 +158,19 @@ def expand(source: str) -> Listing:
         ) from error
     if found is None:
         what = "matches nothing" if has_magic(without_query(source)) else "does not exist"
-        raise InvalidRequest(f"source {source!r} {what} (looked at {url})")
+        raise InvalidRequest(f"source {source!r} {what} (looked at {url}){_way_out(url)}")
     return found
+
+
+def _way_out(url: str) -> str:
+    """Say so if it is the bucket that is missing."""
+    if not url.startswith(("s3://", "s3a://")):
+        return ""
+    filesystem, path = _remote(url)
+    bucket = path.partition("/")[0]
+    if filesystem.exists(bucket):
+        return ""
+    return f": there is no bucket {bucket!r}: make it, or check the address and AWS_ENDPOINT_URL"
 
 
 def fold(entries: Iterable[Entry]) -> list[Entry]:

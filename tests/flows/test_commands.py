@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -605,12 +606,38 @@ def test_prefect_is_given_a_home_that_it_can_use(
     if said.startswith("cannot"):
         home /= "prefect"
     monkeypatch.setenv("PREFECT_HOME", str(home))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     choose_prefect_home()
     message = capsys.readouterr().err
     assert message.count("\n") == bool(said)
     assert said in message
     assert (os.environ["PREFECT_HOME"] == str(home)) is not bool(said)
     assert Path(os.environ["PREFECT_HOME"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "kept"),
+    [
+        (lambda folder: None, True),
+        (lambda folder: folder.chmod(0o755), False),  # others may have put something there
+        (lambda folder: (folder.rename(folder.parent / "x"), folder.symlink_to("x")), False),
+        (lambda folder: (folder / "prefect.db").write_bytes(b"garbage" * 99), False),
+    ],
+)
+def test_a_temporary_home_is_taken_again_if_it_is_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], object], kept: bool
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    taken = []
+    for _ in range(2):
+        monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+        choose_prefect_home()
+        taken.append(Path(os.environ["PREFECT_HOME"]))
+        if len(taken) == 1:
+            harm(taken[0])
+    assert (taken[0] == taken[1]) is kept
+    assert taken[1].stat().st_mode & 0o777 == 0o700
 
 
 def test_json_has_no_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:

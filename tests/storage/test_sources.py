@@ -533,6 +533,14 @@ def filled(bucket: str) -> str:
     return bucket
 
 
+def test_a_bucket_that_is_missing_is_named(bucket: str) -> None:
+    with pytest.raises(InvalidRequest, match="does not exist") as raised:
+        discover([f"{bucket}/none"])
+    assert "no bucket" not in str(raised.value)
+    with pytest.raises(InvalidRequest, match="no bucket 'nobody-made-it': make it, or check"):
+        discover(["s3://nobody-made-it/data"])
+
+
 def test_a_prefix_a_glob_and_an_object_on_s3_read_like_local_files(
     filled: str, tmp_path: Path
 ) -> None:
