@@ -189,9 +189,7 @@ def _place(along: Along, axis: str, index: int) -> Position | None:
     try:
         found = along(axis)
     except BadInput as error:
-        if (
-            error.reason != "format"
-        ):  # texts whose encoding is not decoded: the field can do without
+        if error.reason != "format":  # a field can do without texts that are not decoded
             raise
         return None
     return found.at(index) if found else None
