@@ -148,8 +148,9 @@ def test_features_that_are_not_finite_are_refused_with_the_sample(
 @pytest.mark.parametrize("unit", [0.0, 1e-30, 1e30])
 def test_pictures_of_fields_in_any_unit_warn_of_nothing(unit: float) -> None:
     x = (unit * np.random.default_rng(0).standard_normal((3, 8, 8))).astype("float32")
-    for draw in (figures.spectra, figures.distributions):
-        assert draw({"x": x}).startswith(b"\x89PNG")
+    for periodic in (True, False):
+        assert figures.spectra({"x": x}, periodic).startswith(b"\x89PNG")
+    assert figures.distributions({"x": x}).startswith(b"\x89PNG")
     assert figures.coefficients(pd.DataFrame(index=range(8)), x).startswith(b"\x89PNG")
 
 
@@ -165,7 +166,8 @@ def test_a_share_of_a_gaussian_in_an_energy_is_warned_of(
             made = fit("energy", "flow", store_url, {"J": 2, "L": 2, "lags": 0, "steps": 2})
             assert made.written == written
     said = f"{made.metrics['gaussian_share']:.0%} of this energy is a Gaussian's"
-    assert [text.split(":")[0] for text in heard] == [said, said]
+    shares = [text.split(":")[0] for text in heard if "a Gaussian's" in text]
+    assert shares == [said, said]
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ class SparseInversion(nn.Module):
         self.embedding = (embedding,)  # not a part: it has learnt already
         self.grid = embedding.grid
         self.step = linear.image_shape[1] // self.grid[0]  # points of the image
-        keep_buffer(self, "features", _at_points(embedding))
+        keep_buffer(self, "features", _at_points(embedding).cpu())  # where its parameters begin
         generator, side = torch.Generator().manual_seed(seed), REACH * self.step
         first = torch.randn(self.features.shape[-1], atoms, generator=generator)
         self.directions = nn.Parameter(normalize(first, dim=0))
