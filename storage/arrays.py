@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from storage.backends import Backend
 
@@ -21,71 +21,39 @@ CHUNK_BYTES = 2**18
 Wrote = Callable[[str, memoryview], None]
 
 
-class FolderStore(Store):
-    """A Zarr store over one folder of a backend, telling ``wrote`` of every object it writes.
+class FolderStore(MemoryStore):
+    """What Zarr writes of a new group: each object goes to a folder of a backend, and to ``wrote``.
 
     One small adapter serves every backend, and the checksums of a manifest are taken from
-    the very bytes that were handed over. Arrays are read by `storage.shards`.
+    the very bytes that were handed over. Zarr reads its descriptions again from memory; shards are
+    written past it, and all is read, by `storage.shards`.
     """
 
-    supports_writes = True
     supports_deletes = False
-    supports_listing = True
 
     def __init__(self, backend: Backend, folder: str, wrote: Wrote) -> None:
-        super().__init__(read_only=False)
+        super().__init__()
         self.backend = backend
         self.folder = folder
         self.wrote = wrote
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FolderStore) and (other.backend.url, other.folder) == (
-            self.backend.url,
-            self.folder,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.backend.url, self.folder))
-
-    def __repr__(self) -> str:
-        return f"FolderStore({self.backend.url}/{self.folder})"
-
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Return an object; None when there is none yet."""
-        if byte_range is not None:
-            raise NotImplementedError("ranges are read by storage.shards")
-        prototype = prototype or default_buffer_prototype()
-        try:
-            data = await asyncio.to_thread(self.backend.read, f"{self.folder}/{key}")
-        except FileNotFoundError:
-            return None
-        return prototype.buffer.from_bytes(data)
-
-    async def get_partial_values(
-        self,
-        prototype: BufferPrototype,
-        key_ranges: Iterable[tuple[str, ByteRequest | None]],
-    ) -> list[Buffer | None]:
-        """Return several ranges."""
-        reads = (self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
-        return list(await asyncio.gather(*reads))
-
-    async def exists(self, key: str) -> bool:
-        """Say whether an object is there."""
-        return await asyncio.to_thread(self.backend.exists, f"{self.folder}/{key}")
-
-    async def set(self, key: str, value: Buffer) -> None:
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
         """Write an object and report it."""
-        data = memoryview(value.as_numpy_array()).cast("B")  # type: ignore[arg-type]  # no copy
-        await asyncio.to_thread(self.put, key, data)
+        await asyncio.to_thread(self.put, key, _bytes(value))
+        await super().set(key, value, byte_range)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Write an object and report it."""
+        self.put(key, _bytes(value))
+        super().set_sync(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write an object and report it, unless there is one."""
+        if not await self.exists(key):
+            await self.set(key, value)
 
     def put(self, key: str, data: memoryview) -> None:
-        """Write an object and report it, at once."""
+        """Write an object and report it, past Zarr."""
         self.backend.write(f"{self.folder}/{key}", data)
         self.wrote(key, data)
 
@@ -93,25 +61,9 @@ class FolderStore(Store):
         """Refuse: nothing is updated in place."""
         raise PermissionError(f"{self.folder}/{key} is immutable")
 
-    async def list(self) -> AsyncIterator[str]:
-        """Yield every key."""
-        for key in self._keys(""):
-            yield key
 
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the keys that begin with ``prefix``."""
-        for key in self._keys(prefix):
-            yield key
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the names directly below ``prefix``."""
-        for name in self.backend.names(f"{self.folder}/{prefix}".rstrip("/")):
-            yield name
-
-    def _keys(self, prefix: str) -> Iterable[str]:
-        start = len(self.folder) + 1
-        keys = (entry.path[start:] for entry in self.backend.walk(self.folder))
-        return (key for key in keys if key.startswith(prefix))
+def _bytes(value: Buffer) -> memoryview:
+    return memoryview(value.as_numpy_array()).cast("B")  # type: ignore[arg-type]  # no copy
 
 
 def layout(rows: int, each: int) -> tuple[int, int]:

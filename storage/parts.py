@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 
 import dask.array as da
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from dask.delayed import delayed
 
@@ -109,34 +110,41 @@ def _gather(
     kind = arrays[0].sharding
     row_shape = kind.shape[1:] if columns is None else (len(columns), *kind.shape[2:])
     values = np.empty((len(rows), *row_shape), kind.dtype)
-    numbers = rows // np.array([array.sharding.shard for array in arrays])[codes]
-    order = np.lexsort((rows, codes))
-    same = (np.diff(codes[order]) == 0) & (np.diff(numbers[order]) == 0)
+    shard = np.array([array.sharding.shard for array in arrays])[codes]
 
     def read(at: Positions) -> None:
-        place = run(at)
+        first, place = at[0], run(at)
         out = np.empty((len(at), *row_shape), kind.dtype) if place is None else values[place]
-        arrays[codes[at[0]]].read(int(numbers[at[0]]), rows[at], out, columns)
+        arrays[codes[first]].read(int(rows[first] // shard[first]), rows[at], out, columns)
         if place is None:
             values[at] = out
 
-    if len(rows):
-        _each(read, np.split(order, np.flatnonzero(~same) + 1))
+    _each(read, _by_shard(codes, rows, shard))
     return values
+
+
+def _by_shard(
+    codes: Positions, rows: Positions, shard: int | npt.NDArray[np.intp]
+) -> list[Positions]:
+    """Return the positions of rows that lie in one shard, in the order of rows, for every shard."""
+    if not len(rows):
+        return []
+    order, numbers = np.lexsort((rows, codes)), rows // shard
+    ends = (np.diff(codes[order]) != 0) | (np.diff(numbers[order]) != 0)
+    return np.split(order, np.flatnonzero(ends) + 1)
 
 
 def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Apply a function that waits for a disk or a network to each item, eight at a time."""
-    if len(items) == 1:
-        return [function(items[0])]
+    if len(items) < 2:
+        return list(map(function, items))
     with ThreadPoolExecutor(min(len(items), 8)) as pool:
         return list(pool.map(function, items))
 
 
 def shards(keys: pd.Series, rows: pd.Series, shard: int) -> list[Positions]:
     """Return the positions of the rows that lie in one shard, of so many rows, for every shard."""
-    frame = pd.DataFrame({"key": keys.to_numpy(), "shard": rows.to_numpy() // shard})
-    return [np.asarray(at) for at in frame.groupby(["key", "shard"], sort=False).indices.values()]
+    return _by_shard(pd.factorize(keys)[0], rows.to_numpy(dtype=np.intp), shard)
 
 
 @dataclass(frozen=True)

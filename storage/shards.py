@@ -134,10 +134,9 @@ class Sharding:
             data = _verified(data)
         if self.blosc is None:
             return data.view(self.dtype).reshape(room.shape)
-        if (
-            int.from_bytes(data[4:8].tobytes(), "little") != self.content
-        ):  # as the head of a frame says
-            raise ValueError("a chunk of another size")
+        said = int.from_bytes(data[4:8].tobytes(), "little")  # by the head of Blosc's frame
+        if said != self.content:
+            raise ValueError(f"a chunk of {said} bytes instead of {self.content}")
         self.blosc.decode(data, room)
         return room
 
@@ -238,9 +237,9 @@ class StoredArray:
         ):
             inside = rows[start:stop] - place * chunk
             if columns is None and np.array_equal(inside, every):
-                values = sharding.decode(data, out[start:stop])
-                if not np.may_share_memory(values, out):
-                    out[start:stop] = values
+                room = out[start:stop]
+                if (values := sharding.decode(data, room)) is not room:
+                    room[:] = values
                 continue
             values = sharding.decode(data, scratch)[run(inside) or inside]
             out[start:stop] = values if columns is None else values[:, columns]
@@ -307,8 +306,8 @@ def write_shard(array: zarr.Array[Any], number: int, rows: Rows) -> None:
 def write_rows(array: zarr.Array[Any], rows: Array | Iterator[Array]) -> None:
     """Write all rows of an array, shard by shard; see `write_shard`."""
     shard = cast("tuple[int, ...]", array.shards)[0]
-    for number, start in enumerate(range(0, array.shape[0], shard)):
-        taken = (
-            rows[start : start + shard] if isinstance(rows, np.ndarray) else [*islice(rows, shard)]
-        )
-        write_shard(array, number, taken)
+    for number in range(math.ceil(array.shape[0] / shard)):
+        if isinstance(rows, np.ndarray):
+            write_shard(array, number, rows[number * shard : (number + 1) * shard])
+        else:
+            write_shard(array, number, list(islice(rows, shard)))

@@ -19,7 +19,7 @@ from tasks.artifacts import Contents, on_device, publish, spec_of, stored, weigh
 from tasks.checkpoints import EpochCheckpoints, EpochState, Row
 from tasks.classifier_data import Data, split
 from tasks.classifier_report import card, code_pictures, per_class
-from tasks.feature_batches import BUDGET, READ, above, below
+from tasks.feature_batches import BUDGET, READ
 from tasks.live_features import features
 from tasks.progress import Reporter
 from tasks.requests import FitOutcome, FitRequest, rows_digest
@@ -33,9 +33,10 @@ from wavemill.dictionaries.classifiers import (
 from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import Training, confusion, topk
 from wavemill.specs import ClassifierSpec
+from wavemill.states import over, under
 
 KIND = "classifier"
-STANDARD, BEST = "standardisation.", "best."
+STANDARD, BEST = "standardisation", "best"
 
 
 def fit(store: Store, dataset: str, request: FitRequest, team: Team | None = None) -> FitOutcome:
@@ -95,7 +96,7 @@ class _Fit:
         found = self.checkpoints.latest()
         self.team.wait()  # nobody writes before all have read
         if found is not None:
-            self.standardisation.load(below(STANDARD, found.state))
+            self.standardisation.load(under(STANDARD, found.state))
         else:
             self._standardise()
         data, standard = self.data, self.standardisation
@@ -144,7 +145,7 @@ class _Fit:
         if found is None:
             found = self._checkpoint(training, [], {})
         training.load(found.state)
-        best = below(BEST, found.state)
+        best = under(BEST, found.state)
         history = found.history
         while training.epoch < spec.epochs and not self._stopped(history):
             history = [*history, self._epoch(training)]
@@ -202,8 +203,8 @@ class _Fit:
     ) -> EpochState:
         state = {
             **training.state(),
-            **above(STANDARD, self.standardisation.state()),
-            **above(BEST, best),
+            **over(STANDARD, self.standardisation.state()),
+            **over(BEST, best),
         }
         made = EpochState(state, history)
         if self.team.leads:
@@ -236,7 +237,7 @@ class _Fit:
         contents = Contents(
             metrics=metrics,
             samples=list(data.learnt["sample_id"]),
-            weights={**state, **above(STANDARD, self.standardisation.state())},
+            weights={**state, **over(STANDARD, self.standardisation.state())},
             files={name: text.encode() for name, text in files.items()},
             pictures=pictures,
             said={
@@ -275,7 +276,7 @@ def _losses(history: list[Row]) -> list[float]:
 
 def network_state(training: Training) -> dict[str, Tensor]:
     """Return the weights and statistics of the network alone."""
-    return below("network.", training.state())
+    return under("network", training.state())
 
 
 class Predictor:
@@ -297,13 +298,13 @@ class Predictor:
         self.shape = (channels, height, width)
         self.views = [manifest["view_spec"]] + [manifest["mirror_spec"]] * self.spec.both
         self.device, state = device, weights_of(artifact, device)
-        self.standardisation = Standardisation().load(below(STANDARD, state))
+        self.standardisation = Standardisation().load(under(STANDARD, state))
         self._ridge: RidgeClassifier | None = None
         if self.spec.model == "ridge":
             self._ridge = RidgeClassifier(len(self.classes))
             self._ridge.weights_, self._ridge.bias_ = state["weights"], state["bias"]
             return
-        weights = {k: v for k, v in state.items() if not k.startswith(STANDARD)}
+        weights = {k: v for k, v in state.items() if not k.startswith(f"{STANDARD}.")}
         self._network = Network(reduced(self.shape, self.spec), len(self.classes), self.spec)
         self._network.to(device)
         self._network.load_state_dict(weights)

@@ -17,13 +17,14 @@ from storage.typing import Array
 from tasks import classifier_figures as figures
 from tasks.artifacts import Contents, publish, stored
 from tasks.classifier_report import first_order
-from tasks.feature_batches import READ, above
+from tasks.feature_batches import READ
 from tasks.live_features import features
 from tasks.progress import Reporter
 from tasks.requests import FitOutcome, FitRequest, rows_digest, spread
 from wavemill.dictionaries.classifiers import Standardisation
 from wavemill.dictionaries.dictionary import DictionaryLearning, fista
 from wavemill.specs import DictionarySpec
+from wavemill.states import over
 
 KIND = "dictionary"
 LOOKED_AT = 4096  # positions that are measured and drawn
@@ -126,7 +127,7 @@ def _publish(
     contents = Contents(
         metrics=learnt.metrics(),
         samples=list(frame.samples["sample_id"]),
-        weights={"atoms": learnt.atoms, **above("standardisation.", standard)},
+        weights={"atoms": learnt.atoms, **over("standardisation", standard)},
         pictures=_pictures(frame, learnt),
         said={"view": frame.view, "view_spec": frame.version.spec},
     )

@@ -27,6 +27,7 @@ from tasks.requests import rows_digest, spread
 from wavemill.evaluation import Judge, Portrait, coherence_distance
 from wavemill.evaluation.judge import memory, turns
 from wavemill.specs import EvaluationSpec
+from wavemill.states import over, under
 
 KIND = EvaluationSpec.kind
 SHOWN = 8  # real fields kept for pictures
@@ -139,9 +140,7 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
             f"judged by {', '.join(ours)} of {dataset}"
         )
     _mind_kinship(asked)
-    mind_chain(
-        f"{asked.model.kind}/{asked.model.key[:12]}", json.loads(asked.model.read("metrics.json"))
-    )
+    mind_chain(asked.model.short, json.loads(asked.model.read("metrics.json")))
     try:
         artifact, written = store.artifact_at(KIND, asked.key), False
     except NotFound:
@@ -174,8 +173,8 @@ def _mind_kinship(asked: _Judgement) -> None:
 
 def _evaluate(store: Store, asked: _Judgement) -> None:
     dataset, model, spec, request = asked.dataset, asked.model, asked.spec, asked.request
-    ids = list(asked.chosen.rows["sample_id"])
-    test = _fields(dataset, ids)
+    rows = asked.chosen.rows
+    test = _with_components(dataset.read(rows))
     fitted = _fitted_fields(store, model, test)
     drawn = draws.drawn(store, model, spec.samples, request.seed, request.device)
     sets = {"test": test, "drawn": _with_components(drawn), "fitted": fitted}
@@ -187,11 +186,10 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
         table = {f"{name}{suffix}": row for name, row in rows_of_one.items()} | table
     _between_components(table, test, sets["drawn"], bool(dataset.schema.periodic))
     test = one["test"]
-    tensors = {f"model.{name}": value for name, value in portrait.state().items()}
-    tensors |= {f"test.{name}": value for name, value in judge.portrait.state().items()}
+    tensors = over("model", portrait.state()) | over("test", judge.portrait.state())
     contents = Contents(
         metrics=table,
-        samples=ids,
+        samples=list(rows["sample_id"]),
         files={
             "samples.npy": npy(drawn),
             "real.npy": npy(test[spread(len(test), SHOWN)]),
@@ -290,16 +288,13 @@ def _kept(bench: _Bench, J: int, L: int, periodic: bool, device: str) -> Judge:
     return Judge(fields, J, L, periodic, _follower("judge real fields"))
 
 
-def _fields(dataset: Dataset, ids: list[str]) -> Array:
-    """Return samples by id, ``(n, component, y, x)``."""
-    rows = dataset.samples()
-    return _with_components(dataset.read(rows[rows["sample_id"].isin(ids)]))
-
-
 def _fitted_fields(store: Store, model: Artifact, like: Array) -> Array:
     """Return a few of the samples that a model was fitted to; none if they are gone."""
-    fitted = fitted_to(store, model)
-    return _fields(fitted[0], fitted[1][:REMEMBERED]) if fitted else like[:0]
+    if (fitted := fitted_to(store, model)) is None:
+        return like[:0]
+    source, ids = fitted
+    rows = source.samples()
+    return _with_components(source.read(rows[rows["sample_id"].isin(ids[:REMEMBERED])]))
 
 
 def _follower(what: str) -> Callable[[str], None]:
@@ -322,14 +317,5 @@ def drawn_fields(artifact: Artifact) -> tuple[Array, Array]:
 def portraits(artifact: Artifact) -> tuple[Portrait, Portrait]:
     """Return the portraits of the real fields and of the model's samples."""
     tensors = load_tensors(artifact.read("portraits.safetensors"))
-    real, made = (
-        Portrait.from_state(
-            {
-                name.removeprefix(f"{side}."): value
-                for name, value in tensors.items()
-                if name.startswith(side)
-            }
-        )
-        for side in ("test", "model")
-    )
+    real, made = (Portrait.from_state(under(side, tensors)) for side in ("test", "model"))
     return real, made

@@ -138,13 +138,3 @@ class LabelledFeatures:
     def steps(self, batch: int) -> int:
         """Return at most how many batches an epoch has."""
         return -(-len(self) // batch)
-
-
-def above(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under names that begin with ``prefix``."""
-    return {prefix + name: value.contiguous() for name, value in state.items()}
-
-
-def below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

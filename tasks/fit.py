@@ -51,7 +51,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     _mind_borders(source, spec)
     key = derivation_key(spec.to_dict(), [dataset, rows_digest(rows), None, request.seed])
     outcome = stored(store, spec.kind, key) or _fit(store, source, request, spec, key, rows)
-    mind_chain(f"{spec.kind}/{key[:12]}", outcome.metrics)
+    mind_chain(outcome.short, outcome.metrics)
     share = outcome.metrics.get("gaussian_share", 0.0)
     if share > 0:
         caution(

@@ -9,11 +9,13 @@ from itertools import cycle
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from storage.typing import Array
 from tasks.figures import MAPS, png
+from wavemill.generation.whitening import eigenvalues as nonzero_eigenvalues
 
 GAP = 4  # pixels between tiles
 LONGEST = 8  # pictures of a table's only row: more are wrapped into a square
@@ -104,13 +106,11 @@ def eigenvalues(sides: Mapping[str, Array]) -> bytes:
 
 
 def spectrum(w: Array) -> Array:
-    """Return the eigenvalues of the covariance of codes ``(n, m)``, ascending.
-
-    Those that are 0 for any n <= m codes are left out.
-    """
+    """Return the eigenvalues of the covariance of codes ``(n, m)``, ascending, but zeros of few."""
     n, m = w.shape
-    values: Array = np.linalg.eigvalsh(np.atleast_2d(np.cov(w.T, bias=True)))
-    return values[max(0, m - n + 1) :]
+    covariance = torch.from_numpy(w.astype("float64")).T.cov(correction=0).reshape(m, m)
+    values: Array = nonzero_eigenvalues(covariance, n).numpy()
+    return values
 
 
 def _noise(n: int, m: int) -> Array:

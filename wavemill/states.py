@@ -10,8 +10,8 @@ State = dict[str, Tensor]
 
 
 def over(prefix: str, state: Mapping[str, Tensor]) -> State:
-    """Return a state with its names below a prefix."""
-    return {f"{prefix}.{name}": value for name, value in state.items()}
+    """Return a state with its names below a prefix, its tensors as files hold them."""
+    return {f"{prefix}.{name}": value.contiguous() for name, value in state.items()}
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> State:

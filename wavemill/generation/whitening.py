@@ -177,6 +177,12 @@ def _signed(components: Tensor) -> Tensor:
     return torch.where(generic @ components < 0, -components, components)
 
 
+def eigenvalues(covariance: Tensor, n: int) -> Tensor:
+    """Return those of a covariance ``(m, m)`` that are not 0 for any n samples, ascending."""
+    values: Tensor = torch.linalg.eigvalsh(covariance)
+    return values[max(0, len(covariance) - n + 1) :]
+
+
 def marchenko_pastur(m: int, n: int) -> tuple[float, float]:
     """Return the edges of the eigenvalues of a sample covariance of n white vectors of size m."""
     if m < 1 or n < 1:
@@ -208,9 +214,7 @@ def whiteness(w: Tensor) -> dict[str, float]:
         return found
     centred = w - w.mean(0)
     covariance = centred.T @ centred / n
-    values = torch.linalg.eigvalsh(covariance)
-    if n <= m:
-        values = values[m - n + 1 :]  # the others are 0 for any n samples
+    values = eigenvalues(covariance, n)
     low, high = marchenko_pastur(m, n)
     unit = centred / covariance.diagonal().sqrt()
     return found | {
