@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -30,6 +32,7 @@ from typer.core import TyperGroup  # noqa: E402
 
 from flows.commands import amend, compute, generate, ingest, inspect, judge, serve  # noqa: E402
 from flows.commands.options import printable  # noqa: E402
+from flows.ending import leave  # noqa: E402
 from flows.homes import choose_prefect_home  # noqa: E402
 
 ORDER = (  # of the help: as work goes
@@ -98,11 +101,15 @@ class _NoRetries:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit 0 done, 1 failed with one line that says why, 2 usage, 130 stopped."""
+    gc.set_threshold(10_000)  # of the millions of objects that imports make none is garbage
+    status = [1]
+    atexit.register(lambda: leave(*status))  # registered first, it is called last
     logging.raiseExceptions = False  # a log that does not reach a server that has ended is lost
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background
         signal.signal(signal.SIGINT, _interrupt)
-    sys.exit(run(arguments))
+    status[0] = run(arguments)
+    sys.exit(status[0])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

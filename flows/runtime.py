@@ -137,6 +137,7 @@ def _processes(
             "resources": dict(resources or {}),
             "silence_logs": logging.ERROR,  # of a task cancelled in mid-flight, a worker warns
             "dashboard": False,
+            "preload": ["flows.ending"],
         }
         workers = {
             number: {"cls": Nanny, "options": {**options, "env": dict(environment)}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from flows.ending import leave
 from storage.errors import StorageError
 
 _URL = "PREFECT_API_URL"
@@ -102,7 +104,9 @@ def _serve(number: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
+    gc.set_threshold(10_000)  # what it begins with is none of it garbage
     server.run([socket.socket(fileno=number)])
+    leave()
 
 
 if __name__ == "__main__":

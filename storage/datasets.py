@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
-import xarray as xr
 
 from storage.documents import Document
 from storage.errors import InvalidRequest
@@ -30,6 +29,8 @@ from storage.training import StoredSamples, TorchSamples
 from storage.typing import Array
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from storage.store import Store
 
 
@@ -88,6 +89,8 @@ class Dataset:
         The sample table's columns are coordinates along ``sample``; ``y`` and ``x`` are in
         units of the grid spacing's.
         """
+        import xarray as xr
+
         frame, schema = self._stored(self.samples(where)).samples, self.schema
         places = (frame["part"], frame["row"])
         data = lazy_rows(self.store.url, schema.array, *places, schema.row_shape, schema.dtype)

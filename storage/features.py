@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from storage import index
 from storage.arrays import shard_rows
@@ -25,6 +24,8 @@ from storage.training import TorchSamples
 from storage.typing import Array
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from storage.store import Store
 
 _TOGETHER = 4  # shards read at a time
@@ -97,6 +98,8 @@ class FeatureFrame:
 
     def to_xarray(self) -> xr.DataArray:
         """Return a lazy array ``(sample, coefficient[, y, x])`` with labelled axes."""
+        import xarray as xr
+
         data = lazy_rows(
             self.url,
             FEATURES,

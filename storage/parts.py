@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from dask.delayed import delayed
 
 from storage.arrays import shard_rows
 from storage.attempts import read_manifest
@@ -20,6 +18,9 @@ from storage.backends import open_backend
 from storage.errors import Damaged
 from storage.shards import Positions, StoredArray, open_array, run
 from storage.typing import Array
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -178,6 +179,9 @@ def lazy_rows(
     columns: Sequence[int] | None = None,
 ) -> da.Array:
     """Return a Dask array of the rows, which opens a part only when it is computed."""
+    import dask.array as da
+    from dask.delayed import delayed
+
     selected = row_shape if columns is None else (len(columns), *row_shape[1:])
     shard = shard_rows(row_shape, dtype)
     read = delayed(read_rows, pure=True)

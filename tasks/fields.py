@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import torch
 import zarr
 from pydantic import Field
 
+import wavemill
 from storage import BadInput, InvalidRequest, Schema
 from storage.arrays import create_array
 from storage.parts import FIELDS
@@ -26,7 +26,6 @@ from storage.typing import Array
 from tasks.alike import check_axes, check_quantity, check_shape, check_steps, may_name
 from tasks.inputs import Decoded, Good, Input, Refusal, Simulated, identity
 from tasks.options import Mirror, Options, PartSize, Rehash, Strict
-from wavemill.fields import vorticity
 
 HEADERS = 64
 
@@ -321,8 +320,10 @@ def _rounding(array: Array, schema: Schema) -> float:
 
 def _derived(frame: Frame, schema: Schema) -> Array:
     """Return the vorticity of the in-plane velocity, ``(1, y, x)``."""
-    velocity = _in_plane(frame)
-    curl = vorticity(torch.from_numpy(velocity.astype("float64")), schema.spacing, schema.periodic)
+    import torch  # takes longer than most files
+
+    velocity = torch.from_numpy(_in_plane(frame).astype("float64"))
+    curl = wavemill.vorticity(velocity, schema.spacing, schema.periodic)
     return curl.numpy()[None]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import zarr
 
+import wavemill
 from storage import BadInput, Schema, Store, open_store
 from storage.sources import Unit, fingerprint, read_units
 from storage.typing import Array
@@ -19,7 +20,6 @@ from tasks.inputs import Decoded, Input, Refusal, Simulated, identity
 from tasks.mapping import giving_way
 from tasks.options import Options
 from tasks.planning import Work
-from wavemill.simulate import simulate
 
 SIMULATED_TOGETHER = 16
 log = logging.getLogger("wavemill.tasks")
@@ -83,7 +83,7 @@ def _simulated(store: Store, schema: Schema, options: Options, outcome: PartOutc
     def fields() -> Iterator[Array]:
         pending = iter(items)
         while group := list(islice(pending, SIMULATED_TOGETHER)):
-            yield from simulate(group[0].spec, [item.index for item in group]).numpy()
+            yield from wavemill.simulate(group[0].spec, [item.index for item in group]).numpy()
 
     try:
         found = schema_of_simulation(items[0])

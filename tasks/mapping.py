@@ -15,10 +15,9 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, as_completed, secede
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 
 from storage import Conflict, StorageError
+from tasks.progress import log_of_run
 from wavemill.errors import WavemillError
 
 Item = TypeVar("Item")
@@ -183,12 +182,11 @@ def _passed_over() -> Iterator[None]:
 @contextlib.contextmanager
 def forwarded_logs(client: Client) -> Iterator[None]:
     """Bring what workers log under ``wavemill`` into the log of the Prefect run."""
-    logger = logging.getLogger(LOGGER)
-    try:
-        handler = _Forward(get_run_logger())
-    except MissingContextError:
+    logger, log = logging.getLogger(LOGGER), log_of_run()
+    if log is None:
         yield
         return
+    handler = _Forward(log)
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False  # the run's log shows it already
     elsewhere = "inproc://" not in str(client.scheduler_info()["address"])

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
+from logging import Logger, LoggerAdapter
 from typing import TypeVar
 from uuid import UUID
-
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 
 Listener = Callable[[str, int, int, str], None]
 Hearer = Callable[[str], None]
@@ -45,8 +42,21 @@ def caution(message: str) -> None:
     """Say what to mind of a result: in the terminal, and in the log of a Prefect run."""
     for hearer in _hearers:
         hearer(message)
-    with contextlib.suppress(MissingContextError):
-        get_run_logger().warning("%s", message)
+    if (log := log_of_run()) is not None:
+        log.warning("%s", message)
+
+
+def log_of_run() -> Logger | LoggerAdapter[Logger] | None:
+    """Return the log of the Prefect run that this is part of, if any."""
+    if "prefect" not in sys.modules:  # nor has a worker use for it, which takes a second to load
+        return None
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return None
 
 
 class Reporter:
@@ -62,12 +72,12 @@ class Reporter:
         if time.monotonic() - self.last < _INTERVAL and done < total:
             return
         self.last = time.monotonic()
-        if done >= total:
-            with contextlib.suppress(MissingContextError):
-                get_run_logger().info("%s: %d of %d %s", self.what, done, total, remark)
+        log = log_of_run()
+        if done >= total and log is not None:
+            log.info("%s: %d of %d %s", self.what, done, total, remark)
         for listener in _listeners:
             listener(self.what, done, total, remark)
-        if TaskRunContext.get() is not None:
+        if log is not None:
             self._show(100.0 * done / max(total, 1), remark)
 
     def values(self, done: int, total: int, values: dict[str, float]) -> None:
@@ -75,6 +85,8 @@ class Reporter:
         self(done, total, ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
 
     def _show(self, percent: float, remark: str) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
         description = f"{self.what} {remark}".strip()
         if self.artifact is None:
             key = "".join(c if c.isalnum() else "-" for c in self.what.lower()).strip("-")

@@ -6,7 +6,6 @@ from storage.addresses import without_secrets
 from storage.backends.base import SINGLE_WRITER, Backend, ObjectInfo
 from storage.backends.local import LocalBackend
 from storage.backends.memory import MemoryBackend
-from storage.backends.s3 import S3Backend
 from storage.errors import InvalidRequest
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "LocalBackend",
     "MemoryBackend",
     "ObjectInfo",
-    "S3Backend",
     "open_backend",
 ]
 
@@ -42,6 +40,8 @@ def open_backend(url: str) -> Backend:
         case "file":
             return LocalBackend(rest if separator else address, single_writer=single_writer)
         case "s3":
+            from storage.backends.s3 import S3Backend  # whose client takes long to load
+
             return S3Backend(rest, single_writer=single_writer)
         case "memory":
             return MemoryBackend(rest)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, UnstableSimulation
-from wavemill.simulate import (
+from wavemill.simulation import (
     COURANT_LIMIT,
     NavierStokes2D,
     RingForcing,
