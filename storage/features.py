@@ -24,6 +24,7 @@ from storage.training import TorchSamples
 from storage.typing import Array
 
 if TYPE_CHECKING:
+    import dask.array as da
     import xarray as xr
 
     from storage.store import Store
@@ -33,7 +34,7 @@ _TOGETHER = 4  # shards read at a time
 
 @dataclass(frozen=True)
 class FeatureFrame:
-    """Samples by coefficients, not yet read.
+    """Samples by coefficients, not yet read unless :meth:`load` did.
 
     Attributes
     ----------
@@ -43,6 +44,8 @@ class FeatureFrame:
         One row a coefficient: what it is, with its ``position`` in the stored array.
     missing
         Number of selected samples whose features are not computed yet.
+    loaded
+        Features of all samples ``(sample, coefficient[, y, x])``, where they are in memory.
     """
 
     url: str
@@ -52,13 +55,27 @@ class FeatureFrame:
     samples: pd.DataFrame
     coefficients: pd.DataFrame
     missing: int = 0
+    loaded: Array | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def head(self, count: int) -> FeatureFrame:
         """Return the first ``count`` samples."""
-        return replace(self, samples=self.samples.head(count))
+        return self._of(self.samples.head(count), slice(count))
+
+    def load(self) -> FeatureFrame:
+        """Return the same with all features in memory, where look-ups take microseconds.
+
+        For serving, and for selections that are read again and again: what stands here is read
+        once, and stays at its version.
+        """
+        return replace(self, loaded=self._values(slice(None)))
+
+    def _of(self, samples: pd.DataFrame, at: slice | Positions) -> FeatureFrame:
+        """Return the samples at some positions, with a table of their own."""
+        loaded = None if self.loaded is None else self.loaded[at]
+        return replace(self, samples=samples, loaded=loaded)
 
     def join(self, entities: pd.DataFrame) -> FeatureFrame:
         """Return the features of the rows of a table, in its order, with its columns.
@@ -89,7 +106,7 @@ class FeatureFrame:
             )
         ours = self.samples.drop(columns=list(entities), errors="ignore").iloc[at]
         tables = [table.reset_index(drop=True) for table in (entities, ours)]
-        return replace(self, samples=pd.concat(tables, axis=1))
+        return self._of(pd.concat(tables, axis=1), at)
 
     @cached_property
     def _columns(self) -> list[int] | None:
@@ -97,18 +114,10 @@ class FeatureFrame:
         return None if positions == list(range(self.version.row_shape[0])) else positions
 
     def to_xarray(self) -> xr.DataArray:
-        """Return a lazy array ``(sample, coefficient[, y, x])`` with labelled axes."""
+        """Return an array ``(sample, coefficient[, y, x])`` with labelled axes, lazy or loaded."""
         import xarray as xr
 
-        data = lazy_rows(
-            self.url,
-            FEATURES,
-            self._keys(self.samples),
-            self.samples["row"],
-            self.version.row_shape,
-            self.version.dtype,
-            self._columns,
-        )
+        data = self.loaded if self.loaded is not None else self._lazy()
         table = self.coefficients.drop(columns="position")
         coordinates = sample_coordinates(self.samples, list(map(str, table)))
         for name in table:  # a label must not share the name of an axis
@@ -122,11 +131,21 @@ class FeatureFrame:
         attributes = {"dataset": self.dataset, "view": self.view, "version": self.version.version}
         return xr.DataArray(data, coordinates, self.version.dims, self.view, attributes)
 
+    def _lazy(self) -> da.Array:
+        return lazy_rows(
+            self.url,
+            FEATURES,
+            *self._places,
+            self.version.row_shape,
+            self.version.dtype,
+            self._columns,
+        )
+
     def batches(self, rows: int = 1024) -> Iterator[tuple[pd.DataFrame, Array]]:
         """Yield tables of samples and their features, ``rows`` at a time."""
         for start in range(0, len(self), rows):
-            samples = self.samples.iloc[start : start + rows]
-            yield samples, self.read(samples)
+            at = slice(start, start + rows)
+            yield self.samples.iloc[at], self._values(at)
 
     def read(self, samples: pd.DataFrame) -> Array:
         """Read the features of some samples that all have them, in their order."""
@@ -140,7 +159,8 @@ class FeatureFrame:
     def lookup(self, ids: Sequence[str]) -> Array:
         """Read the features of samples by id, in the order asked.
 
-        For serving: the frame stays at its version, and knows after the first call where all lie.
+        For serving: the frame stays at its version, and knows after the first call where all lie;
+        after :meth:`load` nothing is read any more.
 
         Raises
         ------
@@ -150,7 +170,7 @@ class FeatureFrame:
         at = self._find(_listed(ids))
         if unknown := [i for i, place in zip(ids, at, strict=True) if place < 0]:
             raise NotFound(f"no {self.view} of {unknown[:5]} in this selection of {self.dataset}")
-        return self._gather(*(place[at] for place in self._places))
+        return self._values(at)
 
     def _find(self, ids: Sequence[str] | pd.Series) -> Positions:
         """Return the positions of ids, -1 where they are not."""
@@ -166,6 +186,13 @@ class FeatureFrame:
     @cached_property
     def _places(self) -> tuple[Array, Array]:
         return self._keys(self.samples), self.samples["row"].to_numpy(dtype=np.intp)
+
+    def _values(self, at: slice | Positions) -> Array:
+        """Return the features of the samples at some positions."""
+        if self.loaded is not None:
+            return self.loaded[at]
+        parts, rows = self._places
+        return self._gather(parts[at], rows[at])
 
     def _gather(self, parts: Array, rows: pd.Series | Array) -> Array:
         shape = (len(self.coefficients), *self.version.row_shape[1:])
@@ -185,7 +212,7 @@ class FeatureFrame:
         shards = self.shards()
         for start in range(0, len(shards), _TOGETHER):
             at = np.concatenate(shards[start : start + _TOGETHER])
-            means[at] = _means(self.read(self.samples.iloc[at]))
+            means[at] = _means(self._values(at))
         return self.table(self.samples, means)
 
     def table(self, samples: pd.DataFrame, features: Array) -> pd.DataFrame:

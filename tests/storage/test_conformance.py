@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 import zarr
 from botocore.exceptions import EndpointConnectionError
 from zarr.codecs import BloscCodec, Crc32cCodec
@@ -369,11 +370,13 @@ class TestStore:
         with pytest.raises(NotFound, match="no samples"):
             store.get_online_features("flow", ["nobody"], view="double")
 
-    def test_a_frame_serves_features_by_id(self, store: Store) -> None:
+    @pytest.mark.parametrize("loaded", [False, True])
+    def test_a_frame_serves_features_by_id(self, store: Store, loaded: bool) -> None:
         """Of its selection and version alone, in the order asked; ids may come again."""
         add_dataset(store)
         add_view(store)
         frame = store.get_historical_features("flow", "double", "reynolds < 203", "name = 'S1'")
+        frame = frame.load() if loaded else frame
         found = frame.lookup(["s2-2", "s1-0", "s2-2"])
         assert found.shape == (3, 1, 8, 6)
         for values, field in zip(found, [(2, 2), (1, 0), (2, 2)], strict=True):
@@ -386,6 +389,22 @@ class TestStore:
         again = frame.join(pd.DataFrame({"sample_id": ["s1-0", "s1-0"]}))
         with pytest.raises(InvalidRequest, match="come again"):
             again.lookup(["s1-0"])
+
+    def test_a_loaded_frame_reads_nothing_more(self, store: Store) -> None:
+        """It is what the lazy one was, in part and joined, when parts are gone."""
+        add_dataset(store)
+        add_view(store)
+        table = pd.DataFrame({"sample_id": ["s2-1", "s1-2", "s2-1"], "weight": [1.0, 2.0, 3.0]})
+        lazy = store.get_historical_features("flow", "double")
+        several = [lambda f: f, lambda f: f.head(2), lambda f: f.join(table)]
+        expected = [(of(lazy).to_pandas(), of(lazy).to_xarray().compute()) for of in several]
+        loaded = lazy.load()
+        store.backend.delete([found.path for found in store.backend.walk("parts")])
+        for of, (pandas, xarray) in zip(several, expected, strict=True):
+            pd.testing.assert_frame_equal(of(loaded).to_pandas(), pandas)
+            xr.testing.assert_identical(of(loaded).to_xarray(), xarray)
+            batches = np.concatenate([values for _, values in of(loaded).batches(2)])
+            np.testing.assert_array_equal(batches, xarray.values)
 
     def test_torch_reads_batches(self, store: Store) -> None:
         """A DataLoader yields shuffled batches with targets that match their features."""
