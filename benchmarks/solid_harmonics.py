@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import measure, tables
 from wavemill import Molecules, SolidHarmonicScattering
+from wavemill.molecules.solid_grids import Placed
 
 SHAPE = (192, 128, 96)
 ROUNDS = 2
@@ -43,10 +44,11 @@ def main() -> None:
     exact = SolidHarmonicScattering(**options, band=None, channels=("full",), dtype=torch.float64)
     ours = SolidHarmonicScattering(**options, resolution=1.0, band=BAND, channels=("full",))
     theirs = peer()
-    molecules, placed = Molecules.of([(positions, charges)]), [(positions, charges[None].double())]
+    molecules = Molecules.of([(positions, charges)])
+    placed = Placed(positions[None], charges[None, None].double())
     with torch.inference_mode():
-        truth = exact.integrals(placed, SHAPE)[0, 0, len(POWERS) :]
-        density = exact.fields(placed, SHAPE).first(None, 0)[0][0, 0].sqrt().float()
+        truth = exact.integrals(placed, [SHAPE])[0, 0, len(POWERS) :]
+        density = exact.fields(placed, [SHAPE]).first(None, 0)[0][0, 0].sqrt().float()
         calls: dict[str, Callable[[], Any]] = {
             "wavemill": lambda: ours(molecules)[0, len(POWERS) :],
             "kymatio": lambda: theirs(density),

@@ -61,12 +61,12 @@ def filters(shape: Shape, sigma: float, L: int, dtype: torch.dtype, device: str)
 
 @dataclass(frozen=True)
 class FullGrids:
-    """Fields of molecules in periodic boxes of one shape; positions count from the first sample.
+    """Fields of molecules in periodic boxes of one shape.
 
     Parameters
     ----------
     placed
-        Of each molecule, positions ``(atom, 3)`` in samples and weights ``(channel, atom)``.
+        The molecules; positions count from the first sample.
     shape
         Sides of the box.
     width, sigmas
@@ -103,7 +103,8 @@ class FullGrids:
         They are known in closed form, ``sum of w exp(-i k r - width^2 k^2 / 2)`` over the aliases
         of k that sampling brings, a product over axes: one matrix product.
         """
-        return torch.stack([self._density(*molecule) for molecule in self.placed])
+        molecules = zip(self.placed.positions, self.placed.weights, strict=True)
+        return torch.stack([self._density(*molecule) for molecule in molecules])
 
     def _density(self, positions: Tensor, weights: Tensor) -> Tensor:
         axes: list[Tensor] = []
@@ -112,7 +113,7 @@ class FullGrids:
             aliases = [self._sampled(positions[:, axis, None], waves + shift) for shift in ALIASES]
             axes.append(torch.stack(aliases).sum(0))
         plane = (axes[1][:, :, None] * axes[2][:, None, :]).flatten(1)
-        line = weights.to(positions)[:, None, :] * axes[0].T
+        line = weights[:, None, :] * axes[0].T
         found: Tensor = (line @ plane).reshape(len(weights), *self.shape)
         return found
 

@@ -25,70 +25,61 @@ Shape = tuple[int, int, int]
 Powers = list[tuple[int, int]]
 
 
-def square_about_atoms(
-    positions: Tensor, weights: Tensor, axes: list[Tensor], width: float, degree: int
-) -> Tensor:
-    """Return ``sum over m of field_m^2``, ``(channel, z, y, x)``.
+def square_about_atoms(weights: Tensor, lines: list[Tensor], degree: int) -> Tensor:
+    """Return ``sum over m of field_m^2``, ``(molecule, channel, z, y, x)``.
 
     Parameters
     ----------
-    positions
-        ``(atom, 3)``, in the order of the axes.
     weights
-        ``(channel, atom)``.
-    axes
-        Coordinates of the points along each axis.
-    width
-        Of the Gaussians.
+        ``(molecule, channel, atom)``.
+    lines
+        `bells` of the distances from atoms along each axis, ``(power, molecule, atom, point)``.
     degree
         l.
     """
-    lines = [
-        bells(axis - positions[:, place, None], width, degree) for place, axis in enumerate(axes)
-    ]
-    powers, table = polynomials(degree)
-    long = torch.stack([lines[0][a] for a, _ in powers])  # (monomial, atom, z)
+    powers, _ = polynomials(degree)
+    long = torch.stack([lines[0][a] for a, _ in powers], 1)  # (molecule, monomial, atom, z)
     wide = planes(lines, powers, degree)
-    total = wide.new_zeros(len(weights) * len(axes[0]), wide.shape[2])
-    for row in table.to(positions):
-        (used,) = row.nonzero(as_tuple=True)
-        strength = weights.to(positions)[:, None, :, None] * row[used, None, None]
-        left = (strength * long[used]).flatten(1, 2).mT.flatten(0, 1)
-        field = left @ wide[used].flatten(0, 1)
+    batch, channels, _ = weights.shape
+    total = wide.new_zeros(batch, channels * long.shape[-1], wide.shape[-1])
+    for used, factors in terms(degree, wide.dtype, wide.device):
+        strength = weights[:, :, None, :, None] * factors[:, None, None]
+        left = (strength * long[:, None].index_select(2, used)).flatten(2, 3).mT.flatten(1, 2)
+        field = left @ wide.index_select(1, used).flatten(1, 2)
         total.addcmul_(field, field)
-    return total.view(len(weights), *map(len, axes))
+    return total.view(batch, channels, *(line.shape[-1] for line in lines))
 
 
 def square_convolved(field: Tensor, axes: list[Tensor], degree: int) -> Tensor:
-    """Return ``sum over m of field_m^2`` of the points of a grid, ``(n, z', y', x')``.
+    """Return ``sum over m of field_m^2`` of the points of grids, ``(molecule, n, z', y', x')``.
 
     Parameters
     ----------
     field
-        w, ``(n, z, y, x)``.
+        w, ``(molecule, n, z, y, x)``.
     axes
-        `bells` of the distances between points along each axis, ``(power, new, old)``.
+        `bells` of the distances between points along each axis, ``(power, molecule, new, old)``.
     degree
         l.
     """
-    n, z, y, x = field.shape
-    along_z, along_y, along_x = (matrices[: degree + 1] for matrices in axes)
-    _, new_y, new_x = (matrices.shape[1] for matrices in axes)
-    lines = torch.bmm(field.reshape(n, z * y, x), along_x.flatten(0, 1).T.expand(n, -1, -1))
-    lines = lines.view(n * z, y, degree + 1, new_x)
+    batch, n, z, y, x = field.shape
+    along_z, along_y, along_x = (matrices[: degree + 1].transpose(0, 1) for matrices in axes)
+    new_y, new_x = along_y.shape[2], along_x.shape[2]
+    lines = field.reshape(batch, n * z * y, x) @ along_x.flatten(1, 2).mT
+    lines = lines.view(batch, n * z, y, degree + 1, new_x)
     found = []
     for a in range(degree + 1):
-        powers = along_y[: degree + 1 - a].flatten(0, 1).expand(n * z, -1, -1)
-        sheets = torch.bmm(powers, lines[:, :, a])
-        found.append(sheets.view(n, z, degree + 1 - a, new_y * new_x).transpose(1, 2))
-    third = along_z[[degree - a - b for a, b in polynomials(degree)[0]]]
-    total = squared((third @ torch.cat(found, 1)).flatten(2), degree)
-    return total.view(n, -1, new_y, new_x)
+        powers = along_y[:, : degree + 1 - a].flatten(1, 2)
+        sheets = powers[:, None] @ lines[:, :, :, a]
+        found.append(sheets.view(batch, n, z, -1, new_y * new_x).transpose(2, 3))
+    third = torch.stack([along_z[:, degree - a - b] for a, b in polynomials(degree)[0]], 1)
+    monomials = (third[:, None] @ torch.cat(found, 2)).flatten(0, 1).flatten(2)
+    return squared(monomials, degree).view(batch, n, -1, new_y, new_x)
 
 
 def squared(monomials: Tensor, degree: int) -> Tensor:
     """Return ``sum over m of (sum over monomials of C F)^2`` of F ``(n, monomial, point)``."""
-    fields = polynomials(degree)[1].to(monomials) @ monomials
+    fields = matrix(degree, monomials.dtype, monomials.device) @ monomials
     total = fields[:, 0].square()
     for m in range(1, 2 * degree + 1):
         total.addcmul_(fields[:, m], fields[:, m])
@@ -96,15 +87,17 @@ def squared(monomials: Tensor, degree: int) -> Tensor:
 
 
 def planes(lines: list[Tensor], powers: Powers, degree: int) -> Tensor:
-    """Return ``Y_b Z_c`` of each monomial, ``(monomial, line, y x z)``, of lines by axis."""
-    found = [lines[1][b][:, :, None] * lines[2][degree - a - b][:, None, :] for a, b in powers]
-    return torch.stack(found).flatten(2)
+    """Return ``Y_b X_c`` of each monomial, ``(..., monomial, line, y x)``, of lines by axis."""
+    found = [lines[1][b][..., None] * lines[2][degree - a - b][..., None, :] for a, b in powers]
+    return torch.stack(found, -4).flatten(-2)
 
 
 def bells(distances: Tensor, width: float, degree: int) -> Tensor:
     """Return ``d^a exp(-d^2 / 2 width^2)``, ``(a, ...)`` for a = 0..l."""
-    decay = torch.exp(-distances.square() / (2 * width**2))
-    return torch.stack([distances**power * decay for power in range(degree + 1)])
+    found = [torch.exp(-distances.square() / (2 * width**2))]
+    for _ in range(degree):
+        found.append(found[-1] * distances)
+    return torch.stack(found)
 
 
 def wavelet_of_atom(sigma: float | None, width: float, degree: int) -> float:
@@ -118,6 +111,19 @@ def wavelet_of_atom(sigma: float | None, width: float, degree: int) -> float:
     moment: float = 2 ** ((degree + 1) / 2) * math.gamma((degree + 3) / 2)
     norm = 1 / (math.sqrt(4 * math.pi * (2 * degree + 1)) * moment)
     return float(norm * sigma**degree / width ** (2 * degree + 3))
+
+
+@cache
+def matrix(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the coefficients of `polynomials` where they are used, which takes a GPU long."""
+    return polynomials(degree)[1].to(device, dtype)
+
+
+@cache
+def terms(degree: int, dtype: torch.dtype, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Return which monomials each m is made of, and their coefficients."""
+    found = [(row.nonzero()[:, 0], row[row != 0]) for row in polynomials(degree)[1]]
+    return [(used.to(device), factors.to(device, dtype)) for used, factors in found]
 
 
 @cache

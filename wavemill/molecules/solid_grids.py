@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.solid_gaussians import (
     Shape,
     bells,
@@ -23,87 +25,196 @@ from wavemill.molecules.solid_gaussians import (
     wavelet_of_atom,
 )
 
-Placed = list[tuple[Tensor, Tensor]]
 INNER = 0.8  # of a margin: what is beyond hardly reaches where fields of the second order end
-COARSE = 4  # samples; molecules whose extents are alike but for that share grids
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Molecules side by side.
+
+    Attributes
+    ----------
+    positions
+        ``(molecule, atom, 3)`` in samples, about the middle of each molecule's box.
+    weights
+        ``(molecule, channel, atom)``; 0 where a molecule has fewer atoms than others.
+    """
+
+    positions: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, molecules: Molecules, places: Tensor, weights: Tensor, rows: list[int]) -> Self:
+        """Return some of the molecules, from places ``(atom, 3)`` and weights ``(atom, channel)``.
+
+        Where a molecule has fewer atoms than others its first one stands in, without a weight.
+        """
+        chosen = torch.tensor(rows, device=places.device)
+        first, size = molecules.offsets[chosen, None], molecules.sizes[chosen, None]
+        rank = torch.arange(int(size.max()), device=places.device)
+        there = rank < size
+        atoms = first + rank * there
+        return cls(places[atoms], (weights[atoms] * there[..., None]).mT)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Points along an axis of the grids of several molecules.
+
+    Attributes
+    ----------
+    places
+        Their coordinates ``(molecule, point)``, in float64.
+    there
+        1 where a molecule has a point, 0 where only others have one; None if all have all.
+    span
+        Which these are of the points of the axis.
+    """
+
+    places: Tensor
+    there: Tensor | None
+    span: slice
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Points about the origin: how many along each axis, and the step from one to the next."""
+    """Points about the origin of each molecule: how many along each axis, and how far apart."""
 
-    counts: Shape
+    shapes: list[Shape]
     step: float
 
-    @property
-    def axes(self) -> list[Tensor]:
-        """Coordinates along each axis, in float64."""
-        ranges = [torch.arange(count, dtype=torch.float64) for count in self.counts]
-        return [(along - (len(along) - 1) / 2) * self.step for along in ranges]
+    def axis(self, number: int, device: torch.device, inner: Grid | None = None) -> _Points:
+        """Return the points along an axis; with ``inner`` as many about the middle as that has."""
+        counts = [shape[number] for shape in self.shapes]
+        kept = counts if inner is None else [shape[number] for shape in inner.shapes]
+        bounds = [
+            ((count - needed) // 2, count - (count - needed) // 2, (count - 1) / 2)
+            for count, needed in zip(counts, kept, strict=True)
+        ]
+        starts, stops, _ = zip(*bounds, strict=True)
+        span = slice(min(starts), max(stops))
+        first, last, middle = torch.tensor(bounds, dtype=torch.float64, device=device).mT[..., None]
+        place = torch.arange(span.start, span.stop, dtype=torch.float64, device=device)
+        there = None
+        if len({*bounds}) > 1:
+            there = ((place >= first) & (place < last)).double()
+        return _Points((place - middle) * self.step, there, span)
+
+
+def counts(extent: Shape, wide: float, narrow: float, margin: float, band: float) -> Shape:
+    """Return how many points a grid has along each axis; see `OwnGrids.grid`."""
+    step = math.pi * narrow / band
+    z, y, x = (math.ceil((length + margin * wide) / step) for length in extent)
+    return z, y, x
 
 
 @dataclass(frozen=True)
 class OwnGrids:
-    """Fields of molecules of one extent.
+    """Fields of molecules, each in a box of its own; where others are wider all is 0.
 
     Parameters
     ----------
     placed
-        Of each molecule, positions ``(atom, 3)`` about the origin and weights ``(channel, atom)``.
-    extent
-        How far all of them reach along each axis.
+        The molecules.
+    extents
+        How far each of them reaches along each axis.
     width, sigmas
         Of atoms and wavelets.
+    L
+        Highest degree.
     margin, band
         Space about the atoms, and reach of spectra, for a width of 1.
     """
 
     placed: Placed
-    extent: Shape
+    extents: list[Shape]
     width: float
     sigmas: list[float]
+    L: int
     margin: float
     band: float
+    _lines: dict[float, tuple[float, list[Tensor]]] = field(default_factory=dict)
+    _coarser: dict[tuple[float, float], _Coarse] = field(default_factory=dict)
 
     def grid(self, wide: float, narrow: float) -> Grid:
         """Return points for a field that reaches as far as Gaussians of one width.
 
         Its spectrum is that of Gaussians of another.
         """
-        step = math.pi * narrow / self.band
-        z, y, x = (math.ceil((length + self.margin * wide) / step) for length in self.extent)
-        return Grid((z, y, x), step)
+        shapes = [counts(extent, wide, narrow, self.margin, self.band) for extent in self.extents]
+        return Grid(shapes, math.pi * narrow / self.band)
 
     def first(self, sigma: float | None, degree: int) -> tuple[Tensor, float]:
         """Return ``sum over m of |rho * psi_lm|^2``, and the volume of a point; rho^2 for None."""
         width = math.hypot(self.width, sigma or 0.0)
-        grid, factor = self.grid(width, width), wavelet_of_atom(sigma, width, degree)
-        axes = [axis.to(self.placed[0][0]) for axis in grid.axes]
-        squares = [square_about_atoms(*atoms, axes, width, degree) for atoms in self.placed]
-        return torch.stack(squares) * factor**2, grid.step**3
+        step, lines = self._about_atoms(width)
+        square = square_about_atoms(self.placed.weights, lines, degree)
+        return square * wavelet_of_atom(sigma, width, degree) ** 2, step**3
 
     def second(
         self, modulus: Tensor, sigma: float, degree: int
     ) -> Iterator[tuple[float, Tensor, float]]:
         """Yield each wider wavelet, ``sum over m of |U1 * psi_lm|^2`` and the volume of a point."""
-        blurred = math.hypot(self.width, sigma)
-        modulus, held = _inner(modulus, self.grid(INNER * blurred, blurred))
         for wider in self.sigmas[self.sigmas.index(sigma) + 1 :]:
+            coarse = self._coarse(sigma, wider)
+            square = square_convolved(_cut(modulus, coarse.spans), coarse.axes, degree)
+            factor = wavelet_of_atom(wider, wider, degree) * coarse.fine_cell
+            yield wider, square * factor**2, coarse.cell
+
+    def _about_atoms(self, width: float) -> tuple[float, list[Tensor]]:
+        """Return the step of a grid, and what is between its points and atoms along each axis."""
+        if width not in self._lines:
+            grid, lines = self.grid(width, width), []
+            for number, places in enumerate(self.placed.positions.unbind(-1)):
+                points = grid.axis(number, places.device)
+                line = bells(points.places.to(places)[:, None] - places[..., None], width, self.L)
+                lines.append(
+                    line if points.there is None else line * points.there.to(line)[:, None]
+                )
+            self._lines[width] = grid.step, lines
+        return self._lines[width]
+
+    def _coarse(self, sigma: float, wider: float) -> _Coarse:
+        """Return what leads from moduli of one scale to the grid of another."""
+        if (sigma, wider) not in self._coarser:
+            blurred = math.hypot(self.width, sigma)
+            fine, inner = self.grid(blurred, blurred), self.grid(INNER * blurred, blurred)
             # a modulus has about the spectrum of the field's square, narrower by sqrt(2)
             narrow = math.hypot(wider, blurred / math.sqrt(2))
             grid = self.grid(math.hypot(wider, blurred), narrow)
-            pairs = zip(grid.axes, held.axes, strict=True)
-            axes = [bells(new[:, None] - old, wider, degree).to(modulus) for new, old in pairs]
-            square = square_convolved(modulus.flatten(0, 1), axes, degree)
-            factor = wavelet_of_atom(wider, wider, degree) * held.step**3
-            yield wider, square.view(*modulus.shape[:2], *grid.counts) * factor**2, grid.step**3
+            axes, spans = [], []
+            for number in range(3):
+                old = fine.axis(number, self.placed.positions.device, inner)
+                new = grid.axis(number, self.placed.positions.device)
+                axis = bells(new.places[:, :, None] - old.places[:, None], wider, self.L)
+                axis = axis if old.there is None else axis * old.there[:, None]
+                axis = axis if new.there is None else axis * new.there[..., None]
+                axes.append(axis.to(self.placed.positions.dtype))
+                spans.append(old.span)
+            self._coarser[sigma, wider] = _Coarse(spans, axes, fine.step**3, grid.step**3)
+        return self._coarser[sigma, wider]
 
 
-def _inner(field: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-    """Return the points of a field that a grid about its middle needs, and their grid."""
-    sides = enumerate(zip(field.shape[-3:], grid.counts, strict=True), -3)
-    for axis, (count, needed) in sides:
-        beyond = (count - needed) // 2
-        field = field.narrow(axis, beyond, count - 2 * beyond)
-    z, y, x = field.shape[-3:]
-    return field, Grid((z, y, x), grid.step)
+@dataclass(frozen=True)
+class _Coarse:
+    """From the grid of a modulus to that of a wider wavelet.
+
+    Attributes
+    ----------
+    spans
+        What is convolved of each axis.
+    axes
+        `bells` of the distances along each, ``(power, molecule, new, old)``.
+    fine_cell, cell
+        The volume of a point, before and after.
+    """
+
+    spans: list[slice]
+    axes: list[Tensor]
+    fine_cell: float
+    cell: float
+
+
+def _cut(field: Tensor, spans: list[slice]) -> Tensor:
+    z, y, x = spans
+    return field[..., z, y, x]

@@ -37,14 +37,15 @@ from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.solid_filters import FullGrids, fast
 from wavemill.molecules.solid_gaussians import Shape
-from wavemill.molecules.solid_grids import COARSE, OwnGrids, Placed
+from wavemill.molecules.solid_grids import OwnGrids, Placed, counts
 from wavemill.operators import keep_buffer
 
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
 NOISE = 0.5  # rounding units of the largest value, below which what a transform gives is noise
 CUSP = 64  # rounding units of what is near, below which a field has no direction to grow in
+COARSE = 4  # samples, to which extents are rounded up
 MOST = 16 * 2**30  # bytes that the grids of one molecule may take
-BATCH = {"cpu": 2**17, "cuda": 2**22}  # points of the grids of a batch; a core has small caches
+BATCH = {"cpu": 2**15, "cuda": 2**22}  # points of the grids of a batch; a core has small caches
 
 
 def valence(charges: Tensor) -> Tensor:
@@ -147,16 +148,18 @@ class SolidHarmonicScattering(nn.Module):
 
     def memory(self, molecules: int, extent: float = 80.0) -> int:
         """Return a bound on the bytes that a batch takes, of molecules of ``extent`` samples."""
-        points = self.points(self.box([extent] * 3))
-        return self._bytes(points) * max(1, min(molecules, self._together(points)))
+        points = math.prod(self.finest(self.box([extent] * 3)))
+        return self._bytes(max(points, min(molecules * points, self._most)))
 
     def _bytes(self, points: int) -> int:
         itemsize, degrees = torch.finfo(self.dtype).bits // 8, self.L + 1
         each = 2 * degrees * (degrees + 1) + 4 * degrees  # monomials thrice, lines, fields
         return itemsize * len(self.channels) * each * points
 
-    def _together(self, points: int) -> int:
-        return BATCH.get(self._here.device.type, BATCH["cpu"]) // points
+    @property
+    def _most(self) -> int:
+        """Points of the grids of a batch."""
+        return BATCH.get(self._here.device.type, BATCH["cpu"])
 
     def forward(self, molecules: Molecules) -> Tensor:
         """Return ``(molecule, coefficient)``; see `coefficients`.
@@ -168,43 +171,60 @@ class SolidHarmonicScattering(nn.Module):
         """
         molecules = molecules.to(self._here.device, self.dtype)
         molecules.separations()  # refuses coincident atoms
-        weights = torch.stack([CHANNELS[name](molecules.charges) for name in self.channels])
-        found: list[tuple[list[int], Tensor]] = []
-        for shape, rows in self._boxes(molecules):
-            placed = [self._placed(molecules, weights, row) for row in rows]
-            found.append((rows, self.integrals(placed, shape).flatten(1)))
-        order = torch.tensor([row for rows, _ in found for row in rows])
-        return torch.cat([values for _, values in found])[torch.argsort(order)]
+        weights = torch.stack([CHANNELS[name](molecules.charges) for name in self.channels], 1)
+        places, extents = self._centred(molecules)
+        boxes = [self.box(extent) for extent in extents.tolist()]
+        found, order = [], []
+        for rows in self._batches(boxes):
+            placed = Placed.of(molecules, places, weights.to(places), rows)
+            found.append(self.integrals(placed, [boxes[row] for row in rows]).flatten(1))
+            order += rows
+        return torch.cat(found)[torch.argsort(torch.tensor(order))]
 
-    def _placed(self, molecules: Molecules, weights: Tensor, row: int) -> tuple[Tensor, Tensor]:
-        """Return positions in samples about the box's centre, and weights, of one molecule."""
-        atoms = slice(int(molecules.offsets[row]), int(molecules.offsets[row + 1]))
-        return self._centred(molecules.positions[atoms]), weights[:, atoms]
+    def _centred(self, molecules: Molecules) -> tuple[Tensor, Tensor]:
+        """Return samples about the middle of each molecule, and its extents ``(molecule, 3)``.
 
-    def _centred(self, positions: Tensor) -> Tensor:
-        """Return samples about the middle, the longest axis last: boxes of few shapes."""
-        high, low = positions.detach().amax(0), positions.detach().amin(0)
-        order = torch.argsort(high - low)
-        return ((positions - (high + low) / 2) * self.resolution)[:, order]
+        The longest axis comes last, for boxes of few shapes.
+        """
+        owner, held = molecules.owner[:, None].expand(-1, 3), molecules.positions.detach()
+        room = held.new_zeros(len(molecules), 3)
+        high = room.scatter_reduce(0, owner, held, "amax", include_self=False)
+        low = room.scatter_reduce(0, owner, held, "amin", include_self=False)
+        axes = torch.argsort(high - low, stable=True)[molecules.owner]
+        middle = ((high + low) / 2)[molecules.owner]
+        places = ((molecules.positions - middle) * self.resolution).gather(1, axes)
+        reach = room.scatter_reduce(0, owner, places.detach().abs(), "amax", include_self=False)
+        return places, 2 * reach
 
-    def _boxes(self, molecules: Molecules) -> Iterator[tuple[Shape, list[int]]]:
-        """Yield the sides of boxes, and the molecules of a batch that have such a box."""
-        groups: dict[Shape, list[int]] = {}
-        for row in range(len(molecules)):
-            atoms = slice(int(molecules.offsets[row]), int(molecules.offsets[row + 1]))
-            extent = 2 * self._centred(molecules.positions[atoms]).detach().abs().amax(0)
-            groups.setdefault(self.box(extent.tolist()), []).append(row)
-        for shape, rows in groups.items():
-            if (needed := self._bytes(self.points(shape))) > MOST:
-                sides = " x ".join(f"{side / self.resolution:.0f}" for side in shape)
+    def _batches(self, boxes: list[Shape]) -> Iterator[list[int]]:
+        """Yield the molecules of each batch: of about one size, or on full grids of one box.
+
+        Raises
+        ------
+        InvalidParameter
+            If the grids of a molecule would take too much.
+        """
+        shapes = [self.finest(box) for box in boxes]
+        for row, (box, shape) in enumerate(zip(boxes, shapes, strict=True)):
+            if (needed := self._bytes(math.prod(shape))) > MOST:
+                angstrom = " x ".join(f"{side / self.resolution:.0f}" for side in box)
                 raise InvalidParameter(
-                    f"molecule {rows[0]} needs a box of {sides} Angstrom, whose grids take "
+                    f"molecule {row} needs a box of {angstrom} Angstrom, whose grids take "
                     f"{needed / 2**30:.0f} GiB, of {MOST / 2**30:.0f} at most: leave it out, lower "
                     "the resolution, or choose atomic harmonics, which have no grids"
                 )
-            together = max(1, self._together(self.points(shape)))
-            for start in range(0, len(rows), together):
-                yield shape, rows[start : start + together]
+        batch: list[int] = []
+        sides: list[int] = []
+        for row in sorted(range(len(boxes)), key=lambda row: shapes[row][::-1], reverse=True):
+            wider = list(map(max, sides or shapes[row], shapes[row]))
+            fits = (len(batch) + 1) * math.prod(wider) <= self._most
+            alike = self.band is not None or not batch or shapes[row] == shapes[batch[0]]
+            if batch and not (fits and alike):
+                yield batch
+                batch, wider = [], list(shapes[row])
+            batch, sides = [*batch, row], wider
+        if batch:
+            yield batch
 
     def box(self, extent: list[float]) -> Shape:
         """Return the extent that a molecule shares, or the sides of its periodic box, samples."""
@@ -215,24 +235,23 @@ class SolidHarmonicScattering(nn.Module):
             z, y, x = (fast(math.ceil(length + margin)) for length in extent)
         return z, y, x
 
-    def points(self, shape: Shape) -> int:
-        """Return the number of points of the finest grid of a box."""
-        fields = self.fields([], shape)
-        if isinstance(fields, OwnGrids):
-            shape = fields.grid(self.width, self.width).counts
-        return math.prod(shape)
+    def finest(self, box: Shape) -> Shape:
+        """Return how many points the finest grid of a box has along each axis."""
+        if self.band is None:
+            return box
+        return counts(box, self.width, self.width, self.margin, self.band)
 
-    def integrals(self, placed: Placed, shape: Shape) -> Tensor:
-        """Return ``(molecule, channel, coefficient)`` of molecules of one box.
+    def integrals(self, placed: Placed, boxes: list[Shape]) -> Tensor:
+        """Return ``(molecule, channel, coefficient)`` of a batch.
 
         Parameters
         ----------
         placed
-            Of each molecule, positions ``(atom, 3)`` in samples and weights ``(channel, atom)``.
-        shape
-            See `box`.
+            The molecules.
+        boxes
+            See `box`; on full grids all the same.
         """
-        fields = self.fields(placed, shape)
+        fields = self.fields(placed, boxes)
         found: dict[tuple[int, ...], list[Tensor]] = {(): [self._sums(*fields.first(None, 0))]}
         for j, sigma in enumerate(self.sigmas):
             for degree in range(self.L + 1):
@@ -245,11 +264,11 @@ class SolidHarmonicScattering(nn.Module):
                     found.setdefault(path, []).append(self._sums(second, coarse))
         return torch.cat([torch.cat(found[path], -1) for path in self.paths], -1)
 
-    def fields(self, placed: Placed, shape: Shape) -> OwnGrids | FullGrids:
-        """Return what computes the fields of molecules of one box."""
+    def fields(self, placed: Placed, boxes: list[Shape]) -> OwnGrids | FullGrids:
+        """Return what computes the fields of a batch."""
         if self.band is None:
-            return FullGrids(placed, shape, self.width, self.sigmas, self.L)
-        return OwnGrids(placed, shape, self.width, self.sigmas, self.margin, self.band)
+            return FullGrids(placed, boxes[0], self.width, self.sigmas, self.L)
+        return OwnGrids(placed, boxes, self.width, self.sigmas, self.L, self.margin, self.band)
 
     def _without_noisy_gradients(self, square: Tensor) -> Tensor:
         """Return the same squares, whose gradient is 0 where their root is a cusp.
@@ -295,7 +314,7 @@ def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
             return square
         case 3.0:
             return modulus * square
-    return torch.pow(modulus, q)
+    return torch.pow(modulus, q) * (square > 0)  # a root of what is next to 0 is not
 
 
 def _root(square: Tensor) -> Tensor:
