@@ -12,6 +12,7 @@ NAMES = {
     "families": "one sample of each family of moments: a picture and a table",
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
     "solid_harmonics": "solid harmonic scattering against kymatio, on one grid",
+    "qm9_grids": "solid harmonic scattering of molecules of QM9 through the pipeline",
     "molecules": "learning curves of atomisation energies, in pieces",
     "regressions": "ridge, multilinear forms and kernels of features of molecules, in pieces",
     "images": "ingestion of photographs, against a bare pool of processes",
