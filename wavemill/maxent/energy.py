@@ -51,7 +51,7 @@ from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import shell_means
 from wavemill.states import over, under
 
-GROWTH = 0.05  # of E(t y) / (t^2 |y|^2) in every direction: a tenth of the Gaussian's
+GROWTH = 0.2  # of E(t y) / (t^2 |y|^2) in every direction: two fifths of the Gaussian's
 ROUNDS = 12  # of directions sought, in which it is less
 FLOOR = 1e-6  # of the spectrum, of its largest shell
 DIRECTIONS = 30  # random ones, in which the energy must grow

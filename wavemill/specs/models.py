@@ -126,7 +126,7 @@ class EnergySpec(Spec):
     """
 
     kind: ClassVar[str] = "energy"
-    algorithm: ClassVar[int] = 2  # holds the references' spectrum; grows by constraints
+    algorithm: ClassVar[int] = 3  # grows by constraints, in no direction much less than a Gaussian
 
     J: int = 3
     L: int = 4
