@@ -16,7 +16,7 @@ from wavemill import (
     SolidHarmonicScattering,
     real_solid_harmonics,
 )
-from wavemill.molecules import solid_harmonics
+from wavemill.molecules import solid_gaussians, solid_harmonics
 from wavemill.molecules.solid_filters import FullGrids, filters
 from wavemill.molecules.solid_gaussians import (
     bells,
@@ -239,6 +239,18 @@ def test_a_batch_is_its_molecules(band: float | None) -> None:
         assert apart(expected[0].detach(), found[row].detach()) < 1e-10
         assert alone.grad is not None
         assert float((alone.grad - together.grad[atoms]).abs().max()) < 1e-8
+
+
+def test_what_is_kept_from_inference_serves_gradients() -> None:
+    for kept in (solid_gaussians.matrix, solid_gaussians.terms, polynomials):
+        kept.cache_clear()
+    op, (places, charges) = operator(band=5.0), water()
+    with torch.inference_mode():
+        op(Molecules.of([(places, charges)]))
+    places.requires_grad_()
+    op(Molecules.of([(places, charges)])).sum().backward()
+    assert places.grad is not None
+    assert bool(places.grad.isfinite().all())
 
 
 @pytest.mark.usefixtures("side_by_side")

@@ -114,12 +114,14 @@ def wavelet_of_atom(sigma: float | None, width: float, degree: int) -> float:
 
 
 @cache
+@torch.inference_mode(False)
 def matrix(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the coefficients of `polynomials` where they are used, which takes a GPU long."""
     return polynomials(degree)[1].to(device, dtype)
 
 
 @cache
+@torch.inference_mode(False)
 def terms(degree: int, dtype: torch.dtype, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Return which monomials each m is made of, and their coefficients."""
     found = [(row.nonzero()[:, 0], row[row != 0]) for row in polynomials(degree)[1]]
@@ -127,6 +129,7 @@ def terms(degree: int, dtype: torch.dtype, device: torch.device) -> list[tuple[T
 
 
 @cache
+@torch.inference_mode(False)
 def polynomials(degree: int) -> tuple[Powers, Tensor]:
     """Return ``(a, b)`` of monomials ``x^a y^b z^(l - a - b)``, and C, ``(m, monomial)``."""
     powers = [(a, b) for a in range(degree + 1) for b in range(degree + 1 - a)]
