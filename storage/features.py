@@ -67,8 +67,8 @@ class FeatureFrame:
     def load(self) -> FeatureFrame:
         """Return the same with all features in memory, where look-ups take microseconds.
 
-        For serving, and for selections that are read again and again: what stands here is read
-        once, and stays at its version.
+        For serving: look-ups, tables, arrays and batches then read nothing. Rows that
+        :meth:`read` and :meth:`to_torch` ask for come from the store as before.
         """
         return replace(self, loaded=self._values(slice(None)))
 

@@ -64,7 +64,7 @@ from .moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistic
 from .moments.scattering_spectra import ScatteringSpectra
 from .replay import Replayed
 from .scattering2d import Scattering2D
-from .simulation import NavierStokes2D, simulate
+from .simulate import NavierStokes2D, simulate
 from .specs import (
     AtomicHarmonicsSpec,
     ClassifierSpec,

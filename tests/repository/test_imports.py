@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import subprocess
@@ -70,11 +71,11 @@ def test_what_takes_long_to_load_is_loaded_where_it_is_needed(
     assert modules & heavy == set()
 
 
-@pytest.mark.parametrize("package", ["wavemill", "storage"])
-def test_every_name_of_a_package_is_there_and_is_its_own(package: str) -> None:
-    """Whichever module was imported first: none is called as a name that the package gives."""
+@pytest.mark.parametrize("package", ["wavemill", "storage", "flows"])
+def test_every_name_of_a_package_is_there_and_is_no_module(package: str) -> None:
+    """Though a module may be called as a name that the package gives, and be imported first."""
     module = importlib.import_module(package)
     for name in module.__all__:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"{package}.{name}")
         assert not isinstance(getattr(module, name), ModuleType)
-    folder = Path(next(iter(module.__path__)))
-    assert {path.stem for path in folder.iterdir()}.isdisjoint(module.__all__)

@@ -26,7 +26,7 @@ from wavemill.dictionaries.classifiers import Network
 from wavemill.dictionaries.dictionary import DictionaryLearning, fista
 from wavemill.generation import Generator
 from wavemill.molecules.atoms import Molecules
-from wavemill.simulation import simulate
+from wavemill.simulate import simulate
 from wavemill.specs import ClassifierSpec, DictionarySpec, GeneratorSpec, SimulationSpec, Spec
 
 FROZEN = Path(__file__).with_name("frozen.json")

@@ -75,6 +75,10 @@ class _Points:
     there: Tensor | None
     span: slice
 
+    def only(self, values: Tensor) -> Tensor:
+        """Return values ``(..., molecule, other, point)``, 0 where there is no point."""
+        return values if self.there is None else values * self.there.to(values)[:, None]
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -168,9 +172,7 @@ class OwnGrids:
             for number, places in enumerate(self.placed.positions.unbind(-1)):
                 points = grid.axis(number, places.device)
                 line = bells(points.places.to(places)[:, None] - places[..., None], width, self.L)
-                lines.append(
-                    line if points.there is None else line * points.there.to(line)[:, None]
-                )
+                lines.append(points.only(line))
             self._lines[width] = grid.step, lines
         return self._lines[width]
 
@@ -187,8 +189,7 @@ class OwnGrids:
                 old = fine.axis(number, self.placed.positions.device, inner)
                 new = grid.axis(number, self.placed.positions.device)
                 axis = bells(new.places[:, :, None] - old.places[:, None], wider, self.L)
-                axis = axis if old.there is None else axis * old.there[:, None]
-                axis = axis if new.there is None else axis * new.there[..., None]
+                axis = new.only(old.only(axis).mT).mT
                 axes.append(axis.to(self.placed.positions.dtype))
                 spans.append(old.span)
             self._coarser[sigma, wider] = _Coarse(spans, axes, fine.step**3, grid.step**3)
@@ -215,6 +216,6 @@ class _Coarse:
     cell: float
 
 
-def _cut(field: Tensor, spans: list[slice]) -> Tensor:
+def _cut(modulus: Tensor, spans: list[slice]) -> Tensor:
     z, y, x = spans
-    return field[..., z, y, x]
+    return modulus[..., z, y, x]

@@ -12,7 +12,7 @@ from wavemill.specs.base import MomentSet, Precision, Spec, check, check_bank, c
 
 @dataclass(frozen=True)
 class SimulationSpec(Spec):
-    """Two-dimensional turbulence on [0, 2 pi]^2: see :func:`wavemill.simulation.simulate`.
+    """Two-dimensional turbulence on [0, 2 pi]^2: see :func:`wavemill.simulate.simulate`.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, UnstableSimulation
-from wavemill.simulation import (
+from wavemill.simulate import (
     COURANT_LIMIT,
     NavierStokes2D,
     RingForcing,
