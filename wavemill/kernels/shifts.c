@@ -78,11 +78,11 @@ INLINE void NAMED(pull_second)(REAL *restrict g, const REAL *restrict s, const R
     }
 }
 
-/* g (+)= 2 s conj(a), of real s */
+/* g (+)= 2 s a, of real s, or its conjugate */
 INLINE void NAMED(pull_alone)(REAL *restrict g, const REAL *restrict s, const REAL *restrict a,
-                              int64_t n, int fresh) {
+                              int64_t n, int fresh, REAL sign) {
     for (int64_t i = 0; i < n; i++) {
-        const REAL re = 2 * s[i] * a[2 * i], im = -2 * s[i] * a[2 * i + 1];
+        const REAL re = 2 * s[i] * a[2 * i], im = sign * 2 * s[i] * a[2 * i + 1];
         g[2 * i] = fresh ? re : g[2 * i] + re, g[2 * i + 1] = fresh ? im : g[2 * i + 1] + im;
     }
 }
@@ -137,14 +137,14 @@ CLONED static void NAMED(pull_row)(const Shifts *task, const REAL *first, const 
     const ROW a = NAMED(find)(task, first, pair, 0, y), b = NAMED(find)(task, second, pair, 1, y);
     const ROW g = NAMED(find)(task, first_gradient, pair, 0, y);
     const ROW h = NAMED(find)(task, second_gradient, pair, 1, y);
+    const REAL one = task->plain[0] ? -1 : 1, two = task->plain[1] ? 1 : -1;
     HALVES(half, at, count) {
         const int64_t i = half * a.jump + 2 * at, k = half * b.jump + 2 * at;
         if (task->alone) {
-            if (fresh[0]) NAMED(pull_alone)(g.start + i, line + at, a.start + i, count, 1);
-            else NAMED(pull_alone)(g.start + i, line + at, a.start + i, count, 0);
+            if (fresh[0]) NAMED(pull_alone)(g.start + i, line + at, a.start + i, count, 1, -one);
+            else NAMED(pull_alone)(g.start + i, line + at, a.start + i, count, 0, -one);
             continue;
         }
-        const REAL one = task->plain[0] ? -1 : 1, two = task->plain[1] ? 1 : -1;
         const REAL *from = line + 2 * at;
         if (fresh[0]) NAMED(pull_first)(g.start + i, from, b.start + k, count, 1, one);
         else NAMED(pull_first)(g.start + i, from, b.start + k, count, 0, one);

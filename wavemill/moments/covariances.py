@@ -6,7 +6,7 @@ Three kinds of block compute it for many pairs of channels at once, each as chea
 
 - :class:`GramBlock`, no shift: one matrix product of all fields, or spectra, with all others;
 - :class:`ShiftBlock`: the discrete Fourier transform of cross-spectra at few shifts, separable;
-- :class:`PowerBlock`, both channels linear in x: |x^|^2 against products of filters.
+- :class:`PowerBlock`, both linear in x, no shift: |x^|^2 against products of filters.
 
 :class:`wavemill.moments.loops.Loops` stands in for the first two where compiled loops can run.
 
@@ -115,8 +115,7 @@ class GramBlock(nn.Module):
 class ShiftBlock(nn.Module):
     """Covariances at few shifts: the transform of ``a^ conj b^`` at these alone.
 
-    Only one of the two may be linear. It is taken as b: of ``conj c``, at the opposite shift, if it
-    is a.
+    If one is linear, it is taken as b: of ``conj c``, at the opposite shift, if it is a.
 
     Parameters
     ----------
@@ -128,8 +127,8 @@ class ShiftBlock(nn.Module):
         Frequencies that both stacks hold.
     shape
         Grid ``(y, x)``.
-    swapped
-        a is the linear one.
+    linear
+        Which of a and b are linear.
     auto
         Each channel with itself, real.
     dtype
@@ -145,13 +144,14 @@ class ShiftBlock(nn.Module):
         scale: float,
         box: Box,
         shape: Box,
-        swapped: bool,
+        linear: tuple[bool, bool],
         auto: bool,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         first, second, pair = pairs.distinct()
-        self._box, self._swapped, self._auto, self._mirrored = box, swapped, auto, pairs.mirrored
+        self._swapped = swapped = linear[0] and not linear[1]
+        self._box, self._auto, self._mirrored = box, auto, pairs.mirrored
         self._spans = _contiguous(first), _contiguous(second)
         keep_buffer(self, "_first", torch.from_numpy(first))
         keep_buffer(self, "_second", torch.from_numpy(second))
@@ -174,9 +174,11 @@ class ShiftBlock(nn.Module):
         if self._swapped:
             stacks, chosen = (b, a), chosen[::-1]
         if self._auto:
-            stacks[0].pull_spectrum(right * (2 * spread.real), chosen[0])
+            same = left if stacks[0].linear else right
+            stacks[0].pull_spectrum(same * (2 * spread.real), chosen[0])
             return
-        stacks[0].pull_spectrum(spread * right, chosen[0])
+        one = spread * right
+        stacks[0].pull_spectrum(one.conj().resolve_conj() if stacks[0].linear else one, chosen[0])
         other = spread.mul_(left)
         if self._mirrored:
             other = mirror(other.conj().resolve_conj() if stacks[1].linear else other)
@@ -201,7 +203,7 @@ class ShiftBlock(nn.Module):
 
 
 class PowerBlock(nn.Module):
-    """Covariances of channels linear in x: ``sum over w of psi_a psi_b |x^|^2 e^{i w tau}``.
+    """Covariances without shift of channels linear in x: ``sum over w of psi_a psi_b |x^|^2``.
 
     Parameters
     ----------
@@ -209,53 +211,31 @@ class PowerBlock(nn.Module):
         The rows.
     filters
         Either stack's filters, real ``(channel, y, x)`` float64, in one box.
-    shape
-        Grid ``(y, x)``.
     dtype
         Real precision.
     """
 
     _products: Tensor
-    _still: Tensor
-    _given: Tensor
-    _order: Tensor
 
     def __init__(
-        self, pairs: Pairs, filters: tuple[Tensor, Tensor], shape: Box, dtype: torch.dtype
+        self, pairs: Pairs, filters: tuple[Tensor, Tensor], dtype: torch.dtype
     ) -> None:
         super().__init__()
-        first, second, pair = pairs.distinct()
         other = mirror(filters[1]) if pairs.mirrored else filters[1]
-        products = filters[0][first] * other[second]
-        self._box: Box = (products.shape[-2], products.shape[-1])
-        moves = np.zeros(len(first), dtype=bool)
-        moves[pair[(pairs.shifts != 0).any(1)]] = True
-        moved = moves[pair]
-        keep_buffer(self, "_products", products[moves].to(dtype))
-        self._half = self._box[1] // 2 + 1
-        keep_buffer(self, "_still", _folded(products[pair[~moved]]).flatten(1).to(dtype))
-        given = np.concatenate([np.flatnonzero(~moved), np.flatnonzero(moved)])
-        keep_buffer(self, "_given", torch.from_numpy(given))
-        keep_buffer(self, "_order", torch.from_numpy(np.argsort(given)))
-        among = (np.cumsum(moves) - 1)[pair[moved]]
-        self.transform = FewShifts(
-            among, int(moves.sum()), pairs.shifts[moved], shape, self._box, 1.0, dtype
-        )
+        products = _folded(filters[0][pairs.first] * other[pairs.second])
+        self._box: Box = (filters[0].shape[-2], filters[0].shape[-1])
+        keep_buffer(self, "_products", products.flatten(1).to(dtype))
 
     def evaluate(self, power: Tensor) -> Tensor:
         """Return the covariances ``(batch, row)`` from ``|x^|^2 (batch, y, x)``, even in w."""
-        cut = crop(power, self._box)
-        still = cut[..., : self._half].flatten(1) @ self._still.T
-        moved = self.transform.sum(self._products * cut[:, None])
-        return torch.cat([as_complex(still), moved], dim=-1)[:, self._order]
+        half = crop(power, self._box)[..., : self._box[1] // 2 + 1]
+        return as_complex(half.flatten(1) @ self._products.T)
 
     def pull(self, g: Tensor) -> Tensor:
-        """Return the gradient of the power, ``(batch, y, x)`` in the block's box."""
-        count = len(self._still)
-        still, moved = torch.split(g[:, self._given], [count, g.shape[1] - count], dim=1)
-        gradient = (self.transform.spread(moved.conj()).real * self._products).sum(1)
-        half = gradient[..., : self._half]
-        half.add_((still.real @ self._still).view_as(half))
+        """Return the gradient of the power, ``(batch, y, x)`` in the block's box, of one half."""
+        gradient = g.real.new_zeros(len(g), *self._box)
+        half = gradient[..., : self._box[1] // 2 + 1]
+        half.copy_((g.real @ self._products).view_as(half))
         return gradient
 
 

@@ -33,7 +33,7 @@ class Loops(nn.Module):
     shape
         Grid ``(y, x)``.
     linear
-        Which of a and b are linear, one at most.
+        Which of a and b are linear.
     dtype
         Real precision.
     box
@@ -61,7 +61,8 @@ class Loops(nn.Module):
         super().__init__()
         self.block = block
         self._space, box = box is None, box or shape
-        swapped, self._plain = linear[0], (self._space, self._space or any(linear))
+        swapped = linear[0] and not linear[1]
+        self._plain = self._space or all(linear), self._space or any(linear)
         self._box, self._swapped, self._auto = box, swapped, auto
         first, second, pair = pairs.distinct()
         chosen = [second, first] if swapped else [first, second]

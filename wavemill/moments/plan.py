@@ -142,7 +142,7 @@ class _Planner:
         return Plan(steps, order, self._boxes, self._spatial, centred)
 
     def _drafts(self, rows: Rows) -> Iterator[_Draft]:
-        """Yield the rows of each block: pairs of groups, those with shifts apart unless linear."""
+        """Yield the rows of each block: pairs of groups, those with shifts apart."""
         moved = (rows["shift_y"] != 0) | (rows["shift_x"] != 0)
         names = ("j1", "l1", "k1", "j2", "l2", "k2")
         _, pair = np.unique(np.stack([rows[name] for name in names]), axis=1, return_inverse=True)
@@ -150,11 +150,10 @@ class _Planner:
         members: dict[tuple[Group, Group, bool, bool], list[int]] = {}
         sides = zip(groups(rows, "1"), groups(rows, "2"), shifted, rows["k2"] < 0, strict=True)
         for row, (a, b, shift, mirrored) in enumerate(sides):
-            apart = bool(shift) and not (a.linear and b.linear)
-            members.setdefault((a, b, apart, bool(mirrored)), []).append(row)
-        for (a, b, apart, mirrored), chosen in members.items():
+            members.setdefault((a, b, bool(shift), bool(mirrored)), []).append(row)
+        for (a, b, shift, mirrored), chosen in members.items():
             step = max(self._place[a], self._place[b])
-            yield _Draft(step, a, b, apart, mirrored, np.array(chosen))
+            yield _Draft(step, a, b, shift, mirrored, np.array(chosen))
 
     def _request_spectra(self, drafts: list[_Draft]) -> None:
         """Decide which groups need spectra, and how much of them."""
@@ -199,16 +198,16 @@ class _Planner:
             draft.mirrored,
         )
         box = self._common(draft)
-        if all(draft.linear):
+        if all(draft.linear) and not draft.shifted:
             banks = (crop(self._filters(a), box), crop(self._filters(b), box))
-            return PowerBlock(pairs, banks, self._shape, self._dtype)
+            return PowerBlock(pairs, banks, self._dtype)
         scale = math.prod(1.0 if linear else 1 / self._points for linear in draft.linear)
         block: GramBlock | ShiftBlock
         within: Box | None = box
         auto, looped = False, not draft.mirrored
         if draft.shifted:
             auto = a == b and looped and bool((pairs.first == pairs.second).all())
-            block = ShiftBlock(pairs, scale, box, self._shape, a.linear, auto, self._dtype)
+            block = ShiftBlock(pairs, scale, box, self._shape, draft.linear, auto, self._dtype)
         else:
             if not self._in_frequency(draft):
                 scale, within = 1 / self._points, None
