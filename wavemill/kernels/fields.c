@@ -10,8 +10,9 @@
 /* What this is compiled from, given by build.py: the loader refuses a library of other sources. */
 const char *kernels_sources(void) { return KERNELS_SOURCES; }
 
-/* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. */
-typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse; } Boxes;
+/* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. Real ones
+ * are all of the grid; where those after are real, what comes out imaginary is left out. */
+typedef struct { int64_t fields, height, width, from[2], to[2], complex[2], inverse; } Boxes;
 
 #if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -44,6 +45,8 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
 #define LOW4(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
 #define HIGH4(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
 #define SORT(a) SHUFFLE(a, a, 0, 1, 4, 5, 2, 3, 6, 7)
+#define BACKWARDS(a) SHUFFLE(a, a, 6, 7, 4, 5, 2, 3, 0, 1)
+#define CONJUGATE ((VEC){1, -1, 1, -1, 1, -1, 1, -1})
 #define TRANSPOSE() ROUND(1, LOW1, HIGH1) ROUND(2, LOW2, HIGH2) ROUND(4, LOW4, HIGH4)
 #include "fields.c"
 #undef REAL
@@ -61,6 +64,8 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
 #undef LOW4
 #undef HIGH4
 #undef SORT
+#undef BACKWARDS
+#undef CONJUGATE
 #undef TRANSPOSE
 
 #define REAL double
@@ -74,6 +79,8 @@ typedef struct { int64_t fields, height, width, from[2], to[2], complex, inverse
 #define LOW2(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
 #define HIGH2(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
 #define SORT(a) SHUFFLE(a, a, 0, 2, 1, 3)
+#define BACKWARDS(a) SHUFFLE(a, a, 2, 3, 0, 1)
+#define CONJUGATE ((VEC){1, -1, 1, -1})
 #define TRANSPOSE() ROUND(1, EVEN, ODD) ROUND(2, LOW2, HIGH2)
 #include "fields.c"
 
@@ -101,37 +108,36 @@ typedef REAL NAMED(Loose) __attribute__((vector_size(WIDTH), aligned(sizeof(REAL
 
 #define LOOSE(p) (*(NAMED(Loose) *)(p))
 
-/* Rows become the line's lanes: complex, or real with nothing imaginary. */
-INLINE void NAMED(read_rows)(const REAL *from, int64_t row, int64_t rows, int64_t n, int complex,
-                             COMPLEX *line) {
+/* Rows of n numbers become the lanes of vectors `apart` from each other. */
+INLINE void NAMED(read_rows)(const REAL *from, int64_t row, int64_t rows, int64_t n, int apart,
+                             VEC *to) {
     const REAL *start[WIDTH / sizeof(REAL)];
-    const int64_t numbers = complex ? 2 * n : n, apart = complex ? 1 : 2;
-    VEC v[WIDTH / sizeof(REAL)], *to = (VEC *)line;
+    VEC v[WIDTH / sizeof(REAL)];
     for (int64_t lane = 0; lane < LANES; lane++)
         start[lane] = from + (lane < rows ? lane : rows - 1) * row;
     int64_t i = 0;
-    for (; i + LANES <= numbers; i += LANES) {
+    for (; i + LANES <= n; i += LANES) {
         for (int64_t lane = 0; lane < LANES; lane++) v[lane] = LOOSE(start[lane] + i);
         TRANSPOSE()
         for (int64_t k = 0; k < LANES; k++) to[apart * (i + k)] = v[k];
     }
-    for (; i < numbers; i++)
+    for (; i < n; i++)
         for (int64_t lane = 0; lane < LANES; lane++)
             VALUE(to + apart * i, lane) = start[lane][i];
-    for (i = 0; !complex && i < n; i++) line[i].im = (VEC){0};
 }
 
-INLINE void NAMED(write_rows)(const COMPLEX *line, int64_t row, int64_t rows, int64_t n, REAL *to) {
+INLINE void NAMED(write_rows)(const VEC *from, int apart, int64_t row, int64_t rows, int64_t n,
+                              REAL *to) {
     VEC v[WIDTH / sizeof(REAL)];
-    const VEC *from = (const VEC *)line;
     int64_t i = 0;
-    for (; i + LANES <= 2 * n; i += LANES) {
-        for (int64_t k = 0; k < LANES; k++) v[k] = from[i + k];
+    for (; i + LANES <= n; i += LANES) {
+        for (int64_t k = 0; k < LANES; k++) v[k] = from[apart * (i + k)];
         TRANSPOSE()
         for (int64_t lane = 0; lane < rows; lane++) LOOSE(to + lane * row + i) = v[lane];
     }
-    for (; i < 2 * n; i++)
-        for (int64_t lane = 0; lane < rows; lane++) to[lane * row + i] = VALUE(from + i, lane);
+    for (; i < n; i++)
+        for (int64_t lane = 0; lane < rows; lane++)
+            to[lane * row + i] = VALUE(from + apart * i, lane);
 }
 
 /* Columns become the line's lanes, in an order of their own that `write_columns` undoes. */
@@ -185,17 +191,106 @@ INLINE int64_t NAMED(begin)(int64_t n, const DESK *desk, int64_t next) {
 typedef struct { REAL *at; int64_t row, columns; } NAMED(Side);
 
 #define SIDE NAMED(Side)
+#define SOME(rows) ((rows) < 0 ? 0 : (rows) < LANES ? (rows) : LANES)
 
-CLONED static void NAMED(along_rows)(const Boxes *task, SIDE from, int complex, SIDE to,
-                                     const DESK *desk) {
+CLONED static void NAMED(along_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
     const int64_t end = NAMED(begin)(task->height, desk, 1);
     for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += LANES) {
-        const int64_t rows = end - y < LANES ? end - y : LANES;
-        NAMED(read_rows)(from.at + y * from.row, from.row, rows, from.columns, complex, desk->line);
+        const int64_t rows = SOME(end - y);
+        NAMED(read_rows)(from.at + y * from.row, from.row, rows, 2 * from.columns, 1,
+                         &desk->line->re);
         NAMED(widen)(desk->line, from.columns, task->width);
         NAMED(turn)(&desk->x, desk, task->inverse);
         NAMED(narrow)(desk->line, to.columns, task->width);
-        NAMED(write_rows)(desk->line, to.row, rows, to.columns, to.at + y * to.row);
+        NAMED(write_rows)(&desk->line->re, 1, to.row, rows, 2 * to.columns, to.at + y * to.row);
+    }
+}
+
+/* Real rows, two as one complex row a + i b. Their frequencies from 0 on are
+ * a_k = (z_k + conj z_-k) / 2 and b_k = (z_k - conj z_-k) / 2i. */
+CLONED static void NAMED(from_real_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t n = task->width, end = NAMED(begin)(task->height, desk, 1);
+    COMPLEX *z = desk->line, *a = desk->spare, *b = a + n;
+    for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += 2 * LANES) {
+        const int64_t rows = SOME(end - y), more = SOME(end - y - LANES);
+        const REAL *start = from.at + y * from.row;
+        NAMED(read_rows)(start, from.row, rows, n, 2, &z->re);
+        if (more) NAMED(read_rows)(start + LANES * from.row, from.row, more, n, 2, &z->im);
+        for (int64_t i = 0; !more && i < n; i++) z[i].im = (VEC){0};
+        NAMED(turn)(&desk->x, desk, task->inverse);
+        for (int64_t k = 0; k < to.columns; k++) {
+            const COMPLEX p = z[k], q = z[k ? n - k : 0];
+            a[k].re = (REAL)0.5 * (p.re + q.re), a[k].im = (REAL)0.5 * (p.im - q.im);
+            b[k].re = (REAL)0.5 * (p.im + q.im), b[k].im = (REAL)0.5 * (q.re - p.re);
+        }
+        REAL *out = to.at + y * to.row;
+        NAMED(write_rows)(&a->re, 1, to.row, rows, 2 * to.columns, out);
+        NAMED(write_rows)(&b->re, 1, to.row, more, 2 * to.columns, out + LANES * to.row);
+    }
+}
+
+/* The other way. */
+CLONED static void NAMED(to_real_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t n = task->width, end = NAMED(begin)(task->height, desk, 1);
+    COMPLEX *z = desk->line, *a = desk->spare, *b = a + n;
+    for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += 2 * LANES) {
+        const int64_t rows = SOME(end - y), more = SOME(end - y - LANES);
+        const REAL *start = from.at + y * from.row;
+        NAMED(read_rows)(start, from.row, rows, 2 * from.columns, 1, &a->re);
+        if (more)
+            NAMED(read_rows)(start + LANES * from.row, from.row, more, 2 * from.columns, 1, &b->re);
+        else memset(b, 0, from.columns * sizeof(COMPLEX));
+        memset(z + from.columns, 0, (n - from.columns) * sizeof(COMPLEX));
+        for (int64_t k = 0; k < from.columns; k++) {
+            const COMPLEX p = a[k], q = b[k];
+            if (k && 2 * k < n) {
+                z[k] = (COMPLEX){p.re - q.im, p.im + q.re};
+                z[n - k] = (COMPLEX){p.re + q.im, q.re - p.im};
+            } else {
+                z[k] = (COMPLEX){p.re, q.re};
+            }
+        }
+        NAMED(turn)(&desk->x, desk, task->inverse);
+        REAL *out = to.at + y * to.row;
+        NAMED(write_rows)(&z->re, 2, to.row, rows, n, out);
+        NAMED(write_rows)(&z->im, 2, to.row, more, n, out + LANES * to.row);
+    }
+}
+
+/* Rows of a box that are a thread's own, of `rows`. */
+#define OWN(y, rows) \
+    (int64_t y = (rows) * desk->part / desk->parts; y < (rows) * (desk->part + 1) / desk->parts; y++)
+
+/* Of frequencies of a real field, columns of -k from those of k. */
+CLONED static void NAMED(mirror)(const Boxes *task, SIDE to, const DESK *desk) {
+    const int64_t height = task->to[0], n = to.columns, half = (n - 1) / 2;
+    for OWN(y, height) {
+        const REAL *from = to.at + (y ? height - y : 0) * to.row;
+        REAL *out = to.at + y * to.row;
+        int64_t x = 1;
+        for (; x + LANES / 2 <= half + 1; x += LANES / 2)
+            LOOSE(out + 2 * (n - x - LANES / 2 + 1)) = BACKWARDS(LOOSE(from + 2 * x)) * CONJUGATE;
+        for (; x <= half; x++)
+            out[2 * (n - x)] = from[2 * x], out[2 * (n - x) + 1] = -from[2 * x + 1];
+    }
+}
+
+/* The part of a box that makes fields real, its columns from 0 on: (x_k + conj x_-k) / 2. */
+CLONED static void NAMED(even_part)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t height = task->from[0], n = from.columns;
+    for OWN(y, height) {
+        const REAL *p = from.at + y * from.row, *q = from.at + (y ? height - y : 0) * from.row;
+        REAL *out = to.at + y * to.row;
+        out[0] = (REAL)0.5 * (p[0] + q[0]), out[1] = (REAL)0.5 * (p[1] - q[1]);
+        int64_t x = 1;
+        for (; x + LANES / 2 <= to.columns; x += LANES / 2)
+            LOOSE(out + 2 * x) =
+                (REAL)0.5 * (LOOSE(p + 2 * x) +
+                             BACKWARDS(LOOSE(q + 2 * (n - x - LANES / 2 + 1))) * CONJUGATE);
+        for (; x < to.columns; x++) {
+            out[2 * x] = (REAL)0.5 * (p[2 * x] + q[2 * (n - x)]);
+            out[2 * x + 1] = (REAL)0.5 * (p[2 * x + 1] - q[2 * (n - x) + 1]);
+        }
     }
 }
 
@@ -219,16 +314,30 @@ static void NAMED(meet)(const DESK *desk) {
 /* One field, or a thread's part of it. */
 static void NAMED(field)(const Boxes *task, const REAL *from, REAL *to, const DESK *desk) {
     const int64_t known = task->from[1], kept = task->to[1];
-    const SIDE before = {(REAL *)from, task->complex ? 2 * known : known, known};
-    const SIDE after = {to, 2 * kept, kept};
+    const SIDE before = {(REAL *)from, task->complex[0] ? 2 * known : known, known};
+    const SIDE after = {to, task->complex[1] ? 2 * kept : kept, kept};
     SIDE between = {desk->field, desk->row, kept};
-    if (known < task->width || task->from[0] < task->height) {
+    if (!task->complex[0]) {
+        between.columns = kept / 2 + 1;
+        NAMED(from_real_rows)(task, before, between, desk);
+        NAMED(meet)(desk);
+        NAMED(along_columns)(task, between, after, desk);
+        NAMED(meet)(desk);
+        NAMED(mirror)(task, after, desk);
+    } else if (!task->complex[1]) {
+        between.columns = known / 2 + 1;
+        NAMED(even_part)(task, before, between, desk);
+        NAMED(meet)(desk);
+        NAMED(along_columns)(task, between, between, desk);
+        NAMED(meet)(desk);
+        NAMED(to_real_rows)(task, between, after, desk);
+    } else if (known < task->width || task->from[0] < task->height) {
         between.columns = known;
         NAMED(along_columns)(task, before, between, desk);
         NAMED(meet)(desk);
-        NAMED(along_rows)(task, between, 1, after, desk);
+        NAMED(along_rows)(task, between, after, desk);
     } else {
-        NAMED(along_rows)(task, before, task->complex, between, desk);
+        NAMED(along_rows)(task, before, between, desk);
         NAMED(meet)(desk);
         NAMED(along_columns)(task, between, after, desk);
     }
@@ -260,8 +369,8 @@ int64_t NAMED(boxes_bytes)(const Boxes *task, int threads) {
 /* Fields become what `task` says; `memory` is as large as `boxes_bytes` says. */
 int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, int threads) {
     const int64_t n = task->height > task->width ? task->height : task->width;
-    const int64_t before = task->from[0] * task->from[1] * (task->complex ? 2 : 1);
-    const int64_t after = task->to[0] * task->to[1] * 2;
+    const int64_t before = task->from[0] * task->from[1] * (task->complex[0] ? 2 : 1);
+    const int64_t after = task->to[0] * task->to[1] * (task->complex[1] ? 2 : 1);
     const int shared = NAMED(together)(task, threads);
     DESK one = {.row = NAMED(row)(task), .parts = shared ? threads : 1};
     const int good = NAMED(plan)(&one.y, task->height) & NAMED(plan)(&one.x, task->width);
@@ -441,6 +550,8 @@ int NAMED(filtered_back)(const REAL *x, const REAL *psi, int64_t fields, int64_t
 
 #undef SHARE
 #undef SIDE
+#undef SOME
+#undef OWN
 #undef WAVE
 #undef VALUE
 #undef LOOSE

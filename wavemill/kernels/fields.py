@@ -21,26 +21,31 @@ class Boxes(ctypes.Structure):
         *numbers("fields", "height", "width"),
         ("known", PAIR),
         ("kept", PAIR),
-        *numbers("complex", "inverse"),
+        ("complex", PAIR),
+        *numbers("inverse"),
     ]
 
 
-def fourier(x: Tensor, shape: Box, box: Box, inverse: bool) -> Tensor | None:
+def fourier(
+    x: Tensor, shape: Box, box: Box, inverse: bool, part_real: bool = False
+) -> Tensor | None:
     """Return the frequencies in ``box`` of the transform on a grid ``shape``, not normalised.
 
     ``x`` is ``(..., y, x)``, all of the grid or the box of frequencies that are not 0, which lie in
-    the order of the FFT; either it or what is returned is all of the grid. None where the loops
-    cannot do it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
+    the order of the FFT; either it or what is returned is all of the grid. Of a complex ``x`` the
+    real part can be had alone, on all of the grid, for half as much. None where the loops cannot do
+    it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
     """
     real = x.dtype.to_real()
     if not usable(x) or not precise(real) or (x.requires_grad and torch.is_grad_enabled()):
         return None
     fields, known = math.prod(x.shape[:-2]), (x.shape[-2], x.shape[-1])
     threads = torch.get_num_threads()
-    task, size = _task(fields, shape, known, box, x.is_complex(), inverse, real, threads)
+    kinds = x.is_complex(), not part_real
+    task, size = _task(fields, shape, known, box, kinds, inverse, real, threads)
     if size < 0:
         return None
-    out = torch.empty(*x.shape[:-2], *box, dtype=real.to_complex())
+    out = torch.empty(*x.shape[:-2], *box, dtype=real if part_real else real.to_complex())
     call("boxes", real, x, task, out, room(size))
     return out
 
@@ -51,19 +56,22 @@ def _task(
     shape: Box,
     known: Box,
     kept: Box,
-    given_complex: bool,
+    kinds: tuple[bool, bool],
     inverse: bool,
     dtype: torch.dtype,
     threads: int,
 ) -> tuple[Boxes, int]:
-    """Return what the loops are asked for, and how many bytes so many threads work in."""
+    """Return what the loops are asked for, and how many bytes so many threads work in.
+
+    ``kinds``: whether fields before and after are complex.
+    """
     task = Boxes(
         fields=fields,
         height=shape[0],
         width=shape[1],
         known=known,
         kept=kept,
-        complex=given_complex,
+        complex=kinds,
         inverse=inverse,
     )
     return task, call("boxes_bytes", dtype, task)

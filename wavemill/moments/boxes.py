@@ -84,30 +84,30 @@ def to_spectrum(field: Tensor, box: Box) -> Tensor:
     return _crop(torch.fft.fft(rows, dim=-2), -2, box[0])
 
 
-def to_field(spectrum: Tensor, shape: Box) -> Tensor:
-    """Return ``sum over w of spectrum e^{i w u}``, complex, on the whole grid."""
-    compiled = kernels.fourier(spectrum, shape, shape, inverse=True)
+def to_field(spectrum: Tensor, shape: Box, real: bool = False) -> Tensor:
+    """Return ``sum over w of spectrum e^{i w u}`` on the whole grid, or its real part alone."""
+    compiled = kernels.fourier(spectrum, shape, shape, inverse=True, part_real=real)
     if compiled is not None:
         return compiled
     if _sizes(spectrum) == shape:
-        whole: Tensor = torch.fft.ifft2(spectrum, norm="forward")
-        return whole
-    columns = torch.fft.ifft(_pad(spectrum, -2, shape[0]), dim=-2, norm="forward")
-    field: Tensor = torch.fft.ifft(_pad(columns, -1, shape[1]), norm="forward")
-    return field
+        field: Tensor = torch.fft.ifft2(spectrum, norm="forward")
+    else:
+        columns = torch.fft.ifft(_pad(spectrum, -2, shape[0]), dim=-2, norm="forward")
+        field = torch.fft.ifft(_pad(columns, -1, shape[1]), norm="forward")
+    return field.real.contiguous() if real else field
 
 
-def to_conjugate_field(spectrum: Tensor, shape: Box) -> Tensor:
-    """Return ``sum over w of spectrum e^{-i w u}``, complex, on the whole grid."""
-    compiled = kernels.fourier(spectrum, shape, shape, inverse=False)
+def to_conjugate_field(spectrum: Tensor, shape: Box, real: bool = False) -> Tensor:
+    """Return ``sum over w of spectrum e^{-i w u}`` on the whole grid, or its real part alone."""
+    compiled = kernels.fourier(spectrum, shape, shape, inverse=False, part_real=real)
     if compiled is not None:
         return compiled
     if _sizes(spectrum) == shape:
-        whole: Tensor = torch.fft.fft2(spectrum)
-        return whole
-    columns = torch.fft.fft(_pad(spectrum, -2, shape[0]), dim=-2)
-    field: Tensor = torch.fft.fft(_pad(columns, -1, shape[1]))
-    return field
+        field: Tensor = torch.fft.fft2(spectrum)
+    else:
+        columns = torch.fft.fft(_pad(spectrum, -2, shape[0]), dim=-2)
+        field = torch.fft.fft(_pad(columns, -1, shape[1]))
+    return field.real if real else field
 
 
 def _loops(spectra: Tensor, filters: Tensor) -> bool:

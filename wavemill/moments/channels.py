@@ -42,8 +42,7 @@ class Response:
     @cached_property
     def field(self) -> Tensor:
         """The responses, ``(batch, angle, y, x)``: complex, or real of low passes."""
-        field = to_field(self.spectrum, self.shape)
-        return field.real.contiguous() if self.low_pass else field
+        return to_field(self.spectrum, self.shape, real=self.low_pass)
 
     @property
     def modulus(self) -> Tensor:

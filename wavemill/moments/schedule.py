@@ -176,8 +176,7 @@ class Schedule(nn.Module):
             filters = getattr(self, group.scale.buffer)[place]
             pass_.pull_field(filtered_back(spectral, filters))
         elif spectral is not None:
-            pulled = to_conjugate_field(spectral, self.shape)
-            pulled = pulled.real if group.real else pulled
+            pulled = to_conjugate_field(spectral, self.shape, real=group.real)
             conjugate = pulled if conjugate is None else pulled + conjugate
         if conjugate is not None:
             self._response(pass_, group.scale).pull(group.k, place, conjugate)
