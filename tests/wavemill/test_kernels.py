@@ -150,6 +150,8 @@ def test_transforms_between_fields_and_boxes_equal_those_of_torch(
             (to_spectrum, torch.complex(x, y), box),
             (to_field, spectra, grid),
             (to_conjugate_field, spectra, grid),
+            (partial(to_field, real=True), spectra, grid),
+            (partial(to_conjugate_field, real=True), spectra, grid),
         ]:
             ours, torchs = both(monkeypatch, partial(transform, given, wanted))
             assert (ours - torchs).abs().max() <= tolerance * torchs.abs().max()

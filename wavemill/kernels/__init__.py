@@ -7,7 +7,8 @@ compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so e
 Each file in C has one here that describes its structures, field by field, and calls it.
 """
 
-from wavemill.kernels.fields import add_polar, filtered, fourier, harmonics, slopes
+from wavemill.kernels.boxes import fourier
+from wavemill.kernels.fields import add_polar, filtered, harmonics, slopes
 from wavemill.kernels.loading import available, load, usable
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
 from wavemill.kernels.shifts import Shifts, add_gradients_at_shifts, means_at_shifts, shifts_bytes

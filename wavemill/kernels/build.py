@@ -17,7 +17,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("wavemill/kernels")
-SOURCES = [FOLDER / f"{name}.c" for name in ("fields", "scattering", "shifts", "sparse_codes")]
+SOURCES = [
+    FOLDER / f"{name}.c" for name in ("boxes", "fields", "scattering", "shifts", "sparse_codes")
+]
 LIBRARY = FOLDER / "_kernels.so"
 fingerprint = runpy.run_path(str(Path(__file__).with_name("sources.py")))["fingerprint"]
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")

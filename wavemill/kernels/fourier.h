@@ -5,9 +5,6 @@
  * reads one row and writes another in order, so that nothing is reversed. The inverse is the
  * transform with real and imaginary parts changed about, which is why both are given apart. */
 
-typedef REAL NAMED(Vec) __attribute__((vector_size(WIDTH)));
-typedef struct { NAMED(Vec) re, im; } NAMED(Complex);
-
 /* A length, its factors, the twiddles e^{-2 pi i k p / length} of each stage, and behind them the
  * roots of unity (cosine, sine) of each prime factor above 5, which begin where `roots` says. */
 typedef struct {
@@ -16,8 +13,6 @@ typedef struct {
     REAL *twiddles;
 } NAMED(Plan);
 
-#define VEC NAMED(Vec)
-#define COMPLEX NAMED(Complex)
 #define PLAN NAMED(Plan)
 #define AT(p, i) (p)[2 * (i)]
 

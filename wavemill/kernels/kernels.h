@@ -33,4 +33,11 @@
 #define JOIN(name, type) JOIN_(name, type)
 #define NAMED(name) JOIN(name, REAL)
 
+/* Vectors of a precision, and complex numbers in two of them. */
+#define VEC NAMED(Vec)
+#define COMPLEX NAMED(Complex)
+#define VECTORS                                                        \
+    typedef REAL VEC __attribute__((vector_size(WIDTH)));              \
+    typedef struct { VEC re, im; } COMPLEX;
+
 #endif

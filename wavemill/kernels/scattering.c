@@ -58,6 +58,7 @@ typedef struct {
 
 #else /* one precision */
 
+VECTORS
 #include "fourier.h"
 #include "lines.h"
 
@@ -488,8 +489,6 @@ int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, RE
     return good;
 }
 
-#undef VEC
-#undef COMPLEX
 #undef PLAN
 #undef AT
 #undef DESK

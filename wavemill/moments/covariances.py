@@ -217,9 +217,7 @@ class PowerBlock(nn.Module):
 
     _products: Tensor
 
-    def __init__(
-        self, pairs: Pairs, filters: tuple[Tensor, Tensor], dtype: torch.dtype
-    ) -> None:
+    def __init__(self, pairs: Pairs, filters: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
         super().__init__()
         other = mirror(filters[1]) if pairs.mirrored else filters[1]
         products = _folded(filters[0][pairs.first] * other[pairs.second])

@@ -1,0 +1,331 @@
+/* Fourier transforms of fields of whose frequencies only a box is given or wanted: what
+ * wavemill/moments/boxes.py does with torch.
+ *
+ * LANES rows are transformed at once, then LANES columns; where a box is given, columns first: always
+ * the fewer lines first. What lies in between fits the second cache. */
+#ifndef REAL
+
+#include "kernels.h"
+
+/* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. Real ones
+ * are all of the grid; where those after are real, what comes out imaginary is left out. */
+typedef struct { int64_t fields, height, width, from[2], to[2], complex[2], inverse; } Boxes;
+
+#define REAL float
+#define SINGLE
+#include "vectors.h"
+#include "boxes.c"
+#undef REAL
+#undef SINGLE
+
+#define REAL double
+#include "vectors.h"
+#include "boxes.c"
+
+#else /* one precision */
+
+#include "fourier.h"
+
+/* What one thread works in; `field` may be a team's, of rows `row` numbers apart. */
+typedef struct {
+    PLAN y, x;
+    COMPLEX *line, *spare;
+    REAL *field;
+    int64_t row, part, parts;
+} NAMED(Desk);
+
+#define DESK NAMED(Desk)
+
+/* Rows of n numbers become the lanes of vectors `apart` from each other. */
+INLINE void NAMED(read_rows)(const REAL *from, int64_t row, int64_t rows, int64_t n, int apart,
+                             VEC *to) {
+    const REAL *start[WIDTH / sizeof(REAL)];
+    VEC v[WIDTH / sizeof(REAL)];
+    for (int64_t lane = 0; lane < LANES; lane++)
+        start[lane] = from + (lane < rows ? lane : rows - 1) * row;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int64_t lane = 0; lane < LANES; lane++) v[lane] = LOOSE(start[lane] + i);
+        TRANSPOSE()
+        for (int64_t k = 0; k < LANES; k++) to[apart * (i + k)] = v[k];
+    }
+    for (; i < n; i++)
+        for (int64_t lane = 0; lane < LANES; lane++)
+            VALUE(to + apart * i, lane) = start[lane][i];
+}
+
+INLINE void NAMED(write_rows)(const VEC *from, int apart, int64_t row, int64_t rows, int64_t n,
+                              REAL *to) {
+    VEC v[WIDTH / sizeof(REAL)];
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int64_t k = 0; k < LANES; k++) v[k] = from[apart * (i + k)];
+        TRANSPOSE()
+        for (int64_t lane = 0; lane < rows; lane++) LOOSE(to + lane * row + i) = v[lane];
+    }
+    for (; i < n; i++)
+        for (int64_t lane = 0; lane < rows; lane++)
+            to[lane * row + i] = VALUE(from + apart * i, lane);
+}
+
+/* Columns become the line's lanes, in an order of their own that `write_columns` undoes. */
+INLINE void NAMED(read_columns)(const REAL *from, int64_t row, int64_t columns, int64_t n,
+                                COMPLEX *line) {
+    REAL some[2 * WIDTH / sizeof(REAL)] = {0};
+    for (int64_t i = 0; i < n; i++, from += row) {
+        const REAL *p = from;
+        if (columns < LANES) p = memcpy(some, from, columns * 2 * sizeof(REAL));
+        const VEC a = LOOSE(p), b = LOOSE(p + LANES);
+        line[i].re = EVEN(a, b), line[i].im = ODD(a, b);
+    }
+}
+
+INLINE void NAMED(write_columns)(const COMPLEX *line, int64_t row, int64_t columns, int64_t n,
+                                 REAL *to) {
+    REAL some[2 * WIDTH / sizeof(REAL)];
+    for (int64_t i = 0; i < n; i++, to += row) {
+        REAL *p = columns < LANES ? some : to;
+        LOOSE(p) = LOW(line[i].re, line[i].im), LOOSE(p + LANES) = HIGH(line[i].re, line[i].im);
+        if (columns < LANES) memcpy(to, some, columns * 2 * sizeof(REAL));
+    }
+}
+
+/* The frequencies -a..a of a line of n, from its first `known` or in them. */
+INLINE void NAMED(widen)(COMPLEX *line, int64_t known, int64_t n) {
+    const int64_t reach = known / 2;
+    if (known == n) return;
+    memmove(line + n - reach, line + reach + 1, reach * sizeof(COMPLEX));
+    memset(line + reach + 1, 0, (n - known) * sizeof(COMPLEX));
+}
+
+INLINE void NAMED(narrow)(COMPLEX *line, int64_t known, int64_t n) {
+    const int64_t reach = known / 2;
+    if (known < n) memmove(line + reach + 1, line + n - reach, reach * sizeof(COMPLEX));
+}
+
+INLINE void NAMED(turn)(const PLAN *plan, const DESK *desk, int64_t inverse) {
+    COMPLEX *z = desk->line;
+    if (inverse) NAMED(transform)(plan, &z->im, &z->re, &z->im, &z->re, 1, desk->spare);
+    else NAMED(transform)(plan, &z->re, &z->im, &z->re, &z->im, 1, desk->spare);
+}
+
+/* The first of these lines that are a thread's own. */
+INLINE int64_t NAMED(begin)(int64_t n, const DESK *desk, int64_t next) {
+    const int64_t blocks = (n + LANES - 1) / LANES * (desk->part + next) / desk->parts;
+    return blocks * LANES < n ? blocks * LANES : n;
+}
+
+/* A field before or after: numbers from one row to the next, and columns. */
+typedef struct { REAL *at; int64_t row, columns; } NAMED(Side);
+
+#define SIDE NAMED(Side)
+#define SOME(rows) ((rows) < 0 ? 0 : (rows) < LANES ? (rows) : LANES)
+
+CLONED static void NAMED(along_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t end = NAMED(begin)(task->height, desk, 1);
+    for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += LANES) {
+        const int64_t rows = SOME(end - y);
+        NAMED(read_rows)(from.at + y * from.row, from.row, rows, 2 * from.columns, 1,
+                         &desk->line->re);
+        NAMED(widen)(desk->line, from.columns, task->width);
+        NAMED(turn)(&desk->x, desk, task->inverse);
+        NAMED(narrow)(desk->line, to.columns, task->width);
+        NAMED(write_rows)(&desk->line->re, 1, to.row, rows, 2 * to.columns, to.at + y * to.row);
+    }
+}
+
+/* Real rows, two as one complex row a + i b. Their frequencies from 0 on are
+ * a_k = (z_k + conj z_-k) / 2 and b_k = (z_k - conj z_-k) / 2i. */
+CLONED static void NAMED(from_real_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t n = task->width, end = NAMED(begin)(task->height, desk, 1);
+    COMPLEX *z = desk->line, *a = desk->spare, *b = a + n;
+    for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += 2 * LANES) {
+        const int64_t rows = SOME(end - y), more = SOME(end - y - LANES);
+        const REAL *start = from.at + y * from.row;
+        NAMED(read_rows)(start, from.row, rows, n, 2, &z->re);
+        if (more) NAMED(read_rows)(start + LANES * from.row, from.row, more, n, 2, &z->im);
+        for (int64_t i = 0; !more && i < n; i++) z[i].im = (VEC){0};
+        NAMED(turn)(&desk->x, desk, task->inverse);
+        for (int64_t k = 0; k < to.columns; k++) {
+            const COMPLEX p = z[k], q = z[k ? n - k : 0];
+            a[k].re = (REAL)0.5 * (p.re + q.re), a[k].im = (REAL)0.5 * (p.im - q.im);
+            b[k].re = (REAL)0.5 * (p.im + q.im), b[k].im = (REAL)0.5 * (q.re - p.re);
+        }
+        REAL *out = to.at + y * to.row;
+        NAMED(write_rows)(&a->re, 1, to.row, rows, 2 * to.columns, out);
+        NAMED(write_rows)(&b->re, 1, to.row, more, 2 * to.columns, out + LANES * to.row);
+    }
+}
+
+/* The other way. */
+CLONED static void NAMED(to_real_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t n = task->width, end = NAMED(begin)(task->height, desk, 1);
+    COMPLEX *z = desk->line, *a = desk->spare, *b = a + n;
+    for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += 2 * LANES) {
+        const int64_t rows = SOME(end - y), more = SOME(end - y - LANES);
+        const REAL *start = from.at + y * from.row;
+        NAMED(read_rows)(start, from.row, rows, 2 * from.columns, 1, &a->re);
+        if (more)
+            NAMED(read_rows)(start + LANES * from.row, from.row, more, 2 * from.columns, 1, &b->re);
+        else memset(b, 0, from.columns * sizeof(COMPLEX));
+        memset(z + from.columns, 0, (n - from.columns) * sizeof(COMPLEX));
+        for (int64_t k = 0; k < from.columns; k++) {
+            const COMPLEX p = a[k], q = b[k];
+            if (k && 2 * k < n) {
+                z[k] = (COMPLEX){p.re - q.im, p.im + q.re};
+                z[n - k] = (COMPLEX){p.re + q.im, q.re - p.im};
+            } else {
+                z[k] = (COMPLEX){p.re, q.re};
+            }
+        }
+        NAMED(turn)(&desk->x, desk, task->inverse);
+        REAL *out = to.at + y * to.row;
+        NAMED(write_rows)(&z->re, 2, to.row, rows, n, out);
+        NAMED(write_rows)(&z->im, 2, to.row, more, n, out + LANES * to.row);
+    }
+}
+
+/* Rows of a box that are a thread's own, of `rows`. */
+#define OWN(y, rows) \
+    (int64_t y = (rows) * desk->part / desk->parts; y < (rows) * (desk->part + 1) / desk->parts; y++)
+
+/* Of frequencies of a real field, columns of -k from those of k. */
+CLONED static void NAMED(mirror)(const Boxes *task, SIDE to, const DESK *desk) {
+    const int64_t height = task->to[0], n = to.columns, half = (n - 1) / 2;
+    for OWN(y, height) {
+        const REAL *from = to.at + (y ? height - y : 0) * to.row;
+        REAL *out = to.at + y * to.row;
+        int64_t x = 1;
+        for (; x + LANES / 2 <= half + 1; x += LANES / 2)
+            LOOSE(out + 2 * (n - x - LANES / 2 + 1)) = BACKWARDS(LOOSE(from + 2 * x)) * CONJUGATE;
+        for (; x <= half; x++)
+            out[2 * (n - x)] = from[2 * x], out[2 * (n - x) + 1] = -from[2 * x + 1];
+    }
+}
+
+/* The part of a box that makes fields real, its columns from 0 on: (x_k + conj x_-k) / 2. */
+CLONED static void NAMED(even_part)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t height = task->from[0], n = from.columns;
+    for OWN(y, height) {
+        const REAL *p = from.at + y * from.row, *q = from.at + (y ? height - y : 0) * from.row;
+        REAL *out = to.at + y * to.row;
+        out[0] = (REAL)0.5 * (p[0] + q[0]), out[1] = (REAL)0.5 * (p[1] - q[1]);
+        int64_t x = 1;
+        for (; x + LANES / 2 <= to.columns; x += LANES / 2)
+            LOOSE(out + 2 * x) =
+                (REAL)0.5 * (LOOSE(p + 2 * x) +
+                             BACKWARDS(LOOSE(q + 2 * (n - x - LANES / 2 + 1))) * CONJUGATE);
+        for (; x < to.columns; x++) {
+            out[2 * x] = (REAL)0.5 * (p[2 * x] + q[2 * (n - x)]);
+            out[2 * x + 1] = (REAL)0.5 * (p[2 * x + 1] - q[2 * (n - x) + 1]);
+        }
+    }
+}
+
+CLONED static void NAMED(along_columns)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
+    const int64_t n = from.columns, end = NAMED(begin)(n, desk, 1);
+    for (int64_t x = NAMED(begin)(n, desk, 0); x < end; x += LANES) {
+        NAMED(read_columns)(from.at + 2 * x, from.row, n - x, task->from[0], desk->line);
+        NAMED(widen)(desk->line, task->from[0], task->height);
+        NAMED(turn)(&desk->y, desk, task->inverse);
+        NAMED(narrow)(desk->line, task->to[0], task->height);
+        NAMED(write_columns)(desk->line, to.row, n - x, task->to[0], to.at + 2 * x);
+    }
+}
+
+static void NAMED(meet)(const DESK *desk) {
+    if (desk->parts > 1) {
+#pragma omp barrier
+    }
+}
+
+/* One field, or a thread's part of it. */
+static void NAMED(field)(const Boxes *task, const REAL *from, REAL *to, const DESK *desk) {
+    const int64_t known = task->from[1], kept = task->to[1];
+    const SIDE before = {(REAL *)from, task->complex[0] ? 2 * known : known, known};
+    const SIDE after = {to, task->complex[1] ? 2 * kept : kept, kept};
+    SIDE between = {desk->field, desk->row, kept};
+    if (!task->complex[0]) {
+        between.columns = kept / 2 + 1;
+        NAMED(from_real_rows)(task, before, between, desk);
+        NAMED(meet)(desk);
+        NAMED(along_columns)(task, between, after, desk);
+        NAMED(meet)(desk);
+        NAMED(mirror)(task, after, desk);
+    } else if (!task->complex[1]) {
+        between.columns = known / 2 + 1;
+        NAMED(even_part)(task, before, between, desk);
+        NAMED(meet)(desk);
+        NAMED(along_columns)(task, between, between, desk);
+        NAMED(meet)(desk);
+        NAMED(to_real_rows)(task, between, after, desk);
+    } else if (known < task->width || task->from[0] < task->height) {
+        between.columns = known;
+        NAMED(along_columns)(task, before, between, desk);
+        NAMED(meet)(desk);
+        NAMED(along_rows)(task, between, after, desk);
+    } else {
+        NAMED(along_rows)(task, before, between, desk);
+        NAMED(meet)(desk);
+        NAMED(along_columns)(task, between, after, desk);
+    }
+    NAMED(meet)(desk);
+}
+
+/* Numbers from one row of a thread's field to the next: not a power of two. */
+static int64_t NAMED(row)(const Boxes *task) {
+    const int64_t columns = task->from[1] < task->to[1] ? task->from[1] : task->to[1];
+    return 2 * ((columns + LANES - 1) / LANES * LANES + LANES);
+}
+
+/* Whether threads share each field. */
+static int NAMED(together)(const Boxes *task, int threads) {
+    return threads > 1 && task->fields % threads && task->fields < 4 * threads;
+}
+
+/* Bytes that so many threads work in, or -1 if a side has a large prime factor. */
+int64_t NAMED(boxes_bytes)(const Boxes *task, int threads) {
+    const int64_t n = task->height > task->width ? task->height : task->width;
+    PLAN y, x;
+    const int good = NAMED(plan)(&y, task->height) & NAMED(plan)(&x, task->width);
+    free(y.twiddles), free(x.twiddles);
+    const int64_t field = task->height * NAMED(row)(task) * (int64_t)sizeof(REAL);
+    const int64_t fields = NAMED(together)(task, threads) ? 1 : threads;
+    return good ? fields * field + threads * 3 * n * (int64_t)sizeof(COMPLEX) : -1;
+}
+
+/* Fields become what `task` says; `memory` is as large as `boxes_bytes` says. */
+int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, int threads) {
+    const int64_t n = task->height > task->width ? task->height : task->width;
+    const int64_t before = task->from[0] * task->from[1] * (task->complex[0] ? 2 : 1);
+    const int64_t after = task->to[0] * task->to[1] * (task->complex[1] ? 2 : 1);
+    const int shared = NAMED(together)(task, threads);
+    DESK one = {.row = NAMED(row)(task), .parts = shared ? threads : 1};
+    const int good = NAMED(plan)(&one.y, task->height) & NAMED(plan)(&one.x, task->width);
+    const int64_t field = task->height * one.row * (int64_t)sizeof(REAL);
+    const int large = task->fields * task->height * task->width > 1 << 14;
+#pragma omp parallel num_threads(threads) if (good && threads > 1 && large)
+    {
+        int64_t thread = 0, all = 1;
+#ifdef _OPENMP
+        thread = omp_get_thread_num(), all = omp_get_num_threads();
+#endif
+        DESK desk = one;
+        char *own = memory + thread * 3 * n * sizeof(COMPLEX);
+        desk.line = (COMPLEX *)own, desk.spare = desk.line + n;
+        desk.field = (REAL *)(memory + threads * 3 * n * sizeof(COMPLEX) + (shared ? 0 : thread) * field);
+        desk.part = shared ? thread : 0, desk.parts = shared ? all : 1;
+        for (int64_t f = shared ? 0 : thread; good && f < task->fields; f += shared ? 1 : all)
+            NAMED(field)(task, from + f * before, to + f * after, &desk);
+    }
+    free(one.y.twiddles), free(one.x.twiddles);
+    return good;
+}
+
+#undef SIDE
+#undef SOME
+#undef OWN
+#undef DESK
+#undef PLAN
+#undef AT
+#endif

@@ -1,0 +1,77 @@
+"""What ``boxes.c`` does: transforms of which a box is given or wanted."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from wavemill.kernels.loading import PAIR, call, numbers, precise, room, usable
+
+Box = tuple[int, int]
+
+
+class Boxes(ctypes.Structure):
+    """Fields and boxes of their frequencies."""
+
+    _fields_ = [
+        *numbers("fields", "height", "width"),
+        ("known", PAIR),
+        ("kept", PAIR),
+        ("complex", PAIR),
+        *numbers("inverse"),
+    ]
+
+
+def fourier(
+    x: Tensor, shape: Box, box: Box, inverse: bool, part_real: bool = False
+) -> Tensor | None:
+    """Return the frequencies in ``box`` of the transform on a grid ``shape``, not normalised.
+
+    ``x`` is ``(..., y, x)``, all of the grid or the box of frequencies that are not 0, which lie in
+    the order of the FFT; either it or what is returned is all of the grid. Of a complex ``x`` the
+    real part can be had alone, on all of the grid, for half as much. None where the loops cannot do
+    it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
+    """
+    real = x.dtype.to_real()
+    if not usable(x) or not precise(real) or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    fields, known = math.prod(x.shape[:-2]), (x.shape[-2], x.shape[-1])
+    threads = torch.get_num_threads()
+    kinds = x.is_complex(), not part_real
+    task, size = _task(fields, shape, known, box, kinds, inverse, real, threads)
+    if size < 0:
+        return None
+    out = torch.empty(*x.shape[:-2], *box, dtype=real if part_real else real.to_complex())
+    call("boxes", real, x, task, out, room(size))
+    return out
+
+
+@lru_cache(maxsize=256)
+def _task(
+    fields: int,
+    shape: Box,
+    known: Box,
+    kept: Box,
+    kinds: tuple[bool, bool],
+    inverse: bool,
+    dtype: torch.dtype,
+    threads: int,
+) -> tuple[Boxes, int]:
+    """Return what the loops are asked for, and how many bytes so many threads work in.
+
+    ``kinds``: whether fields before and after are complex.
+    """
+    task = Boxes(
+        fields=fields,
+        height=shape[0],
+        width=shape[1],
+        known=known,
+        kept=kept,
+        complex=kinds,
+        inverse=inverse,
+    )
+    return task, call("boxes_bytes", dtype, task)
