@@ -64,7 +64,7 @@ constraints: ## pin anew what a fresh environment resolves to (TORCH=2.13.0 choo
 	for part in . ".[test]" ".[test,bench]"; do \
 		"$$python" $(PIP) --no-build-isolation "torch==$(TORCH)" "$$part"; done; \
 	"$$python" -m pip check; \
-	sed '/^#/!d' constraints.txt > "$$pins"; \
+	sed -n '/^#/p; /;/p' constraints.txt > "$$pins"; \
 	"$$python" -m pip freeze --all --exclude wavemill | sed 's/+.*//' >> "$$pins"; \
 	cp "$$pins" constraints.txt
 	@echo "wavemill: constraints.txt pins $$(grep --count == constraints.txt) packages"

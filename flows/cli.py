@@ -104,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.set_threshold(10_000)  # of the millions of objects that imports make none is garbage
     status = [1]
     atexit.register(lambda: leave(*status))  # registered first, it is called last
+    # workers killed at work leave locks behind, which are taken away: nothing to tell anyone
+    told = os.environ.get("PYTHONWARNINGS", "").split(",")
+    os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, told), "ignore:resource_tracker"])
     logging.raiseExceptions = False  # a log that does not reach a server that has ended is lost
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background

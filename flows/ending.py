@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing.util
 import os
+import signal
 import sys
+from multiprocessing import resource_tracker
 from typing import NoReturn
 
 
@@ -21,6 +24,20 @@ def leave(status: int = 0) -> NoReturn:
     os._exit(status)
 
 
-def dask_setup(_: object) -> None:
-    """Have a worker process end like that, of which this module is a preload of Dask's."""
-    atexit.register(leave)
+def dask_setup(server: object) -> None:
+    """Have worker processes end like that, and when they are told to: a preload of Dask's.
+
+    A terminal's Ctrl-C reaches every process. Of these, the nannies' alone hears it, and stops the
+    workers in order: what starts in a thread that lets no signal through is deaf to it.
+    """
+    if type(server).__name__ == "Nanny":
+        resource_tracker.ensure_running()  # which lets signals through once it has started
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    else:
+        atexit.register(_leave_worker)
+
+
+def _leave_worker() -> NoReturn:
+    # from Python 3.13 on this comes before what multiprocessing has registered: locks would leak
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+    leave()

@@ -135,9 +135,10 @@ def _processes(
             "memory_limit": int(_HEADROOM * MEMORY_LIMIT / len(environments)),
             "local_directory": folder,
             "resources": dict(resources or {}),
-            "silence_logs": logging.ERROR,  # of a task cancelled in mid-flight, a worker warns
+            "silence_logs": logging.CRITICAL,  # tasks tell of failures; of a stop, there is nothing
             "dashboard": False,
             "preload": ["flows.ending"],
+            "preload_nanny": ["flows.ending"],
         }
         workers = {
             number: {"cls": Nanny, "options": {**options, "env": dict(environment)}}

@@ -53,6 +53,7 @@ def service(
         stdout=log,
         stderr=log,
         preexec_fn=listen_to_interrupts,
+        start_new_session=True,
     )
     try:
         yield address(process, folder / "log"), folder, process
@@ -175,7 +176,7 @@ def test_it_listens_on_loopback_only_and_stops_cleanly(
     sockets = [c for member in family for c in member.net_connections("inet")]
     listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.wait(90) == 130
     assert psutil.wait_procs(family, timeout=10)[1] == []
     assert (folder / "log").read_text().endswith("stopped\n")

@@ -16,8 +16,8 @@ from packaging.version import Version
 def pins(root: Path) -> dict[str, str]:
     """Package name to the one version allowed."""
     lines = (root / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pairs}
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(p.name): str(p.specifier).removeprefix("==") for p in pinned}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,8 @@ def needed(requirements: list[str], extras: frozenset[str] = frozenset()) -> dic
             continue
         seen.setdefault(name, set()).update(requirement.extras)
         below = importlib.metadata.requires(name) or []
+        if name == "torch":  # chooses itself what its builds for GPUs bring along
+            below = [text for text in below if "platform_system" not in text]
         waiting += [(Requirement(text), frozenset(requirement.extras)) for text in below]
     return seen
 

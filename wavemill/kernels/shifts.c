@@ -24,10 +24,14 @@ typedef struct {
 #define ROWS 4 /* of a cross-spectrum at once */
 
 #define REAL float
+#define SINGLE
+#include "vectors.h"
 #include "shifts.c"
 #undef REAL
+#undef SINGLE
 
 #define REAL double
+#include "vectors.h"
 #include "shifts.c"
 
 #else /* one precision */
@@ -123,17 +127,34 @@ CLONED static void NAMED(sum_pair)(const Shifts *task, const REAL *first, const 
     }
 }
 
-/* Gradients of one row of a pair's spectra, given those of its sums. */
+/* Rows from y on, ROWS at most, of a pair's cross-spectrum's gradient: sums over waves. */
+CLONED static void NAMED(spread_rows)(const Shifts *task, int64_t y, int64_t rows,
+                                      const REAL *restrict sums, REAL *restrict out) {
+    const int64_t width = (task->alone ? 1 : 2) * task->columns;
+    const REAL *w = (const REAL *)task->along + y;
+    int64_t i = 0;
+    for (; rows == ROWS && i + LANES <= width; i += LANES) {
+        VEC row[ROWS] = {{0}};
+        for (int64_t s = 0; s < task->waves; s++) {
+            const VEC sum = LOOSE(sums + s * width + i);
+            for (int r = 0; r < ROWS; r++) row[r] += w[s * task->rows + r] * sum;
+        }
+        for (int r = 0; r < ROWS; r++) LOOSE(out + r * width + i) = row[r];
+    }
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = i; k < width; k++) {
+            REAL sum = 0;
+            for (int64_t s = 0; s < task->waves; s++)
+                sum += w[s * task->rows + r] * sums[s * width + k];
+            out[r * width + k] = sum;
+        }
+}
+
+/* Gradients of one row of a pair's spectra, given those of its cross-spectrum's. */
 CLONED static void NAMED(pull_row)(const Shifts *task, const REAL *first, const REAL *second,
-                                   int64_t pair, int64_t y, const REAL *sums, REAL *line,
+                                   int64_t pair, int64_t y, const REAL *line,
                                    REAL *first_gradient, REAL *second_gradient,
                                    const int *fresh) {
-    const int64_t n = task->columns, width = task->alone ? n : 2 * n;
-    const REAL *w = (const REAL *)task->along + y;
-    for (int64_t s = 0; s < task->waves; s++) {
-        const REAL weight = w[s * task->rows], *restrict p = sums + s * width;
-        for (int64_t i = 0; i < width; i++) line[i] = s ? line[i] + weight * p[i] : weight * p[i];
-    }
     const ROW a = NAMED(find)(task, first, pair, 0, y), b = NAMED(find)(task, second, pair, 1, y);
     const ROW g = NAMED(find)(task, first_gradient, pair, 0, y);
     const ROW h = NAMED(find)(task, second_gradient, pair, 1, y);
@@ -210,6 +231,12 @@ INLINE int64_t NAMED(width)(const Shifts *task) {
     return (task->alone ? 1 : 2) * task->columns;
 }
 
+/* The first row that is a thread's own: they share blocks of ROWS. */
+INLINE int64_t NAMED(block)(const Shifts *task, int64_t part, int64_t parts) {
+    const int64_t y = (task->rows + ROWS - 1) / ROWS * part / parts * ROWS;
+    return y < task->rows ? y : task->rows;
+}
+
 /* Bytes that so many threads work in. */
 int64_t NAMED(shifts_bytes)(const Shifts *task, int64_t gradient, int threads) {
     const int64_t sums = task->waves * NAMED(width)(task);
@@ -251,12 +278,18 @@ int NAMED(shifts_gradients)(const REAL *first, const REAL *second, const Shifts 
             NAMED(give_means)(task, pair % task->pairs, values + pair / task->pairs * 2 * task->means,
                               sums + pair * task->waves * width);
 #pragma omp for schedule(static, 1)
-        for (int64_t part = 0; part < parts; part++)
-            for (int64_t y = task->rows * part / parts; y < task->rows * (part + 1) / parts; y++)
-                for (int64_t pair = 0; pair < all; pair++)
-                    NAMED(pull_row)(task, first, second, pair, y, sums + pair * task->waves * width,
-                                    memory + part * ROWS * width, first_gradient, second_gradient,
-                                    fresh);
+        for (int64_t part = 0; part < parts; part++) {
+            REAL *lines = memory + part * ROWS * width;
+            const int64_t end = NAMED(block)(task, part + 1, parts);
+            for (int64_t y = NAMED(block)(task, part, parts); y < end; y += ROWS)
+                for (int64_t pair = 0; pair < all; pair++) {
+                    const int64_t rows = end - y < ROWS ? end - y : ROWS;
+                    NAMED(spread_rows)(task, y, rows, sums + pair * task->waves * width, lines);
+                    for (int64_t r = 0; r < rows; r++)
+                        NAMED(pull_row)(task, first, second, pair, y + r, lines + r * width,
+                                        first_gradient, second_gradient, fresh);
+                }
+        }
     }
     return 1;
 }
