@@ -87,6 +87,9 @@ def up(service: Service) -> None:
         _say("deploying the flows")
         _deploy(service, environment)
         _say("starting a worker")
+        # Prefect's worker uses a name in the folder for temporary files that the first user owns
+        temporary = tempfile.TemporaryDirectory(prefix="wavemill-", ignore_cleanup_errors=True)
+        environment["TMPDIR"] = stack.enter_context(temporary)
         worker = stack.enter_context(
             _running("worker", ["worker", "start", "--pool", POOL], environment)
         )

@@ -44,6 +44,9 @@ def service(
     write_snapshots(folder / "snapshots", ["a", "b", "c"], side=32)
     environment = {key: value for key, value in os.environ.items() if "PREFECT" not in key}
     environment |= {"PREFECT_HOME": str(folder / "prefect"), "HOME": str(folder)}
+    environment["TMPDIR"] = str(folder / "tmp")
+    (folder / "tmp").mkdir()
+    (folder / "tmp" / "runner_storage").touch()  # as of another user: a worker cannot use it
     command = [sys.executable, "-m", "flows.cli", "up", "--watch", "snapshots", "--every", "15s"]
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
