@@ -27,8 +27,8 @@ def leave(status: int = 0) -> NoReturn:
 def dask_setup(server: object) -> None:
     """Have worker processes end like that, and when they are told to: a preload of Dask's.
 
-    A terminal's Ctrl-C reaches every process. Of these, the nannies' alone hears it, and stops the
-    workers in order: what starts in a thread that lets no signal through is deaf to it.
+    A terminal's Ctrl-C reaches every process. Only the nannies' is to hear it, which stops the
+    workers in order: what starts in a thread that lets no such signal through is deaf to it.
     """
     if type(server).__name__ == "Nanny":
         resource_tracker.ensure_running()  # which lets signals through once it has started
