@@ -122,6 +122,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     would ask it for minutes to note down that the run has crashed.
     """
     _interrupted.set()
+    logging.disable()  # what was half started would tell how far it came, and why no farther
     client = sys.modules.get("prefect.client.base")
     if client is not None:  # its settings come and go with flows and tasks: this one is to stay
         client.PREFECT_CLIENT_MAX_RETRIES = _NoRetries  # type: ignore[attr-defined]
