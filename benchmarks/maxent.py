@@ -159,8 +159,8 @@ def take_turns(
     seconds: tuple[list[float], list[float]] = ([], [])
     results: list[Any] = [None, None]
     for _ in range(ROUNDS):
-        for side, work in enumerate((ours, theirs)):
-            for _ in range(0 if work is None else (OURS, 1)[side]):
+        for side, (work, times) in enumerate(((ours, OURS), (theirs, 1))):
+            for _ in range(times if work else 0):
                 start = time.perf_counter()
                 results[side] = work()
                 seconds[side].append(time.perf_counter() - start)

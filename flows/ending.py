@@ -30,7 +30,9 @@ def dask_setup(server: object) -> None:
     A terminal's Ctrl-C reaches every process. Only the nannies' is to hear it, which stops the
     workers in order: what starts in a thread that lets no such signal through is deaf to it.
     """
-    if type(server).__name__ == "Nanny":
+    from distributed import Nanny
+
+    if isinstance(server, Nanny):
         resource_tracker.ensure_running()  # which lets signals through once it has started
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     else:

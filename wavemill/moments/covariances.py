@@ -231,10 +231,8 @@ class PowerBlock(nn.Module):
 
     def pull(self, g: Tensor) -> Tensor:
         """Return the gradient of the power, ``(batch, y, x)`` in the block's box, of one half."""
-        gradient = g.real.new_zeros(len(g), *self._box)
-        half = gradient[..., : self._box[1] // 2 + 1]
-        half.copy_((g.real @ self._products).view_as(half))
-        return gradient
+        half = (g.real @ self._products).view(len(g), self._box[0], -1)
+        return nn.functional.pad(half, (0, self._box[1] - half.shape[-1]))
 
 
 def as_complex(x: Tensor) -> Tensor:
