@@ -21,9 +21,9 @@ from flows.parameters import (
     described,
 )
 from flows.session import session
-from tasks import steps
 from tasks.comparison import split_kind
 from tasks.evaluate import Scores
+from tasks.steps.judgements import draw_comparison, first_samples
 
 Models = Annotated[
     dict[str, dict[str, Any]] | None,
@@ -55,7 +55,7 @@ def compare_models(
     judged, asked = {}, models or {"gaussian": {}, "phase-harmonics": {}}
     chosen = {name: split_kind(name, settings) for name, settings in asked.items()}
     with session(store, cluster, device) as run:
-        selection = where or steps.first_samples(run.url, dataset, train)
+        selection = where or first_samples(run.url, dataset, train)
         for name, (kind, fields) in chosen.items():
             made = fit(kind, dataset, store, fields, where=selection, seed=seed, device=device)
             judged[name] = evaluate(
@@ -67,4 +67,4 @@ def compare_models(
                 device=device,
                 cluster=cluster,
             )
-        return steps.draw_comparison(run.url, dataset, judged, report)
+        return draw_comparison(run.url, dataset, judged, report)

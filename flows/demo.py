@@ -12,10 +12,10 @@ from flows.fit import fit
 from flows.images import images
 from flows.ingest import ingest
 from flows.parameters import described
-from flows.turbulence import turbulence
-from tasks import steps
+from flows.turbulence import told, turbulence
 from tasks.fields import FieldOptions
 from tasks.molecules import MoleculeOptions
+from tasks.steps.pages import demo_queries, draw_report
 
 SOURCE = "simulate:n=32,N=128,nu=2e-3,seed=1"
 EIGHT_FIELDS = FieldOptions(part_size=8 * 4 * 128 * 128)
@@ -66,7 +66,7 @@ def demo(
     )
     made |= {"digits": digits["dataset"], "classifier": digits["digits model"]}
     made["generator"] = fit("generator", "digits", store, GENERATOR)
-    queries = steps.demo_queries(store, "vorticity", folder)
+    queries = demo_queries(store, "vorticity", folder)
     learnt = [made[name] for name in ("regression", "classifier", "generator")]
-    report = steps.draw_report(store, "vorticity", fits, folder, learnt)
-    return {"lines": [*steps.describe(made), *queries], "report": report}
+    report = draw_report(store, "vorticity", fits, folder, learnt)
+    return {"lines": [*told(made), *queries], "report": report}

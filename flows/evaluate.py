@@ -9,8 +9,15 @@ from pydantic import Field
 
 from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Seed, Store, described
 from flows.session import session
-from tasks import steps
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest
+from tasks.steps.judgements import (
+    draw_comparison,
+    draw_samples,
+    evaluate_model,
+    is_scored,
+    plan_draws,
+    score_samples,
+)
 
 
 @flow(
@@ -37,13 +44,13 @@ def evaluate(
     """Judge unless the same judgement is stored; show its table and figures."""
     request = EvaluationRequest(artifact, parameters or {}, where, seed, device)
     with session(store, cluster, device) as run:
-        if steps.is_scored(run.url, artifact):
-            return steps.score_samples(run.url, dataset, request, report)
+        if is_scored(run.url, artifact):
+            return score_samples(run.url, dataset, request, report)
         if cluster != "threads":
-            kind, key, groups = steps.plan_draws(run.url, dataset, request)
+            kind, key, groups = plan_draws(run.url, dataset, request)
             if groups:
-                steps.draw_samples(run.url, run.address(), kind, key, request, groups)
-        outcome = steps.evaluate_model(run.url, dataset, request)
+                draw_samples(run.url, run.address(), kind, key, request, groups)
+        outcome = evaluate_model(run.url, dataset, request)
         if report is not None:
-            steps.draw_comparison(run.url, dataset, {outcome.model: outcome}, report)
+            draw_comparison(run.url, dataset, {outcome.model: outcome}, report)
         return outcome

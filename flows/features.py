@@ -10,8 +10,8 @@ from pydantic import Field
 from flows.parameters import STORE, Cluster, Dataset, Device, Parameters, Store, described
 from flows.session import session
 from storage import ViewVersion
-from tasks import steps
 from tasks.kinds import VIEWS_HELP
+from tasks.steps.features import compute_features, plan_features, publish_view
 
 
 @flow(
@@ -34,10 +34,10 @@ def features(
     """Transform the parts that the view lacks on Dask, publish one view version."""
     name = name or view
     with session(store, cluster, device) as run:
-        spec, held, lacking = steps.plan_features(run.url, dataset, view, name, parameters or {})
+        spec, held, lacking = plan_features(run.url, dataset, view, name, parameters or {})
         made = (
-            steps.compute_features(run.url, run.address(), dataset, spec, lacking, device)
+            compute_features(run.url, run.address(), dataset, spec, lacking, device)
             if lacking
             else []
         )
-        return steps.publish_view(run.url, dataset, name, spec, [*held, *made])
+        return publish_view(run.url, dataset, name, spec, [*held, *made])

@@ -19,9 +19,9 @@ from flows.parameters import (
     described,
 )
 from flows.session import session
-from tasks import steps
 from tasks.kinds import MODELS_HELP, TARGET_HELP, TOGETHER_HELP, models
 from tasks.requests import FitOutcome, FitRequest
+from tasks.steps.models import fit_model
 
 
 @flow(
@@ -49,4 +49,4 @@ def fit(
     request = FitRequest(model, parameters or {}, where, split, seed, device, view, target)
     with session(store, cluster, device) as run:
         together = cluster != "threads" and model in models(lambda kind: kind.together)
-        return steps.fit_model(run.url, dataset, request, run.address() if together else None)
+        return fit_model(run.url, dataset, request, run.address() if together else None)

@@ -6,9 +6,9 @@ from prefect import flow
 
 from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store, described, opaque
 from flows.session import session
-from tasks import steps
 from tasks.fields import FieldOptions
 from tasks.publish import IngestSummary
+from tasks.steps.ingestion import ingest_parts, plan_ingest, publish_dataset
 
 
 @flow(
@@ -27,7 +27,7 @@ def ingest(
     """Split the sources into parts, ingest the new ones on Dask, publish one version."""
     options = options or FieldOptions()
     with session(store, cluster) as run:
-        plan, discovery = steps.plan_ingest(run.url, dataset, sources, options)
+        plan, discovery = plan_ingest(run.url, dataset, sources, options)
         work, found = opaque(plan), opaque(discovery)
-        parts = steps.ingest_parts(run.url, run.address(), work, options) if plan.fresh else []
-        return steps.publish_dataset(run.url, dataset, work, opaque(parts), found, options)
+        parts = ingest_parts(run.url, run.address(), work, options) if plan.fresh else []
+        return publish_dataset(run.url, dataset, work, opaque(parts), found, options)

@@ -16,11 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from flows.ending import leave
+from flows.homes import prefect_home
 from storage.errors import StorageError
 
 _URL = "PREFECT_API_URL"
+_LOOPBACK = "127.0.0.1"
 _EPHEMERAL = {  # as Prefect does
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -36,22 +39,33 @@ class Unreachable(StorageError, ConnectionError):
 def prefect_server() -> Iterator[None]:
     """See to it that flows find a server: the one of Prefect's settings, else one that starts here.
 
-    It starts beside what the block imports: what is asked of it early waits in its socket.
+    It starts beside what we import, Prefect's settings too, unless it seems that these name a
+    server; what is asked of it early waits in its socket.
 
     Raises
     ------
     Unreachable
         If the server does not answer.
     """
+    early = _Temporary() if _seems_alone() else None
     from prefect.context import refresh_global_settings_context
-    from prefect.settings import get_current_settings
+    from prefect.settings import (
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        get_current_settings,
+        temporary_settings,
+    )
 
-    url = get_current_settings().api.url
+    url, changed = get_current_settings().api.url, {}
     if url is None:
-        url = os.environ[_URL] = _temporary()
+        url = os.environ[_URL] = (early or _Temporary()).url
         refresh_global_settings_context()
+        # nobody else asks it which runs are alive; a flow that says so takes up to 1 s to end
+        changed = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    elif early is not None:
+        early.end()
     try:
-        yield
+        with temporary_settings(changed):
+            yield
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):
             raise
@@ -61,30 +75,43 @@ def prefect_server() -> Iterator[None]:
         ) from error
 
 
-def _temporary() -> str:
-    """Start a server that lasts as long as this process; return its address."""
-    said = None if os.environ.get("WAVEMILL_DEBUG") else subprocess.DEVNULL
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        port, number = listener.getsockname()[1], listener.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(number)],
-            stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=said,
-            env={**os.environ, **_EPHEMERAL},
-            pass_fds=[number],
-            start_new_session=True,  # a terminal's Ctrl-C is for the command, which ends it
-        )
-    atexit.register(_end, process)  # Prefect has said by then what it had to say
-    return f"http://127.0.0.1:{port}/api"
+def _seems_alone() -> bool:
+    """Guess that Prefect's settings name no server, where to load them would take a second."""
+    if "prefect" in sys.modules or _URL in os.environ:
+        return False
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or prefect_home() / "profiles.toml")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return _URL not in profiles.read_text()
+    return True
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Tell the server to end; one that is still starting is not waited for."""
-    assert process.stdin is not None
-    process.stdin.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(2.0)
+class _Temporary:
+    """A server that lasts as long as this process."""
+
+    def __init__(self) -> None:
+        said = None if os.environ.get("WAVEMILL_DEBUG") else subprocess.DEVNULL
+        with socket.create_server((_LOOPBACK, 0), backlog=128) as listener:
+            self.url = f"http://{_LOOPBACK}:{listener.getsockname()[1]}/api"
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=said,
+                env={**os.environ, **_EPHEMERAL},
+                pass_fds=[listener.fileno()],
+                start_new_session=True,  # a terminal's Ctrl-C is for the command, which ends it
+            )
+        atexit.register(self._see_out)  # Prefect has said by then what it had to say
+
+    def end(self) -> None:
+        """Tell the server to end; one that is still starting does so when it has."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def _see_out(self) -> None:
+        self.end()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2.0)
 
 
 def _serve(number: int) -> None:

@@ -23,7 +23,6 @@ from flows.parameters import (
     described,
 )
 from flows.session import session
-from tasks import steps
 
 Specs = dict[str, dict[str, Any]]
 
@@ -61,5 +60,10 @@ def turbulence(
             made[f"{kind} model"] = fit(
                 kind, dataset, store, parameters, where=where, seed=seed, device=device
             )
-    get_run_logger().info("made:\n%s", "\n".join(steps.describe(made)))
+    get_run_logger().info("made:\n%s", "\n".join(told(made)))
     return made
+
+
+def told(made: dict[str, Any]) -> list[str]:
+    """Say in a line each what a run made."""
+    return [f"{name}: {value}" for name, value in made.items()]

@@ -1,4 +1,4 @@
-"""Addresses of stores and sources, which records, logs and messages repeat."""
+"""Names and addresses, which records, logs and messages repeat."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 
 from storage.errors import InvalidRequest
 
+_LONGEST = 200  # characters of a name; file systems hold 255 bytes
+_NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 _USER = re.compile(r"://[^/?#]*@")
 _SIGNED = re.compile(
     r"[?&;]([\w.-]*(signature|credential|token|secret|password|passwd)|sig|key|[\w-]*api_?key)=",
@@ -33,3 +35,13 @@ def without_secrets(address: str) -> str:
             "or use s3:// with the credentials in the environment"
         )
     return address
+
+
+def checked_name(name: str) -> str:
+    """Return a name that can be part of a path, or raise InvalidRequest."""
+    if not name or name[0] in ".-" or set(name) - _NAME_CHARACTERS or len(name) > _LONGEST:
+        shown = repr(name if len(name) <= _LONGEST else f"{name[:20]}...")
+        raise InvalidRequest(
+            f"{shown} is not a name: use letters, digits, '.', '_' and '-', {_LONGEST} at most"
+        )
+    return name

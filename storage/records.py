@@ -229,6 +229,9 @@ class ViewVersion:
     version: int = 0
     published: str = ""
 
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.row_shape))} a sample, {len(self.parts)} parts"
+
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the axes of the stored array."""

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import zarr
 
+from storage.addresses import checked_name
 from storage.artifacts import Artifact
 from storage.attempts import Attempt, attempting, manifest_path, read_manifest
 from storage.backends import SINGLE_WRITER, Backend, open_backend
@@ -30,8 +31,6 @@ log = logging.getLogger("wavemill.storage")
 Build = Callable[[DatasetVersion], DatasetVersion | None]
 SHORTEST = 4  # characters of a key that stand for it
 _FOLDERS = {"artifacts", "datasets", "leases", "parts", "removed", "tables", "views"}
-_LONGEST = 200  # characters of a name; file systems hold 255 bytes
-_NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 def open_store(
@@ -361,16 +360,6 @@ class Store:
 def artifact_home(kind: str, key: str) -> str:
     """Return the folder of an artifact."""
     return f"artifacts/{checked_name(kind)}/{key}"
-
-
-def checked_name(name: str) -> str:
-    """Return a name that can be part of a path, or raise InvalidRequest."""
-    if not name or name[0] in ".-" or set(name) - _NAME_CHARACTERS or len(name) > _LONGEST:
-        shown = repr(name if len(name) <= _LONGEST else f"{name[:20]}...")
-        raise InvalidRequest(
-            f"{shown} is not a name: use letters, digits, '.', '_' and '-', {_LONGEST} at most"
-        )
-    return name
 
 
 def _newest_for(log: Log, as_of: int | str | None) -> Document | None:

@@ -14,7 +14,7 @@ from storage import Dataset
 from storage.typing import Array
 from tasks import classifier_figures as figures
 from tasks.feature_batches import LabelledFeatures
-from tasks.fit import first_component
+from tasks.figures import first_component
 from tasks.requests import FitRequest, spread
 from wavemill.dictionaries.classifiers import Network, Standardisation
 from wavemill.specs import ClassifierSpec

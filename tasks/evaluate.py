@@ -20,7 +20,8 @@ from storage.keys import derivation_key, digest
 from storage.typing import Array
 from tasks import draws, evaluation_figures
 from tasks.artifacts import Contents, npy, on_device, publish, read_npy
-from tasks.fit import first_component, mind_chain
+from tasks.figures import first_component
+from tasks.fit import mind_chain
 from tasks.held_out import HeldOut, fitted_to, held_out
 from tasks.progress import Reporter, caution
 from tasks.requests import rows_digest, spread
@@ -75,6 +76,11 @@ class EvaluationOutcome:
     written: bool
     model: str
     table: Scores
+
+    def __str__(self) -> str:
+        state = "judged" if self.written else "was judged already"
+        name, first = next(iter(self.table["model"].items()))
+        return f"{self.model} {state}: {name} {first:.3f}"
 
     @property
     def short(self) -> str:

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from storage import Dataset
 from storage.typing import Array
-from wavemill.spectra import isotropic_spectrum, pdf, tapered
+from tasks.requests import spread
 
 MAPS = "RdBu_r"
+SHOWN = 4  # samples of a dataset in a picture
 
 
 def png(figure: Figure) -> bytes:
@@ -38,18 +39,30 @@ def data_uri(image: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(image).decode()
 
 
+def shown(dataset: Dataset, count: int = SHOWN) -> dict[str, Array]:
+    """Return a few samples of a dataset, by id, for a picture."""
+    rows = dataset.samples()
+    rows = rows.iloc[spread(len(rows), count)]
+    return dict(zip(rows["sample_id"], first_component(dataset.read(rows)), strict=True))
+
+
+def first_component(fields: Array) -> Array:
+    """Return ``(n, y, x)`` of fields that may have a component axis."""
+    return fields if fields.ndim == 3 else fields[:, 0]
+
+
 def fields(panels: Mapping[str, Array], columns: int = 4) -> bytes:
     """Draw fields ``(y, x)`` side by side on one colour scale, symmetric about their mean."""
     count = len(panels)
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(2.6 * columns, 2.75 * rows), layout="constrained")
-    centre, spread = _scale(list(panels.values()))
+    centre, reach = _scale(list(panels.values()))
     image = None
     for index, (title, field) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         image = axes.imshow(
-            field, cmap=MAPS, vmin=centre - spread, vmax=centre + spread, origin="lower"
+            field, cmap=MAPS, vmin=centre - reach, vmax=centre + reach, origin="lower"
         )
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
@@ -71,6 +84,10 @@ def spectra(groups: Mapping[str, Array], periodic: bool) -> bytes:
 
     Those of tapered fields where these are not ``periodic``, as models are judged by.
     """
+    import torch
+
+    from wavemill.spectra import isotropic_spectrum, tapered
+
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for label, group in groups.items():
@@ -89,6 +106,10 @@ def distributions(groups: Mapping[str, Array]) -> bytes:
 
     All are about the mean of the first group, in its standard deviations.
     """
+    import torch
+
+    from wavemill.spectra import pdf
+
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     centres = np.zeros(0)

@@ -24,7 +24,6 @@ from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec
 from wavemill.specs.base import MomentSet, Spec
 from wavemill.spectra import flatness, skewness
 
-SHOWN = 4
 ACCEPTED = (0.4, 0.8)  # of the moves of a chain, where one that has arrived is
 DRIFT = 1.25  # deviations by which the energy of one that has arrived moves at most
 _MASK = "--set borders=mask (of compare: {}:borders=mask)"
@@ -134,18 +133,13 @@ def compare(data: Array, drawn: Array) -> dict[str, float]:
 
 def _pictures(kind: str, data: Array, drawn: Array, periodic: bool) -> dict[str, bytes]:
     """Return the reference beside the synthesis, their spectra and distributions."""
-    real, made = first_component(data), first_component(drawn)
+    real, made = figures.first_component(data), figures.first_component(drawn)
     groups = {"data": real[spread(len(real), 64)], kind: made}
     return {
         "synthesis": figures.fields({"data": real[0], kind: made[0]}, columns=2),
         "spectrum": figures.spectra(groups, periodic),
         "pdf": figures.distributions(groups),
     }
-
-
-def first_component(fields: Array) -> Array:
-    """Return ``(n, y, x)`` of fields that may have a component axis."""
-    return fields if fields.ndim == 3 else fields[:, 0]
 
 
 def load_model(artifact: Artifact, device: str = "cpu") -> Model:
@@ -166,10 +160,3 @@ def load_model(artifact: Artifact, device: str = "cpu") -> Model:
     spec = spec_of(artifact, partial(model_spec, kind))
     model: Model = model_class(kind).from_state(spec, weights_of(artifact, device))
     return model
-
-
-def shown(dataset: Dataset, count: int = SHOWN) -> dict[str, Array]:
-    """Return a few samples of a dataset, by id, for a picture."""
-    rows = dataset.samples()
-    rows = rows.iloc[spread(len(rows), count)]
-    return dict(zip(rows["sample_id"], first_component(dataset.read(rows)), strict=True))

@@ -11,7 +11,7 @@ from storage import InvalidRequest
 from storage.export import replacing
 from storage.typing import Array
 from tasks import figures
-from tasks.fit import first_component
+from tasks.figures import first_component
 
 FORMATS = (".npy", ".zarr", ".png")
 PANELS = 16

@@ -40,6 +40,9 @@ class IngestSummary:
     replaced: int = 0
     """Samples that were there with other contents."""
 
+    def __str__(self) -> str:
+        return f"{self.samples} samples in version {self.version}, {self.added} new"
+
 
 def publish(
     store: Store,

@@ -16,7 +16,7 @@ from storage.documents import now
 from storage.export import replacing
 from storage.typing import Array
 from tasks import figures, image_figures, molecule_figures
-from tasks.fit import first_component, shown
+from tasks.figures import first_component, shown
 from tasks.requests import spread
 from wavemill.specs import GeneratorSpec
 

@@ -80,6 +80,9 @@ class FitOutcome:
     written: bool
     metrics: dict[str, float]
 
+    def __str__(self) -> str:
+        return f"{self.short} {'fitted' if self.written else 'kept'}"
+
     @property
     def short(self) -> str:
         """What people call the artifact."""

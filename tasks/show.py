@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import Artifact as Shown
 from prefect.artifacts import (
@@ -14,11 +14,10 @@ from prefect.artifacts import (
 )
 
 from storage import Artifact, Dataset, Store, ViewVersion
-from tasks import figures, image_figures, molecule_figures
-from tasks.comparison import records
-from tasks.evaluate import Scores
-from tasks.fit import shown
 from tasks.publish import IngestSummary
+
+if TYPE_CHECKING:
+    from tasks.evaluate import Scores
 
 LISTED = 50
 
@@ -50,11 +49,17 @@ def _samples(current: Dataset) -> bytes:
     """Draw what the samples of a dataset are."""
     match current.schema.layout:
         case "molecules":
+            from tasks import molecule_figures
+
             return molecule_figures.population(current.samples())
         case "images":
+            from tasks import image_figures
+
             return image_figures.contact_sheet(current)
         case _:
-            return figures.fields(shown(current))
+            from tasks import figures
+
+            return figures.fields(figures.shown(current))
 
 
 def _dataset_row(current: Dataset, summary: IngestSummary) -> dict[str, Any]:
@@ -92,6 +97,8 @@ def view(
         "parts written": written,
     }
     table(f"view {dataset_name} {name}", [lineage], "What this run made, and from what")
+    from tasks import figures
+
     frame = store.get_historical_features(dataset_name, name)
     values = frame.to_xarray()[:LISTED].values
     summary = figures.coefficients(frame.coefficients, values)
@@ -130,6 +137,8 @@ def pictures(name: str, found: Artifact) -> None:
 
 def scores(name: str, rows: Scores) -> None:
     """Show how far sets of fields are from real ones: real rows first."""
+    from tasks.comparison import records
+
     table(name, records(rows), "Real fields and models against held-out fields")
 
 
@@ -140,6 +149,8 @@ def table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> Non
 
 def picture(name: str, image: bytes, description: str) -> None:
     """Show a PNG."""
+    from tasks import figures
+
     create_image_artifact(figures.data_uri(image), key=key(name), description=description)
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+_home = tempfile.TemporaryDirectory(prefix="wavemill-tests-", ignore_cleanup_errors=True)
+os.environ.pop("PREFECT_API_URL", None)  # no test is noted down by whoever runs it
 os.environ.update(  # before Prefect is imported: it reads its settings once
-    DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", MPLBACKEND="Agg"
+    PREFECT_HOME=_home.name,
+    DO_NOT_TRACK="1",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    MPLBACKEND="Agg",
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small problems, several at once: threads would spin
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 pytest_plugins = ["tests.object_store"]
 
@@ -34,9 +40,9 @@ def golden(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home of Prefect's that commands share: in a new one each waits for migrations."""
-    return tmp_path_factory.mktemp("prefect")
+def prefect_home() -> Path:
+    """Prefect's home in tests and their commands: in a new one each waits for migrations."""
+    return Path(_home.name)
 
 
 @pytest.fixture

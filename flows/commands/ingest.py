@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from glob import has_magic
 from pathlib import Path
@@ -87,9 +88,7 @@ def turbulence(
     quiet: Quiet = False,
 ) -> None:
     """Ingest snapshots of fields; a second run reads only what is new or changed."""
-    from tasks.fields import FieldOptions
-
-    options = FieldOptions(
+    given = dict(
         **reading(variable, components, slice_, derive, fill),
         shape=_pair(shape, "x", int, "--shape"),
         dtype=_dtype(dtype),
@@ -101,7 +100,17 @@ def turbulence(
         rehash=rehash,
     )
     url = absolute(store, single_writer)
-    _ingest(name, sources, url, options, cluster, as_json, quiet, "scattering")
+    _ingest(
+        name,
+        sources,
+        url,
+        "tasks.fields:FieldOptions",
+        given,
+        cluster,
+        as_json,
+        quiet,
+        "scattering",
+    )
 
 
 @ingest_app.command(
@@ -144,21 +153,29 @@ def molecules(
     quiet: Quiet = False,
 ) -> None:
     """Ingest molecules; a second run reads only what is new or changed."""
-    from tasks.molecules import MoleculeOptions
-
-    options = MoleculeOptions(
-        table=table and _absolute([table])[0],
-        target=tuple(target),
-        exclude=tuple(_absolute(exclude)),
-        atomref=atomref and _absolute([atomref])[0],
-        atomise=tuple(atomise),
-        part_size=_bytes(part_size),
-        strict=strict,
-        mirror=mirror,
-        rehash=rehash,
-    )
+    given = {
+        "table": table and _absolute([table])[0],
+        "target": tuple(target),
+        "exclude": tuple(_absolute(exclude)),
+        "atomref": atomref and _absolute([atomref])[0],
+        "atomise": tuple(atomise),
+        "part_size": _bytes(part_size),
+        "strict": strict,
+        "mirror": mirror,
+        "rehash": rehash,
+    }
     url = absolute(store, single_writer)
-    _ingest(name, sources, url, options, cluster, as_json, quiet, "atomic-harmonics")
+    _ingest(
+        name,
+        sources,
+        url,
+        "tasks.molecules:MoleculeOptions",
+        given,
+        cluster,
+        as_json,
+        quiet,
+        "atomic-harmonics",
+    )
 
 
 @ingest_app.command(
@@ -213,47 +230,60 @@ def images(
     quiet: Quiet = False,
 ) -> None:
     """Ingest labelled images; a second run reads only what is new or changed."""
-    from tasks.images import ImageOptions
-
-    options = ImageOptions(
-        size=_pair(size, "x", int, "--size"),
-        fit=fit,  # type: ignore[arg-type]  # checked there
-        cover=_pair(resize, "x", int, "--resize"),
-        keep_encoded=keep_encoded,
-        split=split,  # type: ignore[arg-type]
-        annotations=tuple(_absolute(annotations)),
-        classes=classes and _absolute([classes])[0],
-        label_order=label_order,  # type: ignore[arg-type]
-        mix=mix,
-        part_size=_bytes(part_size),
-        strict=strict,
-        mirror=mirror,
-        rehash=rehash,
-    )
+    given = {
+        "size": _pair(size, "x", int, "--size"),
+        "fit": fit,
+        "cover": _pair(resize, "x", int, "--resize"),
+        "keep_encoded": keep_encoded,
+        "split": split,
+        "annotations": tuple(_absolute(annotations)),
+        "classes": classes and _absolute([classes])[0],
+        "label_order": label_order,
+        "mix": mix,
+        "part_size": _bytes(part_size),
+        "strict": strict,
+        "mirror": mirror,
+        "rehash": rehash,
+    }
     url = absolute(store, single_writer)
-    _ingest(name, sources, url, options, cluster, as_json, quiet, "scattering")
+    _ingest(
+        name,
+        sources,
+        url,
+        "tasks.images:ImageOptions",
+        given,
+        cluster,
+        as_json,
+        quiet,
+        "scattering",
+    )
 
 
 def _ingest(
     name: str,
     sources: list[str],
     url: str,
-    options: Any,
+    options: str,
+    given: dict[str, Any],
     cluster: str,
     as_json: bool,
     quiet: bool,
     view: str,
 ) -> None:
-    """Run the flow and tell what it made; ``view`` is what to compute next."""
-    from storage.store import checked_name
+    """Run the flow and tell what it made; ``view`` is what to compute next.
+
+    The class of the options is named, since it is loaded while Prefect's server starts.
+    """
+    from storage.addresses import checked_name
 
     checked_name(name)
     sources = _absolute(sources)
     _expect(sources)
     with flowing(quiet or as_json):
+        chosen = pkgutil.resolve_name(options)(**given)
         from flows.ingest import ingest
 
-        made = ingest(name, sources, url, options, cluster)
+        made = ingest(name, sources, url, chosen, cluster)
     for unit, reason, message in made.refused[:10]:
         warn(f"quarantined ({reason}): {unit}: {message}")
     if len(made.refused) > 10:
@@ -309,10 +339,10 @@ def _absolute(sources: list[str]) -> list[str]:
 
 def _expect(sources: list[str]) -> None:
     """Refuse files that are not there, before a flow starts Prefect's server for nothing."""
-    from storage.sources.filesystem import expand
-
     for source in sources:
         if source.startswith("/") and not has_magic(source) and not Path(source).exists():
+            from storage.sources.filesystem import expand
+
             expand(source)  # which says so
 
 

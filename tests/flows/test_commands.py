@@ -35,7 +35,7 @@ from storage import open_store
 from tasks.kinds import LAYOUTS, MODEL_KINDS, models
 from tasks.models import MODELS
 from tasks.scores import JUDGES
-from tasks.steps import FITS
+from tasks.steps.models import FITS
 from tasks.views import VIEWS
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
 from wavemill.scattering2d import Scattering2D
@@ -586,6 +586,35 @@ def test_a_prefect_server_that_does_not_answer_is_named(
     assert message.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "settings"),
+    [
+        ("home/profiles.toml", 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{}"\n'),
+        ("prefect.toml", '[api]\nurl = "{}"\n'),
+    ],
+    ids=["profile", "folder"],
+)
+def test_a_server_that_prefect_was_told_of_is_asked_wherever_it_was_told(
+    place: Path, file: str, settings: str, tmp_path: Path
+) -> None:
+    """Though one of the command's own may have started before the settings are read."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / file).write_text(settings.format("http://127.0.0.1:9/api"))
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
+    features = ["features", "flow", "--view=spectrum", f"--store={place / 'store'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *features],
+        cwd=tmp_path,
+        env={**kept, "PREFECT_HOME": str(tmp_path / "home"), "PREFECT_CLIENT_MAX_RETRIES": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "server at http://127.0.0.1:9/api does not answer" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -699,7 +728,7 @@ def test_what_runs_log_is_in_the_ui_and_not_in_the_terminal(
     ids=["ctrl-c", "terminated", "terminated-alone", "killed"],
 )
 def test_a_stopped_command_leaves_no_lease_and_no_process(
-    tmp_path: Path, prefect_home: Path, number: int, whole: bool
+    tmp_path: Path, number: int, whole: bool
 ) -> None:
     """While workers simulate: exit 130, and the collector may run at once.
 
@@ -710,7 +739,6 @@ def test_a_stopped_command_leaves_no_lease_and_no_process(
     command += ["--part-size", "64KiB"]  # of 4 fields each: the first is soon there
     process = subprocess.Popen(
         [*command, "--name", "flow", "--store", str(store), "--cluster", "local:1"],
-        env={**os.environ, "PREFECT_HOME": str(prefect_home)},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=listen_to_interrupts,

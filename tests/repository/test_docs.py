@@ -45,7 +45,7 @@ def program(page: Path) -> str:
     [page for page in PAGES if any(lang in RUN for lang, _ in BLOCK.findall(page.read_text()))],
     ids=name,
 )
-def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, prefect_home: Path) -> None:
+def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     """In a folder with snapshots in ``runs/``, as a reader has; ``sh`` blocks are only shown."""
     (tmp_path / "runs").mkdir()
     for number in range(4):
@@ -53,7 +53,7 @@ def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, prefect_h
         np.save(tmp_path / "runs" / f"run{number}.npy", field)
     (tmp_path / "page.py").write_text(program(page))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WAVEMILL")}
-    environment = {**kept, "PREFECT_HOME": str(prefect_home), "WAVEMILL_CLUSTER": "threads"}
+    environment = {**kept, "WAVEMILL_CLUSTER": "threads"}
     done = subprocess.run(
         [sys.executable, "page.py"],
         cwd=tmp_path,

@@ -59,6 +59,9 @@ def test_a_lower_package_imports_no_higher_one_and_no_scheduler(
         ("storage.store", {"torch", "xarray", "s3fs"}),
         ("tasks.ingest", {"torch", "prefect", "matplotlib", "xarray", "s3fs"}),  # by workers
         ("tasks.features", {"prefect", "matplotlib", "xarray", "s3fs"}),
+        ("flows.ingest", {"torch", "matplotlib", "xarray", "s3fs"}),
+        ("tasks.figures", {"torch", "prefect", "xarray", "s3fs"}),
+        ("flows.features", {"matplotlib", "xarray", "s3fs"}),
         ("flows.cli", {"torch", "prefect", "distributed", "pandas", "numpy"}),
         ("flows.server", {"torch", "prefect", "distributed", "pandas", "numpy"}),
     ],
