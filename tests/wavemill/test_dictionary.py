@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,19 @@ def test_supports_stay_inside_the_true_one_and_errors_below_two_thresholds(
     assert bool(((found != 0) == (z != 0)).all())  # by then the whole support is found
 
 
+@pytest.fixture
+def held(golden: Path) -> Iterator[Any]:
+    """Codes of the reference, and what they are of."""
+    with np.load(golden / "istc_C64_K256_n12.npz") as arrays:
+        yield arrays
+
+
 @pytest.mark.parametrize(("W", "z"), [(None, "z_W_eq_D"), ("W_free", "z_W_free")])
 @pytest.mark.parametrize("laid_out", ["compiled", "narrow", "wide", "dense"])
 def test_istc_agrees_with_the_reference_after_every_iteration(
-    golden: Path, W: str | None, z: str, laid_out: str, monkeypatch: pytest.MonkeyPatch
+    held: Any, W: str | None, z: str, laid_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All float64: they differ by the order of sums of at most 256 terms of size 1."""
-    held = np.load(golden / "istc_C64_K256_n12.npz")
     beta = torch.from_numpy(held["beta"]).movedim(1, -1).repeat(2, 1, 1, 1)  # enough for M
     D, thresholds = torch.from_numpy(held["D"]), torch.from_numpy(held["lambdas"])
     analysis = torch.from_numpy(held[W]) if W else D
@@ -115,8 +121,8 @@ def test_istc_agrees_with_the_reference_after_every_iteration(
         np.testing.assert_allclose(found[:2].numpy(), expected, rtol=0, atol=1e-12)
 
 
-def test_thresholds_are_those_of_the_reference(golden: Path) -> None:
-    expected = np.load(golden / "istc_C64_K256_n12.npz")["lambdas"]
+def test_thresholds_are_those_of_the_reference(held: Any) -> None:
+    expected = held["lambdas"]
     found = homotopy(float(expected[0] ** (12 / 11) / expected[-1] ** (1 / 11)), expected[-1], 12)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
@@ -125,9 +131,8 @@ def test_thresholds_are_those_of_the_reference(golden: Path) -> None:
 @pytest.mark.parametrize("penalty", ["lamstar", "2lamstar"])
 @SIGNS
 def test_lasso_agrees_with_the_reference(
-    golden: Path, solver: object, penalty: str, positive: bool
+    held: Any, solver: object, penalty: str, positive: bool
 ) -> None:
-    held = np.load(golden / "istc_C64_K256_n12.npz")
     beta = torch.from_numpy(held["beta"]).movedim(1, -1)
     D = torch.from_numpy(held["D"])
     strength = float(held["lambdas"][-1]) * (2 if penalty.startswith("2") else 1)

@@ -6,6 +6,7 @@ import ctypes
 import pickle
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from wavemill import PhaseHarmonicCovariance, Scattering2D, kernels
+from wavemill import (
+    Molecules,
+    PhaseHarmonicCovariance,
+    Scattering2D,
+    SolidHarmonicScattering,
+    kernels,
+)
 from wavemill.kernels.build import compile_kernels
 from wavemill.moments.boxes import crop, filtered, to_conjugate_field, to_field, to_spectrum
 from wavemill.moments.channels import Response
@@ -201,6 +208,47 @@ def test_covariances_and_their_gradients_equal_those_of_torch(monkeypatch, name,
     compute = partial(op.loss_and_gradient, x, moments)
     for ours, torchs in zip(*both(monkeypatch, compute), strict=True):
         assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
+
+
+def molecules():
+    """One atom, two far apart, and what fills its boxes: other grids along every axis."""
+    generator = torch.manual_seed(11)
+    crowd = torch.rand(23, 3, dtype=torch.float64, generator=generator)
+    places = [torch.zeros(1, 3), torch.tensor([[0.0, 0, 0], [0, 0, 6]])]
+    places += [crowd * torch.tensor([5.0, 4, 3]), crowd[:4] * 2 - 9]
+    charges = torch.randint(1, 10, (23,), generator=generator)
+    return Molecules.of([(place.double(), charges[: len(place)]) for place in places])
+
+
+@compiled
+@pytest.mark.parametrize("band", [5.0, None])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_solid_harmonics_equal_those_of_torch(monkeypatch, dtype, band):
+    """Also of molecules side by side, and for a power that has no loop of its own.
+
+    Where a field is 0 everywhere torch adds up roots of the least number.
+    """
+    powers, size = (0.5, 1.0, 1.7, 2.0, 3.0), {"J": 2, "L": 4, "resolution": 3.0}
+    op = SolidHarmonicScattering(powers=powers, band=band, dtype=dtype, **size)
+    if band is not None:
+        monkeypatch.setattr(op, "_batches", lambda boxes: [[0, 1, 3], [2]])
+    ours, torchs = both(monkeypatch, partial(op, molecules()))
+    tolerance = 5e-6 if dtype == torch.float32 else 1e-10  # of roots of what nearly cancels
+    nothing = (ours == 0) & (torchs < 1e-3)
+    assert ((ours - torchs).abs() <= tolerance * torchs.abs())[~nothing].all()
+    assert 0 < int(nothing.sum()) < nothing.numel() / 4
+
+
+@compiled
+def test_gradients_of_solid_harmonics_are_left_to_torch_and_threads_change_nothing(set_threads):
+    op = SolidHarmonicScattering(J=1, L=2, resolution=3.0, channels=("full",))
+    set_threads(1)
+    expected = op(molecules())
+    set_threads(3)
+    assert torch.equal(op(molecules()), expected)
+    moved = replace(molecules(), positions=molecules().positions.requires_grad_())
+    torch.testing.assert_close(op(moved), expected, rtol=5e-6, atol=0)
+    assert op(moved).requires_grad
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -46,8 +47,9 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.fixture
-def reference(golden: Any) -> Any:
-    return np.load(golden / "kymatio3d_64x64x64_J2_L3.npz", allow_pickle=False)
+def reference(golden: Any) -> Iterator[Any]:
+    with np.load(golden / "kymatio3d_64x64x64_J2_L3.npz", allow_pickle=False) as arrays:
+        yield arrays
 
 
 def measured(op: SolidHarmonicScattering, reference: Any, weights: str, row: int) -> torch.Tensor:
@@ -173,7 +175,7 @@ def test_convolutions_by_matrices_are_those_of_transforms(degree: int) -> None:
     ((wider, expected, _),) = full.second(modulus, 1.0, degree)
     sides = [torch.arange(side, dtype=torch.float64) for side in full.shape]
     axes = [bells(side[:, None] - side, wider, degree)[:, None] for side in sides]
-    found = square_convolved(modulus, axes, degree) * wavelet_of_atom(wider, wider, degree) ** 2
+    found = square_convolved(modulus, axes, degree, wavelet_of_atom(wider, wider, degree))
     inner = (..., *(slice(4, -4),) * 3)  # a periodic box has images of what is near its sides
     assert apart(expected[inner] + 1e-6, found[inner] + 1e-6) < 1e-5
 

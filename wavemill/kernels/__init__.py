@@ -1,4 +1,4 @@
-"""Compiled loops of transforms, of covariances and of sparse codes, where they could be built.
+"""Compiled loops of transforms, covariances and sparse codes, where they could be built.
 
 The sources, in C, need a compiler and nothing else; ``build.py`` runs it when the package is
 installed. Where there is none, and wherever a tensor is not plain memory of a processor, callers
@@ -12,6 +12,7 @@ from wavemill.kernels.fields import add_polar, filtered, harmonics, slopes
 from wavemill.kernels.loading import available, load, usable
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
 from wavemill.kernels.shifts import Shifts, add_gradients_at_shifts, means_at_shifts, shifts_bytes
+from wavemill.kernels.solid import integrals, square_about_atoms, square_convolved
 from wavemill.kernels.sparse_codes import Coding, istc, istc_gradients
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "filtered",
     "fourier",
     "harmonics",
+    "integrals",
     "istc",
     "istc_gradients",
     "load",
@@ -34,5 +36,7 @@ __all__ = [
     "scattering_bytes",
     "shifts_bytes",
     "slopes",
+    "square_about_atoms",
+    "square_convolved",
     "usable",
 ]

@@ -18,7 +18,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("wavemill/kernels")
 SOURCES = [
-    FOLDER / f"{name}.c" for name in ("boxes", "fields", "scattering", "shifts", "sparse_codes")
+    FOLDER / f"{name}.c"
+    for name in ("atoms", "boxes", "fields", "scattering", "shifts", "solid", "sparse_codes")
 ]
 LIBRARY = FOLDER / "_kernels.so"
 fingerprint = runpy.run_path(str(Path(__file__).with_name("sources.py")))["fingerprint"]

@@ -17,6 +17,7 @@ from wavemill.kernels.sources import fingerprint
 
 LIBRARY = "_kernels.so"
 PAIR = 2 * ctypes.c_int64
+TRIPLE = 3 * ctypes.c_int64
 _LINE = 64  # bytes of a cache's line
 _SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
@@ -58,13 +59,17 @@ def available() -> bool:
 
 def usable(*tensors: Tensor) -> bool:
     """Say whether the loops can run on the memory of these tensors."""
-    return library is not None and all(
-        type(tensor) is Tensor  # not of a trace
+    return all(readable(tensor) and tensor.is_contiguous() for tensor in tensors)
+
+
+def readable(tensor: Tensor) -> bool:
+    """Say whether the loops can read a tensor, wherever its numbers lie in memory."""
+    return (
+        library is not None
+        and type(tensor) is Tensor  # not of a trace
         and torch._C._has_storage(tensor)  # not of a vmap
         and tensor.device.type == "cpu"
-        and tensor.is_contiguous()
         and not tensor.is_conj()
-        for tensor in tensors
     )
 
 

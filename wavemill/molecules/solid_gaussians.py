@@ -19,6 +19,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from wavemill import kernels
 from wavemill.molecules.atoms import real_solid_harmonics
 
 Shape = tuple[int, int, int]
@@ -37,6 +38,9 @@ def square_about_atoms(weights: Tensor, lines: list[Tensor], degree: int) -> Ten
     degree
         l.
     """
+    coefficients = matrix(degree, weights.dtype, weights.device)
+    if (made := kernels.square_about_atoms(weights, lines, coefficients)) is not None:
+        return made
     powers, _ = polynomials(degree)
     long = torch.stack([lines[0][a] for a, _ in powers], 1)  # (molecule, monomial, atom, z)
     wide = planes(lines, powers, degree)
@@ -50,8 +54,8 @@ def square_about_atoms(weights: Tensor, lines: list[Tensor], degree: int) -> Ten
     return total.view(batch, channels, *(line.shape[-1] for line in lines))
 
 
-def square_convolved(field: Tensor, axes: list[Tensor], degree: int) -> Tensor:
-    """Return ``sum over m of field_m^2`` of the points of grids, ``(molecule, n, z', y', x')``.
+def square_convolved(field: Tensor, axes: list[Tensor], degree: int, factor: float) -> Tensor:
+    """Return ``sum over m of (factor field_m)^2`` of points, ``(molecule, n, z', y', x')``.
 
     Parameters
     ----------
@@ -62,6 +66,9 @@ def square_convolved(field: Tensor, axes: list[Tensor], degree: int) -> Tensor:
     degree
         l.
     """
+    coefficients = factor * matrix(degree, field.dtype, field.device, by_a=False)
+    if (made := kernels.square_convolved(field, axes, coefficients)) is not None:
+        return made
     batch, n, z, y, x = field.shape
     along_z, along_y, along_x = (matrices[: degree + 1].transpose(0, 1) for matrices in axes)
     new_y, new_x = along_y.shape[2], along_x.shape[2]
@@ -74,16 +81,11 @@ def square_convolved(field: Tensor, axes: list[Tensor], degree: int) -> Tensor:
         found.append(sheets.view(batch, n, z, -1, new_y * new_x).transpose(2, 3))
     third = torch.stack([along_z[:, degree - a - b] for a, b in polynomials(degree)[0]], 1)
     monomials = (third[:, None] @ torch.cat(found, 2)).flatten(0, 1).flatten(2)
-    return squared(monomials, degree).view(batch, n, -1, new_y, new_x)
-
-
-def squared(monomials: Tensor, degree: int) -> Tensor:
-    """Return ``sum over m of (sum over monomials of C F)^2`` of F ``(n, monomial, point)``."""
-    fields = matrix(degree, monomials.dtype, monomials.device) @ monomials
+    fields = factor * matrix(degree, field.dtype, field.device) @ monomials
     total = fields[:, 0].square()
     for m in range(1, 2 * degree + 1):
         total.addcmul_(fields[:, m], fields[:, m])
-    return total
+    return total.view(batch, n, -1, new_y, new_x)
 
 
 def planes(lines: list[Tensor], powers: Powers, degree: int) -> Tensor:
@@ -115,9 +117,14 @@ def wavelet_of_atom(sigma: float | None, width: float, degree: int) -> float:
 
 @cache
 @torch.inference_mode(False)
-def matrix(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the coefficients of `polynomials` where they are used, which takes a GPU long."""
-    return polynomials(degree)[1].to(device, dtype)
+def matrix(degree: int, dtype: torch.dtype, device: torch.device, by_a: bool = True) -> Tensor:
+    """Return the coefficients of `polynomials` where they are used, which takes a GPU long.
+
+    Of monomials ordered by a, then b, or by b, then a.
+    """
+    powers, table = polynomials(degree)
+    order = sorted(range(len(powers)), key=lambda k: powers[k] if by_a else powers[k][::-1])
+    return table[:, order].to(device, dtype).contiguous()
 
 
 @cache

@@ -152,8 +152,8 @@ class OwnGrids:
         """Return ``sum over m of |rho * psi_lm|^2``, and the volume of a point; rho^2 for None."""
         width = math.hypot(self.width, sigma or 0.0)
         step, lines = self._about_atoms(width)
-        square = square_about_atoms(self.placed.weights, lines, degree)
-        return square * wavelet_of_atom(sigma, width, degree) ** 2, step**3
+        weights = self.placed.weights * wavelet_of_atom(sigma, width, degree)
+        return square_about_atoms(weights, lines, degree), step**3
 
     def second(
         self, modulus: Tensor, sigma: float, degree: int
@@ -161,9 +161,9 @@ class OwnGrids:
         """Yield each wider wavelet, ``sum over m of |U1 * psi_lm|^2`` and the volume of a point."""
         for wider in self.sigmas[self.sigmas.index(sigma) + 1 :]:
             coarse = self._coarse(sigma, wider)
-            square = square_convolved(_cut(modulus, coarse.spans), coarse.axes, degree)
-            factor = wavelet_of_atom(wider, wider, degree) * coarse.fine_cell
-            yield wider, square * factor**2, coarse.cell
+            inner, factor = _cut(modulus, coarse.spans), wavelet_of_atom(wider, wider, degree)
+            square = square_convolved(inner, coarse.axes, degree, factor * coarse.fine_cell)
+            yield wider, square, coarse.cell
 
     def _about_atoms(self, width: float) -> tuple[float, list[Tensor]]:
         """Return the step of a grid, and what is between its points and atoms along each axis."""
@@ -190,7 +190,7 @@ class OwnGrids:
                 new = grid.axis(number, self.placed.positions.device)
                 axis = bells(new.places[:, :, None] - old.places[:, None], wider, self.L)
                 axis = new.only(old.only(axis).mT).mT
-                axes.append(axis.to(self.placed.positions.dtype))
+                axes.append(axis.to(self.placed.positions.dtype).contiguous())
                 spans.append(old.span)
             self._coarser[sigma, wider] = _Coarse(spans, axes, fine.step**3, grid.step**3)
         return self._coarser[sigma, wider]

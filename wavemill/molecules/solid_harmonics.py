@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wavemill import kernels
 from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.solid_filters import FullGrids, fast
@@ -252,16 +253,19 @@ class SolidHarmonicScattering(nn.Module):
             See `box`; on full grids all the same.
         """
         fields = self.fields(placed, boxes)
-        found: dict[tuple[int, ...], list[Tensor]] = {(): [self._sums(*fields.first(None, 0))]}
+        density = self._roots_and_integrals(*fields.first(None, 0))[1]
+        found: dict[tuple[int, ...], list[Tensor]] = {(): [density]}
         for j, sigma in enumerate(self.sigmas):
             for degree in range(self.L + 1):
                 square, cell = fields.first(sigma, degree)
                 square = self._without_noisy_gradients(square)
-                found.setdefault((j,), []).append(self._sums(square, cell))
-                for wider, second, coarse in fields.second(_root(square), sigma, degree):
+                modulus, sums = self._roots_and_integrals(square, cell)
+                found.setdefault((j,), []).append(sums)
+                for wider, second, coarse in fields.second(modulus, sigma, degree):
                     path = (j, self.sigmas.index(wider))
                     second = self._without_noisy_gradients(second)
-                    found.setdefault(path, []).append(self._sums(second, coarse))
+                    sums = self._roots_and_integrals(second, coarse)[1]
+                    found.setdefault(path, []).append(sums)
         return torch.cat([torch.cat(found[path], -1) for path in self.paths], -1)
 
     def fields(self, placed: Placed, boxes: list[Shape]) -> OwnGrids | FullGrids:
@@ -287,20 +291,24 @@ class SolidHarmonicScattering(nn.Module):
         noise = held <= (CUSP * torch.finfo(held.dtype).eps) ** 2 * near
         return torch.where(noise, held, square)
 
-    def _sums(self, square: Tensor, cell: float) -> Tensor:
-        """Return the integrals of powers of the root, ``(..., power)``, summed in float64.
+    def _roots_and_integrals(self, square: Tensor, cell: float) -> tuple[Tensor, Tensor]:
+        """Return the roots, and the integrals of their powers, ``(..., power)``, summed in float64.
 
-        What is below `NOISE` units of the largest value is 0 on full grids: what transforms leave
-        there is noise, and its root would add up over empty space.
+        What is below `NOISE` units of the largest value is 0 in integrals over full grids: what
+        transforms leave there is noise, and its root would add up over empty space.
         """
+        clean = square
         if self.band is None:
             floor = NOISE * torch.finfo(square.dtype).eps
             least = floor**2 * square.detach().amax((-3, -2, -1), keepdim=True)
-            square = square * (square > least)
-        modulus = _root(square)
-        sheets = [_power(modulus, square, q).flatten(-2).sum(-1) for q in self.powers]
-        sums = [sheet.sum(-1, dtype=torch.float64) for sheet in sheets]
-        return (torch.stack(sums, -1) * cell).to(self.dtype)
+            clean = square * (square > least)
+        if (made := kernels.integrals(clean, self.powers)) is not None:
+            roots, sums = made
+        else:
+            roots = _root(clean)
+            sheets = [_power(roots, clean, q).flatten(-2).sum(-1) for q in self.powers]
+            sums = torch.stack([sheet.sum(-1, dtype=torch.float64) for sheet in sheets], -1)
+        return roots if clean is square else _root(square), (sums * cell).to(self.dtype)
 
 
 def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
