@@ -228,9 +228,9 @@ def test_solid_harmonics_equal_those_of_torch(monkeypatch, dtype, band):
 
     Where a field is 0 everywhere torch adds up roots of the least number.
     """
-    powers, size = (0.5, 1.0, 1.7, 2.0, 3.0), {"J": 2, "L": 4, "resolution": 3.0}
-    op = SolidHarmonicScattering(powers=powers, band=band, dtype=dtype, **size)
-    if band is not None:
+    size = {"J": 2, "L": 4, "resolution": 3.0} if band else {"J": 1, "L": 1, "resolution": 2.0}
+    op = SolidHarmonicScattering(powers=(0.5, 1.0, 1.7, 2, 3), band=band, dtype=dtype, **size)
+    if band:
         monkeypatch.setattr(op, "_batches", lambda boxes: [[0, 1, 3], [2]])
     ours, torchs = both(monkeypatch, partial(op, molecules()))
     tolerance = 5e-6 if dtype == torch.float32 else 1e-10  # of roots of what nearly cancels
