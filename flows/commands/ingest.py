@@ -23,6 +23,12 @@ from flows.commands.options import (
     warn,
 )
 
+OPTIONS = {  # classes, which are loaded while Prefect's server starts
+    "turbulence": "tasks.fields:FieldOptions",
+    "molecules": "tasks.molecules:MoleculeOptions",
+    "images": "tasks.images:ImageOptions",
+}
+
 ingest_app = typer.Typer(help="Make raw data into a dataset.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="Name of the dataset.")]
@@ -88,29 +94,19 @@ def turbulence(
     quiet: Quiet = False,
 ) -> None:
     """Ingest snapshots of fields; a second run reads only what is new or changed."""
-    given = dict(
+    given = {
         **reading(variable, components, slice_, derive, fill),
-        shape=_pair(shape, "x", int, "--shape"),
-        dtype=_dtype(dtype),
-        spacing=_pair(spacing, ",", float, "--spacing"),
-        periodic=periodic,
-        part_size=_bytes(part_size),
-        strict=strict,
-        mirror=mirror,
-        rehash=rehash,
-    )
+        "shape": _pair(shape, "x", int, "--shape"),
+        "dtype": _dtype(dtype),
+        "spacing": _pair(spacing, ",", float, "--spacing"),
+        "periodic": periodic,
+        "part_size": _bytes(part_size),
+        "strict": strict,
+        "mirror": mirror,
+        "rehash": rehash,
+    }
     url = absolute(store, single_writer)
-    _ingest(
-        name,
-        sources,
-        url,
-        "tasks.fields:FieldOptions",
-        given,
-        cluster,
-        as_json,
-        quiet,
-        "scattering",
-    )
+    _ingest("turbulence", given, name, sources, url, cluster, as_json, quiet)
 
 
 @ingest_app.command(
@@ -165,17 +161,7 @@ def molecules(
         "rehash": rehash,
     }
     url = absolute(store, single_writer)
-    _ingest(
-        name,
-        sources,
-        url,
-        "tasks.molecules:MoleculeOptions",
-        given,
-        cluster,
-        as_json,
-        quiet,
-        "atomic-harmonics",
-    )
+    _ingest("molecules", given, name, sources, url, cluster, as_json, quiet)
 
 
 @ingest_app.command(
@@ -246,48 +232,35 @@ def images(
         "rehash": rehash,
     }
     url = absolute(store, single_writer)
-    _ingest(
-        name,
-        sources,
-        url,
-        "tasks.images:ImageOptions",
-        given,
-        cluster,
-        as_json,
-        quiet,
-        "scattering",
-    )
+    _ingest("images", given, name, sources, url, cluster, as_json, quiet)
 
 
 def _ingest(
+    kind: str,
+    given: dict[str, Any],
     name: str,
     sources: list[str],
     url: str,
-    options: str,
-    given: dict[str, Any],
     cluster: str,
     as_json: bool,
     quiet: bool,
-    view: str,
 ) -> None:
-    """Run the flow and tell what it made; ``view`` is what to compute next.
-
-    The class of the options is named, since it is loaded while Prefect's server starts.
-    """
+    """Run the flow and tell what it made."""
     from storage.addresses import checked_name
 
     checked_name(name)
     sources = _absolute(sources)
     _expect(sources)
     with flowing(quiet or as_json):
-        chosen = pkgutil.resolve_name(options)(**given)
+        options = pkgutil.resolve_name(OPTIONS[kind])(**given)
         from flows.ingest import ingest
 
-        made = ingest(name, sources, url, chosen, cluster)
+        made = ingest(name, sources, url, options, cluster)
     for unit, reason, message in made.refused[:10]:
         warn(f"quarantined ({reason}): {unit}: {message}")
     if len(made.refused) > 10:
         warn(f"and {len(made.refused) - 10} more: wavemill show {name} --quarantine")
+    view = "atomic-harmonics" if kind == "molecules" else "scattering"
     hint = f"wavemill features {name} --view {view}"
     tell(made, _ingest_lines(made), as_json, quiet, hint)
 
