@@ -65,6 +65,8 @@ def square_convolved(field: Tensor, axes: list[Tensor], degree: int, factor: flo
         `bells` of the distances between points along each axis, ``(power, molecule, new, old)``.
     degree
         l.
+    factor
+        Of the harmonics.
     """
     coefficients = factor * matrix(degree, field.dtype, field.device, by_a=False)
     if (made := kernels.square_convolved(field, axes, coefficients)) is not None:

@@ -294,21 +294,20 @@ class SolidHarmonicScattering(nn.Module):
     def _roots_and_integrals(self, square: Tensor, cell: float) -> tuple[Tensor, Tensor]:
         """Return the roots, and the integrals of their powers, ``(..., power)``, summed in float64.
 
-        What is below `NOISE` units of the largest value is 0 in integrals over full grids: what
-        transforms leave there is noise, and its root would add up over empty space.
+        What is below `NOISE` units of the largest value is 0 on full grids: what transforms leave
+        there is noise, and its root would add up over empty space.
         """
-        clean = square
         if self.band is None:
             floor = NOISE * torch.finfo(square.dtype).eps
             least = floor**2 * square.detach().amax((-3, -2, -1), keepdim=True)
-            clean = square * (square > least)
-        if (made := kernels.integrals(clean, self.powers)) is not None:
+            square = square * (square > least)
+        if (made := kernels.integrals(square, self.powers)) is not None:
             roots, sums = made
         else:
-            roots = _root(clean)
-            sheets = [_power(roots, clean, q).flatten(-2).sum(-1) for q in self.powers]
+            roots = _root(square)
+            sheets = [_power(roots, square, q).flatten(-2).sum(-1) for q in self.powers]
             sums = torch.stack([sheet.sum(-1, dtype=torch.float64) for sheet in sheets], -1)
-        return roots if clean is square else _root(square), (sums * cell).to(self.dtype)
+        return roots, (sums * cell).to(self.dtype)
 
 
 def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
