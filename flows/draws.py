@@ -34,8 +34,8 @@ def synthesize(
         with session(url, cluster, device) as run:
             if cluster != "threads":
                 work, resources = draws.shared_out(store.url, artifact, seed, device)
-                report = Reporter(f"synthesize {artifact.kind}")
-                map_parts(work, groups, address=run.address(), progress=report, resources=resources)
+                report, address = Reporter(f"synthesize {artifact.kind}"), run.address(len(groups))
+                map_parts(work, groups, address=address, progress=report, resources=resources)
             return draws.drawn(store, artifact, count, seed, device)
     except PermissionError:
         return draws.sampled(artifact, seed, device, range(count))

@@ -49,7 +49,8 @@ def evaluate(
         if cluster != "threads":
             kind, key, groups = plan_draws(run.url, dataset, request)
             if groups:
-                draw_samples(run.url, run.address(), kind, key, request, groups)
+                address = run.address(len(groups))
+                draw_samples(run.url, address, kind, key, request, groups)
         outcome = evaluate_model(run.url, dataset, request)
         if report is not None:
             draw_comparison(run.url, dataset, {outcome.model: outcome}, report)

@@ -36,7 +36,7 @@ def features(
     with session(store, cluster, device) as run:
         spec, held, lacking = plan_features(run.url, dataset, view, name, parameters or {})
         made = (
-            compute_features(run.url, run.address(), dataset, spec, lacking, device)
+            compute_features(run.url, run.address(len(lacking)), dataset, spec, lacking, device)
             if lacking
             else []
         )

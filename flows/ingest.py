@@ -7,6 +7,7 @@ from prefect import flow
 from flows.parameters import STORE, Cluster, Dataset, Options, Sources, Store, described, opaque
 from flows.session import session
 from tasks.fields import FieldOptions
+from tasks.planning import batches
 from tasks.publish import IngestSummary
 from tasks.steps.ingestion import ingest_parts, plan_ingest, publish_dataset
 
@@ -28,6 +29,8 @@ def ingest(
     options = options or FieldOptions()
     with session(store, cluster) as run:
         plan, discovery = plan_ingest(run.url, dataset, sources, options)
-        work, found = opaque(plan), opaque(discovery)
-        parts = ingest_parts(run.url, run.address(), work, options) if plan.fresh else []
+        work, found, parts = opaque(plan), opaque(discovery), []
+        if groups := batches(plan, options):
+            address = run.address(len(groups))
+            parts = ingest_parts(run.url, address, work, opaque(groups), options)
         return publish_dataset(run.url, dataset, work, opaque(parts), found, options)

@@ -60,7 +60,7 @@ _CONFIG = {
 
 
 @contextlib.contextmanager
-def open_cluster(cluster: str, *, device: str = "cpu") -> Iterator[str]:
+def open_cluster(cluster: str, *, device: str = "cpu", tasks: int | None = None) -> Iterator[str]:
     """Open a cluster and yield the address of its scheduler; its workers end with the block.
 
     Parameters
@@ -73,6 +73,8 @@ def open_cluster(cluster: str, *, device: str = "cpu") -> Iterator[str]:
         already. ``kubernetes``: a cluster of the Dask operator.
     device
         ``cuda`` with ``local`` means ``cuda``.
+    tasks
+        How many there are; ``local`` starts no more processes than these.
 
     Raises
     ------
@@ -82,7 +84,8 @@ def open_cluster(cluster: str, *, device: str = "cpu") -> Iterator[str]:
     word, _, count = cluster.partition(":")
     opened: contextlib.AbstractContextManager[str]
     if word == "local":
-        opened = _gpus() if device == "cuda" else _processes([{}] * _workers(count))
+        many = workers_of(cluster, tasks)
+        opened = _gpus() if device == "cuda" else _processes([{}] * many)
     elif word in ("tcp", "tls"):
         if not re.fullmatch(r"//.+:\d+", count):
             raise InvalidRequest(f"{cluster!r} is no scheduler's address: write tcp://HOST:8786")
@@ -98,12 +101,21 @@ def open_cluster(cluster: str, *, device: str = "cpu") -> Iterator[str]:
         yield address
 
 
-def _workers(count: str) -> int:
-    if not count:
-        return int(CPU_COUNT)
-    if not count.isdecimal() or int(count) < 1:
+def workers_of(cluster: str, tasks: int | None = None) -> int:
+    """Return how many processes a cluster starts for so many tasks; 0 if that is not ours to say.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is ``local`` with what is no number.
+    """
+    word, _, count = cluster.partition(":")
+    if word != "local":
+        return 0
+    if count and (not count.isdecimal() or int(count) < 1):
         raise InvalidRequest(f"local:{count} names no number of workers: write local:4, say")
-    return int(count)
+    most = int(count or CPU_COUNT)
+    return most if tasks is None else max(1, min(most, tasks))
 
 
 @contextlib.contextmanager

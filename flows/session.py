@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from flows.runtime import open_cluster
+from flows.runtime import open_cluster, workers_of
 from storage import open_store
 from storage.errors import InvalidRequest
 
@@ -18,14 +18,21 @@ class Session:
 
     def __init__(self, url: str, cluster: str, device: str, stack: contextlib.ExitStack) -> None:
         self.url = url
-        self._cluster, self._device, self._stack = cluster, device, stack
-        self._address: str | None = None
+        self._cluster, self._device = cluster, device
+        self._opened = stack.enter_context(contextlib.ExitStack())
+        self._address, self._workers = "", 0
 
-    def address(self) -> str:
-        """Return the scheduler's address; a run with nothing to compute starts no worker."""
-        if self._address is None:
-            opened = open_cluster(self._cluster, device=self._device)
-            self._address = self._stack.enter_context(opened)
+    def address(self, tasks: int | None = None) -> str:
+        """Return the address of a scheduler for so many tasks, or for what needs all workers.
+
+        A run with nothing to compute starts no worker. One that turns out to have more tasks than
+        it has workers starts again with more, if there may be.
+        """
+        workers = workers_of(self._cluster, tasks)
+        if not self._address or workers > self._workers:
+            self._opened.close()
+            opened = open_cluster(self._cluster, device=self._device, tasks=tasks)
+            self._address, self._workers = self._opened.enter_context(opened), workers
         return self._address
 
     def serves(self, cluster: str, device: str) -> bool:

@@ -11,9 +11,9 @@ from storage import open_store
 from storage.sources import Discovery
 from tasks import ingest, show
 from tasks.ingest import PartOutcome
-from tasks.inputs import listed
+from tasks.inputs import Input, listed
 from tasks.options import Options
-from tasks.planning import Plan, batches, choose_schema, find_inputs, plan
+from tasks.planning import Plan, choose_schema, find_inputs, plan
 from tasks.publish import IngestSummary, publish
 from tasks.steps.mapped import mapped
 
@@ -30,9 +30,14 @@ def plan_ingest(
 
 
 @task(name="ingest parts")
-def ingest_parts(url: str, address: str, planned: Plan, options: Options) -> list[PartOutcome]:
+def ingest_parts(
+    url: str,
+    address: str,
+    planned: Plan,
+    groups: Sequence[tuple[Input, ...]],
+    options: Options,
+) -> list[PartOutcome]:
     """Read the fresh inputs on the workers, one Dask task a part."""
-    groups = batches(planned, options)
     work = partial(ingest.ingest_part, url, planned.schema, options)
     fresh = [planned.known_of(group) for group in groups]
     return mapped(work, fresh, address, "ingest parts", named=lambda part: listed(part[0]))

@@ -13,6 +13,7 @@ import pytest
 from distributed import Client
 
 from flows.runtime import open_cluster, visible_devices
+from flows.session import session
 from storage import InvalidRequest, NoRoom
 from tasks.mapping import map_parts
 
@@ -111,6 +112,24 @@ def test_a_running_cluster_is_used_by_its_address() -> None:
     with open_cluster("local:1") as first, open_cluster(first) as second:
         assert second == first
         assert map_parts(square, [3], address=second) == [9]
+
+
+def test_a_run_has_no_more_workers_than_tasks_and_more_when_there_are_more(store_url: str) -> None:
+    """On a machine of many cores each is a process that takes seconds and memory to start."""
+
+    def workers(address: str) -> int:
+        with Client(address, set_as_default=False) as client:
+            return len(client.nthreads())
+
+    with session(store_url, "local:3") as run:
+        first = run.address(1)
+        assert workers(first) == 1
+        second = run.address(2)
+        assert workers(second) == 2
+        assert run.address(1) == second
+        assert workers(run.address()) == 3
+    with session(store_url, "threads") as run:
+        assert run.address(1) == run.address(2)
 
 
 @pytest.mark.parametrize(
