@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from wavemill import kernels
 
@@ -103,13 +102,7 @@ def _array(items: Sequence[ctypes.Structure]) -> ctypes.Array[Any]:
 
 def usable(op: Scattering2D, *tensors: Tensor) -> bool:
     """Say whether the loop can compute the transform of these tensors, here and now."""
-    return (
-        op.fused
-        and not torch.compiler.is_compiling()
-        and kernels.usable(*tensors)
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
-    )
+    return op.fused and kernels.unfollowed() and kernels.usable(*tensors)
 
 
 class Paths(torch.autograd.Function):

@@ -9,7 +9,7 @@ Each file in C has one here that describes its structures, field by field, and c
 
 from wavemill.kernels.boxes import fourier
 from wavemill.kernels.fields import add_polar, filtered, harmonics, slopes
-from wavemill.kernels.loading import available, load, usable
+from wavemill.kernels.loading import available, load, unfollowed, usable
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
 from wavemill.kernels.shifts import Shifts, add_gradients_at_shifts, means_at_shifts, shifts_bytes
 from wavemill.kernels.solid import integrals, square_about_atoms, square_convolved
@@ -38,5 +38,6 @@ __all__ = [
     "slopes",
     "square_about_atoms",
     "square_convolved",
+    "unfollowed",
     "usable",
 ]

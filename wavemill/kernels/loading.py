@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from wavemill.kernels.sources import fingerprint
 
@@ -70,6 +71,15 @@ def readable(tensor: Tensor) -> bool:
         and torch._C._has_storage(tensor)  # not of a vmap
         and tensor.device.type == "cpu"
         and not tensor.is_conj()
+    )
+
+
+def unfollowed() -> bool:
+    """Say whether results are numbers and no more: of no trace, no tangents, no `torch.func`."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
     )
 
 

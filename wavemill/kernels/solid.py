@@ -8,7 +8,15 @@ import math
 import torch
 from torch import Tensor
 
-from wavemill.kernels.loading import TRIPLE, call, numbers, precise, readable, usable
+from wavemill.kernels.loading import (
+    TRIPLE,
+    call,
+    numbers,
+    precise,
+    readable,
+    unfollowed,
+    usable,
+)
 
 
 class Solid(ctypes.Structure):
@@ -76,7 +84,8 @@ def integrals(square: Tensor, powers: tuple[float, ...]) -> tuple[Tensor, Tensor
 def _can(first: Tensor, *others: Tensor) -> bool:
     """Say whether the loops can do it; how the first lies in memory is left open."""
     graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (first, *others))
-    return readable(first) and usable(*others) and precise(first.dtype) and not graph
+    memory = readable(first) and usable(*others) and precise(first.dtype)
+    return unfollowed() and memory and not graph
 
 
 def _solid(coefficients: Tensor, molecules: int, fields: int, new: list[int]) -> Solid:
