@@ -19,6 +19,7 @@ from wavemill import (
     Molecules,
     PhaseHarmonicCovariance,
     Scattering2D,
+    ScatteringSpectra,
     SolidHarmonicScattering,
     kernels,
 )
@@ -279,6 +280,25 @@ def test_what_follows_solid_harmonics_follows_those_of_torch(monkeypatch, derive
 
     ours, torchs = both(monkeypatch, derived)
     torch.testing.assert_close(ours, torchs, rtol=1e-9, atol=1e-9)
+
+
+@compiled
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize(
+    "op",
+    [
+        *(PhaseHarmonicCovariance((24, 20), J=2, L=2, moments=name) for name in ("A", "C", "D")),
+        ScatteringSpectra((24, 20), J=2, L=2),
+        Scattering2D((24, 20), J=2, L=2),
+    ],
+    ids=["A", "C", "D", "spectra", "scattering"],
+)
+def test_tangents_go_through(op):
+    """The loops know of none: 0, and worse, was the derivative of what they compute."""
+    x, along = torch.randn(2, 24, 20, generator=torch.manual_seed(13))
+    expected = torch.func.jvp(op, (x,), (along,))[1]
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(with_tangents(op, x, along), expected, rtol=1e-4, atol=1e-5)
 
 
 @compiled

@@ -71,16 +71,14 @@ def readable(tensor: Tensor) -> bool:
         and torch._C._has_storage(tensor)  # not of a vmap
         and tensor.device.type == "cpu"
         and not tensor.is_conj()
+        and forward_ad._current_level < 0  # it may have a tangent, which would be lost
     )
 
 
 def unfollowed() -> bool:
-    """Say whether results are numbers and no more: of no trace, no tangents, no `torch.func`."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
-    )
+    """Say whether results are numbers and no more: of no trace, and of no `torch.func`."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def precise(dtype: torch.dtype) -> bool:
