@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from wavemill.filters import morlet
+from wavemill.moments.boxes import Box, to_field, to_spectrum
 from wavemill.moments.channels import Response
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
 from wavemill.moments.phase_harmonics import Moments, Statistics, floored
@@ -136,8 +137,8 @@ class ScatteringSpectra(DifferentiatedMoments):
         moduli = [response.modulus for response in responses]
         bands = statistics.scale[:-1].view(self.J, self.L, 1, 1)
         spectra = [
-            torch.fft.fft2(modulus, norm="forward") / band
-            for modulus, band in zip(moduli, bands, strict=True)
+            to_spectrum(modulus, self._box(j)) / (self._points * bands[j])
+            for j, modulus in enumerate(moduli)
         ]
         centred = x - statistics.mean[-1].real
         mean, deviation = centred.mean((-2, -1)), x.std((-2, -1), correction=0)
@@ -167,7 +168,7 @@ class ScatteringSpectra(DifferentiatedMoments):
             for g, m in zip((power, first), pass_.means, strict=True)
         ]
         for j, response in enumerate(pass_.responses):
-            pulled = torch.fft.fft2(spectra[j].conj()).real / (self._points * bands[j])
+            pulled = to_field(spectra[j], response.shape, real=True) / (self._points * bands[j])
             pulled.addcmul_(response.modulus, 2 * weights[0][:, j, :, None, None])
             pulled.add_(weights[1][:, j, :, None, None])
             response.pull(0, slice(None), pulled)
@@ -251,6 +252,12 @@ class ScatteringSpectra(DifferentiatedMoments):
         """Return how many frequencies scale j keeps on each side of 0; 0 for all."""
         pairs = zip(self._reach[j], self.shape, strict=True)
         return tuple(reach if 2 * reach < size - 1 else 0 for reach, size in pairs)
+
+    def _box(self, j: int) -> Box:
+        """Return the frequencies of a modulus of scale j that it or coarser scales keep."""
+        pairs = zip(self._kept_reach(j), self.shape, strict=True)
+        y, x = (2 * reach + 1 if reach else size for reach, size in pairs)
+        return y, x
 
     def _index_parts(self) -> None:
         """Tell what each coefficient is, and of which numbers it is the mean."""
