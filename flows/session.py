@@ -28,7 +28,7 @@ class Session:
         A run with nothing to compute starts no worker. One that turns out to have more tasks than
         it has workers starts again with more, if there may be.
         """
-        workers = workers_of(self._cluster, tasks)
+        workers = 0 if self._device == "cuda" else workers_of(self._cluster, tasks)
         if not self._address or workers > self._workers:
             self._opened.close()
             opened = open_cluster(self._cluster, device=self._device, tasks=tasks)
