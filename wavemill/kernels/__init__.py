@@ -4,7 +4,8 @@ The sources, in C, need a compiler and nothing else; ``build.py`` runs it when t
 installed. Where there is none, and wherever a tensor is not plain memory of a processor, callers
 compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so everywhere.
 
-Each file in C has one here that describes its structures, field by field, and calls it.
+Each file in C has one here that describes its structures, field by field, and calls it;
+``solid.py`` is of two, ``atoms.c`` and ``solid.c``.
 """
 
 from wavemill.kernels.boxes import fourier

@@ -4,16 +4,8 @@
 
 #include "kernels.h"
 
-#define REAL float
-#define SINGLE
-#include "vectors.h"
-#include "atoms.c"
-#undef REAL
-#undef SINGLE
-
-#define REAL double
-#include "vectors.h"
-#include "atoms.c"
+#define LOOPS "atoms.c"
+#include "precisions.h"
 
 #else /* one precision */
 

@@ -11,16 +11,8 @@
  * are all of the grid; where those after are real, what comes out imaginary is left out. */
 typedef struct { int64_t fields, height, width, from[2], to[2], complex[2], inverse; } Boxes;
 
-#define REAL float
-#define SINGLE
-#include "vectors.h"
-#include "boxes.c"
-#undef REAL
-#undef SINGLE
-
-#define REAL double
-#include "vectors.h"
-#include "boxes.c"
+#define LOOPS "boxes.c"
+#include "precisions.h"
 
 #else /* one precision */
 

@@ -7,16 +7,8 @@
 /* What this is compiled from, given by build.py: the loader refuses a library of other sources. */
 const char *kernels_sources(void) { return KERNELS_SOURCES; }
 
-#define REAL float
-#define SINGLE
-#include "vectors.h"
-#include "fields.c"
-#undef REAL
-#undef SINGLE
-
-#define REAL double
-#include "vectors.h"
-#include "fields.c"
+#define LOOPS "fields.c"
+#include "precisions.h"
 
 #else /* one precision */
 

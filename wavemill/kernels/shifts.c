@@ -23,16 +23,8 @@ typedef struct {
 
 #define ROWS 4 /* of a cross-spectrum at once */
 
-#define REAL float
-#define SINGLE
-#include "vectors.h"
-#include "shifts.c"
-#undef REAL
-#undef SINGLE
-
-#define REAL double
-#include "vectors.h"
-#include "shifts.c"
+#define LOOPS "shifts.c"
+#include "precisions.h"
 
 #else /* one precision */
 

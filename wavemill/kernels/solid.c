@@ -10,16 +10,8 @@
 /* Rows of points, of which powers are integrated. */
 typedef struct { int64_t sheets, rows, points, powers; } Integrals;
 
-#define REAL float
-#define SINGLE
-#include "vectors.h"
-#include "solid.c"
-#undef REAL
-#undef SINGLE
-
-#define REAL double
-#include "vectors.h"
-#include "solid.c"
+#define LOOPS "solid.c"
+#include "precisions.h"
 
 #else /* one precision */
 

@@ -1,4 +1,4 @@
-"""What ``solid.c`` does: squares of fields of Gaussians times solid harmonics, and integrals."""
+"""What ``solid.c`` and ``atoms.c`` do: squares of solid harmonics with Gaussians, and integrals."""
 
 from __future__ import annotations
 
@@ -51,11 +51,13 @@ def square_about_atoms(weights: Tensor, lines: list[Tensor], coefficients: Tenso
     return _squares("square_about_atoms", weights.contiguous(), lines, coefficients, task)
 
 
-def square_convolved(field: Tensor, axes: list[Tensor], coefficients: Tensor) -> Tensor | None:
+def square_convolved(
+    field: Tensor, axes: list[Tensor], coefficients: Tensor, factor: float
+) -> Tensor | None:
     """Return ``(molecule, field, z', y', x')`` of ``(molecule, field, z, y, x)``.
 
     ``axes`` are ``(power, molecule, new, old)``; ``coefficients`` ``(m, monomial)``, of monomials
-    ordered by b and a. None as of `square_about_atoms`.
+    ordered by b and a, are taken times ``factor``. None as of `square_about_atoms`.
     """
     if not _can(field, *axes) or field.stride(-1) != 1:
         return None
@@ -63,7 +65,7 @@ def square_convolved(field: Tensor, axes: list[Tensor], coefficients: Tensor) ->
     task = _solid(coefficients, molecules, fields, [axis.shape[2] for axis in axes])
     task.old = TRIPLE(*field.shape[2:])
     task.molecule, task.field, task.sheet, task.row = field.stride()[:4]
-    return _squares("square_convolved", field, axes, coefficients, task)
+    return _squares("square_convolved", field, axes, factor * coefficients, task)
 
 
 def integrals(square: Tensor, powers: tuple[float, ...]) -> tuple[Tensor, Tensor] | None:
@@ -71,7 +73,7 @@ def integrals(square: Tensor, powers: tuple[float, ...]) -> tuple[Tensor, Tensor
 
     The latter are in float64. None as of `square_about_atoms`.
     """
-    if not _can(square, square):
+    if not _can(square) or not square.is_contiguous():
         return None
     *lead, sheets, rows, points = square.shape
     task = Integrals(sheets=math.prod(lead) * sheets, rows=rows, points=points, powers=len(powers))

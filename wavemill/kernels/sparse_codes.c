@@ -6,12 +6,8 @@
 /* Signals, their channels, atoms, iterations, and whether codes are positive. */
 typedef struct { int64_t rows, channels, atoms, iterations, positive; } Coding;
 
-#define REAL float
-#include "sparse_codes.c"
-#undef REAL
-
-#define REAL double
-#include "sparse_codes.c"
+#define LOOPS "sparse_codes.c"
+#include "precisions.h"
 
 #else /* one precision */
 

@@ -1,5 +1,5 @@
 /* Vectors of one precision, wherever they lie in memory, and complex numbers in two of them. Included
- * once for each precision, of REAL: SINGLE says which. */
+ * once for each precision, of REAL: SINGLE says which (precisions.h). */
 
 #undef ROOT
 #undef TINY

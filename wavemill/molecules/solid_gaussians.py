@@ -68,8 +68,8 @@ def square_convolved(field: Tensor, axes: list[Tensor], degree: int, factor: flo
     factor
         Of the harmonics.
     """
-    coefficients = factor * matrix(degree, field.dtype, field.device, by_a=False)
-    if (made := kernels.square_convolved(field, axes, coefficients)) is not None:
+    coefficients = matrix(degree, field.dtype, field.device, by_a=False)
+    if (made := kernels.square_convolved(field, axes, coefficients, factor)) is not None:
         return made
     batch, n, z, y, x = field.shape
     along_z, along_y, along_x = (matrices[: degree + 1].transpose(0, 1) for matrices in axes)

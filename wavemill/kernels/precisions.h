@@ -1,0 +1,11 @@
+/* The file LOOPS, which includes this, once more for each precision. */
+#define REAL float
+#define SINGLE
+#include "vectors.h"
+#include LOOPS
+#undef REAL
+#undef SINGLE
+
+#define REAL double
+#include "vectors.h"
+#include LOOPS
