@@ -24,8 +24,11 @@ for _name, _value in {  # before Prefect is imported, which reads its settings o
 }.items():
     os.environ.setdefault(_name, _value)
 
-# where its folder cannot be written it takes another, at length
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
+for _name in (
+    "matplotlib",  # where its folder cannot be written it takes another, at length
+    *("EventsWorker", "APILogWorker"),  # Prefect's, which count at the end what they have to send
+):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402

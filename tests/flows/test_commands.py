@@ -719,6 +719,18 @@ def test_what_runs_log_is_in_the_ui_and_not_in_the_terminal(
 
 
 @pytest.mark.slow
+def test_a_run_that_is_refused_is_a_line_and_no_more(place: Path) -> None:
+    """Prefect has events to send yet, and says so."""
+    command = ["features", "flow", "--view=scaterring", f"--store={place / 'store'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *command], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no view 'scaterring': choose one of ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whole"),
     [
