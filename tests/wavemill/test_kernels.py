@@ -24,7 +24,16 @@ from wavemill import (
     kernels,
 )
 from wavemill.kernels.build import compile_kernels
-from wavemill.moments.boxes import crop, filtered, to_conjugate_field, to_field, to_spectrum
+from wavemill.moments.boxes import (
+    crop,
+    crop_half,
+    filtered,
+    from_half_spectrum,
+    to_conjugate_field,
+    to_field,
+    to_half_spectrum,
+    to_spectrum,
+)
 from wavemill.moments.channels import Response
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +139,10 @@ def test_threads_that_share_a_large_field_compute_what_one_does(set_threads, non
         torch.testing.assert_close(shared, results[0], rtol=1e-5, atol=1e-6)
 
 
+def back_from_half(half, grid, box):
+    return from_half_spectrum(half, box, grid)
+
+
 GRIDS = [
     (80, 72),
     (30, 22),
@@ -161,6 +174,8 @@ def test_transforms_between_fields_and_boxes_equal_those_of_torch(
             (to_conjugate_field, spectra, grid),
             (partial(to_field, real=True), spectra, grid),
             (partial(to_conjugate_field, real=True), spectra, grid),
+            (to_half_spectrum, x, box),
+            (partial(back_from_half, box=box), crop_half(torch.complex(x, y), box), grid),
         ]:
             ours, torchs = both(monkeypatch, partial(transform, given, wanted))
             assert (ours - torchs).abs().max() <= tolerance * torchs.abs().max()
@@ -210,6 +225,27 @@ def test_covariances_and_their_gradients_equal_those_of_torch(monkeypatch, name,
     compute = partial(op.loss_and_gradient, x, moments)
     for ours, torchs in zip(*both(monkeypatch, compute), strict=True):
         assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
+
+
+@compiled
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("shape", "J", "L"), [((40, 35), 3, 3), ((30, 64), 4, 4), ((9, 8), 2, 5)])
+def test_scattering_spectra_and_their_gradients_equal_those_of_torch(
+    monkeypatch, set_threads, shape, J, L, dtype
+):
+    """Blocks of channels that are not full, boxes that shrink, more threads than tiles."""
+    op = ScatteringSpectra(shape, J, L, dtype=dtype)
+    x, y = torch.randn(2, 3, *shape, dtype=dtype, generator=torch.manual_seed(14)).exp()
+    moments, statistics = op.measure(y), op.statistics(y)
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-13
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        with torch.no_grad():
+            ours, torchs = both(monkeypatch, partial(op.values, x, statistics))
+        assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
+        gradients = both(monkeypatch, partial(op.loss_and_gradient, x, moments))
+        for ours, torchs in zip(*gradients, strict=True):
+            assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
 
 
 def molecules():

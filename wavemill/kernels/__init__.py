@@ -10,6 +10,7 @@ Each file in C has one here that describes its structures, field by field, and c
 
 from wavemill.kernels.boxes import fourier
 from wavemill.kernels.fields import add_polar, filtered, harmonics, slopes
+from wavemill.kernels.grams import GramsTask
 from wavemill.kernels.loading import available, load, unfollowed, usable
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
 from wavemill.kernels.shifts import Shifts, add_gradients_at_shifts, means_at_shifts, shifts_bytes
@@ -20,6 +21,7 @@ __all__ = [
     "Average",
     "Bank",
     "Coding",
+    "GramsTask",
     "Scattering",
     "Shifts",
     "add_gradients_at_shifts",

@@ -8,8 +8,11 @@
 #include "kernels.h"
 
 /* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. Real ones
- * are all of the grid; where those after are real, what comes out imaginary is left out. */
-typedef struct { int64_t fields, height, width, from[2], to[2], complex[2], inverse; } Boxes;
+ * are all of the grid; where those after are real, what comes out imaginary is left out. `half`: of
+ * the frequencies of real fields, columns from 0 on are given, or wanted. */
+typedef struct {
+    int64_t fields, height, width, from[2], to[2], complex[2], inverse, half;
+} Boxes;
 
 #define LOOPS "boxes.c"
 #include "precisions.h"
@@ -152,6 +155,7 @@ CLONED static void NAMED(from_real_rows)(const Boxes *task, SIDE from, SIDE to, 
 /* The other way. */
 CLONED static void NAMED(to_real_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
     const int64_t n = task->width, end = NAMED(begin)(task->height, desk, 1);
+    const REAL share = task->half ? (REAL)0.5 : 1; /* of what is at k alone, for k and -k each */
     COMPLEX *z = desk->line, *a = desk->spare, *b = a + n;
     for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += 2 * LANES) {
         const int64_t rows = SOME(end - y), more = SOME(end - y - LANES);
@@ -164,8 +168,8 @@ CLONED static void NAMED(to_real_rows)(const Boxes *task, SIDE from, SIDE to, co
         for (int64_t k = 0; k < from.columns; k++) {
             const COMPLEX p = a[k], q = b[k];
             if (k && 2 * k < n) {
-                z[k] = (COMPLEX){p.re - q.im, p.im + q.re};
-                z[n - k] = (COMPLEX){p.re + q.im, q.re - p.im};
+                z[k] = (COMPLEX){share * (p.re - q.im), share * (p.im + q.re)};
+                z[n - k] = (COMPLEX){share * (p.re + q.im), share * (q.re - p.im)};
             } else {
                 z[k] = (COMPLEX){p.re, q.re};
             }
@@ -231,24 +235,30 @@ static void NAMED(meet)(const DESK *desk) {
     }
 }
 
+/* Columns in memory before, or after. */
+INLINE int64_t NAMED(columns)(const Boxes *task, int side) {
+    const int64_t n = side ? task->to[1] : task->from[1];
+    return task->half && task->complex[side] ? n / 2 + 1 : n;
+}
+
 /* One field, or a thread's part of it. */
 static void NAMED(field)(const Boxes *task, const REAL *from, REAL *to, const DESK *desk) {
-    const int64_t known = task->from[1], kept = task->to[1];
+    const int64_t known = NAMED(columns)(task, 0), kept = NAMED(columns)(task, 1);
     const SIDE before = {(REAL *)from, task->complex[0] ? 2 * known : known, known};
     const SIDE after = {to, task->complex[1] ? 2 * kept : kept, kept};
     SIDE between = {desk->field, desk->row, kept};
     if (!task->complex[0]) {
-        between.columns = kept / 2 + 1;
+        between.columns = task->to[1] / 2 + 1;
         NAMED(from_real_rows)(task, before, between, desk);
         NAMED(meet)(desk);
         NAMED(along_columns)(task, between, after, desk);
         NAMED(meet)(desk);
-        NAMED(mirror)(task, after, desk);
+        if (!task->half) NAMED(mirror)(task, after, desk);
     } else if (!task->complex[1]) {
-        between.columns = known / 2 + 1;
-        NAMED(even_part)(task, before, between, desk);
+        between.columns = task->from[1] / 2 + 1;
+        if (!task->half) NAMED(even_part)(task, before, between, desk);
         NAMED(meet)(desk);
-        NAMED(along_columns)(task, between, between, desk);
+        NAMED(along_columns)(task, task->half ? before : between, between, desk);
         NAMED(meet)(desk);
         NAMED(to_real_rows)(task, between, after, desk);
     } else if (known < task->width || task->from[0] < task->height) {
@@ -289,8 +299,8 @@ int64_t NAMED(boxes_bytes)(const Boxes *task, int threads) {
 /* Fields become what `task` says; `memory` is as large as `boxes_bytes` says. */
 int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, int threads) {
     const int64_t n = task->height > task->width ? task->height : task->width;
-    const int64_t before = task->from[0] * task->from[1] * (task->complex[0] ? 2 : 1);
-    const int64_t after = task->to[0] * task->to[1] * (task->complex[1] ? 2 : 1);
+    const int64_t before = task->from[0] * NAMED(columns)(task, 0) * (task->complex[0] ? 2 : 1);
+    const int64_t after = task->to[0] * NAMED(columns)(task, 1) * (task->complex[1] ? 2 : 1);
     const int shared = NAMED(together)(task, threads);
     DESK one = {.row = NAMED(row)(task), .parts = shared ? threads : 1};
     const int good = NAMED(plan)(&one.y, task->height) & NAMED(plan)(&one.x, task->width);

@@ -22,30 +22,38 @@ class Boxes(ctypes.Structure):
         ("known", PAIR),
         ("kept", PAIR),
         ("complex", PAIR),
-        *numbers("inverse"),
+        *numbers("inverse", "half"),
     ]
 
 
 def fourier(
-    x: Tensor, shape: Box, box: Box, inverse: bool, part_real: bool = False
+    x: Tensor,
+    shape: Box,
+    box: Box,
+    inverse: bool,
+    part_real: bool = False,
+    half: Box | None = None,
 ) -> Tensor | None:
     """Return the frequencies in ``box`` of the transform on a grid ``shape``, not normalised.
 
     ``x`` is ``(..., y, x)``, all of the grid or the box of frequencies that are not 0, which lie in
     the order of the FFT; either it or what is returned is all of the grid. Of a complex ``x`` the
-    real part can be had alone, on all of the grid, for half as much. None where the loops cannot do
-    it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
+    real part can be had alone, on all of the grid, for half as much. ``half`` is the box of which
+    columns from 0 on are given or wanted, for real fields. None where the loops cannot do it: on
+    other devices, for sides with a prime factor above 67, in a graph of autograd.
     """
     real = x.dtype.to_real()
     if not usable(x) or not precise(real) or (x.requires_grad and torch.is_grad_enabled()):
         return None
-    fields, known = math.prod(x.shape[:-2]), (x.shape[-2], x.shape[-1])
-    threads = torch.get_num_threads()
     kinds = x.is_complex(), not part_real
-    task, size = _task(fields, shape, known, box, kinds, inverse, real, threads)
+    known = half if half and kinds[0] else (x.shape[-2], x.shape[-1])
+    fields, threads = math.prod(x.shape[:-2]), torch.get_num_threads()
+    task, size = _task(fields, shape, known, box, kinds, inverse, half is not None, real, threads)
     if size < 0:
         return None
-    out = torch.empty(*x.shape[:-2], *box, dtype=real if part_real else real.to_complex())
+    columns = box[1] // 2 + 1 if half and kinds[1] else box[1]
+    dtype = real if part_real else real.to_complex()
+    out = torch.empty(*x.shape[:-2], box[0], columns, dtype=dtype)
     call("boxes", real, x, task, out, room(size))
     return out
 
@@ -58,6 +66,7 @@ def _task(
     kept: Box,
     kinds: tuple[bool, bool],
     inverse: bool,
+    half: bool,
     dtype: torch.dtype,
     threads: int,
 ) -> tuple[Boxes, int]:
@@ -73,5 +82,6 @@ def _task(
         kept=kept,
         complex=kinds,
         inverse=inverse,
+        half=half,
     )
     return task, call("boxes_bytes", dtype, task)

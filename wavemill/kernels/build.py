@@ -17,10 +17,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("wavemill/kernels")
-SOURCES = [
-    FOLDER / f"{name}.c"
-    for name in ("atoms", "boxes", "fields", "scattering", "shifts", "solid", "sparse_codes")
-]
+NAMES = "atoms boxes fields grams scattering shifts solid sparse_codes"
+SOURCES = [FOLDER / f"{name}.c" for name in NAMES.split()]
 LIBRARY = FOLDER / "_kernels.so"
 fingerprint = runpy.run_path(str(Path(__file__).with_name("sources.py")))["fingerprint"]
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC")
@@ -58,7 +56,8 @@ def compile_kernels(root: Path, library: Path) -> bool:
         if made.returncode == 0:
             fresh.replace(library)
             return True
-        said = (made.stderr.strip().splitlines() or ["it said nothing"])[0]
+        lines = made.stderr.strip().splitlines() or ["it said nothing"]
+        said = next((line for line in lines if "error:" in line), lines[0])
     return _missed(f"{compiler} failed: {said}")
 
 

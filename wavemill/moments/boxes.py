@@ -97,6 +97,35 @@ def to_field(spectrum: Tensor, shape: Box, real: bool = False) -> Tensor:
     return field.real.contiguous() if real else field
 
 
+def to_half_spectrum(field: Tensor, box: Box) -> Tensor:
+    """Return the columns from 0 on of :func:`to_spectrum` of real fields, which tell the others."""
+    compiled = kernels.fourier(field, _sizes(field), box, inverse=False, half=box)
+    if compiled is not None:
+        return compiled
+    rows = torch.fft.rfft(field)[..., : box[1] // 2 + 1]
+    return _crop(torch.fft.fft(rows, dim=-2), -2, box[0])
+
+
+def from_half_spectrum(half: Tensor, box: Box, shape: Box) -> Tensor:
+    """Return the real part of ``sum over those columns of half e^{i w u}``, its transpose."""
+    compiled = kernels.fourier(half, shape, shape, inverse=True, part_real=True, half=box)
+    if compiled is not None:
+        return compiled
+    columns = torch.fft.ifft(_pad(half, -2, shape[0]), dim=-2, norm="forward")
+    field: Tensor = torch.fft.ifft(columns, n=shape[1], norm="forward").real
+    return field
+
+
+def crop_half(half: Tensor, box: Box) -> Tensor:
+    """Return the frequencies of ``box`` of half a spectrum in a larger one."""
+    return _crop(half[..., : box[1] // 2 + 1], -2, box[0])
+
+
+def add_into_half(into: Tensor, half: Tensor) -> None:
+    """Add half a spectrum to half of a larger one, in place."""
+    add_into(into[..., : half.shape[-1]], half)
+
+
 def to_conjugate_field(spectrum: Tensor, shape: Box, real: bool = False) -> Tensor:
     """Return ``sum over w of spectrum e^{-i w u}`` on the whole grid, or its real part alone."""
     compiled = kernels.fourier(spectrum, shape, shape, inverse=False, part_real=real)

@@ -26,9 +26,21 @@ import torch
 from torch import Tensor
 
 from wavemill.filters import morlet
-from wavemill.moments.boxes import Box, to_field, to_spectrum
+from wavemill.moments.boxes import (
+    Box,
+    add_into,
+    add_into_half,
+    box_of,
+    crop,
+    crop_half,
+    filtered,
+    filtered_back,
+    from_half_spectrum,
+    to_half_spectrum,
+)
 from wavemill.moments.channels import Response
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
+from wavemill.moments.grams import Grams, halves
 from wavemill.moments.phase_harmonics import Moments, Statistics, floored
 from wavemill.operators import keep_buffer
 
@@ -63,6 +75,7 @@ class ScatteringSpectra(DifferentiatedMoments):
     """
 
     _index: Tensor
+    _weights: Tensor
     _degree: Tensor
 
     def __init__(
@@ -77,10 +90,13 @@ class ScatteringSpectra(DifferentiatedMoments):
         check_fits(shape, J, L, least=2)
         self.J, self.L, self.isotropic, self._points = J, L, isotropic, math.prod(shape)
         bank = morlet.wavelets(shape, J, L)
-        self._reach = [tuple(_reach(size, j) for size in shape) for j in range(J)]
-        for j in range(J):
-            keep_buffer(self, f"_psi_{j}", bank[j].to(dtype))
-            keep_buffer(self, f"_narrow_{j}", self._cut(bank[j], j).flatten(1).to(dtype))
+        reaches = [tuple(_reach(size, j) for size in shape) for j in range(J)]
+        self._boxes = [_box(reach, shape) for reach in reaches]  # of moduli
+        self._responding = [box_of(psi) for psi in bank]
+        self._grams = Grams(bank, self._boxes, reaches, dtype)
+        for j, (psi, box) in enumerate(zip(bank, self._responding, strict=True)):
+            keep_buffer(self, f"_psi_{j}", crop(psi, box).to(dtype).contiguous())
+            keep_buffer(self, f"_energy_{j}", halves(psi.square(), box)[:, 0].to(dtype))
         self._index_parts()
 
     @property
@@ -90,9 +106,11 @@ class ScatteringSpectra(DifferentiatedMoments):
 
     def statistics(self, x: Tensor) -> Statistics:
         """Return the root of P00 ``(band)``, and mean and deviation of x, over all fields."""
-        x_hat = torch.fft.fft2(x)[:, None]
-        moduli = [torch.fft.ifft2(x_hat * self._psi(j)).abs() for j in range(self.J)]
-        bands = [modulus.square().mean((0, -2, -1)) for modulus in moduli]
+        energy = torch.fft.rfft2(x, norm="forward").abs().square()
+        bands = [
+            (crop_half(energy, box).flatten(1) @ self._energies(j).mT).mean(0)
+            for j, box in enumerate(self._responding)
+        ]
         spread = x.std(correction=0)
         scale = floored(torch.cat([torch.cat(bands).sqrt(), spread.reshape(1)]), spread)
         mean = torch.zeros_like(scale)
@@ -129,29 +147,30 @@ class ScatteringSpectra(DifferentiatedMoments):
         return self._degree * unit.log()
 
     def _evaluate(self, x: Tensor, statistics: Statistics) -> _Pass:
+        shape = x.shape[-2], x.shape[-1]
         x_hat = torch.fft.fft2(x, norm="forward")
-        responses = [
-            Response(x_hat[:, None] * self._psi(j), (x.shape[-2], x.shape[-1]), False)
-            for j in range(self.J)
-        ]
-        moduli = [response.modulus for response in responses]
-        bands = statistics.scale[:-1].view(self.J, self.L, 1, 1)
-        spectra = [
-            to_spectrum(modulus, self._box(j)) / (self._points * bands[j])
-            for j, modulus in enumerate(moduli)
-        ]
+        half = x_hat[..., : shape[1] // 2 + 1] * self._points
+        energy = half.real.square().addcmul_(half.imag, half.imag).div_(self._points**2)
+        responses, spectra, power = [], [], []
+        for j, box in enumerate(self._responding):
+            spectrum = filtered(crop(x_hat, box), self._psi(j))
+            responses.append(Response(spectrum, shape, False))
+            spectra.append(to_half_spectrum(responses[j].modulus, self._boxes[j]))
+            power.append(crop_half(energy, box).flatten(1) @ self._energies(j).mT)
+        units = self._units(statistics)
+        sums = self._grams.evaluate(half, spectra, units)
+        averages = (sums[:, self._index] * self._weights).sum(-1)
+        first = torch.stack([spectrum[..., 0, 0].real for spectrum in spectra], 1) / self._points
+        means = [torch.stack(power, dim=1), first]
         centred = x - statistics.mean[-1].real
         mean, deviation = centred.mean((-2, -1)), x.std((-2, -1), correction=0)
-        means = [
-            torch.stack([modulus.pow(order).mean((-2, -1)) for modulus in moduli], dim=1)
-            for order in (2, 1)
-        ]
-        products = list(self._products(x_hat, spectra, bands))
-        parts = torch.cat([product.flatten(1) for product in products], dim=1)
-        averages = torch.view_as_real(parts).flatten(1)[:, self._index].mean(-1)
         ends = torch.stack([mean, deviation], dim=1) / statistics.scale[-1]
         values = torch.cat([ends, *map(self._logarithms, means), averages], dim=1)
-        return _Pass(x, x_hat, responses, spectra, means, products, values)
+        return _Pass(x, half, responses, spectra, means, values)
+
+    def _units(self, statistics: Statistics) -> Tensor:
+        """Return the numbers by which half spectra of moduli become those of normalised ones."""
+        return 1 / (self._points * statistics.scale[:-1].view(self.J, self.L))
 
     def _logarithms(self, means: Tensor) -> Tensor:
         averages = means.mean(-1) if self.isotropic else means.flatten(1)
@@ -161,56 +180,28 @@ class ScatteringSpectra(DifferentiatedMoments):
         """Return the gradient of x from that of the values, of one field."""
         counts = [2, *(2 * [self.J if self.isotropic else self.J * self.L])]
         ends, power, first, rest = torch.split(gradient, [*counts, len(self._index)], dim=1)
-        bands = statistics.scale[:-1].view(self.J, self.L, 1, 1)
-        field, spectra = self._pull_products(pass_, rest, bands)
-        weights = [
-            self._pull_logarithms(g, m) / self._points
-            for g, m in zip((power, first), pass_.means, strict=True)
-        ]
-        for j, response in enumerate(pass_.responses):
-            pulled = to_field(spectra[j], response.shape, real=True) / (self._points * bands[j])
-            pulled.addcmul_(response.modulus, 2 * weights[0][:, j, :, None, None])
-            pulled.add_(weights[1][:, j, :, None, None])
-            response.pull(0, slice(None), pulled)
-            spectral = response.pulled()
-            assert spectral is not None
-            field += (spectral * self._psi(j)).sum(1)
+        shape = pass_.x.shape[-2], pass_.x.shape[-1]
+        slopes = rest.new_zeros(len(rest), len(self._grams))
+        slopes.index_add_(1, self._index.flatten(), (rest[..., None] * self._weights).flatten(1))
+        half, spectra = self._grams.pull(slopes, pass_.half, pass_.spectra, self._units(statistics))
+        power, first = map(self._pull_logarithms, (power, first), pass_.means)
+        field = torch.zeros_like(pass_.x, dtype=half.dtype)
+        for j, (response, box) in enumerate(zip(pass_.responses, self._responding, strict=True)):
+            weights = (power[:, j] @ self._energies(j)).mul_(2 / self._points**2)
+            own = crop_half(pass_.half, box)
+            add_into_half(half, own * weights.view(own.shape))
+            spectra[j][..., 0, 0] += first[:, j] / self._points
+            response.pull(0, slice(None), from_half_spectrum(spectra[j], self._boxes[j], shape))
+            pulled = response.pulled()
+            assert pulled is not None
+            add_into(field, filtered_back(pulled, self._psi(j)))
+        field[..., : half.shape[-1]].add_(half, alpha=self._points)
         result: Tensor = torch.fft.ifft2(field).real
         x = pass_.x
         deviation = x.std((-2, -1), correction=0).clamp_min(torch.finfo(self.dtype).tiny)
         slope = (x - x.mean((-2, -1), keepdim=True)) / deviation[:, None, None]
         ends = ends / (self._points * statistics.scale[-1])
         return result.add_(ends[:, 0, None, None]).add_(ends[:, 1, None, None] * slope)
-
-    def _pull_products(
-        self, pass_: _Pass, rest: Tensor, bands: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the gradients of x^ and of the moduli's spectra from those of the averages."""
-        size = sum(product[0].numel() for product in pass_.products)
-        each = (rest[..., None] / self._index.shape[1]).expand(-1, -1, self._index.shape[1])
-        real = rest.new_zeros(len(rest), 2 * size)
-        real.index_add_(1, self._index.flatten(), each.flatten(1))
-        slopes = torch.view_as_complex(real.view(len(rest), size, 2))
-        pieces = torch.split(slopes, [product[0].numel() for product in pass_.products], dim=1)
-        pulled = [
-            piece.view_as(product) for piece, product in zip(pieces, pass_.products, strict=True)
-        ]
-        field = torch.zeros_like(pass_.x_hat)
-        spectra = [torch.zeros_like(spectrum) for spectrum in pass_.spectra]
-        for j in range(self.J):
-            psi = self._narrow(j)
-            moduli = torch.cat([self._cut(one, j) for one in pass_.spectra[: j + 1]], 1).flatten(2)
-            filters = psi / bands[j, :, :, 0]
-            g01, g11 = pulled[2 * j], pulled[2 * j + 1]
-            linear = self._cut(pass_.x_hat, j).flatten(1)[:, None] * filters
-            self._add(field, ((g01 @ moduli) * filters).sum(1), j)
-            gradient = g01.mH @ linear
-            for l3 in range(self.L):
-                gram = g11[:, l3] + g11[:, l3].mH
-                gradient += (gram @ moduli).mul_(psi[l3].square())
-            for spectrum, part in zip(spectra, torch.split(gradient, self.L, dim=1), strict=False):
-                self._add(spectrum, part, j)
-        return field, spectra
 
     def _pull_logarithms(self, gradient: Tensor, means: Tensor) -> Tensor:
         """Return the gradient of means ``(field, j, l)`` from that of their logarithms."""
@@ -222,53 +213,21 @@ class ScatteringSpectra(DifferentiatedMoments):
         above = average > torch.finfo(self.dtype).tiny
         return torch.where(above, slopes, 0.0).expand_as(means)
 
-    def _products(self, x_hat: Tensor, spectra: list[Tensor], bands: Tensor) -> Iterator[Tensor]:
-        """Yield C01 ``(field, l2, channel 1)`` of each j2, C11 ``(field, l3, 1, 2)`` of each j3."""
-        for j in range(self.J):
-            psi = self._narrow(j)
-            moduli = torch.cat([self._cut(spectrum, j) for spectrum in spectra[: j + 1]], 1)
-            moduli = moduli.flatten(2)
-            field = self._cut(x_hat, j).flatten(1)[:, None] * (psi / bands[j, :, :, 0])
-            yield field @ moduli.mH
-            adjoint = moduli.mH
-            grams = [(moduli * one.square()) @ adjoint for one in psi]
-            yield torch.stack(grams, dim=1)
-
-    def _add(self, whole: Tensor, part: Tensor, j: int) -> None:
-        """Add to the frequencies that scale j keeps, in place."""
-        reach, sizes = self._kept_reach(j), whole.shape[-2:]
-        box = [2 * r if r else n for r, n in zip(reach, sizes, strict=True)]
-        part = part.view(*part.shape[:-1], *box)
-        ends = [
-            [(slice(0, r), slice(0, r)), (slice(r, 2 * r), slice(n - r, n))]
-            if r
-            else [(slice(None), slice(None))]
-            for r, n in zip(reach, sizes, strict=True)
-        ]
-        for y, x in itertools.product(*ends):
-            whole[..., y[1], x[1]] += part[..., y[0], x[0]]
-
-    def _kept_reach(self, j: int) -> tuple[int, ...]:
-        """Return how many frequencies scale j keeps on each side of 0; 0 for all."""
-        pairs = zip(self._reach[j], self.shape, strict=True)
-        return tuple(reach if 2 * reach < size - 1 else 0 for reach, size in pairs)
-
-    def _box(self, j: int) -> Box:
-        """Return the frequencies of a modulus of scale j that it or coarser scales keep."""
-        pairs = zip(self._kept_reach(j), self.shape, strict=True)
-        y, x = (2 * reach + 1 if reach else size for reach, size in pairs)
-        return y, x
-
     def _index_parts(self) -> None:
-        """Tell what each coefficient is, and of which numbers it is the mean."""
-        places = {entry: place for place, entry in enumerate(self._computed())}
+        """Tell what each coefficient is, and of which sums it is the mean, with which signs."""
         turns = range(self.L if self.isotropic else 1)
         entries = list(self._kept())
-        index = [
-            [places[family, _turned(labels, turn, self.L), part] for turn in turns]
+        places = [
+            [self._places(family, _turned(labels, turn, self.L), part) for turn in turns]
             for family, labels, part in entries
         ]
-        keep_buffer(self, "_index", torch.tensor(index))
+        signs = [
+            [[1.0, -1.0 if family == "C11" and part == "im" else 1.0]]
+            for family, _, part in entries
+        ]
+        keep_buffer(self, "_index", torch.tensor(places).flatten(1))
+        weights = torch.tensor(signs).expand(-1, len(turns), -1).flatten(1) / (2 * len(turns))
+        keep_buffer(self, "_weights", weights.to(self.dtype))
         every = [*self._first_entries(), *entries]
         columns = np.array([labels for _, labels, _ in every])
         self.coefficients = {
@@ -280,6 +239,15 @@ class ScatteringSpectra(DifferentiatedMoments):
         degrees = [{"ln P00": 2.0, "ln S1": 1.0}.get(family, 0.0) for family, _, _ in every]
         keep_buffer(self, "_degree", torch.tensor(degrees, dtype=self.dtype))
 
+    def _places(self, family: str, labels: tuple[int, ...], part: str) -> tuple[int, int]:
+        """Return the places of two sums, whose mean or half difference is a coefficient."""
+        j1, l1, j2, l2, j3, l3 = labels
+        one, two = j1 * self.L + l1, j2 * self.L + l2
+        if family == "C01":
+            place = self._grams.cross(j2, l2, part == "im", one)
+            return place, place
+        return self._grams.joint(j3, l3, one, two), self._grams.joint(j3, l3, two, one)
+
     def _first_entries(self) -> Iterator[Entry]:
         yield from (("mean", (-1,) * 6, "re"), ("std", (-1,) * 6, "re"))
         angles = [-1] if self.isotropic else range(self.L)
@@ -287,52 +255,40 @@ class ScatteringSpectra(DifferentiatedMoments):
             for j in range(self.J):
                 yield from ((family, (j, l1, -1, -1, -1, -1), "re") for l1 in angles)
 
-    def _computed(self) -> Iterator[Entry]:
-        """Yield what the numbers of :meth:`_products` are, in order."""
-        for j in range(self.J):
-            channels = [(j1, l1) for j1 in range(j + 1) for l1 in range(self.L)]
-            for angle in range(self.L):
-                for one in channels:
-                    yield from (("C01", (*one, j, angle, -1, -1), part) for part in ("re", "im"))
-            for angle in range(self.L):
-                for one in channels:
-                    for two in channels:
-                        labels = (*one, *two, j, angle)
-                        yield from (("C11", labels, part) for part in ("re", "im"))
-
     def _kept(self) -> Iterator[Entry]:
-        """Yield the distinct ones among them, of isotropic ones the first of each turn."""
-        for family, labels, part in self._computed():
-            j1, l1, j2, l2, _, l3 = labels
-            if family == "C11" and (j1 > j2 or (j1 == j2 and l1 == l2 and part == "im")):
-                continue
-            if self.isotropic:
-                if l1 or part == "im" or (family == "C11" and j1 == j2 and self._repeats(l2, l3)):
+        """Yield what is distinct, of isotropic ones the first of each turn."""
+        for j in range(self.J):
+            channels = list(itertools.product(range(j + 1), range(self.L)))
+            for angle, one in itertools.product(range(self.L), channels):
+                yield from self._parts("C01", (*one, j, angle, -1, -1))
+            for angle, one, two in itertools.product(range(self.L), channels, channels):
+                (j1, l1), (j2, l2) = one, two
+                if j1 > j2 or (j1 == j2 and not self.isotropic and l1 > l2):
                     continue
-            elif family == "C11" and j1 == j2 and l1 > l2:
-                continue
-            yield family, labels, part
+                if j1 == j2 and self.isotropic and self._repeats(l2, angle):
+                    continue
+                yield from self._parts("C11", (*one, *two, j, angle))
+
+    def _parts(self, family: str, labels: tuple[int, ...]) -> Iterator[Entry]:
+        """Yield what is kept of a coefficient: of isotropic ones the real part at l1 = 0."""
+        if not self.isotropic or labels[1] == 0:
+            yield family, labels, "re"
+        alone = family == "C11" and labels[:2] == labels[2:4]
+        if not self.isotropic and not alone:
+            yield family, labels, "im"
 
     def _repeats(self, l2: int, l3: int) -> bool:
         """Tell whether exchanging channels 1 and 2 of one scale gives an earlier mean."""
         return (-l2 % self.L, (l3 - l2) % self.L) < (l2, l3)
 
-    def _cut(self, spectrum: Tensor, j: int) -> Tensor:
-        """Return the frequencies that scale j keeps."""
-        for axis, reach in zip((-2, -1), self._kept_reach(j), strict=True):
-            if reach:
-                size = spectrum.shape[axis]
-                low = spectrum.narrow(axis, 0, reach)
-                spectrum = torch.cat([low, spectrum.narrow(axis, size - reach, reach)], axis)
-        return spectrum
-
     def _psi(self, j: int) -> Tensor:
         psi: Tensor = getattr(self, f"_psi_{j}")
         return psi
 
-    def _narrow(self, j: int) -> Tensor:
-        psi: Tensor = getattr(self, f"_narrow_{j}")
-        return psi
+    def _energies(self, j: int) -> Tensor:
+        """Return psi^2 on halves of spectra, ``(l, frequency)``."""
+        energies: Tensor = getattr(self, f"_energy_{j}")
+        return energies
 
 
 @dataclass(frozen=True)
@@ -340,16 +296,23 @@ class _Pass:
     """What one evaluation leaves for the gradient."""
 
     x: Tensor
-    x_hat: Tensor
+    half: Tensor
     responses: list[Response]
     spectra: list[Tensor]
     means: list[Tensor]
-    products: list[Tensor]
     values: Tensor
 
 
 def _reach(size: int, j: int) -> int:
-    return max(SMALLEST, min(-(-size // (1 << j)), size // 2))
+    """Return how many frequencies scale j keeps on each side of 0; 0 for all."""
+    reach = max(SMALLEST, min(-(-size // (1 << j)), size // 2))
+    return reach if 2 * reach < size - 1 else 0
+
+
+def _box(reaches: tuple[int, ...], shape: tuple[int, int]) -> Box:
+    """Return the frequencies of a modulus that its scale or coarser ones keep."""
+    y, x = (2 * d + 1 if d else size for d, size in zip(reaches, shape, strict=True))
+    return y, x
 
 
 def _turned(labels: tuple[int, ...], turn: int, L: int) -> tuple[int, ...]:
