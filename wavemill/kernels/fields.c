@@ -54,13 +54,16 @@ CLONED static void NAMED(some_harmonics)(const REAL *z, int64_t i, int64_t end, 
     }
 }
 
-/* polar (+)= Re p - i k Im p, where p = a u^k. */
+/* polar (+)= Re p - i k Im p, where p = a u^k, or conj(a) u^k. */
 CLONED static void NAMED(some_polar)(const REAL *z, int64_t i, int64_t end, int64_t k,
-                                     const REAL *a, int64_t fresh, REAL *polar) {
+                                     const REAL *a, int64_t conjugate, int64_t fresh, REAL *polar) {
+    const REAL sign = conjugate ? -1 : 1;
     VEC r;
     for (; i < end; i += LANES) {
         const COMPLEX u = NAMED(unit)(NAMED(get)(z + 2 * i, end - i), &r);
-        const COMPLEX p = NAMED(times)(NAMED(get)(a + 2 * i, end - i), NAMED(power)(u, k));
+        COMPLEX p = NAMED(get)(a + 2 * i, end - i);
+        p.im *= sign;
+        p = NAMED(times)(p, NAMED(power)(u, k));
         COMPLEX sum = fresh ? (COMPLEX){{0}, {0}} : NAMED(get)(polar + 2 * i, end - i);
         sum.re += p.re, sum.im -= (REAL)k * p.im;
         NAMED(put)(sum, polar + 2 * i, end - i);
@@ -95,9 +98,9 @@ int NAMED(harmonics)(const REAL *z, int64_t n, int64_t k, REAL *out, int threads
     return 1;
 }
 
-int NAMED(polar)(const REAL *z, const REAL *a, int64_t n, int64_t k, int64_t fresh, REAL *polar,
-                 int threads) {
-    SHARE(NAMED(some_polar)(z, i, end, k, a, fresh, polar), i, n, end, threads)
+int NAMED(polar)(const REAL *z, const REAL *a, int64_t conjugate, int64_t n, int64_t k,
+                 int64_t fresh, REAL *polar, int threads) {
+    SHARE(NAMED(some_polar)(z, i, end, k, a, conjugate, fresh, polar), i, n, end, threads)
     return 1;
 }
 
@@ -107,22 +110,39 @@ int NAMED(slopes)(const REAL *z, const REAL *radial, const REAL *polar, const RE
     return 1;
 }
 
-CLONED static void NAMED(some_products)(const REAL *x, const REAL *psi, int64_t i, int64_t end,
-                                        int more, REAL *out) {
-    for (; i < end; i++) {
-        const REAL re = psi[2 * i] * x[2 * i], im = psi[2 * i] * x[2 * i + 1];
-        out[2 * i] = more ? out[2 * i] + re : re, out[2 * i + 1] = more ? out[2 * i + 1] + im : im;
+#define TILE 1024 /* points that stay in the nearest cache while filters pass */
+
+/* out (channel, ...) = x times filters (channel, ...), real, at some of n points. */
+CLONED static void NAMED(some_products)(const REAL *x, const REAL *psi, int64_t channels, int64_t n,
+                                        int64_t first, int64_t end, REAL *out) {
+    for (; first < end; first += TILE)
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t i = first; i < first + TILE && i < end; i++) {
+                out[2 * (c * n + i)] = psi[c * n + i] * x[2 * i];
+                out[2 * (c * n + i) + 1] = psi[c * n + i] * x[2 * i + 1];
+            }
+}
+
+/* The transpose: out = the sum over channels of x (channel, ...) times filters. */
+CLONED static void NAMED(some_sums)(const REAL *x, const REAL *psi, int64_t channels, int64_t n,
+                                    int64_t first, int64_t end, REAL *restrict out) {
+    for (; first < end; first += TILE) {
+        const int64_t stop = first + TILE < end ? first + TILE : end;
+        for (int64_t i = 2 * first; i < 2 * stop; i++) out[i] = 0;
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t i = first; i < stop; i++) {
+                out[2 * i] += psi[c * n + i] * x[2 * (c * n + i)];
+                out[2 * i + 1] += psi[c * n + i] * x[2 * (c * n + i) + 1];
+            }
     }
 }
 
-/* out (field, channel, ...) = x (field, ...) times filters (channel, ...) of n points, complex with
- * nothing imaginary. */
+/* out (field, channel, ...) = x (field, ...) times real filters (channel, ...) of n points. */
 int NAMED(filtered)(const REAL *x, const REAL *psi, int64_t fields, int64_t channels, int64_t n,
                     REAL *out, int threads) {
     for (int64_t f = 0; f < fields; f++)
-        for (int64_t c = 0; c < channels; c++)
-            SHARE(NAMED(some_products)(x + 2 * f * n, psi + 2 * c * n, i, end, 0,
-                                       out + 2 * (f * channels + c) * n), i, n, end, threads)
+        SHARE(NAMED(some_products)(x + 2 * f * n, psi, channels, n, i, end,
+                                   out + 2 * f * channels * n), i, n, end, threads)
     return 1;
 }
 
@@ -130,11 +150,11 @@ int NAMED(filtered)(const REAL *x, const REAL *psi, int64_t fields, int64_t chan
 int NAMED(filtered_back)(const REAL *x, const REAL *psi, int64_t fields, int64_t channels, int64_t n,
                          REAL *out, int threads) {
     for (int64_t f = 0; f < fields; f++)
-        for (int64_t c = 0; c < channels; c++)
-            SHARE(NAMED(some_products)(x + 2 * (f * channels + c) * n, psi + 2 * c * n, i, end, c > 0,
-                                       out + 2 * f * n), i, n, end, threads)
+        SHARE(NAMED(some_sums)(x + 2 * f * channels * n, psi, channels, n, i, end, out + 2 * f * n),
+              i, n, end, threads)
     return 1;
 }
 
+#undef TILE
 #undef SHARE
 #endif

@@ -17,10 +17,13 @@ def harmonics(z: Tensor, k: int) -> Tensor:
     return out
 
 
-def add_polar(z: Tensor, k: int, conjugate: Tensor, known: Tensor | None) -> Tensor:
-    """Return ``known + Re p - i k Im p`` of ``p = conjugate (z / abs(z))^k``, known or none."""
+def add_polar(z: Tensor, k: int, a: Tensor, known: Tensor | None) -> Tensor:
+    """Return ``known + Re p - i k Im p`` of ``p = a (z / abs(z))^k``, known or none.
+
+    Of ``a`` torch may have put off the conjugation.
+    """
     out = torch.empty_like(z) if known is None else known
-    call("polar", z.dtype, z, conjugate, z.numel(), k, known is None, out)
+    call("polar", z.dtype, z, a, a.is_conj(), z.numel(), k, known is None, out)
     return out
 
 
@@ -32,7 +35,7 @@ def slopes(z: Tensor, radial: Tensor | None, polar: Tensor | None, more: Tensor 
 
 
 def filtered(x: Tensor, filters: Tensor, back: bool) -> Tensor:
-    """Return ``x (field, ...)`` times the real part of ``filters (channel, ...)``, or go back."""
+    """Return ``x (field, ...)`` times the real ``filters (channel, ...)``, or go back."""
     channels, *sizes = filters.shape
     out = x.new_empty(len(x), *([] if back else [channels]), *sizes)
     name = "filtered_back" if back else "filtered"

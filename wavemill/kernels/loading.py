@@ -6,7 +6,6 @@ import ctypes
 import os
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,8 +97,10 @@ def addresses(*names: str) -> list[tuple[str, type]]:
 
 def call(name: str, dtype: torch.dtype, *arguments: Argument) -> int:
     """Call a function of a precision, real or complex; the number of threads comes last."""
-    function = _function(name, dtype.to_real())
-    return int(function(*map(_passed, arguments), torch.get_num_threads()))
+    key = name, dtype.to_real()
+    function = _functions.get(key) or _declared(*key, arguments)
+    passed = [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
+    return function(*passed, torch.get_num_threads())
 
 
 def room(size: int) -> Tensor:
@@ -108,17 +109,20 @@ def room(size: int) -> Tensor:
     return memory[-memory.data_ptr() % _LINE :]
 
 
-def _passed(argument: Argument) -> object:
-    """Return what C is given: addresses, and whole numbers of 64 bits."""
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, ctypes.Structure):
-        return ctypes.byref(argument)
-    return None if argument is None else ctypes.c_int64(argument)
-
-
-@lru_cache
-def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
+def _declared(name: str, dtype: torch.dtype, arguments: tuple[Argument, ...]) -> Callable[..., int]:
+    """Return a function that takes such arguments, which are not looked at one by one again."""
     function: Any = getattr(library, f"{name}_{_SUFFIX[dtype]}")
     function.restype = ctypes.c_int64 if name.endswith("_bytes") else ctypes.c_int
+    function.argtypes = [*map(_kind, arguments), ctypes.c_int64]
+    _functions[name, dtype] = function
     return cast(Callable[..., int], function)
+
+
+def _kind(argument: Argument) -> Any:
+    """Return the type of an argument in C: an address, or a whole number of 64 bits."""
+    if isinstance(argument, ctypes.Structure):
+        return ctypes.POINTER(type(argument))
+    return ctypes.c_void_p if argument is None or isinstance(argument, Tensor) else ctypes.c_int64
+
+
+_functions: dict[tuple[str, torch.dtype], Callable[..., int]] = {}

@@ -13,7 +13,7 @@ from wavemill.moments.pairs import MomentTable
 
 @dataclass(frozen=True)
 class Filters:
-    """Filters of one scale at some angles, ``(angle, y, x)`` in their box: float64, and complex."""
+    """Filters of one scale at some angles, real ``(angle, y, x)`` in a box: float64, and not."""
 
     angles: list[int]
     exact: Tensor
@@ -28,11 +28,11 @@ class Filters:
 def bank_of(
     table: MomentTable, angles: dict[Group, list[int]], dtype: torch.dtype
 ) -> dict[Scale, Filters]:
-    """Return the filters of each scale, in float64 and in the complex type of a precision."""
+    """Return the filters of each scale, in float64 and in a precision."""
     bank = {}
     for scale, found in bands_of(angles).items():
         exact = filters_of(table, scale, found)
-        bank[scale] = Filters(found, exact, exact.to(dtype.to_complex()))
+        bank[scale] = Filters(found, exact, exact.to(dtype))
     return bank
 
 

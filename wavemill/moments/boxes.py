@@ -58,7 +58,7 @@ def add_into(into: Tensor, spectrum: Tensor) -> None:
 
 
 def filtered(spectrum: Tensor, filters: Tensor) -> Tensor:
-    """Return ``spectrum (batch, y, x)`` times ``filters (angle, y, x)``, complex without phase."""
+    """Return ``spectrum (batch, y, x)`` times ``filters (angle, y, x)``, real."""
     if _loops(spectrum, filters):
         return kernels.filtered(spectrum, filters, back=False)
     return spectrum[:, None] * filters
@@ -141,7 +141,7 @@ def to_conjugate_field(spectrum: Tensor, shape: Box, real: bool = False) -> Tens
 
 def _loops(spectra: Tensor, filters: Tensor) -> bool:
     """Say whether compiled loops may multiply them: of one precision, in no graph of autograd."""
-    alike = spectra.dtype == filters.dtype and not spectra.requires_grad
+    alike = spectra.dtype == filters.dtype.to_complex() and not spectra.requires_grad
     return alike and kernels.usable(spectra, filters)
 
 

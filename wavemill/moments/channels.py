@@ -118,7 +118,7 @@ class Response:
         if known is None and z.shape != self.field.shape:
             self._polar_gradient = known = torch.zeros_like(self.field)
         of_these = None if known is None else known[:, angles]
-        conjugate = conjugate.to(z.dtype).resolve_conj().contiguous()
+        conjugate = conjugate.to(z.dtype).contiguous()
         gathered = kernels.add_polar(z, k, conjugate, of_these)
         if known is None:
             self._polar_gradient = gathered

@@ -97,7 +97,7 @@ class MaskedCovariance(DifferentiatedMoments):
         self._spans = spans(self._angles)
         self._bands = bands_of(self._angles)
         for scale, angles in self._bands.items():
-            keep_buffer(self, scale.buffer, filters_of(table, scale, angles).to(dtype.to_complex()))
+            keep_buffer(self, scale.buffer, filters_of(table, scale, angles).to(dtype))
         self._blocks = list(self._planned(form.distinct))
         places = [b.rows * len(self._angles[b.second]) + b.columns for b in self._blocks]
         keep_buffer(self, "_places", torch.from_numpy(np.concatenate(places)))
