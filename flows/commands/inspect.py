@@ -113,7 +113,8 @@ def _preview(
     names = sorted((name for name in names if name not in hidden), key=_LATER.__contains__)
     names = names[: max(_WIDTH - features, _WIDTH // 2)]
     names += list(rows)[len(rows.columns) - features :][: _WIDTH - len(names)]
-    table = rows[names].to_string(index=False, max_colwidth=40).split("\n") if records else []
+    shown = rows[names].astype(dict.fromkeys(rows[names].select_dtypes("float16"), "float32"))
+    table = shown.to_string(index=False, max_colwidth=40).split("\n") if records else []
     table += [named] if records else []
     hint = "--to FILE writes all of them" if records else ""
     tell({**count, "rows": records}, [line, *table], as_json, quiet, hint)
@@ -199,6 +200,8 @@ def _column_line(entry: dict[str, Any]) -> str:
     """Say what a column holds: its type, how many values there are, their range or commonest."""
     said = f"{entry['column']:20} {entry['type']:8} {entry['known']} known"
     said += f", {entry['missing']} missing" if entry["missing"] else ""
+    if not entry["known"]:
+        return said
     if "commonest" in entry:
         repeated = entry["different"] < entry["known"]
         values = [f"{v} ({count})" if repeated else v for v, count in entry["commonest"].items()]

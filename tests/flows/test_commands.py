@@ -177,6 +177,18 @@ def test_query_previews_ten_rows(place: Path, capsys: pytest.CaptureFixture[str]
     assert samples.split("\n")[1].split() == ["sample_id", "source"]
 
 
+def test_a_preview_of_half_precision_warns_of_nothing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "store", tmp_path / "store")
+    store = f"--store={tmp_path / 'store'}"
+    made = ["features", "flow", "--view", "scattering", "--as", "halves", "--cluster", "threads"]
+    halves = [f"{name}={value}" for name, value in {"J": 2, "L": 4, "stored": "float16"}.items()]
+    assert run([*made, "-q", store, *(word for pair in halves for word in ("--set", pair))]) == 0
+    shown = told(capsys, "query", "flow", "--view", "halves", store)  # a warning is an error here
+    assert shown.startswith("6 samples, ")
+
+
 @pytest.mark.parametrize("suffix", FILE_FORMATS)
 def test_query_writes_every_format_with_the_same_numbers(
     place: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
@@ -360,6 +372,10 @@ def test_labels_of_ones_own_table_are_joined_by_id_or_file(
         assert re.search(f"^{line}$", shown, re.MULTILINE)
     preview = told(capsys, "query", "flow", "--view", "spectrum", store)
     assert preview.split("\n")[1].split()[:4] == ["sample_id", "regime", "re", "left"]
+    table.write_text("sample_id;re\nm0;\nm1;\nm4;\n")
+    told(capsys, "label", "flow", str(table), store)
+    shown = told(capsys, "show", "flow", "--columns", store)
+    assert re.search("^re +whole +0 known, 6 missing$", shown, re.MULTILINE)  # and no range
 
 
 @pytest.mark.parametrize(
