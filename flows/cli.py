@@ -61,7 +61,7 @@ class _AsWorkGoes(TyperGroup):
 app = typer.Typer(
     name="wavemill",
     cls=_AsWorkGoes,
-    help="Mill raw fields into wavelet features, and features into models.",
+    help="Mill raw data into wavelet features, and features into models.",
     epilog="Start with `wavemill demo`. Every command has an example behind --help.",
     no_args_is_help=True,
     add_completion=False,

@@ -21,7 +21,7 @@ def seconds(text: str, option: str, bare: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if not found:
         raise InvalidRequest(
-            f"{option} {text!r} is no duration: write 45s, 15m, 2h or 1d; a number alone counts "
+            f"{option} {text!r} is not a duration: write 45s, 15m, 2h or 1d; a plain number counts "
             f"{UNITS[bare]}"
         )
     return float(found[1]) * _SECONDS[found[2] or bare]

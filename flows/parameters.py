@@ -24,13 +24,14 @@ Options = Annotated[
     Field(description="How sources become samples."),
 ]
 Parameters = Annotated[
-    dict[str, Any] | None, Field(description="Fields of the spec that differ from its defaults.")
+    dict[str, Any] | None,
+    Field(description="Parameters of the spec that differ from its defaults."),
 ]
 Where = Annotated[
-    str | None, Field(description="Which samples to learn from: DuckDB, over sample metadata.")
+    str | None, Field(description="Which samples to learn from: an SQL condition on their table.")
 ]
 Split = Annotated[str | None, Field(description="COLUMN=VALUE that selects samples.")]
-Seed = Annotated[int, Field(description="Of everything random.")]
+Seed = Annotated[int, Field(description="Seed of everything random.")]
 Cluster = Annotated[str, Field(description="threads, local[:N], cuda, tcp://... or kubernetes.")]
 Device = Annotated[str, Field(description="cpu or cuda.")]
 

@@ -88,7 +88,9 @@ def open_cluster(cluster: str, *, device: str = "cpu", tasks: int | None = None)
         opened = _gpus() if device == "cuda" else _processes([{}] * many)
     elif word in ("tcp", "tls"):
         if not re.fullmatch(r"//.+:\d+", count):
-            raise InvalidRequest(f"{cluster!r} is no scheduler's address: write tcp://HOST:8786")
+            raise InvalidRequest(
+                f"{cluster!r} is not the address of a scheduler: write tcp://HOST:8786"
+            )
         opened = contextlib.nullcontext(cluster)
     elif cluster in _WORDS:
         opened = _WORDS[cluster]()
@@ -113,7 +115,7 @@ def workers_of(cluster: str, tasks: int | None = None) -> int:
     if word != "local":
         return 0
     if count and (not count.isdecimal() or int(count) < 1):
-        raise InvalidRequest(f"local:{count} names no number of workers: write local:4, say")
+        raise InvalidRequest(f"local:{count} is not a number of workers: write local:4, say")
     most = int(count or CPU_COUNT)
     return most if tasks is None else max(1, min(most, tasks))
 

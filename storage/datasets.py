@@ -207,10 +207,10 @@ class Dataset:
         if "sample_id" not in labels or labels["sample_id"].duplicated().any():
             raise InvalidRequest("labels need a column sample_id without repetitions")
         if taken := (OWN_COLUMNS - {"sample_id"}) & set(labels):
-            raise InvalidRequest(f"columns {sorted(taken)} are provenance: choose other names")
+            raise InvalidRequest(f"columns {sorted(taken)} state provenance: choose other names")
         if taken := AXES & set(labels):
             raise InvalidRequest(
-                f"columns {sorted(taken)} are called as axes of arrays are: rename them, as "
+                f"columns {sorted(taken)} have names of axes of arrays: rename them, as "
                 f"{min(taken)}_label"
             )
         held = self.samples()

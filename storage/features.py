@@ -175,7 +175,9 @@ class FeatureFrame:
     def _find(self, ids: Sequence[str] | pd.Series) -> Positions:
         """Return the positions of ids, -1 where they are not."""
         if not self._ids.is_unique:
-            raise InvalidRequest("samples come again here: ask for features of the dataset anew")
+            raise InvalidRequest(
+                "samples repeat in this frame: ask the store for features of the dataset again"
+            )
         return self._ids.get_indexer(pd.Index(ids, dtype=object))
 
     @cached_property

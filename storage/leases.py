@@ -108,7 +108,8 @@ def collector_lease(backend: Backend) -> Iterator[Lease]:
         for kind in ("run", "gc"):
             if others := alive(backend, kind, lease.path):
                 raise Conflict(
-                    f"{others[0].path} is alive, and nothing is removed beside it: try when it ends"
+                    f"{others[0].path} is alive, and nothing is removed meanwhile: try again when "
+                    "it ends"
                 )
         yield lease
     finally:

@@ -59,7 +59,7 @@ def named(store: Store, name: str) -> list[Named]:
         artifact = store.artifact(name)
     except NotFound as error:
         raise NotFound(
-            f"no dataset, and no view, is named {name!r} in {store.url}; {error}"
+            f"neither a dataset nor a view is named {name!r} in {store.url}; {error}"
         ) from None
     return [Named("artifact", f"{artifact.kind}/{artifact.key}", (manifest_path(artifact.home),))]
 

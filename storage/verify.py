@@ -81,7 +81,10 @@ def verify(
     found = [home for home in every if wanted(home.rpartition("/")[2])]
     whole = key is None or dataset is not None
     if not (whole or tables or found):
-        raise NotFound(f"{key!r} is no dataset, and no key in {store.url} begins so: `wavemill ls`")
+        raise NotFound(
+            f"{key!r} is not a dataset, and no key in {store.url} begins like this: see "
+            "`wavemill ls`"
+        )
     if whole:
         for path in users.records:
             seen(path)

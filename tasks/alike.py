@@ -36,8 +36,8 @@ def check_quantity(found: Frame | Schema, schema: Schema) -> None:
             raise BadInput(
                 "variable",
                 f"is {','.join(found.components)} where the dataset has {names}: choose with "
-                f"--variable, or another --name; --components {names} if it is the same by "
-                "another name",
+                f"--variable, or another --name; --components {names} if it is the same "
+                "under another name",
             )
     for unit, wanted_unit in zip(found.units, schema.units, strict=False):
         if unit and wanted_unit and not same_unit(unit, wanted_unit):
@@ -71,7 +71,8 @@ def check_shape(shape: tuple[int, ...], schema: Schema) -> None:
     if shape != tuple(schema.shape):
         size, wanted = "x".join(map(str, shape)), "x".join(map(str, schema.shape))
         raise BadInput(
-            "shape", f"is {size} where the dataset is {wanted}: --shape {size} and another --name"
+            "shape",
+            f"is {size} where the dataset is {wanted}: use --shape {size} and another --name",
         )
 
 

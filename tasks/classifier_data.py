@@ -173,7 +173,7 @@ def _augmentation(
             frame.must_hold_images()
         elif frame is not None:
             raise InvalidRequest(
-                f"flip and shift change images before they are transformed, {frame.view!r} is "
-                "stored: give the view as it is computed, such as scattering:J=3"
+                f"flip and shift change images before they are transformed, but {frame.view!r} is "
+                "stored: give the view by its parameters, such as scattering:J=3"
             )
     return Augmentation(spec.flip, spec.shift)

@@ -63,8 +63,8 @@ def split_kind(name: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str,
     """
     if name.split(",")[0] == "real" or " [" in name:
         raise InvalidRequest(
-            f"no model may be called {name!r}, as rows of real fields or of one "
-            "component are: choose another name"
+            f"no model may be called {name!r}, which is a name of rows of real fields or of one "
+            "component: choose another name"
         )
     kind = str(parameters.get("kind", name))
     if kind not in MODELS:

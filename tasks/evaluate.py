@@ -162,13 +162,14 @@ def _mind_kinship(asked: _Judgement) -> None:
     chosen, name = asked.chosen, asked.model.short
     if chosen.files is None:
         caution(
-            f"{asked.model.manifest['dataset']!r}, which {name} was fitted to, is gone: there is "
-            f"no memory to tell, and fields of {asked.dataset.name} may be among those fitted to"
+            f"{asked.model.manifest['dataset']!r}, which {name} was fitted to, is gone: "
+            f"memory cannot be scored, and fields of {asked.dataset.name} may be among those it "
+            "was fitted to"
         )
     if chosen.same:
         caution(
             f"{chosen.same} samples of {asked.dataset.name} do not judge: {name} was fitted to the "
-            "same fields by other names"
+            "same fields under other names"
         )
     if related := chosen.related():
         caution(

@@ -302,8 +302,8 @@ def as_stored(frame: Frame, schema: Schema, options: FieldOptions) -> Array:
         bad = int(np.size(stored) - np.isfinite(stored).sum())
         raise BadInput(
             "nan",
-            f"{bad} of {np.size(stored)} values are not finite as {schema.dtype}: --dtype float64 "
-            "and another --name",
+            f"{bad} of {np.size(stored)} values are not finite as {schema.dtype}: use --dtype "
+            "float64 and another --name",
         )
     return stored.reshape(schema.row_shape)
 

@@ -54,8 +54,8 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     share = outcome.metrics.get("gaussian_share", 0.0)
     if share > 0:
         caution(
-            f"{share:.0%} of this energy is a Gaussian's: that of its moments alone does not grow "
-            "in every direction; hold fewer moments, or fit to more fields"
+            f"{share:.0%} of this energy is a Gaussian's, since that of its moments alone does not "
+            "grow in every direction: use fewer moments, or fit to more fields"
         )
     return outcome
 
@@ -156,7 +156,7 @@ def load_model(artifact: Artifact, device: str = "cpu") -> Model:
         if kind in MODEL_KINDS:
             hint = MODEL_KINDS[kind].hint.format(artifact.short, artifact.manifest["dataset"])
             way += f", or ask it otherwise: wavemill {hint}"
-        raise InvalidRequest(f"{artifact.short} is no model of fields: {way}")
+        raise InvalidRequest(f"{artifact.short} is not a model of fields: {way}")
     spec = spec_of(artifact, partial(model_spec, kind))
     model: Model = model_class(kind).from_state(spec, weights_of(artifact, device))
     return model

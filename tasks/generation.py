@@ -272,7 +272,7 @@ def load_generator(artifact: Artifact, device: str = "cpu") -> Generator:
         If it holds something else, or an older algorithm's.
     """
     if artifact.kind != KIND:
-        raise InvalidRequest(f"{artifact.short} is no generator: `wavemill fit {KIND} DATASET`")
+        raise InvalidRequest(f"{artifact.short} is not a generator: `wavemill fit {KIND} DATASET`")
     spec = spec_of(artifact, GeneratorSpec.from_parameters)
     return Generator.from_state(spec, weights_of(artifact, device))
 
@@ -307,7 +307,9 @@ def make(store: Store, request: GenerateRequest) -> Array:
             return model.interpolate(x, STEPS, refine).cpu().numpy()
         case "variants":
             return model.vary(x, STEPS, request.seed, refine=refine).cpu().numpy()
-    raise InvalidRequest(f"a path leads from one sample to another, and {len(x)} is selected: -n 2")
+    raise InvalidRequest(
+        f"a path leads from one sample to another, and {len(x)} is selected: use -n 2 or more"
+    )
 
 
 def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
@@ -322,7 +324,7 @@ def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
     found = samples(source, rows.iloc[spread(len(rows), request.n)], crop)
     if len(found) < request.n:
         whose = "selected" if request.where else "those it was judged by: --where selects others"
-        caution(f"{len(found)} of {request.n} samples are there, {whose}")
+        caution(f"only {len(found)} of {request.n} samples are there, {whose}")
     return found[spread(len(found), request.n)]
 
 

@@ -46,7 +46,7 @@ def describe(store: Store, key: str) -> dict[str, Any]:
         return store.part_manifest(matches[0])
     problem = f"{len(matches)} parts begin with" if matches else "nothing is named"
     raise NotFound(
-        f"{problem} {key!r} in {store.url}: see `wavemill ls`; of a key write {SHORTEST} "
+        f"{problem} {key!r} in {store.url}: see `wavemill ls`; a key needs {SHORTEST} "
         "characters or more"
     )
 

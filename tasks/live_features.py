@@ -57,7 +57,7 @@ class LiveFrame(FeatureFrame):
         """Raise `InvalidRequest` unless what is transformed are images, which can be changed."""
         if self.stored.schema.layout != "images":
             raise InvalidRequest(
-                f"{self.dataset} holds {self.stored.schema.layout}: only images are changed"
+                f"{self.dataset} holds {self.stored.schema.layout}: only images can be augmented"
             )
 
     def read(self, samples: pd.DataFrame) -> Array:

@@ -176,7 +176,7 @@ class MoleculeOptions(Options):
         count = self.left_out + int(listed.sum())
         if self.exclude and not count:
             caution(
-                f"--exclude leaves nothing out: it lists {len(ids)} ids, and none is of a molecule "
+                f"--exclude leaves out nothing: it lists {len(ids)} ids, and none is of a molecule "
                 f"such as {samples['sample_id'].iloc[0]}; an id is a name, or a number alone or "
                 "behind _ or -"
             )

@@ -119,7 +119,8 @@ def _of_files(
     schema = Schema.from_json(artifact.manifest["schema"])
     if schema.layout != "images":
         raise InvalidRequest(
-            f"{source} is no dataset here, and of files only images are classified: ingest it first"
+            f"{source} is not a dataset here, and only files of images can be "
+            "classified: ingest it first"
         )
     transforms = [operator(spec, schema, device) for spec in predictor.views]
 
@@ -142,7 +143,7 @@ def _of_files(
     if images:
         scores.append(scored(images))
     if not names and not flags:
-        raise InvalidRequest(f"{source} is no dataset here and holds no images")
+        raise InvalidRequest(f"{source} is not a dataset here and holds no images")
     bad = pd.DataFrame({"sample_id": list(flags), "flag": list(flags.values())})
     if not names:
         return bad.assign(predicted=None, score=np.nan, likeliest=None)
@@ -158,7 +159,7 @@ def _images(source: str, schema: Schema) -> Iterator[tuple[str, Array | BadInput
     if units.refused and not units:
         first = units.refused[0]
         raise InvalidRequest(
-            f"{source} is no dataset here and holds no image that can be read: {first.name}, "
+            f"{source} is not a dataset here and holds no image that can be read: {first.name}, "
             f"{first.reason}: {first.message}"
         )
     for refused in units.refused:

@@ -73,7 +73,7 @@ def publish(
     if (lost := max((outcome.rounding for outcome in outcomes), default=0.0)) > ROUNDING:
         caution(
             f"samples lose up to {lost:.2g} of their deviation as {schema.dtype}, since their "
-            "values are far from 0: --dtype float64 and another --name"
+            "values are far from 0: use --dtype float64 and another --name"
         )
     change = Change(
         schema,

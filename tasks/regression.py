@@ -339,6 +339,6 @@ def _from_files(source: str) -> tuple[pd.DataFrame, Atoms, dict[str, str]]:
         names += [labelled(name, item.index) for item in found]
         molecules += found
     if not molecules and not flags:
-        raise InvalidRequest(f"{source} is no dataset here and holds no molecules")
+        raise InvalidRequest(f"{source} is not a dataset here and holds no molecules")
     rows = {"sample_id": names, "formula": [item.formula for item in molecules]}
     return pd.DataFrame(rows), Atoms.of(molecules), flags

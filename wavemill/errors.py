@@ -22,7 +22,7 @@ class UnstableSimulation(WavemillError, ArithmeticError):
 
 
 class DivergentModel(WavemillError, ArithmeticError):
-    """An energy does not grow in every direction, so that it has no density: hold other moments."""
+    """An energy does not grow in every direction, so that it has no density: use other moments."""
 
 
 class NotFitted(WavemillError, AttributeError):

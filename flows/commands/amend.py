@@ -20,14 +20,16 @@ def label(
     table: Annotated[str, typer.Argument(help="A .csv file with headings, or a .parquet file.")],
     on: Annotated[
         str | None,
-        typer.Option(help="Its column of sample ids or file names; sample_id, else the first."),
+        typer.Option(
+            help="Column of sample ids or file names; by default sample_id, else the first."
+        ),
     ] = None,
     store: StoreUrl = STORE,
     single_writer: SingleWriter = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Give samples the columns of a table, as a new version of the dataset; nothing is copied.
+    """Add the columns of a table to samples, as a new version; no array is copied.
 
     Example: wavemill label flow labels.csv --on file
     """
@@ -38,8 +40,8 @@ def label(
     with opened.lease():
         made = labelled(opened, dataset, table, on)
     lines = [
-        f"dataset {made.dataset} version {made.version}: {made.matched} of {made.rows} rows are "
-        f"of {made.reached} of {made.samples} samples",
+        f"dataset {made.dataset} version {made.version}: {made.matched} of {made.rows} rows match "
+        f"{made.reached} of {made.samples} samples",
         f"  columns: {', '.join(made.columns)}",
     ]
     tell(made, lines, as_json, quiet, f"wavemill show {dataset} --columns")
@@ -49,7 +51,9 @@ def remove(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A dataset, dataset/view, or an artifact.")
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Remove, rather than only print.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove it, instead of only printing it.")
+    ] = False,
     store: StoreUrl = STORE,
     single_writer: SingleWriter = False,
     as_json: AsJson = False,

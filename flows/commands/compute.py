@@ -43,7 +43,7 @@ def features(
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
     view: Annotated[str, typer.Option("--view", help=VIEWS_HELP)],
     name: Annotated[
-        str | None, typer.Option("--as", help="Name of the view; its kind unless given.")
+        str | None, typer.Option("--as", help="Name of the view; by default its kind.")
     ] = None,
     pairs: Settings = [],  # noqa: B006  (Typer copies it)
     config: Config = None,
@@ -86,7 +86,7 @@ def fit(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODELS_HELP)],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
     where: Annotated[
-        str | None, typer.Option(help="DuckDB expression over sample metadata.")
+        str | None, typer.Option(help="SQL condition (DuckDB) on the table of samples.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="COLUMN=VALUE that selects samples.")] = None,
     view: Annotated[
@@ -103,7 +103,7 @@ def fit(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a model on selected samples; the same fit again is read, not computed.
+    """Fit a model to selected samples; a fit that is stored is not computed again.
 
     Example: wavemill fit phase-harmonics flow --where "sample_id = 'run-01'"
     """
@@ -150,7 +150,7 @@ def synthesize(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw samples from a fitted model; with --cluster local several are drawn at once.
+    """Draw samples from a fitted model; with --cluster local, several at once.
 
     Example: wavemill synthesize gaussian/flow@latest -n 4 --to synthesis.png
     """
@@ -178,7 +178,7 @@ def predict(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict what a regression or a classifier has learnt; what it cannot judge is flagged.
+    """Predict with a regression or a classifier; samples that it cannot judge are flagged.
 
     Example: wavemill predict regression/qm9@latest molecule.xyz --to energies.csv, or
     wavemill predict classifier/cifar10@latest folder/ --to classes.csv

@@ -32,14 +32,19 @@ def generate(
     source: Annotated[
         str, typer.Option("--from", help="noise, interpolate, reconstruct or variants.")
     ] = "noise",
-    n: Annotated[int, typer.Option("-n", min=1, help="Draws, or samples to start from.")] = 8,
+    n: Annotated[
+        int, typer.Option("-n", min=1, help="Number of draws, or of samples to start from.")
+    ] = 8,
     where: Annotated[
         str | None,
-        typer.Option(help="DuckDB expression: which samples; those it was judged by unless given."),
+        typer.Option(
+            help="SQL condition (DuckDB): which samples; by default those it was judged by."
+        ),
     ] = None,
     seed: Seed = 0,
     refine: Annotated[
-        int, typer.Option(min=0, help="Gradients that bring images nearer to their codes, as 60.")
+        int,
+        typer.Option(min=0, help="Gradients that bring images nearer to their codes, such as 60."),
     ] = 0,
     device: Device = "cpu",
     store: StoreUrl = STORE,

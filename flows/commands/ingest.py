@@ -32,7 +32,7 @@ OPTIONS = {  # classes, which are loaded while Prefect's server starts
 ingest_app = typer.Typer(help="Make raw data into a dataset.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="Name of the dataset.")]
-Strict = Annotated[bool, typer.Option(help="Fail rather than put bad inputs in quarantine.")]
+Strict = Annotated[bool, typer.Option(help="Fail on bad inputs instead of quarantining them.")]
 Mirror = Annotated[bool, typer.Option(help="Withdraw samples whose source is gone.")]
 Rehash = Annotated[bool, typer.Option(help="Read known inputs again.")]
 
@@ -40,15 +40,21 @@ Variable = Annotated[
     str, typer.Option(help="Variable to read where a file holds several: u, or u,v to stack.")
 ]
 Components = Annotated[
-    str, typer.Option(help="Names such as I,Q,U that mark files of one sample, or components.")
+    str, typer.Option(help="I,Q,U, say: marks of the files of one sample, or components of a file.")
 ]
 Slice = Annotated[
     str | None,
-    typer.Option("--slice", help="AXIS:INDEX, AXIS:FIRST-LAST or AXIS:all, for 3D input."),
+    typer.Option(
+        "--slice",
+        help="Planes of 3D input: AXIS:INDEX, AXIS:FIRST-LAST or AXIS:all; commas between axes.",
+    ),
 ]
-Derive = Annotated[str | None, typer.Option(help="vorticity, from a velocity.")]
+Derive = Annotated[
+    str | None, typer.Option(help="What to compute and store instead: vorticity, of a velocity.")
+]
 Fill = Annotated[
-    str | None, typer.Option(help="mean, or a number, where values are missing; else refused.")
+    str | None,
+    typer.Option(help="For missing values: mean or a number; without it such fields are refused."),
 ]
 Periodic = Annotated[
     bool | None, typer.Option("--periodic/--no-periodic", help="Whether fields wrap around.")
@@ -79,11 +85,13 @@ def turbulence(
     slice_: Slice = None,
     derive: Derive = None,
     fill: Fill = None,
-    shape: Annotated[str | None, typer.Option(help="YxX of the samples to admit.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64, as stored.")] = None,
-    spacing: Annotated[str | None, typer.Option(help="Grid spacing, DY,DX or one number.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Size YxX of the samples to admit.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Stored precision: float32 or float64.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="Grid spacing: DY,DX or one number.")] = None,
     periodic: Periodic = None,
-    part_size: Annotated[str, typer.Option(help="Arrays in a part, such as 128MiB.")] = "128MiB",
+    part_size: Annotated[
+        str, typer.Option(help="Size of a part's arrays, such as 128MiB.")
+    ] = "128MiB",
     strict: Strict = False,
     mirror: Mirror = False,
     rehash: Rehash = False,
@@ -124,21 +132,22 @@ def molecules(
     ],
     name: Name,
     table: Annotated[
-        str | None, typer.Option(help="Properties, joined by id, or by position without ids.")
+        str | None,
+        typer.Option(help="Table of properties, joined by id, or by order if it has no ids."),
     ] = None,
     target: Annotated[
         list[str], typer.Option(help="Columns to take, each [NAME=]COLUMN[:UNIT]; repeatable.")
     ] = [],  # noqa: B006  (Typer copies it)
     exclude: Annotated[
-        list[str], typer.Option(help="A file with ids to leave out in its first column.")
+        list[str], typer.Option(help="File whose first column lists ids to leave out; repeatable.")
     ] = [],  # noqa: B006
     atomise: Annotated[
-        list[str], typer.Option(help="Energy to make <NAME>_atom of, in kcal/mol.")
+        list[str], typer.Option(help="Energy NAME to make NAME_atom from, in kcal/mol; repeatable.")
     ] = [],  # noqa: B006
     atomref: Annotated[
-        str | None, typer.Option(help="Energies of free atoms; QM9's unless given.")
+        str | None, typer.Option(help="Table of the energies of free atoms; by default QM9's.")
     ] = None,
-    part_size: Annotated[str, typer.Option(help="Files in a part, such as 8MiB.")] = "8MiB",
+    part_size: Annotated[str, typer.Option(help="Size of a part's files, such as 8MiB.")] = "8MiB",
     strict: Strict = False,
     mirror: Mirror = False,
     rehash: Rehash = False,
@@ -179,19 +188,24 @@ def images(
     name: Name,
     size: Annotated[
         str | None,
-        typer.Option(help="YxX or one side; the images' own where they agree, else 224."),
+        typer.Option(
+            help="Size YxX, or one side; by default the images' own if all agree, else 224."
+        ),
     ] = None,
     fit: Annotated[
-        str | None, typer.Option(help="crop the centre after resizing, stretch, or exact.")
+        str | None, typer.Option(help="crop (resize, then cut out the centre), stretch, or exact.")
     ] = None,
     resize: Annotated[
-        str | None, typer.Option(help="YxX to cover before the crop; --size unless given.")
+        str | None, typer.Option(help="Size YxX to cover before the crop; by default --size.")
     ] = None,
     keep_encoded: Annotated[
         bool, typer.Option("--keep-encoded", help="Keep the encoded bytes as well.")
     ] = False,
     split: Annotated[
-        str | None, typer.Option(help="train, validation or test, instead of what paths say.")
+        str | None,
+        typer.Option(
+            help="Split of all images: train, validation or test; by default from their paths."
+        ),
     ] = None,
     annotations: Annotated[
         list[str], typer.Option(help="Table of labels or attributes by file name; repeatable.")
@@ -200,12 +214,17 @@ def images(
         str | None, typer.Option(help="List of classes in the order of their indices.")
     ] = None,
     label_order: Annotated[
-        str | None, typer.Option(help="Of ILSVRC2012's validation labels: sorted or devkit.")
+        str | None, typer.Option(help="Order of ILSVRC2012's validation labels: sorted or devkit.")
     ] = None,
     mix: Annotated[
-        bool, typer.Option("--mix", help="Order by a hash of names: every shard a random choice.")
+        bool,
+        typer.Option(
+            "--mix", help="Order by a hash of names, so that every shard is a random choice."
+        ),
     ] = False,
-    part_size: Annotated[str, typer.Option(help="Arrays in a part, such as 64MiB.")] = "64MiB",
+    part_size: Annotated[
+        str, typer.Option(help="Size of a part's arrays, such as 64MiB.")
+    ] = "64MiB",
     strict: Strict = False,
     mirror: Mirror = False,
     rehash: Rehash = False,

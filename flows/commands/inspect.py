@@ -39,10 +39,10 @@ def query(
         str | None, typer.Option(help="Name of a view; without it, sample metadata.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="DuckDB expression over sample metadata.")
+        str | None, typer.Option(help="SQL condition (DuckDB) on the table of samples.")
     ] = None,
     coefficients: Annotated[
-        str | None, typer.Option(help="DuckDB expression over the coefficient table.")
+        str | None, typer.Option(help="SQL condition (DuckDB) on the table of coefficients.")
     ] = None,
     as_of: Annotated[str | None, typer.Option(help="Dataset version, or RFC 3339 time.")] = None,
     to: Annotated[
@@ -67,7 +67,9 @@ def query(
     opened = open_store(absolute(store), existing=True)
     if view is None:
         if coefficients is not None:
-            raise typer.BadParameter("are those of a --view", param_hint="--coefficients")
+            raise typer.BadParameter(
+                "needs a --view, whose coefficients these are", param_hint="--coefficients"
+            )
         _samples(opened.dataset(dataset, as_of).samples(where), to, as_json, quiet)
         return
     frame = opened.get_historical_features(dataset, view, where, coefficients, as_of)
@@ -166,9 +168,10 @@ def show(
         str, typer.Argument(help="A dataset, dataset/view, an artifact, or the key of a part.")
     ],
     columns: Annotated[
-        bool, typer.Option("--columns", help="What the columns of a dataset's samples hold.")
+        bool,
+        typer.Option("--columns", help="Describe the columns of a dataset's table of samples."),
     ] = False,
-    quarantine: Annotated[bool, typer.Option(help="The refused inputs of a dataset.")] = False,
+    quarantine: Annotated[bool, typer.Option(help="List the refused inputs of a dataset.")] = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -212,7 +215,8 @@ def _column_line(entry: dict[str, Any]) -> str:
 
 def verify(
     key: Annotated[
-        str | None, typer.Argument(help="A dataset, or how keys begin; without it, everything.")
+        str | None,
+        typer.Argument(help="A dataset, or the beginning of keys; by default everything."),
     ] = None,
     repair: Annotated[
         bool, typer.Option(help="Remove what is damaged, so that it can be made anew.")
@@ -254,12 +258,15 @@ def gc(
         int | None, typer.Option(min=1, help="Newest versions to keep.")
     ] = None,
     keep_days: Annotated[
-        float | None, typer.Option(min=0, help="Keep versions this young.")
+        float | None, typer.Option(min=0, help="Keep versions of the last so many days.")
     ] = None,
     grace: Annotated[
-        str, typer.Option(help="Nothing younger goes: 45s, 15m, 2h or 1d; hours, if no unit.")
+        str,
+        typer.Option(help="Remove nothing younger: 45s, 15m, 2h or 1d; a plain number is hours."),
     ] = "1d",
-    yes: Annotated[bool, typer.Option("--yes", help="Remove, rather than only print.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove it, instead of only printing it.")
+    ] = False,
     store: StoreUrl = STORE,
     as_json: AsJson = False,
     quiet: Quiet = False,

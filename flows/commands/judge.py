@@ -38,7 +38,7 @@ def evaluate(
     artifact: Annotated[str, typer.Argument(help="Key, unique prefix, or kind/dataset@latest.")],
     dataset: Annotated[str, typer.Argument(metavar="N", help="Name of the dataset.")],
     where: Annotated[
-        str | None, typer.Option(help="DuckDB expression: which of its samples judge.")
+        str | None, typer.Option(help="SQL condition (DuckDB): which samples to judge by.")
     ] = None,
     to: Annotated[
         Path, typer.Option("--to", callback=written_here, help="The HTML page to write.")
@@ -55,8 +55,8 @@ def evaluate(
 ) -> None:
     """Judge a fitted model on samples it was not fitted to.
 
-    Of models of fields samples are drawn, and judged beside what real ones score; classifiers and
-    regressions are scored by answers that are known, generators by how near reconstructions are.
+    Models of fields are judged by samples drawn from them, beside scores of real fields;
+    classifiers and regressions by answers that are known; generators by their reconstructions.
 
     Example: wavemill evaluate phase-harmonics/flow@latest flow --set samples=4, or
     wavemill evaluate classifier/cifar10@latest cifar10 --where "split = 'test'"
@@ -92,10 +92,10 @@ def compare(
         typer.Option("--models", help="[NAME=]KIND[:KEY=VALUE,...]; repeatable."),
     ],
     where: Annotated[
-        str | None, typer.Option(help="DuckDB expression: which samples to learn from.")
+        str | None, typer.Option(help="SQL condition (DuckDB): which samples to learn from.")
     ] = None,
     train: Annotated[
-        int, typer.Option(min=1, help="Without --where: learn from so many samples, the first.")
+        int, typer.Option(min=1, help="Without --where: learn from the first so many samples.")
     ] = 1,
     to: Annotated[
         Path, typer.Option("--to", callback=written_here, help="The HTML page to write.")

@@ -33,18 +33,19 @@ Cluster = Annotated[
         envvar="WAVEMILL_CLUSTER", help="threads, local[:N], cuda, tcp://HOST:PORT or kubernetes."
     ),
 ]
-Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it is computed.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of everything random.")]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Seed of everything random.")]
 Settings = Annotated[
-    list[str], typer.Option("--set", help="KEY=VALUE of the transform or model; repeatable.")
+    list[str],
+    typer.Option("--set", help="Parameter of the transform or model, KEY=VALUE; repeatable."),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with such keys; --set wins.")
+    Path | None, typer.Option("--config", help="TOML file of such parameters; --set overrides it.")
 ]
 SingleWriter = Annotated[
     bool,
     typer.Option(
-        "--single-writer", help="The store cannot create exclusively; only I write to it."
+        "--single-writer", help="For a store without exclusive creation: nobody else writes to it."
     ),
 ]
 
@@ -137,7 +138,9 @@ def expect_dataset(store: str, name: str) -> None:
 def written_here(to: Path | None) -> Path | None:
     """Refuse a URL where a file is written: as a path it would be a folder of that name."""
     if to is not None and to.parts and to.parts[0].endswith(":"):
-        raise typer.BadParameter(f"{to} is no path on this machine: write it here, then copy it")
+        raise typer.BadParameter(
+            f"{to} is not a path on this machine: write the file here, then copy it"
+        )
     return to
 
 

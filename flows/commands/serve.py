@@ -28,9 +28,9 @@ def up(
         str | None,
         typer.Option(help="Folder or s3:// prefix whose new snapshots are ingested on schedule."),
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the dataset they go to.")] = "snapshots",
+    name: Annotated[str, typer.Option(help="Name of their dataset.")] = "snapshots",
     every: Annotated[
-        str | None, typer.Option(help="How often, as 45s, 15m, 2h or 1d; else nightly at 03:00.")
+        str | None, typer.Option(help="How often: 45s, 15m, 2h or 1d; by default nightly at 03:00.")
     ] = None,
     variable: Variable = "",
     components: Components = "",
@@ -40,10 +40,12 @@ def up(
     periodic: Periodic = None,
     port: Annotated[
         int,
-        typer.Option(min=1, max=65535, help="Of the Prefect server; the next free one if taken."),
+        typer.Option(
+            min=1, max=65535, help="Port of the Prefect server, or the next one that is free."
+        ),
     ] = 4200,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; loopback unless told.")
+        str, typer.Option(help="Address to listen on; by default loopback.")
     ] = "127.0.0.1",
     store: StoreUrl = STORE,
     cluster: Cluster = "local",
@@ -67,5 +69,7 @@ def up(
     }
     if options and watched is None:
         hint = f"--{min(options)}"
-        raise typer.BadParameter("says how to read what --watch finds", param_hint=hint)
+        raise typer.BadParameter(
+            "needs --watch: it says how to read the files found there", param_hint=hint
+        )
     serve(Service(absolute(store), port, host, cluster, device, watched, name, every, options))

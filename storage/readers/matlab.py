@@ -45,7 +45,9 @@ def open_mat(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Vari
             ]
             yield [_reversed(name, dataset, options) for name, dataset in numeric]
     elif not data.startswith(b"MATLAB 5.0 MAT-file"[: len(data)]):
-        raise BadInput("magic", "is no MAT file of version 5 or later; save it with -v7 or -v7.3")
+        raise BadInput(
+            "magic", "is not a MAT file of version 5 or later; save it with -v7 or -v7.3"
+        )
     else:
         check_elements(data)
         listed = [entry for entry in scipy.io.whosmat(_file(data)) if entry[2] in TYPES]
@@ -98,7 +100,7 @@ def _check_types(kind: int, body: bytes, order: str) -> None:
     """Check the types of an array's numbers, real and imaginary, behind its flags and its name."""
     packed = kind == _COMPRESSED
     if not packed and kind != _MATRIX:
-        raise BadInput("corrupt", f"an element is of type {kind}, and no array")
+        raise BadInput("corrupt", f"an element is of type {kind}, not an array")
 
     def tag(place: int) -> tuple[int, int]:
         """Return the type of a part of the array, and where the next one begins."""

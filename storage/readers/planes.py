@@ -153,7 +153,7 @@ def _cannot_be_planes(variable: Variable, spatial: list[int], vector: int | None
     extra = [variable.dims[axis] or str(axis) for axis in spatial[:-2]]
     message = (
         f"{variable.describe()} has more than two axes: choose planes with "
-        f"--slice {','.join(f'{name}:INDEX' for name in extra)}, or all for an index"
+        f"--slice {','.join(f'{name}:INDEX' for name in extra)}, or `all` instead of an INDEX"
     )
     ends = [end for end in (spatial[-1], spatial[0]) if variable.shape[end] in (2, 3)]
     if vector is None and len(spatial) == 3 and ends:

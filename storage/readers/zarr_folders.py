@@ -49,7 +49,7 @@ def open_zarr(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Var
 
 def _content(data: bytes) -> dict[str, bytes]:
     if not data.startswith(b"PK"):
-        raise BadInput("magic", "is no Zarr folder and no zip of one")
+        raise BadInput("magic", "is neither a Zarr folder nor a zip of one")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
         marks = [n for n in names if n.rpartition("/")[2] in ("zarr.json", ".zgroup", ".zarray")]

@@ -107,7 +107,7 @@ def fetch(file: Published, folder: Path) -> Path:
         held = partial.stat().st_size if partial.exists() else 0
         raise InvalidRequest(
             f"{file.url} cannot be downloaded ({error}); {held} of {file.size} bytes are kept: "
-            f"run it again to go on, or put {file.name} into {folder}"
+            f"run it again to continue, or put {file.name} into {folder}"
         ) from error
     if _sha256(partial) != file.sha256:
         partial.unlink()

@@ -35,7 +35,7 @@ def embedded(source: str) -> tuple[list[str], str]:
     if source == "sklearn:digits":
         names = [f"{label}/{place:04d}.pgm" for place, label in enumerate(_digits().target)]
         return sorted(names), f"scikit-learn {importlib.metadata.version('scikit-learn')}"
-    raise InvalidRequest(f"{source!r}: what comes embedded is {', '.join(COLLECTIONS)}")
+    raise InvalidRequest(f"{source!r}: embedded data are {', '.join(COLLECTIONS)}")
 
 
 def read_embedded(source: str, name: str) -> bytes:

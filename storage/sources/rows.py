@@ -187,7 +187,7 @@ def _opened(url: str, size: int, mtime: float) -> Any:
     try:
         environment = lmdb.open(str(Path(url).parent), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise BadInput("archive", f"{url} is no LMDB database: {error}") from error
+        raise BadInput("archive", f"{url} is not an LMDB database: {error}") from error
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if size < needed:  # reading on would end the process
         environment.close()

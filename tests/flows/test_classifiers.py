@@ -345,7 +345,9 @@ def test_a_dictionary_rebuilds_features_by_few_atoms(
     assert {"figures/atoms.png", "figures/supports.png"} <= set(artifact.files())
     with pytest.raises(InvalidRequest, match="a dictionary needs --view"):
         fit("dictionary", "stripes", stripes, parameters)
-    with pytest.raises(InvalidRequest, match=f"{made.key[:12]} is no model of fields: name one of"):
+    with pytest.raises(
+        InvalidRequest, match=f"{made.key[:12]} is not a model of fields: name one of"
+    ):
         load_model(artifact)
     pairs = [text for name, value in parameters.items() for text in ("--set", f"{name}={value}")]
     command = ["fit", "dictionary", "stripes", "--view", "scattering", *pairs]

@@ -357,10 +357,10 @@ def test_labels_of_ones_own_table_are_joined_by_id_or_file(
     table.write_text("sample_id;regime;re;left\nm1;calm;10;True\nm4;wild;;\nm9;wild;3;\n")
     for _ in range(2):
         said = told(capsys, "label", "flow", str(table), store)
-        assert "flow version 2: 2 of 3 rows are of 2 of 6 samples\n  columns: regime, re" in said
+        assert "flow version 2: 2 of 3 rows match 2 of 6 samples\n  columns: regime, re" in said
     pd.DataFrame({"file": ["m0.npy", "m4.npy"], "re": [7, 8]}).to_parquet(tmp_path / "re.parquet")
     said = told(capsys, "label", "flow", str(tmp_path / "re.parquet"), "--on", "file", store)
-    assert "version 3: 2 of 2 rows are of 2 of 6 samples" in said
+    assert "version 3: 2 of 2 rows match 2 of 6 samples" in said
     rows = open_store(url).dataset("flow").samples("re IS NOT NULL")
     assert rows[["sample_id", "re"]].values.tolist() == [["m0", 7], ["m1", 10], ["m4", 8]]
     shown = told(capsys, "show", "flow", "--columns", store)
@@ -383,7 +383,7 @@ def test_labels_of_ones_own_table_are_joined_by_id_or_file(
     [
         ("id,re\nx9,1\n", "such as 'x9', is the id or the file of one of 6 samples, such as 'm0'"),
         ("id,y\nm1,1\n", "rename them, as y_label"),
-        ("id,source\nm1,1\n", "are provenance"),
+        ("id,source\nm1,1\n", "state provenance"),
         ("id,re\nm1,1\nm1,2\n", "'m1' has two rows"),
         ("id\nm1\n", "has the columns id: one of ids or of files (--on)"),
     ],
@@ -421,7 +421,7 @@ def test_remove_prints_before_it_removes(
     [
         (["label", "flow", "/no/such.csv"], 1, "/no/such.csv does not exist"),
         (["label", "flow", __file__], 1, "is neither .csv with headings nor .parquet"),
-        (["remove", "nothing"], 1, "no dataset, and no view, is named 'nothing'"),
+        (["remove", "nothing"], 1, "neither a dataset nor a view is named 'nothing'"),
         (["query", "nothing"], 1, "error: no dataset 'nothing' in"),
         (["query", "flow", "--view", "missing"], 1, "views: scattering, spectrum"),
         (["query", "flow", "--where", "no_such = 1"], 1, "no_such"),
@@ -468,8 +468,8 @@ def test_remove_prints_before_it_removes(
         (["up", "--every", "soon"], 1, "write 45s, 15m, 2h or 1d"),
         (["up", "--every", "0s"], 1, "--every 0s: runs need a second"),
         (["up", "--port", "99999999"], 2, "--port"),
-        (["gc", "--grace", "-5"], 1, "--grace '-5' is no duration"),
-        (["verify", "flaw"], 1, "'flaw' is no dataset"),
+        (["gc", "--grace", "-5"], 1, "--grace '-5' is not a duration"),
+        (["verify", "flaw"], 1, "'flaw' is not a dataset"),
         (["frobnicate"], 2, "No such command"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -588,7 +588,7 @@ def test_addresses_that_are_none_are_named(
 )
 def test_a_url_is_no_file_to_write(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     message = told(capsys, *command, "--to", "s3://bucket/out.csv", status=2)
-    assert "no path on this machine" in " ".join(message.replace("│", " ").split())
+    assert "not a path on this machine" in " ".join(message.replace("│", " ").split())
 
 
 def test_a_prefect_server_that_does_not_answer_is_named(

@@ -158,7 +158,7 @@ def test_fields_fitted_to_do_not_judge_by_another_name(tmp_path: Path) -> None:
         found = open_store(store).artifact(f"evaluation/{judged(report=str(tmp_path / 'p')).key}")
     assert json.loads(found.read("samples.json")) == ["m2", "m3"]
     assert [re.sub(r"/\w+", "", text) for text in heard] == [
-        "3 samples of b do not judge: gaussian was fitted to the same fields by other names"
+        "3 samples of b do not judge: gaussian was fitted to the same fields under other names"
     ]
     assert "(3 that are, by another name, do not)" in (tmp_path / "p").read_text()
     with pytest.raises(InvalidRequest, match=r"0 samples of 'b' .* \(3 more are the same fields"):

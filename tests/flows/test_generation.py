@@ -146,7 +146,7 @@ def test_fewer_samples_than_asked_for_are_minded(store_with_generators: str) -> 
             request = GenerateRequest("generator/vortices@latest", "reconstruct", n)
             make(open_store(store_with_generators), request)
     assert len(heard) == 1
-    assert heard[0].startswith("4 of 5 samples are there, those it was judged by")
+    assert heard[0].startswith("only 4 of 5 samples are there, those it was judged by")
 
 
 @pytest.mark.parametrize("dimension", ["1", "2"])

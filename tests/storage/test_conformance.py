@@ -387,7 +387,7 @@ class TestStore:
         with pytest.raises(InvalidRequest, match=r"\['s1-0'\]"):
             frame.lookup("s1-0")
         again = frame.join(pd.DataFrame({"sample_id": ["s1-0", "s1-0"]}))
-        with pytest.raises(InvalidRequest, match="come again"):
+        with pytest.raises(InvalidRequest, match="samples repeat"):
             again.lookup(["s1-0"])
 
     def test_a_loaded_frame_reads_nothing_more(self, store: Store) -> None:
@@ -785,7 +785,7 @@ class TestStore:
         assert [(entry.what, entry.name) for entry in remove(store, "flow")] == leaving
         assert store.datasets() == ["else"]
         for gone in ("flow", "flow/double", ""):
-            with pytest.raises(NotFound, match="no dataset, and no view, is named"):
+            with pytest.raises(NotFound, match="neither a dataset nor a view is named"):
                 remove(store, gone)
         assert list(verify(store)) == []
         collect(store, grace=timedelta(0), delete=True)
@@ -824,7 +824,7 @@ class TestStore:
 
     def test_nothing_is_removed_beside_a_run(self, store: Store) -> None:
         add_dataset(store, (1,))
-        with store.lease(), pytest.raises(Conflict, match="nothing is removed beside it"):
+        with store.lease(), pytest.raises(Conflict, match="nothing is removed meanwhile"):
             remove(store, "flow")
         assert store.datasets() == ["flow"]
 

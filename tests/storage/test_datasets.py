@@ -67,8 +67,8 @@ def test_relabelling_sets_clears_and_keeps(store: Store) -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"y": [1] * 10}, "columns .'y'. are called as axes .* as y_label"),
-        ({"part": [1] * 10}, "are provenance"),
+        ({"y": [1] * 10}, "columns .'y'. have names of axes .* as y_label"),
+        ({"part": [1] * 10}, "state provenance"),
         ({"both": [1, "x"] * 5}, "of one type a column: .*column both"),
     ],
 )

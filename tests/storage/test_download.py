@@ -60,7 +60,7 @@ def published(server: Server, content: bytes = CONTENT) -> Published:
 def test_a_download_goes_on_where_it_broke_off(server: Server, tmp_path: Path) -> None:
     server.limit = 300_000
     for _ in range(3):
-        with pytest.raises(InvalidRequest, match="run it again to go on"):
+        with pytest.raises(InvalidRequest, match="run it again to continue"):
             fetch(published(server), tmp_path)
     assert fetch(published(server), tmp_path).read_bytes() == CONTENT
     assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]

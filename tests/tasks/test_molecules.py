@@ -92,8 +92,8 @@ def test_a_table_joins_by_names_then_by_numbers(
         ("mol_id,E\nx_1,1\nx_2,2\nx_3,3\n", "'mol_id' holds ids such as 'x_1', and none"),
         ("E,key\n1,x_1.xyz\n2,x_2.xyz\n3,x_3.xyz\n", "'key' holds ids such as 'x_1.xyz'"),
         ("id,E\nm_1,1\nm_1,2\nm_2,2\nm_2,3\nm_3,4\nm_3,5\n", "several rows for 'm_1'"),
-        ("id,E\nm_1,1\nm_2,2,9\nm_3,1\n", "is no table"),
-        ("n,k,E\n1,3,1\n2,2,2\n3,1,3\n", "columns 'n' and 'k' both name molecules"),
+        ("id,E\nm_1,1\nm_2,2,9\nm_3,1\n", "is not a table"),
+        ("n,k,E\n1,3,1\n2,2,2\n3,1,3\n", "columns 'n' and 'k' identify molecules differently"),
         ("", "has no rows"),
     ],
 )

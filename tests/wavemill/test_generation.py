@@ -161,7 +161,7 @@ def test_whitening_is_of_what_was_seen_before_it_was_solved() -> None:
         whitening.update(noise(5, 9))
     whitening.solve()
     for again in (whitening.solve, lambda: whitening.update(noise(20, 8))):
-        with pytest.raises(InvalidParameter, match="another one"):
+        with pytest.raises(InvalidParameter, match="make another"):
             again()
     with pytest.raises(InvalidParameter, match="vary in 0 directions"):
         Whitening(2).update(torch.ones(9, 4)).solve()

@@ -76,7 +76,9 @@ class RealImages:
         if not (mean.isfinite().all() and deviation.isfinite().all()):
             raise InvalidParameter("samples hold values that are not finite: fill or leave out")
         if not (deviation > ROUNDING * mean.abs()).any():
-            raise InvalidParameter("samples are the same everywhere: nothing can be learnt of them")
+            raise InvalidParameter(
+                "samples are the same everywhere: nothing can be learnt from them"
+            )
         return mean.float(), deviation.clamp(min=1e-12).float()
 
     def range(self) -> float:

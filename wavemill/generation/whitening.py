@@ -117,7 +117,9 @@ class Whitening:
 
     def _learning(self) -> None:
         if hasattr(self, "components_"):
-            raise InvalidParameter("whitening knows its components: another one learns anew")
+            raise InvalidParameter(
+                "this whitening has learnt its components: make another to learn again"
+            )
 
     def _prepared(self) -> Self:
         self.projection = (self.components_ / self.variances_.sqrt()).float()

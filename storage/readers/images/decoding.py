@@ -40,7 +40,8 @@ def decode(data: bytes) -> tuple[Image.Image, dict[str, Any]]:
         opened.load()
         if opened.mode == "I" and opened.format == "TIFF" and _bits(opened) != 16:
             raise BadInput(
-                "mode", f"holds integers of {_bits(opened)} bits: of 8 or 16 a range is known"
+                "mode",
+                f"holds integers of {_bits(opened)} bits, whose range is unknown: use 8 or 16",
             )
         image = _as_rgb(_upright(opened))
         return image, {"width": image.width, "height": image.height, **found}
@@ -117,7 +118,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _sixteen_bits(image).convert("RGB")
     if image.mode == "F":
-        raise BadInput("mode", "holds floating-point values, whose range nobody says")
+        raise BadInput("mode", "holds floating-point values, whose range is unknown")
     if image.has_transparency_data:
         above = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -70,9 +70,9 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput("sidecar", f"{file.name} is no JSON: {error}") from error
+        raise BadInput("sidecar", f"{file.name} is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise BadInput("sidecar", f"{file.name} is no JSON object")
+        raise BadInput("sidecar", f"{file.name} is not a JSON object")
     kept = {
         key: value
         for key, value in values.items()

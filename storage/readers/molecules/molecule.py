@@ -89,7 +89,7 @@ def nuclear_charge(text: str) -> int:
     letters = name.rstrip("0123456789+-*").capitalize()
     known = _charges_by_symbol()
     if letters not in known or letters == "X":
-        raise BadInput("element", f"{text!r} is no element")
+        raise BadInput("element", f"{text!r} is not an element")
     return known[letters]
 
 

@@ -60,7 +60,7 @@ def read_extended(index: str, comment: str, atoms: list[str], rest: list[str]) -
         read: Any = ase.io.read(io.StringIO(text), format="extxyz")
     except Exception as error:  # whatever the text, and of any kind
         raise BadInput(
-            "corrupt", f"is no extended xyz ({type(error).__name__}: {error})"
+            "corrupt", f"is not an extended xyz ({type(error).__name__}: {error})"
         ) from error
     return _molecule(index, read)
 

@@ -64,7 +64,7 @@ def read_table(data: bytes, name: str) -> pd.DataFrame:
             engine="c",
         )
     except pd.errors.ParserError as error:
-        raise InvalidRequest(f"--table {name} is no table: {error}") from error
+        raise InvalidRequest(f"--table {name} is not a table: {error}") from error
     frame.columns = [str(place) for place in range(1, frame.shape[1] + 1)]
     if not _is_header(frame):
         return frame
@@ -136,8 +136,8 @@ def choose(
             )
         if target.name.lower() in RESERVED:
             raise InvalidRequest(
-                f"--target {target.name}: every dataset has a column of that name; call it "
-                f"otherwise, as in --target my_{target.name}={target.column}"
+                f"--target {target.name}: every dataset has a column of that name; take it "
+                f"under another, as in --target my_{target.name}={target.column}"
             )
     return list(targets)
 
@@ -191,14 +191,14 @@ def align(table: pd.DataFrame, ids: Sequence[str], names: Sequence[str], title: 
         for other in joins:
             if other.order == best.order and (other.molecules != best.molecules).any():
                 raise InvalidRequest(
-                    f"--table {title}: columns {best.column!r} and {other.column!r} both name "
-                    "molecules, each others: call the one of ids 'id', or take the other out"
+                    f"--table {title}: columns {best.column!r} and {other.column!r} identify "
+                    "molecules differently: call the right one 'id', or take the other out"
                 )
         return _unrepeated(table, best, ids, title)
     if len(table) != len(ids):
         raise InvalidRequest(
             f"--table {title} has {len(table)} rows for {len(ids)} molecules and no column of "
-            "their ids: it does not align, so nothing can be told of any molecule"
+            "their ids: its rows cannot be assigned to molecules"
         )
     return np.arange(len(ids))
 
