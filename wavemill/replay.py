@@ -21,7 +21,7 @@ AFTER = 3  # calls on one shape, which also build what later ones find built
 
 
 class Replayed:
-    """``function``, from its fourth call on a shape on replayed by a GPU; itself elsewhere.
+    """``function``, which a GPU replays from the fourth call on a shape on; unchanged elsewhere.
 
     The function must depend on nothing but its argument and tensors that stay where they are, and
     may neither wait for the device nor copy to it. Should recording fail, it is called as before.

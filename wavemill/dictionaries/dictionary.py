@@ -68,7 +68,7 @@ def ista(
     positive: bool = False,
     step: float | None = None,
 ) -> Tensor:
-    """Return the Lasso's code, of both signs unless ``positive``, after so many iterations.
+    """Return the Lasso's code after some iterations, of both signs unless ``positive``.
 
     The step is ``1 / |D|^2`` unless given. In half precision only that norm is in float32.
 
@@ -131,7 +131,7 @@ def istc(
     *,
     positive: bool = True,
 ) -> Tensor:
-    """Return the code after ISTC from z = 0, positive unless told, one iteration a threshold.
+    """Return the code of ISTC from z = 0, positive by default, by one iteration a threshold.
 
     On a CPU the work is proportional to the supports (:mod:`.active_sets`), elsewhere to
     the dictionary. Both differentiate in beta, D, W and the thresholds, on a CPU once: for second

@@ -20,7 +20,9 @@ from wavemill.spectra import standardised
 
 
 def best_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Return c of real fields ``(..., y, x)`` on one periodic grid: in [-1, 1], float64.
+    """Return the largest correlation of real fields ``(..., y, x)`` over all periodic shifts.
+
+    It lies in [-1, 1], and is float64.
 
     Raises
     ------

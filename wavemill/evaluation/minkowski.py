@@ -31,7 +31,7 @@ from wavemill.operators import double
 
 
 def minkowski_functionals(x: Tensor, thresholds: Sequence[float], periodic: bool = True) -> Tensor:
-    """Return area fraction, perimeter and Euler characteristic a unit of area.
+    """Return area fraction, and perimeter and Euler characteristic per unit of area.
 
     Parameters
     ----------

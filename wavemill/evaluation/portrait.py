@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Portrait:
-    """What a set of fields looks like, float64, its first axis the fields where there is one.
+    """Statistics of a set of fields, float64; a first axis, where there is one, counts fields.
 
     Attributes
     ----------

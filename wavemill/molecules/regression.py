@@ -25,7 +25,7 @@ BLOCK = 2048  # rows taken into double precision at a time
 
 
 class Composition:
-    """Least squares on the counts alone: what is left when geometry is forgotten.
+    """Least squares on the counts of elements alone, without any geometry.
 
     Parameters
     ----------

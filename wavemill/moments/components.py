@@ -67,7 +67,7 @@ class OfComponent(nn.Module):
 
 
 class CrossCovariance(DifferentiatedMoments):
-    """Covariances between components, of the same wavelet and, of moduli, with the next scale.
+    """Covariances between components: of one wavelet, and of moduli with the next scale.
 
     For each pair of components c1 < c2 and each wavelet in a half turn (k1, k2) = (1, 1), and
     unless ``linear`` (0, 0), (0, 1), (1, 0); moduli of the same angle at scales j and j + 1, either

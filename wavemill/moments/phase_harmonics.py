@@ -51,7 +51,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a model holds of its references: their normalisation, and ``values (coefficient,)``."""
+    """What a model keeps of its references: their normalisation, and ``values (coefficient,)``."""
 
     statistics: Statistics
     values: Tensor

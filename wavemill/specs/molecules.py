@@ -98,7 +98,7 @@ class SolidHarmonicsSpec(Spec):
 
 @dataclass(frozen=True)
 class RegressionSpec(Spec):
-    """A number predicted of molecules: see :mod:`.regression`, `.atomic_regression`.
+    """A number predicted for molecules: see :mod:`.regression`, `.atomic_regression`.
 
     Parameters
     ----------
