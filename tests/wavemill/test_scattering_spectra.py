@@ -108,6 +108,28 @@ def test_averages_over_turns_do_not_tell_a_field_turned_by_90_degrees() -> None:
     assert (everything(turned) - everything(x)).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("L", [2, 3, 5])
+def test_averages_over_turns_are_means_of_all_directions(L: int) -> None:
+    x, shape = field(20, 24), (20, 24)
+    every, averaged = (
+        ScatteringSpectra(shape, 2, L, kind, torch.float64) for kind in (False, True)
+    )
+    statistics = every.statistics(x[None])
+    ours, single = (op.measure(x, statistics).values.tolist() for op in (averaged, every))
+    known = {
+        (
+            every.coefficients["part"][row],
+            *(int(every.coefficients[name][row]) for name in NAMES),
+        ): v
+        for row, v in enumerate(single)
+        if every.coefficients["family"][row] == "C01"
+    }
+    for row in np.flatnonzero(averaged.coefficients["family"] == "C01"):
+        j1, _, j2, l2, *_ = (int(averaged.coefficients[name][row]) for name in NAMES)
+        turned = [known["re", j1, turn, j2, (l2 + turn) % L, -1, -1] for turn in range(L)]
+        assert abs(ours[row] - sum(turned) / L) < EXACT
+
+
 def test_at_a_field_of_zeros_loss_and_gradient_are_finite() -> None:
     op = ScatteringSpectra((16, 16), 2, 2, dtype=torch.float64)
     loss, gradient = op.loss_and_gradient(torch.zeros(16, 16), op.measure(field(16, 16)))

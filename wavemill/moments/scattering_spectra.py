@@ -226,8 +226,8 @@ class ScatteringSpectra(DifferentiatedMoments):
             for family, _, part in entries
         ]
         keep_buffer(self, "_index", torch.tensor(places).flatten(1))
-        weights = torch.tensor(signs).expand(-1, len(turns), -1).flatten(1) / (2 * len(turns))
-        keep_buffer(self, "_weights", weights.to(self.dtype))
+        weights = torch.tensor(signs, dtype=self.dtype).expand(-1, len(turns), -1).flatten(1)
+        keep_buffer(self, "_weights", weights / (2 * len(turns)))
         every = [*self._first_entries(), *entries]
         columns = np.array([labels for _, labels, _ in every])
         self.coefficients = {
