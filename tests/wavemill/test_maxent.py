@@ -111,6 +111,13 @@ def test_models_are_fitted_and_sampled_in_inference_mode(kind: str) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_autocast_does_not_change_samples() -> None:
+    model = Microcanonical({"set": "scattering", "J": 2, "L": 2, "iterations": 4}).fit(smooth(2))
+    expected = model.sample(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(model.sample(1), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_functions_are_replayed_on_the_device_of_their_argument(number: int) -> None:
     if torch.cuda.device_count() <= number:

@@ -147,6 +147,16 @@ def test_autocast_changes_nothing(make: Maker) -> None:
 
 
 @moments
+def test_autocast_does_not_change_gradients(make: Maker) -> None:
+    op, x = make(), fields()
+    reference = op.measure(x[:1])
+    expected = op.loss_and_gradient(x, reference)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = op.loss_and_gradient(x, reference)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@moments
 def test_moments_of_another_operator_are_refused(make: Maker) -> None:
     op, other = make(), PhaseHarmonicCovariance(SHAPE, 3, 4)
     with pytest.raises(ShapeMismatch, match=r"moments of .* channels, got .* measure them with"):

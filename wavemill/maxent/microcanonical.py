@@ -27,7 +27,7 @@ from wavemill.maxent.samples import (
     white_noise,
 )
 from wavemill.moments.phase_harmonics import Moments, Statistics
-from wavemill.operators import ordinary
+from wavemill.operators import ordinary, own_precision
 from wavemill.progress import Progress
 from wavemill.replay import Replayed
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
@@ -146,7 +146,8 @@ class Microcanonical:
         numbers, seed = numbers_of(n, seed, first)
         run = _Synthesis(self, numbers, seed, progress, checkpoint, every)
         run.resume(resume or {})
-        fields = run.fields().view(-1, *self.shape) * self._std + self._mean
+        with own_precision(self.moments_.values.device):
+            fields = run.fields().view(-1, *self.shape) * self._std + self._mean
         self.losses_ = [np.array(losses) / (losses[0] or 1.0) for losses in run.losses]
         result: Tensor = fields.to(self.operator.dtype)
         return result if self.gaussian_.has_components else result[:, 0]

@@ -132,7 +132,7 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
 
     def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the loss ``(...)`` and its gradient, of the shape and dtype of ``x``."""
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), own_precision(x.device):
             field = ordinary(x.detach()).requires_grad_()
             loss = self.loss(field, moments)
             (gradient,) = torch.autograd.grad(loss.sum(), field)

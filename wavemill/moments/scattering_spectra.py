@@ -42,7 +42,7 @@ from wavemill.moments.channels import Response
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
 from wavemill.moments.grams import Grams, halves
 from wavemill.moments.phase_harmonics import Moments, Statistics, floored
-from wavemill.operators import keep_buffer
+from wavemill.operators import keep_buffer, own_precision
 
 SMALLEST = 8  # frequencies kept on each side of 0, whatever the scale
 NAMES = ("j1", "l1", "j2", "l2", "j3", "l3")
@@ -129,7 +129,7 @@ class ScatteringSpectra(DifferentiatedMoments):
             return fields.sum((-2, -1)).reshape(x.shape[:-2]), torch.zeros_like(x)
         unit = moments.statistics.unit
         statistics, losses, gradients = moments.statistics.over(unit), [], []
-        with torch.no_grad():
+        with torch.no_grad(), own_precision(x.device):
             for field in torch.split(fields, 1):
                 pass_ = self._evaluate(field / unit, statistics)
                 residual = pass_.values + self._of_unit(unit) - moments.values
