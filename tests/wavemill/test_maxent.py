@@ -12,7 +12,7 @@ from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import Descent, descend
 from wavemill.replay import Replayed
-from wavemill.specs import EnergySpec
+from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec, ScatteringSpec
 from wavemill.spectra import PowerSpectrum, flatness
 
 
@@ -303,6 +303,16 @@ def test_what_cannot_be_modelled_is_refused() -> None:
     for wrong in (3, EnergySpec()):
         with pytest.raises(InvalidParameter, match="expected a GaussianSpec, its parameters or"):
             Gaussian(wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_none_of_a_parameters_choices_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="method='phase' is not one of gaussian, phases"):
+        GaussianSpec(method="phase")  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameter, match="borders='periodic' is not one of wrap, mask"):
+        MicrocanonicalSpec(borders="periodic")  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameter, match="stored='float' is not one of float16, float32"):
+        ScatteringSpec(stored="float")  # type: ignore[arg-type]
+    assert ScatteringSpec(stored=None).stored is None
 
 
 @pytest.mark.parametrize("model", [Gaussian, Microcanonical, Energy])

@@ -25,6 +25,14 @@ class Spec:
     algorithm: ClassVar[int] = 1
     aliases: ClassVar[Mapping[str, str]] = {}  # other names that parameters may be given by
 
+    def __post_init__(self) -> None:
+        """Refuse what is none of a parameter's choices, which else would be taken for another."""
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            good = not (choices := _choices(hint)) or value in choices
+            check(good, f"{self.kind}: {field.name}={value!r} is not {_expected(hint)}")
+
     def parameters(self) -> dict[str, Any]:
         """Return the fields that differ from their default, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -74,11 +82,16 @@ def _read(kind: str, name: str, hint: Any, value: Any) -> Any:
 
 
 def _expected(hint: Any) -> str:
+    if choices := _choices(hint):
+        return f"one of {', '.join(str(choice) for choice in choices if choice is not None)}"
+    return f"a valid {getattr(hint, '__name__', str(hint))}"
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """Return the values that a ``Literal`` allows, with None where that is; else nothing."""
     inner = [hint, *typing.get_args(hint)]
     choices = [typing.get_args(h) for h in inner if typing.get_origin(h) is typing.Literal]
-    if choices:
-        return f"one of {', '.join(map(str, choices[0]))}"
-    return f"a valid {getattr(hint, '__name__', str(hint))}"
+    return (*choices[0], *([None] if type(None) in inner else [])) if choices else ()
 
 
 def _convert(hint: Any, value: Any) -> Any:

@@ -56,6 +56,7 @@ class SimulationSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
+        super().__post_init__()
         positive = {"n": self.n, "N": self.N, "t": self.t, "k0": self.k0, "kf": self.kf}
         for name, value in positive.items():
             check(0 < value < float("inf"), f"simulation: {name}={value} must be above 0")
@@ -102,6 +103,7 @@ class SpectrumSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse spacings that are not lengths."""
+        super().__post_init__()
         good = len(self.spacing) == 2 and all(0 < d < float("inf") for d in self.spacing)
         check(good, f"spectrum: spacing={self.spacing} must be two lengths above 0 (dy, dx)")
 
@@ -153,6 +155,7 @@ class ScatteringSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""
+        super().__post_init__()
         check_least(self, 1, "J", "L", "A")
         check(self.J < 64, f"scattering: J={self.J} must be 1 to 63")
         check(self.max_order in (0, 1, 2), f"scattering: max_order={self.max_order} is not 0 to 2")
@@ -186,4 +189,5 @@ class PhaseHarmonicsSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
+        super().__post_init__()
         check_bank(self.kind, self.J, self.L, self.lags)

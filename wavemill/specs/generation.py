@@ -74,6 +74,7 @@ class GeneratorSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
+        super().__post_init__()
         names = ("dimension", "J", "L", "width", "atoms", "iterations", "coarse", "batch", "epochs")
         check_least(self, 1, *names)
         check_least(self, 0, "crop")

@@ -39,6 +39,7 @@ class DictionarySpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
+        super().__post_init__()
         check_least(self, 1, "atoms", "iterations", "epochs", "positions")
         check_least(self, 0, "components")
         check_above(self, "penalty")
@@ -141,6 +142,7 @@ class ClassifierSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built or trained."""
+        super().__post_init__()
         names = ("channels", "kernel", "atoms", "iterations", "pool", "batch", "every")
         check_least(self, 1, *names)
         counts = ("components", "statistics", "epochs", "patience", "shift")

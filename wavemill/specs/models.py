@@ -48,6 +48,7 @@ class GaussianSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
+        super().__post_init__()
         check_bank(self.kind, self.J, self.L, self.lags)
 
 
@@ -94,6 +95,7 @@ class MicrocanonicalSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
+        super().__post_init__()
         check_bank(self.kind, self.J, self.L, self.lags)
         check(
             self.borders == "wrap" or self.set in typing.get_args(MomentSet),
@@ -137,6 +139,7 @@ class EnergySpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse banks that cannot be built."""
+        super().__post_init__()
         check_bank(self.kind, self.J, self.L, self.lags)
         check_least(self, 2, "steps")
 
@@ -165,6 +168,7 @@ class EvaluationSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be judged."""
+        super().__post_init__()
         check_least(self, 1, "samples")
         check_least(self, 2, "real")
         check_bank(self.kind, self.J, self.L, 0)

@@ -47,6 +47,7 @@ class AtomicHarmonicsSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse features that cannot be built."""
+        super().__post_init__()
         ascending = bool(self.elements) and list(self.elements) == sorted(set(self.elements))
         check(ascending and self.elements[0] > 0, f"{self.kind}: {self.elements=} must ascend")
         check_above(self, "sigma", "reach", "octave", "steepness")
@@ -90,6 +91,7 @@ class SolidHarmonicsSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse transforms that cannot be built."""
+        super().__post_init__()
         check_least(self, 0, "J", "L")
         check(bool(self.powers) and bool(self.channels), f"{self.kind}: no powers or no channels")
         check_above(self, "sigma", "width", "resolution", "margin", "band")
@@ -141,6 +143,7 @@ class RegressionSpec(Spec):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
+        super().__post_init__()
         check_above(self, "alpha")
         check_part(self, "test")
         check(self.order in (1, 2, 3), f"{self.kind}: order={self.order} is not 1, 2 or 3")
