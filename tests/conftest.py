@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +32,22 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the reference data beside the project (../shared) is absent")
     return SHARED
+
+
+@contextlib.contextmanager
+def _doubles() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def doubles() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which new tensors are float64 unless told."""
+    return _doubles
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,8 @@ class Augmentation:
     def draw(self, count: int, generator: torch.Generator) -> Changes:
         """Return random changes of so many images."""
         shifts = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator)
-        mirrored = torch.rand(count, generator=generator) < (0.5 if self.flip else 0.0)
+        drawn = torch.rand(count, generator=generator, dtype=torch.float32)
+        mirrored = drawn < (0.5 if self.flip else 0.0)
         return Changes(shifts, mirrored)
 
     def apply(self, images: Tensor, changes: Changes) -> Tensor:

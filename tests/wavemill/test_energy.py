@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,13 @@ def derivatives(side: int, J: int, name: str, kernel: Tensor) -> tuple[MomentDer
     table, x = model(name, (side, side), J, 2, 1), noise(side, side, seed=1) ** 3
     mean, scale = channel_statistics(table, noise(2, side, side, seed=2) ** 3)
     return MomentDerivatives(table, mean, scale, kernel), x
+
+
+def test_draws_do_not_depend_on_the_default_precision_of_torch(doubles: Any) -> None:
+    model = Energy({"J": 1, "L": 2, "set": "A", "steps": 4}).fit(noise(3, 16, 16))
+    expected = model.sample(1)
+    with doubles():
+        torch.testing.assert_close(model.sample(1), expected, rtol=0, atol=0)
 
 
 def test_gradients_are_those_of_the_operator() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -403,6 +404,16 @@ def test_learning_goes_on_to_the_same_bits(model: str) -> None:
         assert resumed.metrics_ == whole.metrics_
         for name, value in whole.state().items():
             assert torch.equal(value, resumed.state()[name]), name
+
+
+@pytest.mark.parametrize("model", ["linear", "sparse", "convolutional"])
+@pytest.mark.usefixtures("one_thread")
+def test_the_default_precision_of_torch_changes_nothing(model: str, doubles: Any) -> None:
+    spec = GeneratorSpec(model=model, atoms=8, width=8, **{**SMALL, "epochs": 1})  # type: ignore[arg-type]
+    expected = Generator(spec).fit(pictures(60), seed=5).sample(2)
+    with doubles():
+        found = Generator(spec).fit(pictures(60), seed=5).sample(2)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_patches_are_least_squares_of_what_overlaps() -> None:

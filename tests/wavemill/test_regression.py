@@ -112,11 +112,13 @@ def test_products_learn_what_a_linear_form_cannot(order: int) -> None:
     assert errors[0] < 0.4 * errors[1]
 
 
-def test_products_are_the_same_from_the_same_seed() -> None:
+def test_products_are_the_same_from_the_same_seed(doubles: Any) -> None:
     x = features(60).float()
     y = (x[:, 4] * x[:, 5]).double()
     one, other = (Multilinear(COUNTS, epochs=2, batch=16).fit(x, y).predict(x) for _ in range(2))
     assert torch.equal(one, other)
+    with doubles():
+        assert torch.equal(one, Multilinear(COUNTS, epochs=2, batch=16).fit(x, y).predict(x))
 
 
 def molecules(count: int, first: int = 0) -> Molecules:

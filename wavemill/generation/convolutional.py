@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from wavemill.errors import InvalidParameter
 
 NARROWEST = 8
 RADIUS = 2  # of the 5x5 convolutions
+SIDE = 2 * RADIUS + 1
+SINGLE: Any = {"dtype": torch.float32}  # whatever the default
 ESTIMATED_FROM = 2048  # codes that population statistics are taken from
 
 
@@ -63,10 +66,10 @@ class ConvolutionalGenerator(nn.Module):
             raise InvalidParameter(f"a grid {tuple(grid)} does not double to {tuple(shape)}")
         widths = [max(NARROWEST, width >> level) for level in range(doublings + 1)]
         self.grid, self.width = grid, widths[0]
-        self.linear = nn.Linear(dimension, widths[0] * grid[0] * grid[1], bias=False)
-        self.first = nn.BatchNorm2d(widths[0])
+        self.linear = nn.Linear(dimension, widths[0] * grid[0] * grid[1], bias=False, **SINGLE)
+        self.first = nn.BatchNorm2d(widths[0], **SINGLE)
         self.blocks = nn.ModuleList(_Doubling(wide, narrow) for wide, narrow in pairwise(widths))
-        self.last = nn.Conv2d(widths[-1], components, 2 * RADIUS + 1, padding=RADIUS)
+        self.last = nn.Conv2d(widths[-1], components, SIDE, padding=RADIUS, **SINGLE)
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)`` in standardised units."""
@@ -83,8 +86,8 @@ class _Doubling(nn.Module):
 
     def __init__(self, wide: int, narrow: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(wide, narrow, 2 * RADIUS + 1, padding=RADIUS, bias=False)
-        self.norm = nn.BatchNorm2d(narrow)
+        self.convolution = nn.Conv2d(wide, narrow, SIDE, padding=RADIUS, bias=False, **SINGLE)
+        self.norm = nn.BatchNorm2d(narrow, **SINGLE)
 
     def forward(self, x: Tensor) -> Tensor:
         finer = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -245,7 +245,7 @@ class Generator:
         G((1 - t) w0 + t w1) for t from 0 to 1.
         """
         w = self.encode(x)
-        t = torch.linspace(0, 1, steps, device=w.device)[:, None]
+        t = torch.linspace(0, 1, steps, device=w.device, dtype=w.dtype)[:, None]
         mixed = (1 - t) * w[:-1, None] + t * w[1:, None]
         return torch.unflatten(self.decode(mixed.flatten(0, 1), refine), 0, (len(w) - 1, steps))
 
@@ -268,7 +268,8 @@ class Generator:
         return torch.unflatten(self.decode(mixed.flatten(0, 1), refine), 0, (len(w), n))
 
     def _noise(self, n: int, seed: int) -> Tensor:
-        noise = torch.randn(n, self.spec.dimension, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(n, self.spec.dimension, generator=generator, dtype=torch.float32)
         return noise.to(self.mean_.device)
 
     def judge(self, x: Tensor, refine: int = 0) -> dict[str, Tensor]:

@@ -42,9 +42,9 @@ class LinearGenerator(nn.Module):
         super().__init__()
         self.image_shape = shape
         size = shape[0] * shape[1] * shape[2]
-        self.register_buffer("matrix", torch.zeros(dimension, size))
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("alpha", torch.zeros(()))
+        self.register_buffer("matrix", torch.zeros(dimension, size, dtype=torch.float32))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float32))
+        self.register_buffer("alpha", torch.zeros((), dtype=torch.float32))
 
     def forward(self, w: Tensor) -> Tensor:
         """Return images ``(n, component, y, x)``."""

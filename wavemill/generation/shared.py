@@ -99,7 +99,7 @@ def _inverse(
         ]
         return _laid(torch.stack(found).sum(0), mean)
 
-    units = torch.eye(len(features), device=features.device)
+    units = torch.eye(len(features)).to(features)
     return torch.cat([images(w) for w in torch.split(units, _block(grid))])
 
 

@@ -95,11 +95,13 @@ class SparseInversion(nn.Module):
         self.step = linear.image_shape[1] // self.grid[0]  # points of the image
         keep_buffer(self, "features", _at_points(embedding).cpu())  # where its parameters begin
         generator, side = torch.Generator().manual_seed(seed), REACH * self.step
-        first = torch.randn(self.features.shape[-1], atoms, generator=generator)
+        size = self.features.shape[-1], atoms
+        first = torch.randn(size, generator=generator, dtype=torch.float32)
         self.directions = nn.Parameter(normalize(first, dim=0))
-        self.patches = nn.Parameter(torch.zeros(atoms, linear.image_shape[0], side, side))
-        self.log_threshold = nn.Parameter(torch.tensor(LAST).log())
-        self.log_step = nn.Parameter(torch.zeros(()))
+        patches = torch.zeros(atoms, linear.image_shape[0], side, side, dtype=torch.float32)
+        self.patches = nn.Parameter(patches)
+        self.log_threshold = nn.Parameter(torch.tensor(LAST, dtype=torch.float32).log())
+        self.log_step = nn.Parameter(torch.zeros((), dtype=torch.float32))
         whole = linear.image_shape[1:] == embedding.shape
         low, back = _low_pass(embedding.rectified if whole else None)
         keep_buffer(self, "low", low)
@@ -107,7 +109,7 @@ class SparseInversion(nn.Module):
         with torch.no_grad():
             unit = self.atoms
             largest = float(torch.linalg.eigvalsh(unit @ unit.T)[-1])
-            self.log_step.copy_(torch.tensor(min(STEP, 1 / largest)).log())
+            self.log_step.copy_(torch.tensor(min(STEP, 1 / largest), dtype=torch.float32).log())
 
     @property
     def atoms(self) -> Tensor:
@@ -121,7 +123,7 @@ class SparseInversion(nn.Module):
 
         They fall geometrically from `FIRST` to the last, which is learnt.
         """
-        n = torch.arange(1, self.iterations + 1, device=self.log_threshold.device)
+        n = torch.arange(1, self.iterations + 1).to(self.log_threshold)
         ratio = self.log_threshold.exp() / FIRST
         return (self.log_step / 2).exp() * FIRST * ratio ** (n / self.iterations)
 

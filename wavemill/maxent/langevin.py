@@ -63,13 +63,15 @@ class Chain:
         DivergentModel
             If the chain has left for infinity.
         """
-        noise = centred(torch.randn(self.y.shape, generator=self._generator).double())
+        draw = torch.randn(self.y.shape, generator=self._generator, dtype=torch.float32)
+        noise = centred(draw.double())
         proposal = self.y - self.step * self.gradient + math.sqrt(2 * self.step) * noise
         energy, gradient = self._form(proposal)
         back = (self.y - proposal + self.step * gradient).square().sum() / (4 * self.step)
         log_ratio = self.energy - energy - float(back) + float(noise.square().sum()) / 2
         probability = math.exp(min(0.0, log_ratio)) if math.isfinite(log_ratio) else 0.0
-        accepted = float(torch.rand((), generator=self._generator)) < probability
+        chance = torch.rand((), generator=self._generator, dtype=torch.float32)
+        accepted = float(chance) < probability
         if accepted:
             self.y, self.energy, self.gradient = proposal, energy, gradient
             self._refuse_the_far()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -261,10 +261,11 @@ class Multilinear:
 
     def _begin(self, features: int, generator: torch.Generator, device: torch.device) -> None:
         shape = (self.order, self.terms)
-        draw = torch.randn(*shape, features, generator=generator)
+        given: Any = {"generator": generator, "dtype": torch.float32}
+        draw = torch.randn(*shape, features, **given)
         self.factors_ = (draw / math.sqrt(features)).to(device)
-        self.offsets_ = torch.randn(shape, generator=generator).to(device)
-        self.outer_ = (torch.randn(self.terms, generator=generator) / self.terms).to(device)
+        self.offsets_ = torch.randn(shape, **given).to(device)
+        self.outer_ = (torch.randn(self.terms, **given) / self.terms).to(device)
 
     def _parameters(self) -> list[Tensor]:
         return [self.factors_, self.offsets_, self.outer_]
