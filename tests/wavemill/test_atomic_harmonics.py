@@ -33,6 +33,11 @@ def operator(**options: object) -> AtomicHarmonics:
     return AtomicHarmonics(ELEMENTS, dtype=torch.float64, **options)  # type: ignore[arg-type]
 
 
+def test_no_molecules_have_no_features() -> None:
+    found = operator()(batch()[0:0])
+    assert (found.shape, found.dtype) == ((0, len(operator().coefficients["order"])), torch.float64)
+
+
 def rotation(seed: int, determinant: float) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     square = torch.randn(3, 3, generator=generator, dtype=torch.float64)

@@ -124,6 +124,13 @@ def test_coarser_grids_agree_with_full_ones() -> None:
     assert apart(full(molecules), op(molecules)) < 3e-3
 
 
+@pytest.mark.parametrize("band", [5.0, None])
+def test_no_molecules_have_no_coefficients(band: float | None) -> None:
+    op = operator(band=band, dtype=torch.float64)
+    found = op(Molecules.of([water()])[0:0])
+    assert (found.shape, found.dtype) == ((0, len(op.coefficients["order"])), torch.float64)
+
+
 def test_quarter_turns_reflections_shifts_and_order_change_nothing() -> None:
     positions, charges = water()
     op = operator(margin=6)

@@ -188,7 +188,7 @@ class AtomicHarmonics(nn.Module):
         place = molecules.owner.to(local.device) * E + kind
         sums = local.new_zeros(len(molecules) * E, local.shape[1]).index_add(0, place, local)
         counts = torch.bincount(place, minlength=len(sums)).view(len(molecules), E)
-        return torch.cat([counts.to(local), sums.view(len(molecules), -1)], 1)
+        return torch.cat([counts.to(local), sums.view(len(molecules), E * local.shape[1])], 1)
 
     @property
     def metric(self) -> Tensor:

@@ -175,12 +175,13 @@ class SolidHarmonicScattering(nn.Module):
         weights = torch.stack([CHANNELS[name](molecules.charges) for name in self.channels], 1)
         places, extents = self._centred(molecules)
         boxes = [self.box(extent) for extent in extents.tolist()]
-        found, order = [], []
+        found = [self._here.new_zeros(0, len(self.coefficients["order"]))]
+        order: list[int] = []
         for rows in self._batches(boxes):
             placed = Placed.of(molecules, places, weights.to(places), rows)
             found.append(self.integrals(placed, [boxes[row] for row in rows]).flatten(1))
             order += rows
-        return torch.cat(found)[torch.argsort(torch.tensor(order))]
+        return torch.cat(found)[torch.argsort(torch.tensor(order, dtype=torch.long))]
 
     def _centred(self, molecules: Molecules) -> tuple[Tensor, Tensor]:
         """Return samples about the middle of each molecule, and its extents ``(molecule, 3)``.
