@@ -19,6 +19,7 @@ typedef struct {
 
 #define TILE 16 /* vectors of frequencies at once */
 #define BLOCK 4 /* channels whose sums are in registers */
+#define PARTS 16 /* of a scale's tiles that are added up apart, whatever the number of threads */
 
 #define LOOPS "grams.c"
 #include "precisions.h"
@@ -243,21 +244,21 @@ INLINE int64_t NAMED(total)(const Grams *task) {
     return total;
 }
 
-/* Bytes that so many threads work in: lines, and a thread's sums or all slopes. */
+/* Bytes that so many threads work in: lines, a thread's sums, those of the parts, and slopes. */
 int64_t NAMED(grams_bytes)(const Grams *task, int threads) {
-    const int64_t lines = NAMED(lines)(task) * sizeof(LINE), all = NAMED(total)(task);
-    const int64_t vectors = NAMED(sums)(task, task->scales - 1) * sizeof(VEC);
-    const int64_t one = lines + vectors + (all + LANES) / LANES * LANES * sizeof(REAL);
-    return threads * one + NAMED(sums)(task, task->scales - 1) * (int64_t)sizeof(SLOPE);
+    const int64_t lines = NAMED(lines)(task) * sizeof(LINE);
+    const int64_t sums = NAMED(sums)(task, task->scales - 1);
+    const int64_t parts = PARTS * NAMED(total)(task) * sizeof(REAL);
+    return threads * (lines + sums * sizeof(VEC)) + parts + sums * (int64_t)sizeof(SLOPE);
 }
 
-/* The first frequency that is a thread's own, in whole tiles. */
+/* The first frequency of a part, in whole tiles. */
 INLINE int64_t NAMED(start)(int64_t frequencies, int64_t part, int64_t parts) {
     const int64_t tile = TILE * LANES;
     return (frequencies + tile - 1) / tile * part / parts * tile;
 }
 
-/* Tiles of a scale that are a thread's own. */
+/* Tiles of a part of a scale. */
 #define OWN_TILES(first, count, n)                                                             \
     for (int64_t all = NAMED(frequencies)(task, j), first = NAMED(start)(all, part, parts),    \
                  end = NAMED(start)(all, part + 1, parts), count, n;                           \
@@ -265,47 +266,49 @@ INLINE int64_t NAMED(start)(int64_t frequencies, int64_t part, int64_t parts) {
                  n = (count + LANES - 1) / LANES, first < end;                                 \
          first += TILE * LANES)
 
-/* One thread's part of the sums of a field. */
-static void NAMED(add_tiles)(const Grams *task, const REAL *half, int64_t f, int64_t part,
-                             int64_t parts, LINE *lines, VEC *vectors, REAL *out) {
+/* A part of a field's sums. */
+static void NAMED(add_part)(const Grams *task, const REAL *half, int64_t f, int64_t part,
+                            LINE *lines, VEC *vectors, REAL *out) {
     LINE *field = lines + NAMED(lines)(task) - 1;
+    const int64_t parts = PARTS;
     for (int64_t j = 0; j < task->scales; out += NAMED(sums)(task, j++)) {
         const int64_t sums = NAMED(sums)(task, j);
-        memset(vectors, 0, sums * sizeof(VEC));
+        int there = 0;
         OWN_TILES(first, count, n) {
+            if (!there++) memset(vectors, 0, sums * sizeof(VEC));
             NAMED(read_channels)(task, f, j, first, count, lines);
             NAMED(read)(task, half, j, 0, first, count, 1, field);
             NAMED(add_tile)(task, j, first, n, lines, field, vectors);
         }
         for (int64_t i = 0; i < sums; i++) {
             REAL sum = 0;
-            for (int64_t lane = 0; lane < LANES; lane++) sum += vectors[i][lane];
+            for (int64_t lane = 0; there && lane < LANES; lane++) sum += vectors[i][lane];
             out[i] = sum;
         }
     }
 }
 
-/* out (field, sum of all scales) of halves of fields' spectra, in the box of scale 0. Sums of the
- * threads are added in their order. */
+/* out (field, sum of all scales) of halves of fields' spectra, in the box of scale 0. */
 int NAMED(grams)(const REAL *halves, const Grams *task, REAL *out, char *memory, int threads) {
     const int64_t all = NAMED(total)(task), lines = NAMED(lines)(task) * sizeof(LINE);
     const int64_t vectors = NAMED(sums)(task, task->scales - 1) * sizeof(VEC);
-    REAL *parts_sums = (REAL *)(memory + threads * (lines + vectors));
+    REAL *sums = (REAL *)(memory + threads * (lines + vectors));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        int64_t part = 0, parts = 1;
+        int64_t thread = 0;
 #ifdef _OPENMP
-        part = omp_get_thread_num(), parts = omp_get_num_threads();
+        thread = omp_get_thread_num();
 #endif
-        char *own = memory + part * (lines + vectors);
+        char *own = memory + thread * (lines + vectors);
         for (int64_t f = 0; f < task->fields; f++) {
-            NAMED(add_tiles)(task, halves + 2 * f * NAMED(frequencies)(task, 0), f, part, parts,
-                             (LINE *)own, (VEC *)(own + lines), parts_sums + part * all);
-#pragma omp barrier
+#pragma omp for schedule(static, 1)
+            for (int64_t part = 0; part < PARTS; part++)
+                NAMED(add_part)(task, halves + 2 * f * NAMED(frequencies)(task, 0), f, part,
+                                (LINE *)own, (VEC *)(own + lines), sums + part * all);
 #pragma omp for
             for (int64_t i = 0; i < all; i++) {
                 REAL sum = 0;
-                for (int64_t p = 0; p < parts; p++) sum += parts_sums[p * all + i];
+                for (int64_t part = 0; part < PARTS; part++) sum += sums[part * all + i];
                 out[f * all + i] = sum;
             }
         }
