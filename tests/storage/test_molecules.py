@@ -125,6 +125,13 @@ def test_molecules_one_after_another_are_told_apart(layout: dict[str, Any]) -> N
         read_molecules("a.npz", npz(**{**arrays, "N": [3, 2]}))
 
 
+@pytest.mark.parametrize("name", ["atomic_numbers", "species", "Z", "nuclear_charges"])
+def test_charges_beside_elements_are_formal_ones_and_no_elements(name: str) -> None:
+    elements = np.array(["O", "H", "H"]) if name == "species" else CHARGES
+    rows = npz(positions=PLACES[None], charges=np.array([[1, 0, 0]]), **{name: elements})
+    assert summary(read_molecules("a.npz", rows)) == (["0"], {})
+
+
 def test_what_is_named_as_a_column_of_the_table_is_not_taken() -> None:
     (found,) = read_molecules("a.xyz", EXTENDED.encode())
     expected = {"formula": "H2O", "n_atoms": 3, "n_heavy": 1, "energy": -14.2}

@@ -31,7 +31,7 @@ from storage.readers.matlab import TYPES, check_elements
 from storage.readers.molecules.molecule import BOHR, Molecule, molecule, nuclear_charge
 
 POSITIONS = ("r", "positions", "coordinates", "coords", "xyz", "atxyz", "pos")
-CHARGES = ("z", "charges", "species", "atomic_numbers", "numbers", "atnum", "nuclear_charges")
+CHARGES = ("z", "nuclear_charges", "atomic_numbers", "atnum", "numbers", "species", "charges")
 SIZES = ("n", "num_atoms", "n_atoms", "natoms")
 OFFSETS = ("offsets", "offset", "ptr")
 NAMES = ("id", "ids", "name", "names", "index")
