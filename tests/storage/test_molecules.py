@@ -132,6 +132,13 @@ def test_charges_beside_elements_are_formal_ones_and_no_elements(name: str) -> N
     assert summary(read_molecules("a.npz", rows)) == (["0"], {})
 
 
+def test_a_table_of_as_many_numbers_as_molecules_is_no_property() -> None:
+    rows = {"R": np.repeat(PLACES[None], 6, 0), "Z": np.tile(CHARGES, (6, 1)), "E": np.arange(6.0)}
+    splits = np.arange(6).reshape(2, 3)  # as QM7's P, of 5 folds
+    found = read_molecules("a.npz", npz(**rows, P=splits, T=np.arange(6.0)[None]))
+    assert [item.properties for item in found] == [{"E": i, "T": i} for i in range(6)]
+
+
 def test_what_is_named_as_a_column_of_the_table_is_not_taken() -> None:
     (found,) = read_molecules("a.xyz", EXTENDED.encode())
     expected = {"formula": "H2O", "n_atoms": 3, "n_heavy": 1, "energy": -14.2}

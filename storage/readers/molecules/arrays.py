@@ -193,7 +193,7 @@ def _one(
         key: float(values.ravel()[row])
         for key, values in arrays.items()
         if key.lower() not in (*POSITIONS, *CHARGES, *SIZES, *OFFSETS, *NAMES)
-        and values.size == count
+        and values.size == count == max(values.shape, default=1)  # one each, and no table of all
         and values.dtype.kind in "iuf"
     }
     return molecule(name, numbers[real], places[real], properties)
