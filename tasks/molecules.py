@@ -38,6 +38,7 @@ SCHEMA = Schema(
 )
 TO_KCAL = {"hartree": qm9.KCAL, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 4.184}
 EXCLUDED = "on the list of exclusions"
+_UNITLESS = re.compile(r"\.(sdf|mol|npz|mat|h5|hdf5)(\?.*)?$", re.IGNORECASE)  # not of ASE's
 _PART = re.compile(r"([A-Z][a-z]?)(\d*)")
 log = logging.getLogger("wavemill.tasks")
 
@@ -327,10 +328,19 @@ def _joined(samples: pd.DataFrame, table: _Values | None) -> tuple[pd.DataFrame,
 
 def _units(samples: pd.DataFrame) -> dict[str, str | None]:
     """Return the units of properties that files themselves hold."""
-    known = dict(qm9.UNITS) if "gdb" in samples else {"energy": "eV"}
+    known = dict(qm9.UNITS) if "gdb" in samples else {"energy": _energy_unit(samples)}
     if samples["source"].astype(str).str.startswith("ase:").all():
         known |= EMBEDDED_UNITS
     return {str(name): known.get(str(name)) for name in samples.select_dtypes("float")}
+
+
+def _energy_unit(samples: pd.DataFrame) -> str | None:
+    """Return the unit of what files call energy: ASE's is eV, that of other files nobody says."""
+    if "energy" not in samples:
+        return None
+    sources = samples["source"][samples["energy"].notna()].astype(str)
+    named = {_UNITLESS.search(place) is not None for place in sources}
+    return "eV" if named == {False} else "eV in some files" if len(named) > 1 else None
 
 
 def _free_energy(

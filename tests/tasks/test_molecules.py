@@ -44,7 +44,8 @@ def samples(options: MoleculeOptions, folder: Path) -> pd.DataFrame:
         assert isinstance(payload, list)
         for index, _, columns in options.decode(unit, payload, SCHEMA).good:
             sample = f"{unit.name}#{index}" if index else unit.name
-            rows.append({"sample_id": sample, "index": index, "source": unit.name, **columns})
+            row = {"sample_id": sample, "index": index, "source": unit.files[0].url}
+            rows.append({**row, **columns})
     return pd.DataFrame(rows).sort_values("sample_id", ignore_index=True)
 
 
@@ -185,6 +186,23 @@ def test_energies_are_atomised_in_their_unit(unit: str, value: float, folder: Pa
     assert kept["E_atom"]["m_1"] == pytest.approx(627.5095 * (-1 + 2 * 0.500273), abs=0.02)
     with pytest.raises(InvalidRequest, match="it is in debye; units of energy are hartree, eV"):
         completed(folder, table="id,E\nm_1,1\n", **{**options, "target": ("E:debye",)})
+
+
+def test_only_ases_energies_are_in_electronvolts(folder: Path) -> None:
+    """What an SDF calls energy is in a unit that nobody says: hartree unless told."""
+    table = "m\n\n\n  2  0  0  0  0  0  0  0  0  0999 V2000\n" + "".join(
+        f"{0:10.4f}{0:10.4f}{z:10.4f} H   0  0\n" for z in (0, 0.74)
+    )
+    write(folder, {"m_1.sdf": f"{table}M  END\n> <energy>\n-1.0\n\n$$$$\n"})
+    kept, _ = completed(folder, atomise=("energy",))
+    assert kept["energy_atom"]["m_1"] == pytest.approx(627.5095 * (-1 + 2 * 0.500273), abs=0.02)
+    extended = f"2\nProperties=species:S:1:pos:R:3 energy=-27.2114\n{HYDROGEN[3:]}"
+    write(folder, {"m_2.xyz": extended})
+    with pytest.raises(InvalidRequest, match="it is in eV in some files; units of energy"):
+        completed(folder, atomise=("energy",))
+    (folder / "m_1.sdf").unlink()
+    kept, _ = completed(folder, atomise=("energy",))
+    assert kept["energy_atom"]["m_2"] == pytest.approx(627.5095 * (-1 + 2 * 0.500273), abs=0.02)
 
 
 def test_a_target_that_is_text_is_named(folder: Path) -> None:
