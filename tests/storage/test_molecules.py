@@ -139,6 +139,18 @@ def test_a_table_of_as_many_numbers_as_molecules_is_no_property() -> None:
     assert [item.properties for item in found] == [{"E": i, "T": i} for i in range(6)]
 
 
+@pytest.mark.parametrize(
+    ("unit", "angstrom"),
+    [("bohr", 0.529177210903), ("a0", 0.529177210903), ("nm", 10), ("Angstrom", 1), ("A", 1)],
+)
+def test_positions_of_hdf5_are_in_the_length_that_it_names(unit: str, angstrom: float) -> None:
+    def fill(file: Any) -> None:
+        file["coordinates"], file["species"] = PLACES[None] / angstrom, CHARGES
+        file["coordinates"].attrs["units"] = unit
+
+    assert summary(read_molecules("a.h5", hdf5(fill))) == (["0"], {})
+
+
 def test_what_is_named_as_a_column_of_the_table_is_not_taken() -> None:
     (found,) = read_molecules("a.xyz", EXTENDED.encode())
     expected = {"formula": "H2O", "n_atoms": 3, "n_heavy": 1, "energy": -14.2}

@@ -9,7 +9,8 @@ molecule are properties. Charges of 0 are padding. Layouts:
 - flat: ``positions (atom, 3)``, ``charges (atom,)`` of molecules one after another, with the
   number of atoms of each, or where each begins;
 - HDF5 of ANI and QM7-X: a group a molecule or a formula, with ``coordinates`` or ``atXYZ``,
-  ``species`` or ``atNUM``, and energies.
+  ``species`` or ``atNUM``, and energies. Positions are in the length that their attribute ``units``
+  names.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ from storage.readers.found import Found
 from storage.readers.hdf5 import check_stored, open_file
 from storage.readers.matlab import TYPES, check_elements
 from storage.readers.molecules.molecule import BOHR, Molecule, molecule, nuclear_charge
+from storage.readers.packing import text
+from storage.units import metres
 
 POSITIONS = ("r", "positions", "coordinates", "coords", "xyz", "atxyz", "pos")
 CHARGES = ("z", "nuclear_charges", "atomic_numbers", "atnum", "numbers", "species", "charges")
 SIZES = ("n", "num_atoms", "n_atoms", "natoms")
 OFFSETS = ("offsets", "offset", "ptr")
 NAMES = ("id", "ids", "name", "names", "index")
+_ATOMIC = {"au", "a.u.", "a0", "atomic units"}
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -66,9 +70,9 @@ def read_hdf5(data: bytes) -> Found[Molecule]:
     """Read the molecules of every group that holds positions."""
     found: Found[Molecule] = Found()
     with open_file(data) as file:
-        for path, arrays in _groups(file, ""):
+        for path, group, arrays in _groups(file, ""):
             try:
-                some = _found(path, arrays)
+                some = _found(path, arrays, _angstrom(group))
             except BadInput as error:
                 some = Found(refused=[(path, error)])
             found.extend(some)
@@ -78,13 +82,23 @@ def read_hdf5(data: bytes) -> Found[Molecule]:
     return found
 
 
-def _groups(group: h5py.Group, path: str) -> Iterator[tuple[str, Arrays]]:
+def _groups(group: h5py.Group, path: str) -> Iterator[tuple[str, h5py.Group, Arrays]]:
     arrays = _arrays(group)
     if _named(arrays, POSITIONS) is not None:
-        yield path, arrays
+        yield path, group, arrays
     for name, item in _own(group):
         if isinstance(item, h5py.Group):
             yield from _groups(item, f"{path}/{name}".strip("/"))
+
+
+def _angstrom(group: h5py.Group) -> float:
+    """Return the Angstrom in the unit that positions are said to be in, 1 if in none we know."""
+    by_name = {name.lower(): item for name, item in _own(group)}
+    said = next(by_name[name] for name in POSITIONS if name in by_name).attrs
+    unit = (text(said.get("units", said.get("unit"))) or "").strip()
+    if unit.lower() in _ATOMIC:
+        return BOHR
+    return 1e10 * (metres(unit) or 1e-10)
 
 
 def _own(group: h5py.Group) -> Iterator[tuple[str, Any]]:
@@ -112,7 +126,7 @@ def _named(arrays: Arrays, names: tuple[str, ...]) -> npt.NDArray[Any] | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _found(path: str, arrays: Arrays) -> Found[Molecule]:
+def _found(path: str, arrays: Arrays, angstrom: float = 1.0) -> Found[Molecule]:
     positions, charges = _named(arrays, POSITIONS), _named(arrays, CHARGES)
     if positions is None or charges is None:
         raise BadInput(
@@ -120,6 +134,7 @@ def _found(path: str, arrays: Arrays) -> Found[Molecule]:
             f"holds {', '.join(arrays)}: positions are one of {', '.join(POSITIONS)}, charges one "
             f"of {', '.join(CHARGES)} (any case)",
         )
+    positions = positions if angstrom == 1 else positions * angstrom
     misfit = BadInput("shape", f"positions {positions.shape} do not fit charges {charges.shape}")
     if positions.ndim not in (2, 3):
         raise misfit
