@@ -96,6 +96,16 @@ def test_a_bad_record_costs_itself(
     assert summary(read_molecules(name, "".join(records).encode())) == (good, refused)
 
 
+def test_a_drawing_has_no_positions_in_space() -> None:
+    """As PubChem's and ChEMBL's files are: lengths of bonds are those on paper."""
+    program = "w2\n  -OEChem-0101240000{}\n\n"
+    flat = V2000.replace(TABLE, TABLE.replace("0.1173", "0.0000").replace("-0.4692", " 0.0000"))
+    records = [program.format("2D") + flat[5:], program.format("2D") + V2000[5:]]
+    found = read_molecules("a.sdf", "$$$$\n".join(records).encode())
+    assert summary(found) == (["1"], {"0": "drawing"})
+    assert len(read_molecules("a.mol", (program.format("3D") + flat[5:]).encode())) == 1
+
+
 def test_a_bad_group_or_row_costs_itself() -> None:
     def fill(file: Any) -> None:
         for name, symbols in (("bad", b"OHQ"), ("good", b"OHH")):

@@ -18,7 +18,7 @@ from storage.readers.molecules.molecule import (
 )
 
 ITEM = re.compile(r"^>[^<]*<([^>]+)>")
-TITLE, COUNTS = 0, 3  # lines of a record
+TITLE, PROGRAM, COUNTS = 0, 1, 3  # lines of a record
 CONTINUED = "-\nM  V30 "
 
 
@@ -50,6 +50,8 @@ def _record(index: str, lines: list[str]) -> Molecule:
     if len(lines) <= COUNTS:
         raise BadInput("truncated", f"has {len(lines)} lines; the table begins on the fourth")
     atoms = _v3000(lines) if "V3000" in lines[COUNTS] else _v2000(lines)
+    if lines[PROGRAM][20:22].upper() == "2D" and not any(place[2] for _, place in atoms):
+        raise BadInput("drawing", "is a drawing (2D), whose positions are none in space")
     charges = [nuclear_charge(symbol) for symbol, _ in atoms]
     properties, texts = _items(lines)
     return molecule(index, charges, [place for _, place in atoms], properties, texts)
