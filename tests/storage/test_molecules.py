@@ -75,7 +75,10 @@ def test_lines_end_as_they_may(name: str, text: str, end: str, mark: str) -> Non
         ("a.xyz", [WATER, EXTENDED.replace("O 0", "Qq 0")], ["0"], {"1": "corrupt"}),
         ("a.extxyz", [EXTENDED, EXTENDED.replace("O 0", "Qq 0")], ["0"], {"1": "corrupt"}),
         ("a.extxyz", [EXTENDED, CUT, EXTENDED], ["0", "2"], {"1": "truncated"}),
-        ("a.sdf", [V3000, "$$$$\n", V2000], ["w3", "w2"], {}),
+        ("a.xyz", [WATER, WATER.replace("H 0", "² 0")], ["0"], {"1": "element"}),
+        ("a.xyz", [WATER, WATER.replace("0.4692", "0.46_92")], ["0"], {"1": "number"}),
+        ("a.xyz", [WATER.replace("H 0", "D 0"), WATER.replace("H 0", "T 0")], ["0", "1"], {}),
+        ("a.sdf", [V3000, "$$$$\n", V2000.replace(" H ", " D ")], ["w3", "w2"], {}),
         (
             "a.sdf",
             [V2000, "$$$$\n", V3000.replace("END ATOM", "END")],
@@ -104,6 +107,12 @@ def test_a_drawing_has_no_positions_in_space() -> None:
     found = read_molecules("a.sdf", "$$$$\n".join(records).encode())
     assert summary(found) == (["1"], {"0": "drawing"})
     assert len(read_molecules("a.mol", (program.format("3D") + flat[5:]).encode())) == 1
+
+
+def test_an_item_of_digits_and_other_characters_is_a_text() -> None:
+    items = V2000 + "> <id>\n12_34\n\n> <E>\n-1.5D+01\n\n"
+    (found,) = read_molecules("a.sdf", items.encode())
+    assert (found.labels, found.properties) == ({"id": "12_34"}, {"E": -15.0})
 
 
 def test_a_bad_group_or_row_costs_itself() -> None:

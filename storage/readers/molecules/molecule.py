@@ -76,7 +76,7 @@ def _charges_by_symbol() -> dict[str, int]:
 
 
 def nuclear_charge(text: str) -> int:
-    """Return the charge of a symbol (``Cl``, ``CL``, ``C1``) or of a number.
+    """Return the charge of a symbol (``Cl``, ``CL``, ``C1``, ``D``) or of a number.
 
     Raises
     ------
@@ -84,9 +84,11 @@ def nuclear_charge(text: str) -> int:
         If it is neither.
     """
     name = text.strip()
-    if name.isdigit():
+    if name.isdecimal():
         return int(name)
     letters = name.rstrip("0123456789+-*").capitalize()
+    if letters in ("D", "T"):  # hydrogen's isotopes
+        return 1
     known = _charges_by_symbol()
     if letters not in known or letters == "X":
         raise BadInput("element", f"{text!r} is not an element")
@@ -158,6 +160,8 @@ def number(text: str) -> float:
         If it is none.
     """
     try:
+        if "_" in text:  # a digit's neighbour for Python alone, and in files part of a name
+            raise ValueError
         return float(text.replace("*^", "e").replace("D", "e").replace("d", "e"))
     except ValueError:
         raise BadInput("number", f"{text!r} is not a number") from None
