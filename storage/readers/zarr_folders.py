@@ -129,7 +129,7 @@ def _attributes(array: zarr.Array[Any]) -> dict[str, Any]:
     """Return the attributes; in format 2 xarray keeps ``_FillValue`` as Zarr's own fill value."""
     attributes = array.attrs.asdict()
     fill = array.fill_value
-    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes and fill:
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes and fill is not None:
         attributes.setdefault("_FillValue", fill)
     return attributes
 

@@ -455,7 +455,8 @@ def test_missing_values_are_found_and_never_read_as_numbers(
     name = "a.nc" if write is netcdf else "a.zarr"
     field = FIELD.copy()
     field[2, 3] = np.nan
-    for encoding in (PACKING, {"_FillValue": 1e20}, {"dtype": "float32", "_FillValue": -999.0}):
+    floats: list[dict[str, Any]] = [{"dtype": "float32", "_FillValue": f} for f in (-999.0, 0.0)]
+    for encoding in (PACKING, {"_FillValue": 1e20}, *floats):
         dataset = xr.Dataset({"t": (("y", "x"), field)})
         assert reason(name, write(dataset, version, tmp_path, encoding={"t": encoding})) == "nan"
     stack = xr.Dataset({"t": (("time", "y", "x"), np.stack([FIELD, field, FIELD]))})
