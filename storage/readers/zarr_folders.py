@@ -22,6 +22,9 @@ from storage.readers.packing import helpers, text, unpack, unpacked_dtype
 from storage.readers.variables import Selector, Variable, mark_components
 from storage.typing import Array
 
+Files = dict[str, bytes]
+_NEVER = 2**64 - 1  # where a chunk of a shard begins that was not written
+_INDEX = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 # Codecs that only transform bytes; decoding with "pickle" would run code from the file.
 PICKLE = re.compile(rb'"(id|name)"\s*:\s*"(numcodecs\.)?pickle"')
 CODECS = frozenset({
@@ -34,10 +37,10 @@ CODECS = frozenset({
 @contextmanager
 def open_zarr(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Variable]]:
     """Give the arrays of a Zarr folder; ``data`` is a zip of its files."""
+    files = _content(data)
     content: dict[str, Buffer] = {
-        name: cpu.Buffer.from_bytes(value) for name, value in _content(data).items()
+        name: cpu.Buffer.from_bytes(value) for name, value in files.items()
     }
-    files = {*content}
     arrays = dict(_arrays("", _root(zarr.storage.MemoryStore(content))))
     aside = helpers(array.attrs.asdict() for array in arrays.values())
     yield [
@@ -103,7 +106,7 @@ def _variable(
     name: str,
     array: zarr.Array[Any],
     arrays: dict[str, zarr.Array[Any]],
-    files: set[str],
+    files: Files,
     options: ReadOptions,
 ) -> Variable:
     attributes = _attributes(array)
@@ -141,27 +144,46 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
     return tuple(str(name or "") for name in named)
 
 
-def _check_complete(name: str, array: zarr.Array[Any], files: set[str]) -> None:
-    """Refuse an array some of whose chunks, or shards, are no file."""
+def _check_complete(name: str, array: zarr.Array[Any], files: Files) -> None:
+    """Refuse an array some of whose chunks, in shards or not, are nowhere."""
     stored = array.shards or array.chunks
     counts = [-(-size // chunk) for size, chunk in zip(array.shape, stored, strict=True)]
-    expected, present = math.prod(counts), min(len(files), math.prod(counts))
-    if present == expected:  # else they are not counted: a description may declare any number
-        keys = map(array.metadata.encode_chunk_key, np.ndindex(*counts))
-        present = sum(f"{name}/{key}".lstrip("/") in files for key in keys)
-    if present < expected:
+    expected, absent = math.prod(counts), max(math.prod(counts) - len(files), 0)
+    if not absent:  # else they are not counted: a description may declare any number
+        for place in np.ndindex(*counts):
+            data = files.get(f"{name}/{array.metadata.encode_chunk_key(place)}".lstrip("/"))
+            absent += 1 if data is None else _absent(array, place, data)
+    if absent:
         raise BadInput(
             "truncated",
-            f"at least {expected - present} of {expected} chunks of {name or 'the array'} are "
-            "absent and "
-            f"would read as {array.fill_value}; write them all (write_empty_chunks=True)",
+            f"at least {absent} chunks of {name or 'the array'}, which has {expected} "
+            f"{'shards' if array.shards else 'chunks'}, are absent and would read as "
+            f"{array.fill_value}; write them all (write_empty_chunks=True)",
         )
+
+
+def _absent(array: zarr.Array[Any], place: tuple[int, ...], data: bytes) -> int:
+    """Return how many chunks a shard lacks, by the index of where each begins."""
+    metadata: Any = array.metadata.to_dict()
+    said = metadata["codecs"][0]["configuration"] if array.shards else {}
+    if array.shards is None or list(said["index_codecs"]) != _INDEX:
+        return 0
+    inner = said["chunk_shape"]
+    each = [shard // chunk for shard, chunk in zip(array.shards, inner, strict=True)]
+    size = 16 * math.prod(each)  # behind it are the four bytes of its checksum
+    index = data[:size] if said.get("index_location") == "start" else data[-size - 4 : -4]
+    if len(index) < size:
+        raise BadInput("truncated", f"a shard of {len(data)} bytes does not hold its index")
+    begins = np.frombuffer(index, "<u8").reshape(*each, 2)[..., 0]
+    sizes = zip(array.shape, place, array.shards, inner, strict=True)
+    within = tuple(slice(-(-(n - at * shard) // chunk)) for n, at, shard, chunk in sizes)
+    return int((begins[within] == _NEVER).sum())
 
 
 def _coordinate(
     group: str,
     arrays: dict[str, zarr.Array[Any]],
-    files: set[str],
+    files: Files,
     axis: str,
     lengths: Collection[int],
 ) -> Coordinate | None:

@@ -744,6 +744,23 @@ def test_a_lost_chunk_is_not_read_as_fill_values(version: int, tmp_path: Path) -
     assert reason("a.zarr", cut) in {"corrupt", "truncated"}
 
 
+@pytest.mark.parametrize("location", ["start", "end"])
+def test_a_chunk_that_a_shard_lacks_is_not_read_as_fill_values(
+    location: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.zarr"
+    shards: Any = {"shape": (6, 12), "index_location": location}
+    array = zarr.create_array(path, shape=(9, 11), dtype="f8", chunks=(3, 4), shards=shards)
+    array[:6] = 1.5
+    array[6:, :4] = 0.5
+    data = read_folder(str(path))
+    assert reason("a.zarr", data) == "truncated"
+    with pytest.raises(BadInput, match="at least 2 chunks"):
+        read("a.zarr", data)
+    array[6:] = 0.5
+    assert read("a.zarr", read_folder(str(path)))[0].array.min() == 0.5
+
+
 @pytest.mark.parametrize("form", ["level.h5", "level.zarr"])
 def test_positions_that_were_never_written_are_not_read_as_fill_values(
     form: str, tmp_path: Path
