@@ -87,11 +87,12 @@ def test_what_is_transparent_lies_on_white() -> None:
     assert (found[0, 0] == 255).all()
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_carried_out(orientation: int) -> None:
+def test_exif_orientation_is_carried_out(orientation: int, form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(picture(), "PNG", exif=exif)
+    data = encoded(picture(), form, exif=exif)
     turns = {1: "", 2: "h", 3: "hv", 4: "v", 5: "t", 6: "th", 7: "thv", 8: "tv"}[orientation]
     expected = np.asarray(picture())
     for turn in turns:

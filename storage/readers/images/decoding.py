@@ -63,8 +63,10 @@ def read_size(data: bytes) -> tuple[int, int]:
         As `decode`, as far as the header tells.
     """
     with _damage_as_bad_input(data), _opened(data) as opened:
-        turned = _orientation(opened) >= 5
-        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+        width, height = opened.size
+        if isinstance(opened, TiffImageFile):  # which Pillow may have turned already
+            width, height = opened.tag_v2[256], opened.tag_v2[257]
+        return (width, height) if _orientation(opened) >= 5 else (height, width)
 
 
 @contextlib.contextmanager
