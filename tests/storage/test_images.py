@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -272,6 +273,25 @@ def test_integers_have_a_range_only_of_the_bits_that_are_declared(
         return
     with pytest.raises(BadInput, match="integers of 32 bits"):
         decode(data)
+
+
+def tiff(bits: int, data: bytes, white: int, sign: int = 1) -> bytes:
+    """A grey TIFF of 4 x 4 points, by its tags: Pillow writes no such ones."""
+    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: white, 273: 8, 277: 1, 278: 4, 339: sign}
+    tags[279] = len(data)
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, tags[tag]) for tag in sorted(tags))
+    place = struct.pack("<I", 8 + len(data))
+    return b"II*\0" + place + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_greys_of_a_tiff_are_those_that_its_tags_say() -> None:
+    for white, ends in ((1, (0, 255)), (0, (255, 0))):
+        for bits in (8, 16):
+            found = [array(tiff(bits, value * (2 * bits), white)) for value in (b"\0", b"\xff")]
+            assert tuple(int(grey.mean()) for grey in found) == ends
+    for data in (tiff(12, b"\xff" * 24, 1), tiff(8, b"\xff" * 16, 1, sign=2)):
+        with pytest.raises(BadInput, match="a range is known"):
+            decode(data)
 
 
 def test_members_that_would_escape_are_refused(tmp_path: Path) -> None:

@@ -38,12 +38,9 @@ def decode(data: bytes) -> tuple[Image.Image, dict[str, Any]]:
         if opened.format == "TIFF" and (pages := _pages(data)) > 1:
             found["pages"] = pages
         opened.load()
-        if opened.mode == "I" and opened.format == "TIFF" and _bits(opened) != 16:
-            raise BadInput(
-                "mode",
-                f"holds integers of {_bits(opened)} bits, whose range is unknown: use 8 or 16",
-            )
+        reverse = isinstance(opened, TiffImageFile) and _reversed(opened)
         image = _as_rgb(_upright(opened))
+        image = ImageOps.invert(image) if reverse else image
         return image, {"width": image.width, "height": image.height, **found}
 
 
@@ -128,11 +125,20 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _bits(image: Image.Image) -> int:
-    """Return the bits of a sample that a TIFF declares."""
-    assert isinstance(image, TiffImageFile)
-    declared: tuple[int, ...] = image.tag_v2.get(258, (1,))
-    return declared[0]
+def _reversed(image: TiffImageFile) -> bool:
+    """Say whether 0 is white in a TIFF of 16 bits, which Pillow does not see to as of 8.
+
+    Raises
+    ------
+    BadInput
+        If it holds integers of which no range is known: of other bits, or with a sign.
+    """
+    bits, signs = image.tag_v2.get(258, (1,))[0], image.tag_v2.get(339, (1,))
+    if image.mode.startswith("I") and bits != 16:
+        raise BadInput("mode", f"holds integers of {bits} bits, whose range is unknown: use 8 or 16")
+    if bits == 8 and 2 in signs:
+        raise BadInput("mode", "holds signed integers of 8 bits, whose range is unknown: use unsigned")
+    return image.mode.startswith("I") and image.tag_v2.get(262) == 0
 
 
 def _sixteen_bits(image: Image.Image) -> Image.Image:
