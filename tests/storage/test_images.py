@@ -87,6 +87,9 @@ def test_what_is_transparent_lies_on_white() -> None:
     found = array(encoded(palette, transparency=palette.getpixel((0, 0))))
     assert (found[0, 0] == 255).all()
 
+    deep = Image.fromarray(np.array([[0, 256], [512, 65535]], np.uint16))
+    assert array(encoded(deep, transparency=256))[..., 0].tolist() == [[0, 255], [2, 255]]
+
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -146,4 +146,5 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise BadInput("mode", f"holds integers from {values.min()} to {values.max()}")
+    values[values == image.info.get("transparency", -1)] = 65535  # lies on white
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
