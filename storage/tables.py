@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -171,8 +172,11 @@ def _selected(frame: pd.DataFrame, expression: str) -> tuple[list[int], str]:
     """
     with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
         connection.execute("SET lock_configuration = true")
-        connection.register("frame", frame.assign(__row=range(len(frame))))
-        condition = _quoted(expression, [str(column) for column in frame])
+        columns = [str(column) for column in frame]
+        names = _told_apart(columns)
+        named = frame.set_axis([names.get(column, column) for column in columns], axis=1)
+        connection.register("frame", named.assign(__row=range(len(frame))))
+        condition = _quoted(expression, columns, names)
         try:
             # DuckDB reads it as an expression: it cannot end a clause and begin another.
             rows = connection.view("frame").filter(condition).project("__row").fetchall()
@@ -182,13 +186,28 @@ def _selected(frame: pd.DataFrame, expression: str) -> tuple[list[int], str]:
             return [], _ONE if "expression list" in problem else problem
 
 
-def _quoted(expression: str, columns: list[str]) -> str:
-    """Quote the keywords that are columns here, such as ``order``."""
+def _told_apart(columns: list[str]) -> dict[str, str]:
+    """Return other names for columns that differ in capitals alone: to DuckDB they are one."""
+    alike = Counter(column.lower() for column in columns)
+    return {
+        column: f"{column}\N{MIDDLE DOT}{place}"
+        for place, column in enumerate(columns)
+        if alike[column.lower()] > 1
+    }
+
+
+def _quoted(expression: str, columns: list[str], names: dict[str, str]) -> str:
+    """Quote the keywords that are columns here, such as ``order``, and put in other names."""
     text = expression.encode()  # DuckDB counts bytes
     pieces, end = [], len(text)
     for start, kind in reversed(duckdb.tokenize(expression)):
-        word = text[start:end].decode().strip().lower()
-        quote = kind == duckdb.token_type.keyword and word in columns
-        pieces.append(f'"{word}" '.encode() if quote else text[start:end])
+        token = text[start:end].decode()
+        word, name = token.strip().lower(), token.strip().strip('"')
+        if kind == duckdb.token_type.keyword and word in columns and name not in names:
+            pieces.append(f'"{word}" '.encode())
+        elif kind in (duckdb.token_type.keyword, duckdb.token_type.identifier) and name in names:
+            pieces.append(f'"{names[name]}" '.encode())
+        else:
+            pieces.append(text[start:end])
         end = start
     return (text[:end] + b"".join(reversed(pieces))).decode()

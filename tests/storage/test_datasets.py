@@ -113,3 +113,12 @@ def test_targets_that_are_no_numbers_are_refused_at_once(
     assert np.isnan(float(store.dataset("flow").to_torch(target="score")[1][1]))
     known = store.dataset("flow").to_torch("smiling IS NOT NULL", "smiling")
     assert int(known[0][1]) == 1
+
+
+def test_columns_that_differ_in_capitals_alone_are_told_apart(store: Store) -> None:
+    """To DuckDB they are one: the first answered for both."""
+    relabelled(store, Re=list(range(10)), RE=[5] * 10)
+    count = {e: len(store.dataset("flow").samples(e)) for e in ("Re > 6", "RE > 4", '"Re" < RE')}
+    assert count == {"Re > 6": 3, "RE > 4": 10, '"Re" < RE': 5}
+    with pytest.raises(InvalidRequest, match='"re" not found'):
+        store.dataset("flow").samples("re > 1")
