@@ -87,7 +87,8 @@ def sample_coordinates(
 def _coordinate(column: pd.Series) -> object:
     match kind_of(column):
         case "date":
-            return pd.to_datetime(column).to_numpy()
+            moments = pd.to_datetime(column)  # UTC where they had a zone, as arrays have none
+            return (moments.dt.tz_convert(None) if moments.dt.tz else moments).to_numpy()
         case "text" | "empty":
             return column.astype(object).fillna("").to_numpy()
         case _:

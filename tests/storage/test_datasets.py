@@ -122,3 +122,13 @@ def test_columns_that_differ_in_capitals_alone_are_told_apart(store: Store) -> N
     assert count == {"Re > 6": 3, "RE > 4": 10, '"Re" < RE': 5}
     with pytest.raises(InvalidRequest, match='"re" not found'):
         store.dataset("flow").samples("re > 1")
+
+
+def test_moments_with_a_zone_are_utc_in_arrays(store: Store, tmp_path: Path) -> None:
+    relabelled(store, when=list(pd.date_range("2020-01-01T01", periods=10, tz="Europe/Paris")))
+    frame = store.get_historical_features("flow", "double")
+    found = frame.to_xarray().when
+    assert found.dtype.kind == "M"
+    assert found.values[0] == np.datetime64("2020-01-01T00:00")
+    written = xr.open_dataset(export(frame, tmp_path / "a.nc"), engine="h5netcdf")
+    np.testing.assert_array_equal(written.when, found)
