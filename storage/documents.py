@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, SupportsIndex
 
 from storage.backends import Backend
 from storage.errors import Damaged, NotFound
 from storage.keys import canonical, digest
 
 Document = dict[str, Any]
+AsOf = SupportsIndex | str | datetime | None  # the number of a version, a time, or the newest
 
 
 def now() -> str:
@@ -103,12 +104,12 @@ class Log:
         numbers = self.numbers()
         return self.read(numbers[-1]) if numbers else None
 
-    def as_of(self, when: int | str | None) -> Document | None:
+    def as_of(self, when: AsOf) -> Document | None:
         """Return the document of version ``when``, or the newest published at that time."""
         if when is None:
             return self.latest()
-        if isinstance(when, int) or when.isdecimal():
-            return self.read(int(when))
+        if (number := version_number(when)) is not None:
+            return self.read(number)
         moment = timestamp(when)
         for number in reversed(self.numbers()):
             document = self.read(number)
@@ -159,10 +160,17 @@ class Log:
         return max(Log(self.backend, self._marks).numbers(), default=0)
 
 
-def timestamp(text: str) -> datetime:
+def version_number(when: AsOf) -> int | None:
+    """Return the number of a version, None if it is asked for otherwise."""
+    if isinstance(when, str):
+        return int(when) if when.isdecimal() else None
+    return when.__index__() if isinstance(when, SupportsIndex) else None
+
+
+def timestamp(text: object) -> datetime:
     """Parse an RFC 3339 time; without an offset it is taken as UTC."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(str(text))
     except ValueError:
         raise NotFound(
             f"{text!r} is neither a version number nor a time such as 2026-05-01T12:00:00Z"

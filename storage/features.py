@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -15,12 +15,13 @@ from storage import index
 from storage.arrays import shard_rows
 from storage.backends import open_backend
 from storage.datasets import Dataset
+from storage.documents import AsOf
 from storage.errors import InvalidRequest, NotFound
 from storage.parts import FEATURES, gather, lazy_rows, shards
 from storage.records import PLACES, ViewVersion
 from storage.shards import Positions
 from storage.tables import read_table, sample_coordinates, select
-from storage.training import TorchSamples
+from storage.training import TorchSamples, check_batch
 from storage.typing import Array
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ class FeatureFrame:
         InvalidRequest
             If an id has no features here, or a column is named as what places are kept in.
         """
+        if not isinstance(entities, pd.DataFrame):
+            raise InvalidRequest(
+                f"a table is expected, not a {type(entities).__name__}: of ids alone, "
+                'pd.DataFrame({"sample_id": ids})'
+            )
         if "sample_id" not in entities:
             raise InvalidRequest(
                 f"no column sample_id to join by; columns: {', '.join(map(str, entities))}"
@@ -143,6 +149,7 @@ class FeatureFrame:
 
     def batches(self, rows: int = 1024) -> Iterator[tuple[pd.DataFrame, Array]]:
         """Yield tables of samples and their features, ``rows`` at a time."""
+        check_batch(rows)
         for start in range(0, len(self), rows):
             at = slice(start, start + rows)
             yield self.samples.iloc[at], self._values(at)
@@ -156,7 +163,7 @@ class FeatureFrame:
         parts, held = self.version.parts, samples["part"].to_numpy(dtype=object)
         return np.array([parts[part] for part in held], dtype=object)
 
-    def lookup(self, ids: Sequence[str]) -> Array:
+    def lookup(self, ids: Iterable[str]) -> Array:
         """Read the features of samples by id, in the order asked.
 
         For serving: the frame stays at its version, and knows after the first call where all lie;
@@ -167,7 +174,8 @@ class FeatureFrame:
         NotFound
             If an id is not in this selection.
         """
-        at = self._find(_listed(ids))
+        ids = _listed(ids)
+        at = self._find(ids)
         if unknown := [i for i, place in zip(ids, at, strict=True) if place < 0]:
             raise NotFound(f"no {self.view} of {unknown[:5]} in this selection of {self.dataset}")
         return self._values(at)
@@ -247,7 +255,7 @@ def historical_features(
     view: str,
     where: str | None,
     coefficients: str | None,
-    as_of: int | str | None,
+    as_of: AsOf,
 ) -> FeatureFrame:
     """Select samples and coefficients; see :meth:`storage.Store.get_historical_features`."""
     source = store.dataset(dataset, as_of)
@@ -256,7 +264,7 @@ def historical_features(
 
 
 def online_features(
-    store: Store, dataset: str, ids: Sequence[str], view: str, coefficients: str | None
+    store: Store, dataset: str, ids: Iterable[str], view: str, coefficients: str | None
 ) -> FeatureFrame:
     """Look samples up by id; see :meth:`storage.Store.get_online_features`.
 
@@ -268,17 +276,18 @@ def online_features(
         If an id is not in the dataset.
     """
     source = store.dataset(dataset)
-    samples = index.locate(source, _listed(ids))
+    ids = _listed(ids)
+    samples = index.locate(source, ids)
     known = set(samples["sample_id"])
     if unknown := [i for i in ids if i not in known]:
         raise NotFound(f"{dataset} has no samples {unknown[:5]}")
     return _frame(store, source, view, store.view(dataset, view), samples, coefficients)
 
 
-def _listed(ids: Sequence[str]) -> Sequence[str]:
+def _listed(ids: Iterable[str]) -> list[str]:
     if isinstance(ids, str):
         raise InvalidRequest(f"ids is {ids!r}: a list is expected, as in [{ids!r}]")
-    return ids
+    return list(ids)
 
 
 @lru_cache(maxsize=64)

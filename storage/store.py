@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +18,7 @@ from storage.attempts import Attempt, attempting, manifest_path, read_manifest
 from storage.backends import SINGLE_WRITER, Backend, open_backend
 from storage.checkpoints import Checkpoint
 from storage.datasets import Change, Dataset
-from storage.documents import Document, Log
+from storage.documents import AsOf, Document, Log, version_number
 from storage.errors import Conflict, InvalidRequest, NotFound
 from storage.features import FeatureFrame, historical_features, online_features
 from storage.keys import derivation_key
@@ -98,7 +98,7 @@ class Store:
     def _dataset_log(self, name: str) -> Log:
         return Log(self.backend, f"datasets/{checked_name(name)}")
 
-    def dataset(self, name: str, as_of: int | str | None = None) -> Dataset:
+    def dataset(self, name: str, as_of: AsOf = None) -> Dataset:
         """Return a version of a dataset, the newest unless ``as_of`` says otherwise.
 
         Raises
@@ -216,7 +216,7 @@ class Store:
         """Return the log of a view's versions."""
         return Log(self.backend, f"views/{checked_name(dataset)}/{checked_name(view)}")
 
-    def view(self, dataset: str, view: str, as_of: int | str | None = None) -> ViewVersion:
+    def view(self, dataset: str, view: str, as_of: AsOf = None) -> ViewVersion:
         """Return the newest version of a view; ``as_of`` a dataset version or a time.
 
         Raises
@@ -329,7 +329,7 @@ class Store:
         view: str,
         where: str | None = None,
         coefficients: str | None = None,
-        as_of: int | str | None = None,
+        as_of: AsOf = None,
     ) -> FeatureFrame:
         """Return the features of the samples of a dataset, read only when converted.
 
@@ -340,12 +340,12 @@ class Store:
         coefficients
             One over the coefficient table, such as ``order == 2 and j1 == 0``.
         as_of
-            A version of the dataset, or an RFC 3339 time of publication.
+            A version of the dataset, or a time of publication (RFC 3339, or a datetime).
         """
         return historical_features(self, dataset, view, where, coefficients, as_of)
 
     def get_online_features(
-        self, dataset: str, ids: Sequence[str], view: str, coefficients: str | None = None
+        self, dataset: str, ids: Iterable[str], view: str, coefficients: str | None = None
     ) -> FeatureFrame:
         """Return the features of samples by id, in the order asked, by the local index."""
         return online_features(self, dataset, ids, view, coefficients)
@@ -362,12 +362,12 @@ def artifact_home(kind: str, key: str) -> str:
     return f"artifacts/{checked_name(kind)}/{key}"
 
 
-def _newest_for(log: Log, as_of: int | str | None) -> Document | None:
+def _newest_for(log: Log, as_of: AsOf) -> Document | None:
     """Return the newest view document for a dataset version or a time."""
-    if as_of is None or not (isinstance(as_of, int) or as_of.isdecimal()):
+    if (asked := version_number(as_of)) is None:
         return log.as_of(as_of)
     documents = (log.read(number) for number in reversed(log.numbers()))
-    return next((d for d in documents if d["dataset_version"] <= int(as_of)), None)
+    return next((d for d in documents if d["dataset_version"] <= asked), None)
 
 
 def _matches(artifact: Artifact, reference: str) -> bool:

@@ -154,6 +154,11 @@ def select(frame: pd.DataFrame, expression: str | None, option: str) -> pd.DataF
     InvalidRequest
         If it is not one boolean expression over the columns of ``frame``.
     """
+    if expression is not None and not isinstance(expression, str):
+        raise InvalidRequest(
+            f"{option} is a {type(expression).__name__}: an expression is expected, as in "
+            "\"sample_id < 'run3'\""
+        )
     if expression is None or not expression.strip():
         return frame
     if writable(expression) != expression:

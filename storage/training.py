@@ -134,6 +134,7 @@ class TorchSamples:
         """Yield the positions and values of :meth:`shuffled`."""
         import torch
 
+        check_batch(size)
         generator = np.random.default_rng([seed, epoch])
         shards = self.source.shards()
         order = generator.permutation(len(shards))
@@ -159,6 +160,12 @@ class TorchSamples:
                 if place + 1 < len(windows):
                     asked.append(reader.submit(self.read, windows[place + 1]))
                 yield positions, read
+
+
+def check_batch(rows: int) -> None:
+    """Refuse batches of nothing, of which there would be none or without end."""
+    if rows < 1:
+        raise InvalidRequest(f"a batch has 1 sample or more, not {rows}")
 
 
 def _check_target(samples: pd.DataFrame, target: str) -> None:

@@ -132,3 +132,22 @@ def test_moments_with_a_zone_are_utc_in_arrays(store: Store, tmp_path: Path) -> 
     assert found.values[0] == np.datetime64("2020-01-01T00:00")
     written = xr.open_dataset(export(frame, tmp_path / "a.nc"), engine="h5netcdf")
     np.testing.assert_array_equal(written.when, found)
+
+
+def test_what_a_notebook_asks_for_is_given_or_refused_with_the_way_out(store: Store) -> None:
+    dataset, frame = store.dataset("flow"), store.get_historical_features("flow", "double")
+    later, ids = datetime.datetime(2999, 1, 1), list(frame.samples["sample_id"])
+    for when in (later, pd.Timestamp(later, tz="UTC"), np.int64(dataset.version.version)):
+        assert store.dataset("flow", when).version.version == dataset.version.version
+        assert len(store.get_historical_features("flow", "double", as_of=when)) == len(frame)
+    np.testing.assert_array_equal(frame.lookup(i for i in ids[:2]), frame.lookup(ids[:2]))
+    assert len(store.get_online_features("flow", iter(ids[:2]), "double")) == 2
+    asked: Any = frame.samples
+    for refused, message in (
+        (lambda: dataset.samples(asked["sample_id"] == "a"), "where is a Series: an expression is"),
+        (lambda: list(frame.batches(-1)), "1 sample or more, not -1"),
+        (lambda: list(dataset.to_torch().shuffled(0, seed=0)), "1 sample or more, not 0"),
+        (lambda: frame.join(asked["sample_id"]), "a table is expected, not a Series"),
+    ):
+        with pytest.raises(InvalidRequest, match=message):
+            refused()
