@@ -17,8 +17,9 @@ from storage.parts import lazy_rows
 from storage.patches import Patches
 from storage.records import AXES, OWN_COLUMNS, DatasetVersion, PartRef, Schema
 from storage.tables import (
-    kind_of,
+    broad_kind,
     no_samples,
+    nullable,
     of_one_kind,
     read_table,
     sample_coordinates,
@@ -41,6 +42,11 @@ class Dataset:
     store: Store
     name: str
     version: DatasetVersion
+
+    def __repr__(self) -> str:
+        parts, what = self.version.parts, f"{self.schema.variable} {self.schema.size}"
+        count = sum(part.rows - len(part.withdrawn) for part in parts)
+        return f"Dataset({self.name!r}, version {self.version.version}: {count} samples, {what})"
 
     @property
     def schema(self) -> Schema:
@@ -87,7 +93,7 @@ class Dataset:
         Images are ``(sample, y, x, rgb)``.
 
         The sample table's columns are coordinates along ``sample``; ``y`` and ``x`` are in
-        units of the grid spacing's.
+        units of the grid spacing's. ``units`` among its attributes are those of the values.
         """
         import xarray as xr
 
@@ -100,7 +106,9 @@ class Dataset:
         if len(schema.components) > 1:
             axis = "rgb" if schema.layout == "images" else "component"
             coordinates[axis] = (axis, list(schema.components))
-        attributes = {"dataset": self.name, "version": self.version.version}
+        attributes: dict[str, object] = {"dataset": self.name, "version": self.version.version}
+        if len({*schema.units}) == 1 and schema.units[0] is not None:
+            attributes["units"] = schema.units[0]
         return xr.DataArray(data, coordinates, schema.dims, schema.variable, attributes)
 
     def read(self, samples: pd.DataFrame) -> Array:
@@ -218,7 +226,7 @@ class Dataset:
             raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")
         others = held[~held["sample_id"].isin(labels["sample_id"])]
         for name in set(labels) & set(others) if len(others) else ():
-            kind, other = _broad(labels[name]), _broad(others[name])
+            kind, other = broad_kind(labels[name]), broad_kind(others[name])
             if kind != other and "empty" not in (kind, other):
                 raise InvalidRequest(
                     f"labels are of one type a column: {name!r} is {kind} here and {other} of the "
@@ -230,7 +238,7 @@ class Dataset:
         rows = labels.index.get_indexer(pd.Index(table["sample_id"]))
         reached = rows >= 0
         for name, column in labels.items() if reached.any() else ():
-            said = _nullable(column).iloc[rows].set_axis(table.index)[reached]  # -1: left out
+            said = nullable(column).iloc[rows].set_axis(table.index)[reached]  # -1: left out
             held = [table[name][~reached]] if name in table and not reached.all() else []
             table[name] = pd.concat([said, *held]).reindex(table.index)
         try:
@@ -344,18 +352,6 @@ class Change:
             return None
         merged = merged.astype("str").drop_duplicates("unit").sort_values("unit")
         return write_table(store.backend, merged.reset_index(drop=True))
-
-
-def _broad(column: pd.Series) -> str:
-    kind = kind_of(column)
-    return "number" if kind == "whole" else kind
-
-
-def _nullable(column: pd.Series) -> pd.Series:
-    """Return a column that stays of its type where some values are not known."""
-    if pd.api.types.is_bool_dtype(column):
-        return column.astype("boolean")
-    return column.astype("Int64") if pd.api.types.is_integer_dtype(column) else column
 
 
 def _with_properties(schema: Schema, other: Schema) -> Schema:

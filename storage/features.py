@@ -61,6 +61,12 @@ class FeatureFrame:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        sizes = (len(self), len(self.coefficients), *self.version.row_shape[1:])
+        axes = ", ".join(f"{n}: {size}" for n, size in zip(self.version.dims, sizes, strict=True))
+        held = "not read" if self.loaded is None else "in memory"
+        return f"FeatureFrame({self.view} of {self.dataset!r}; {axes}; {held})"
+
     def head(self, count: int) -> FeatureFrame:
         """Return the first ``count`` samples."""
         return self._of(self.samples.head(count), slice(count))

@@ -67,6 +67,19 @@ def kind_of(column: pd.Series) -> str:
     return _KINDS.get(found, "text")
 
 
+def broad_kind(column: pd.Series) -> str:
+    """Say what the known values of a column are, whole numbers being numbers."""
+    kind = kind_of(column)
+    return "number" if kind == "whole" else kind
+
+
+def nullable(column: pd.Series) -> pd.Series:
+    """Return a column that stays of its type where some values are not known."""
+    if pd.api.types.is_bool_dtype(column):
+        return column.astype("boolean")
+    return column.astype("Int64") if pd.api.types.is_integer_dtype(column) else column
+
+
 def sample_coordinates(
     frame: pd.DataFrame, taken: Collection[str] = ()
 ) -> dict[str, tuple[str, object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,20 @@ def test_what_a_notebook_asks_for_is_given_or_refused_with_the_way_out(store: St
     ):
         with pytest.raises(InvalidRequest, match=message):
             refused()
+
+
+def test_what_a_notebook_shows_is_a_line_however_many_parts_there_are(store: Store) -> None:
+    dataset, frame = store.dataset("flow"), store.get_historical_features("flow", "double")
+    assert repr(dataset) == "Dataset('flow', version 2: 10 samples, vorticity 8x6)"
+    sizes = "sample: 10, coefficient: 2, y: 8, x: 6"
+    assert repr(frame) == f"FeatureFrame(double of 'flow'; {sizes}; not read)"
+    assert repr(frame.load()) == f"FeatureFrame(double of 'flow'; {sizes}; in memory)"
+
+
+def test_arrays_say_their_units(store: Store) -> None:
+    dataset = store.dataset("flow")
+    assert dataset.to_xarray().attrs == {"dataset": "flow", "version": 2}
+    for units, said in ((("1/s",), {"units": "1/s"}), ((None,), {}), (("m", "s"), {})):
+        schema = replace(dataset.schema, units=units)
+        other = replace(dataset, version=replace(dataset.version, schema=schema))
+        assert other.to_xarray().attrs == {"dataset": "flow", "version": 2, **said}
