@@ -12,6 +12,8 @@ import multiprocessing.util
 import os
 import signal
 import sys
+import threading
+from functools import cache
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
@@ -43,3 +45,23 @@ def _leave_worker() -> NoReturn:
     # from Python 3.13 on this comes before what multiprocessing has registered: locks would leak
     multiprocessing.util._exit_function()  # type: ignore[attr-defined]
     leave()
+
+
+@cache
+def forks_end_well() -> None:
+    """Have processes that are forked from here on not drain Prefect's threads, which they lack.
+
+    They would fail at their end, and a ``DataLoader`` that is used after a flow takes its workers
+    for dead (Prefect 3, `QueueService._drain`).
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_prefect)
+
+
+def _forget_prefect() -> None:
+    calls = getattr(threading, "_threading_atexits", [])
+    calls[:] = [call for call in calls if not _is_prefects(getattr(call, "func", call))]
+
+
+def _is_prefects(call: object) -> bool:
+    return (getattr(call, "__module__", None) or "").startswith("prefect.")

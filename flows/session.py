@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from flows.ending import forks_end_well
 from flows.runtime import open_cluster, workers_of
 from storage import open_store
 from storage.errors import InvalidRequest
@@ -51,6 +52,7 @@ def session(url: str, cluster: str, device: str = "cpu") -> Iterator[Session]:
     InvalidRequest
         If workers of other processes were to write into this process's memory.
     """
+    forks_end_well()
     store = open_store(url, writable=True)
     if not store.backend.shared and cluster != "threads":
         raise InvalidRequest(f"{url} lives in one process: pass --cluster threads")

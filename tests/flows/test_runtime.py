@@ -177,3 +177,20 @@ def test_flows_in_python_send_nothing_unless_told_to() -> None:
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True
         )
         assert found.stdout.strip() == said, found.stderr
+
+
+def test_a_process_that_is_forked_after_a_flow_ends_well() -> None:
+    """As workers of a DataLoader do: Prefect's threads, which it would wait for, are not in it."""
+    code = (
+        "import multiprocessing, os, threading\n"
+        "from flows.ending import forks_end_well\n"
+        "forks_end_well()\n"
+        "def drain(): raise AssertionError\n"
+        "drain.__module__ = 'prefect._internal.concurrency.services'\n"
+        "threading._register_atexit(drain)\n"
+        "forked = multiprocessing.get_context('fork').Process(target=int)\n"
+        "forked.start()\n"
+        "forked.join()\n"
+        "os._exit(forked.exitcode)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
