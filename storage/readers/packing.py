@@ -1,15 +1,16 @@
 """Packed numbers and missing values of the CF conventions (section 8.1 and 2.5.1).
 
 A value is ``raw * scale_factor + add_offset``; a raw value equal to ``_FillValue`` or
-``missing_value`` is missing and becomes NaN. Unpacked here rather than by xarray, which
-warns about, and then drops, a fill value that the packed type cannot hold.
+``missing_value``, or outside of ``valid_min``, ``valid_max`` or ``valid_range``, is missing and
+becomes NaN. Unpacked here rather than by xarray, which warns about, and then drops, a fill value
+that the packed type cannot hold.
 """
 
 from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ def unpacked_dtype(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> np.dt
     """Return the type that `unpack` gives."""
     integer = dtype.kind in "iu"
     packed = "scale_factor" in attributes or "add_offset" in attributes
-    if dtype.kind in "iuf" and (packed or (integer and _fills(dtype, attributes).size)):
+    gaps = integer and (_fills(dtype, attributes).size or _limits(attributes))
+    if dtype.kind in "iuf" and (packed or gaps):
         return np.dtype(np.float64)
     return dtype
 
@@ -35,7 +37,8 @@ def unpack(raw: Array, attributes: Mapping[str, Any]) -> Array:
     if raw.dtype.kind not in "iuf":
         return raw
     missing = np.isin(raw, _fills(raw.dtype, attributes))
-    if raw.dtype.kind == "i" and (text(attributes.get("_Unsigned")) or "").lower() == "true":
+    unsigned = raw.dtype.kind == "i" and (text(attributes.get("_Unsigned")) or "").lower() == "true"
+    if unsigned:
         raw = raw.view(np.dtype(f"{raw.dtype.byteorder}u{raw.dtype.itemsize}"))
         missing |= np.isin(raw, _fills(raw.dtype, attributes))  # a fill is given either way
     values = raw.astype(unpacked_dtype(raw.dtype, attributes))
@@ -43,7 +46,23 @@ def unpack(raw: Array, attributes: Mapping[str, Any]) -> Array:
         values *= values.dtype.type(_one("scale_factor", attributes))
     if "add_offset" in attributes:
         values += values.dtype.type(_one("add_offset", attributes))
+    for compare, limit in _limits(attributes):
+        # of the type of what is stored, signed for unsigned too, or of floats where it is packed
+        same = (
+            limit.astype(raw.dtype) if (raw.dtype.kind, limit.dtype.kind) == ("u", "i") else limit
+        )
+        missing |= compare(values if limit.dtype.kind == "f" else raw, same)
     return np.where(missing, np.nan, values) if missing.any() else values
+
+
+def _limits(attributes: Mapping[str, Any]) -> list[tuple[Callable[[Array, Any], Array], Any]]:
+    """Return the valid numbers at either end, with what says which are beyond them."""
+    least, most = attributes.get("valid_min", ()), attributes.get("valid_max", ())
+    found = attributes.get("valid_range", ())
+    if np.size(found) == 2:
+        least, most = np.ravel(found)
+    ends = [(np.less, np.ravel(least)), (np.greater, np.ravel(most))]
+    return [(beyond, end[0]) for beyond, end in ends if end.size == 1 and end.dtype.kind in "iuf"]
 
 
 def _one(name: str, attributes: Mapping[str, Any]) -> Any:

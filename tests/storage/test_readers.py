@@ -480,11 +480,36 @@ def test_a_fill_value_that_the_packed_type_cannot_hold_masks_nothing(tmp_path: P
     np.testing.assert_array_equal(read("a.nc", data)[0].array[0], -0.5 * packed)
 
 
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"valid_range": np.array([-150, 150], "i2")},
+        {"valid_min": np.int16(-150), "valid_max": np.int16(150)},
+        {"valid_range": np.array([-1.5, 1.5]), "scale_factor": 0.01},
+        {"valid_range": np.array([-150, 150], "i2"), "scale_factor": 0.01, "add_offset": 7.0},
+    ],
+)
+def test_what_is_outside_the_valid_range_is_missing(
+    attributes: dict[str, Any], version: int, tmp_path: Path
+) -> None:
+    raw = (FIELD * 100).astype("i2")
+    data = netcdf(xr.Dataset({"t": (("y", "x"), raw, attributes)}), version, tmp_path)
+    assert reason("a.nc", data) == "nan"
+    (frame,) = read("a.nc", data, fill="-99")
+    values = raw * attributes.get("scale_factor", 1) + attributes.get("add_offset", 0)
+    np.testing.assert_allclose(frame.array[0], np.where(np.abs(raw) > 150, -99, values))
+    assert header("a.nc", data).dtype == frame.array.dtype
+
+
 def test_unsigned_bytes_of_netcdf_are_unpacked_as_unsigned(tmp_path: Path) -> None:
     raw = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
     attributes = {"_Unsigned": "true", "scale_factor": 2.0}
     dataset = xr.Dataset({"t": (("y", "x"), raw.view(np.int8), attributes)})
     np.testing.assert_array_equal(read("a.nc", netcdf(dataset, 3, tmp_path))[0].array[0], 2.0 * raw)
+    dataset.t.attrs["valid_range"] = np.array([0, 150], np.uint8).view(np.int8)  # 150 is -106
+    (frame,) = read("a.nc", netcdf(dataset, 3, tmp_path), fill="-1")
+    np.testing.assert_array_equal(frame.array[0], np.where(raw > 150, -1, 2.0 * raw))
 
 
 def test_degrees_are_no_distance(tmp_path: Path) -> None:
