@@ -46,12 +46,12 @@ def is_hdf5(data: bytes) -> bool:
 def open_hdf5(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Variable]]:
     """Give the numeric datasets of an HDF5 file."""
     with open_file(data) as file:
-        found = datasets(file)
-        aside = helpers(dataset.attrs for _, dataset in found)
+        found = datasets(file, axes=1)  # bounds are named by positions along one
+        aside = helpers((name, dataset.attrs) for name, dataset in found)
         yield [
             _variable(name, dataset, file, options)
             for name, dataset in found
-            if name not in aside and not dataset.is_scale
+            if len(dataset.shape) > 1 and name not in aside and not dataset.is_scale
         ]
 
 
@@ -86,8 +86,8 @@ def _check_heaps(data: bytes) -> None:
         start = data.find(_HEAP, start + 16)
 
 
-def datasets(file: Any) -> list[tuple[str, Any]]:
-    """Return the datasets that hold numbers in two or more axes.
+def datasets(file: Any, axes: int = 2) -> list[tuple[str, Any]]:
+    """Return the datasets that have so many axes or more.
 
     Links are not followed, and names with a leading underscore or ``#`` are bookkeeping.
     """
@@ -95,7 +95,7 @@ def datasets(file: Any) -> list[tuple[str, Any]]:
 
     def visit(name: str, item: Any) -> None:
         hidden = any(part.startswith(("_", "#")) for part in name.split("/"))
-        if isinstance(item, h5py.Dataset) and not hidden and len(item.shape or ()) > 1:
+        if isinstance(item, h5py.Dataset) and not hidden and len(item.shape or ()) >= axes:
             found.append((name, item))
 
     file.visititems(visit)

@@ -32,7 +32,7 @@ def open_netcdf(data: bytes, size: int, options: ReadOptions) -> Iterator[list[V
     if data[3:4] not in (b"", b"\x01", b"\x02"):
         raise BadInput("format", "is the CDF-5 variant; convert it with nccopy -k nc4")
     with netcdf_file(io.BytesIO(data), mode="r", mmap=False, maskandscale=False) as file:
-        aside = helpers(_attributes(variable) for variable in file.variables.values())
+        aside = helpers((name, _attributes(each)) for name, each in file.variables.items())
         yield [
             _variable(name, variable, file.variables, options)
             for name, variable in file.variables.items()

@@ -110,7 +110,15 @@ def text(value: Any) -> str | None:
     return str(value) if isinstance(value, str) else None
 
 
-def helpers(attributes: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the names of variables that only locate or qualify others."""
+def helpers(attributes: Iterable[tuple[str, Mapping[str, Any]]]) -> set[str]:
+    """Return the names of variables that only locate or qualify others, by names and attributes.
+
+    They lie in the group of what names them, or in one that this is in.
+    """
     roles = ("coordinates", "bounds", "grid_mapping", "ancillary_variables")
-    return {name for one in attributes for r in roles for name in (text(one.get(r)) or "").split()}
+    found = set()
+    for place, one in attributes:
+        groups = place.split("/")[:-1]
+        for name in (word for role in roles for word in (text(one.get(role)) or "").split()):
+            found |= {"/".join([*groups[:depth], name]) for depth in range(len(groups) + 1)}
+    return found

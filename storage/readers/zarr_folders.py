@@ -42,7 +42,7 @@ def open_zarr(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Var
         name: cpu.Buffer.from_bytes(value) for name, value in files.items()
     }
     arrays = dict(_arrays("", _root(zarr.storage.MemoryStore(content))))
-    aside = helpers(array.attrs.asdict() for array in arrays.values())
+    aside = helpers((name, array.attrs.asdict()) for name, array in arrays.items())
     yield [
         _variable(name, array, arrays, files, options)
         for name, array in arrays.items()

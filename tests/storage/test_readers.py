@@ -512,6 +512,19 @@ def test_unsigned_bytes_of_netcdf_are_unpacked_as_unsigned(tmp_path: Path) -> No
     np.testing.assert_array_equal(frame.array[0], np.where(raw > 150, -1, 2.0 * raw))
 
 
+@pytest.mark.parametrize("group", ["", "run/7"])
+@pytest.mark.parametrize("write", [netcdf, zarr_folder])
+def test_what_only_locates_a_field_is_none(
+    write: Callable[..., bytes], group: str, tmp_path: Path
+) -> None:
+    """As positions of bent grids, and the bounds of those along one axis, in any group."""
+    name, version = ("a.nc", 4) if write is netcdf else ("a.zarr", 3)
+    fields = {"t": (("y", "x"), FIELD, {"coordinates": "lat"}), "lat": (("y", "x"), FIELD)}
+    bounds = {"x": ("x", np.arange(11.0), {"bounds": "b"}), "b": (("x", "two"), np.ones((11, 2)))}
+    data = write(xr.Dataset({**fields, **bounds}), version, tmp_path, group=group or None)
+    assert read(name, data)[0].components == (f"{group}/t".strip("/").rpartition("/")[2],)
+
+
 def test_degrees_are_no_distance(tmp_path: Path) -> None:
     dataset = xr.Dataset({"t": (("y", "x"), FIELD)}, coords=GRID)
     dataset.x.attrs["units"] = "degrees_east"
