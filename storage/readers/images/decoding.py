@@ -135,9 +135,13 @@ def _reversed(image: TiffImageFile) -> bool:
     """
     bits, signs = image.tag_v2.get(258, (1,))[0], image.tag_v2.get(339, (1,))
     if image.mode.startswith("I") and bits != 16:
-        raise BadInput("mode", f"holds integers of {bits} bits, whose range is unknown: use 8 or 16")
+        raise BadInput(
+            "mode", f"holds integers of {bits} bits, whose range is unknown: use 8 or 16"
+        )
     if bits == 8 and 2 in signs:
-        raise BadInput("mode", "holds signed integers of 8 bits, whose range is unknown: use unsigned")
+        raise BadInput(
+            "mode", "holds signed integers of 8 bits, whose range is unknown: use unsigned"
+        )
     return image.mode.startswith("I") and image.tag_v2.get(262) == 0
 
 
