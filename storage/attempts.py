@@ -23,7 +23,7 @@ import zarr
 from storage.arrays import FolderStore
 from storage.backends import Backend
 from storage.documents import Document, now, read_document, seal
-from storage.errors import NotFound
+from storage.errors import NoRoom, NotFound
 from storage.keys import digest, quick_digest
 
 
@@ -35,6 +35,7 @@ class Attempt:
         self.home = home
         self.name = uuid.uuid4().hex[:12]
         self.objects: dict[str, dict[str, Any]] = {}
+        self._may_have_won = False
 
     @property
     def folder(self) -> str:
@@ -65,7 +66,11 @@ class Attempt:
             self.objects[path] = {"xxh3_128": quick_digest(data), "bytes": len(data)}
 
     def publish(self, document: Mapping[str, Any]) -> tuple[Document, bool]:
-        """Publish the manifest; return the winner's, and whether it is this attempt's."""
+        """Publish the manifest; return the winner's, and whether it is this attempt's.
+
+        Where an answer was lost on its way a client asks again, and is told that the name is
+        taken: by this attempt.
+        """
         body = {
             **document,
             "attempt": self.name,
@@ -74,15 +79,23 @@ class Attempt:
             "provenance": {**provenance(), **document.get("provenance", {})},
         }
         data, path = seal(body), manifest_path(self.home)
-        if self.backend.create(path, data):
-            made: Document = json.loads(data)
+        self._may_have_won = True  # also where there is no answer
+        try:
+            created = self.backend.create(path, data)
+        except NoRoom:
+            self._may_have_won = False
+            raise
+        made: Document = json.loads(data) if created else read_document(self.backend, path)
+        if made["attempt"] == self.name:
             return made, True
+        self._may_have_won = False
         self.abandon()
-        return read_document(self.backend, path), False
+        return made, False
 
     def abandon(self) -> None:
-        """Remove what this attempt wrote."""
-        self.backend.delete([entry.path for entry in self.backend.walk(self.folder)])
+        """Remove what this attempt wrote, unless it may have won: then it is a collector's."""
+        if not self._may_have_won:
+            self.backend.delete([entry.path for entry in self.backend.walk(self.folder)])
 
 
 @contextlib.contextmanager

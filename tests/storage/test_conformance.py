@@ -214,6 +214,32 @@ class TestStore:
             store.write_part(INGEST, [1], fail)
         assert list(store.backend.walk("parts")) == []
 
+    @pytest.mark.parametrize("answer", ["taken", "none"])
+    def test_an_attempt_that_won_stays_whatever_its_writer_was_told(
+        self, store: Store, answer: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An answer that was lost, after which the client asked again; and a Ctrl-C meanwhile."""
+        create, write = store.backend.create, filler(fields(5, 1), "fields", ["sample", "y", "x"])
+
+        def unheard(path: str, data: bytes) -> bool:
+            create(path, data)
+            if answer == "none":
+                raise KeyboardInterrupt
+            return False
+
+        monkeypatch.setattr(store.backend, "create", unheard)
+        if answer == "none":
+            with pytest.raises(KeyboardInterrupt):
+                store.write_part(INGEST, [1], write)
+        else:
+            manifest, wrote = store.write_part(INGEST, [1], write)
+            assert wrote
+            assert manifest == store.part_manifest(manifest["key"])
+        monkeypatch.undo()
+        assert list(verify(store)) == []
+        key = derivation_key(INGEST, [1])
+        np.testing.assert_array_equal(fields_of(store, key), fields(5, 1))
+
     def test_simultaneous_changes_are_merged(self, store: Store) -> None:
         """Six writers add a part each: all six are in the newest version."""
         made = [add_part(store, seed) for seed in range(6)]
