@@ -112,14 +112,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, told), "ignore:resource_tracker"])
     logging.raiseExceptions = False  # a log that does not reach a server that has ended is lost
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background
-        signal.signal(signal.SIGINT, _interrupt)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background, or by nohup
+            signal.signal(number, _interrupt)
     status[0] = run(arguments)
     sys.exit(status[0])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop all that was started: on Ctrl-C, and on SIGTERM as from a service manager.
+    """Stop all that was started: on Ctrl-C, SIGTERM (service managers) and SIGHUP (lost terminals).
 
     A terminal's Ctrl-C reaches the temporary Prefect server too, which ends; without this, Prefect
     would ask it for minutes to note down that the run has crashed.

@@ -751,9 +751,9 @@ def test_a_run_that_is_refused_is_a_line_and_no_more(place: Path) -> None:
     ("number", "whole"),
     [
         *((signal.SIGINT, True), (signal.SIGTERM, True)),
-        *((signal.SIGTERM, False), (signal.SIGKILL, False)),
+        *((signal.SIGTERM, False), (signal.SIGHUP, True), (signal.SIGKILL, False)),
     ],
-    ids=["ctrl-c", "terminated", "terminated-alone", "killed"],
+    ids=["ctrl-c", "terminated", "terminated-alone", "hung-up", "killed"],
 )
 def test_a_stopped_command_leaves_no_lease_and_no_process(
     tmp_path: Path, number: int, whole: bool
