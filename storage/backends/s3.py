@@ -16,6 +16,8 @@ from storage.errors import InvalidRequest
 
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _NO_BUCKET = "NoSuchBucket"
+_WAY_OUT = "check AWS_ENDPOINT_URL, the network and the credentials"
+_TRIES = 5
 
 
 class S3Backend:
@@ -54,7 +56,7 @@ class S3Backend:
                 raise
             if code in _TAKEN:
                 raise
-            way_out = "check AWS_ENDPOINT_URL, the network and the credentials"
+            way_out = _WAY_OUT
             if code == _NO_BUCKET:
                 way_out = "make the bucket, or check the address"
             raise ConnectionError(f"{self.url}: {error}: {way_out}") from error
@@ -121,8 +123,21 @@ class S3Backend:
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects in bulk; deleting what is gone is no error on S3."""
         for batch in batched(paths, 1000):
-            objects = [{"Key": self._key(path)} for path in batch]
-            self._ask("call_s3", "delete_objects", Bucket=self.bucket, Delete={"Objects": objects})
+            self._delete([{"Key": self._key(path)} for path in batch])
+
+    def _delete(self, objects: list[dict[str, str]]) -> None:
+        """Delete a batch; S3 answers that it did, with a list of those that it did not."""
+        for _ in range(_TRIES):
+            request = {"Bucket": self.bucket, "Delete": {"Objects": objects, "Quiet": True}}
+            refused = self._ask("call_s3", "delete_objects", **request).get("Errors")
+            if not refused:
+                return
+            objects = [{"Key": entry["Key"]} for entry in refused]
+        first = refused[0]
+        raise ConnectionError(
+            f"{self.url}: {first['Key']} cannot be deleted: "
+            f"{first.get('Message') or first.get('Code')}: {_WAY_OUT}"
+        )
 
     def enforces_exclusive_creation(self) -> bool:
         """Put the same key twice with ``If-None-Match``: some servers ignore the condition."""

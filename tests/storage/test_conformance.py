@@ -956,6 +956,28 @@ def test_what_s3_refuses_names_the_store_and_what_to_look_at(
         backend.names("")
 
 
+@pytest.mark.parametrize("times", [1, 100], ids=["for-once", "for-ever"])
+def test_what_s3_does_not_delete_is_tried_again_and_named(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is a success that lists what it was not; only that answer is imitated."""
+    asked: list[list[str]] = []
+
+    def call_s3(_: str, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+        asked.append([entry["Key"] for entry in Delete["Objects"]])
+        refused = {"Key": "x/b", "Code": "AccessDenied", "Message": "Access Denied"}
+        return {"Errors": [refused]} if len(asked) <= times else {}
+
+    backend = open_backend("s3://theirs/x")
+    monkeypatch.setattr(backend, "_fs", SimpleNamespace(call_s3=call_s3))
+    if times == 1:
+        backend.delete(["a", "b", "c"])
+        assert asked == [["x/a", "x/b", "x/c"], ["x/b"]]
+        return
+    with pytest.raises(ConnectionError, match=r"s3://theirs/x: x/b cannot be deleted: Access Den"):
+        backend.delete(["a", "b", "c"])
+
+
 def test_an_unknown_scheme_is_refused() -> None:
     """The message names the schemes that exist."""
     with pytest.raises(InvalidRequest, match="s3://"):
