@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -14,10 +15,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from storage.backends.base import SINGLE_WRITER, ObjectInfo, below, probe
 from storage.errors import InvalidRequest
 
-_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_TAKEN = {"PreconditionFailed", "412"}
+_BUSY = {"ConditionalRequestConflict", "409"}  # another put of it is under way, or was dropped
 _NO_BUCKET = "NoSuchBucket"
 _WAY_OUT = "check AWS_ENDPOINT_URL, the network and the credentials"
 _TRIES = 5
+_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 
 
 class S3Backend:
@@ -54,7 +57,7 @@ class S3Backend:
             code = _code(error.__cause__)
             if isinstance(error, FileNotFoundError | FileExistsError) and code != _NO_BUCKET:
                 raise
-            if code in _TAKEN:
+            if code in _TAKEN | _BUSY:
                 raise
             way_out = _WAY_OUT
             if code == _NO_BUCKET:
@@ -82,15 +85,20 @@ class S3Backend:
                 return False
             self.write(path, data)
             return True
-        try:
-            self._put_if_absent(path, data)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _code(error.__cause__) in _TAKEN:
+        waits = iter(_WAITS)
+        while True:
+            try:
+                self._put_if_absent(path, data)
+                return True
+            except FileExistsError:
                 return False
-            raise
-        return True
+            except OSError as error:
+                code, wait = _code(error.__cause__), next(waits, None)
+                if code in _TAKEN:
+                    return False
+                if code not in _BUSY or wait is None:
+                    raise
+                time.sleep(wait)
 
     def _put_if_absent(self, path: str, data: bytes) -> None:
         self._ask(

@@ -21,7 +21,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from storage import (
@@ -954,6 +954,23 @@ def test_what_s3_refuses_names_the_store_and_what_to_look_at(
     monkeypatch.setattr(backend, "_fs", SimpleNamespace(ls=refuse))
     with pytest.raises(ConnectionError, match=r"s3://theirs/x: Access Denied: .* credentials"):
         backend.names("")
+
+
+def test_a_put_that_meets_another_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 says so before either has won, and neither may: nobody is then taken for the winner."""
+    codes = ["ConditionalRequestConflict", "ConditionalRequestConflict", ""]
+    asked = iter([*codes, "ConditionalRequestConflict", "PreconditionFailed"])
+
+    def call_s3(*_: object, **__: object) -> None:
+        if code := next(asked):
+            answer: Any = {"Error": {"Code": code, "Message": "At least one of ..."}}
+            raise OSError(code) from ClientError(answer, "PutObject")
+
+    backend = open_backend("s3://theirs/x")
+    monkeypatch.setattr(backend, "_fs", SimpleNamespace(call_s3=call_s3))
+    assert backend.create("a", b"data")
+    assert not backend.create("a", b"data")
+    assert list(asked) == []
 
 
 @pytest.mark.parametrize("times", [1, 100], ids=["for-once", "for-ever"])
