@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from storage.attempts import manifest_path, read_manifest
 from storage.backends import ObjectInfo
+from storage.backends.base import TEMPORARY
 from storage.documents import Log, timestamp
 from storage.errors import NotFound
 from storage.leases import LIFETIME, collector_lease
@@ -129,6 +130,9 @@ class _Sweep:
             (e for e in self.backend.walk("tables") if _stem(e.path) not in self.tables),
             "unused table",
         )
+        for top in ("datasets", "views", "removed"):
+            names = (e for e in self.backend.walk(top) if _name(e.path).startswith(TEMPORARY))
+            yield from self._old(names, "write that was cut short")
         for home, entries in self._homes().items():
             yield from self._home(home, entries)
 
@@ -162,5 +166,9 @@ class _Sweep:
                 yield Removal(entry.path, entry.size, why)
 
 
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 def _stem(path: str) -> str:
-    return path.rsplit("/", 1)[1].split(".")[0]
+    return _name(path).split(".")[0]

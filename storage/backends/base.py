@@ -9,6 +9,7 @@ from typing import Protocol
 from storage.errors import Damaged
 
 SINGLE_WRITER = "?single-writer"  # behind the address of a store
+TEMPORARY = ".tmp-"  # how the name of a file begins that is being written
 
 
 @dataclass(frozen=True)

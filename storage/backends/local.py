@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.backends.base import SINGLE_WRITER, ObjectInfo, below, probe
+from storage.backends.base import SINGLE_WRITER, TEMPORARY, ObjectInfo, below, probe
 from storage.errors import NoRoom
 
-_TEMPORARY = ".tmp-"
 _TRIES = 20
 _LARGE = 2**20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -63,7 +62,7 @@ class LocalBackend:
     def _temporary(self, path: str, data: bytes | memoryview) -> Iterator[Path]:
         """Yield a durable temporary file beside ``path``; afterwards make the folder durable."""
         target = self._file(path)
-        temporary = target.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
         try:
             with _opened(temporary) as file:
                 file.write(data)
@@ -89,7 +88,7 @@ class LocalBackend:
         """Return the names in a folder."""
         try:
             names = (entry.name for entry in self._file(folder).iterdir())
-            return sorted(name for name in names if not name.startswith(_TEMPORARY))
+            return sorted(name for name in names if not name.startswith(TEMPORARY))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -121,7 +120,7 @@ class LocalBackend:
     def enforces_exclusive_creation(self) -> bool:
         """Try to link the same name twice (some network and FAT file systems cannot)."""
         try:
-            return probe(self, f"leases/{_TEMPORARY}probe-{uuid.uuid4().hex}")
+            return probe(self, f"leases/{TEMPORARY}probe-{uuid.uuid4().hex}")
         except NoRoom:
             raise
         except PermissionError as error:

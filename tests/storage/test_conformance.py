@@ -973,6 +973,25 @@ def test_a_put_that_meets_another_is_tried_again(monkeypatch: pytest.MonkeyPatch
     assert list(asked) == []
 
 
+def test_gc_removes_what_a_write_that_was_killed_left(tmp_path: Path) -> None:
+    """Also among the records; only what is old, since the others are being written."""
+    store = open_store(str(tmp_path), writable=True)
+    add_dataset(store)
+    add_view(store)
+    add_dataset(store, name="gone")
+    remove(store, "gone")
+    folders = ("datasets/flow", "views/flow/double", "removed/datasets/gone", "tables")
+    left = [tmp_path / folder / ".tmp-1f" for folder in folders]
+    for file in left:
+        file.write_bytes(b"{")
+    assert not any(removal.path.endswith(".tmp-1f") for removal in collect(store, delete=True))
+    for file in left:
+        os.utime(file, (0, 0))
+    collect(store, delete=True)
+    assert not any(file.exists() for file in left)
+    assert list(verify(store)) == []
+
+
 @pytest.mark.parametrize("times", [1, 100], ids=["for-once", "for-ever"])
 def test_what_s3_does_not_delete_is_tried_again_and_named(
     times: int, monkeypatch: pytest.MonkeyPatch
