@@ -20,7 +20,7 @@ from typing import NoReturn
 
 def leave(status: int = 0) -> NoReturn:
     """Say what is still to be said, and end."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed is None
         with contextlib.suppress(OSError, ValueError):  # of a reader that is gone
             stream.flush()
     os._exit(status)

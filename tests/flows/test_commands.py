@@ -714,6 +714,15 @@ def test_settings_come_from_a_file_and_from_the_line(
     assert made["spec"]["parameters"] == {"J": 1, "L": 2}
 
 
+def test_a_command_with_closed_outputs_ends_as_with_open_ones(place: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "ls", f"--store={place / 'store'}"]
+    for closed in (">&-", ">&- 2>&-"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'"$@" {closed}', "sh", *command], capture_output=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 @pytest.mark.slow
 def test_what_runs_log_is_in_the_ui_and_not_in_the_terminal(
     tmp_path: Path, prefect_home: Path
