@@ -77,7 +77,8 @@ class LocalBackend:
             way_out = "make room there, or pass another --store"
             raise NoRoom(f"{target} cannot be written: {error.strerror}: {way_out}") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            if temporary.exists():  # else a read-only file system would have its say again
+                temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
 
     def exists(self, path: str) -> bool:

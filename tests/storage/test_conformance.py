@@ -922,6 +922,19 @@ def test_a_full_disk_is_named_with_the_way_out(
     assert list(store.backend.walk("datasets")) == []
 
 
+def test_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses to remove even what is not there, which must not be what is heard of it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (tmp_path / "leases").mkdir()
+    for name in ("open", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(NoRoom, match="Read-only file system"):
+        open_store(str(tmp_path), writable=True)
+
+
 def test_an_s3_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to look at; only botocore's failure is imitated, for it takes its time."""
 
