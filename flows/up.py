@@ -78,7 +78,7 @@ def up(service: Service) -> None:
         print(f"pid {os.getpid()}, {url}", file=notes, flush=True)
         _say("starting Dask")
         address = stack.enter_context(open_cluster(service.cluster, device=service.device))
-        environment = _environment(service, port, address)
+        environment = told(service, port, address)
         _say(f"starting a Prefect server on port {port}")
         host, number = service.host, str(port)
         command = ["server", "start", "--host", host, "--port", number]
@@ -184,11 +184,16 @@ def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any
     return made
 
 
-def _environment(service: Service, port: int, address: str) -> dict[str, str]:
-    """Return what the processes are told; nothing is sent anywhere else."""
+def told(service: Service, port: int, address: str) -> dict[str, str]:
+    """Return what the processes are told; nothing is sent anywhere else.
+
+    Clients give the password that the server asks for.
+    """
+    password = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
     return {
         **_DEFAULTS,
         **os.environ,
+        **({"PREFECT_API_AUTH_STRING": password} if password else {}),
         "PREFECT_API_URL": f"{url_of(_reachable(service.host), port)}/api",
         "PREFECT_UI_API_URL": f"{_shown(service, port)}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -26,7 +26,7 @@ from prefect.utilities.callables import parameter_schema
 import flows
 from flows import turbulence
 from flows.durations import seconds
-from flows.up import Service, alone, deployments_file, free_port, scheduled, url_of
+from flows.up import Service, alone, deployments_file, free_port, scheduled, told, url_of
 from storage import InvalidRequest, open_store
 from tasks.fields import FieldOptions
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
@@ -196,6 +196,15 @@ def test_the_nightly_run_waits_for_a_folder() -> None:
     assert made["parameters"]["dataset"] == "mine"
 
 
+def test_clients_know_the_password_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else deploying and the worker would be refused, and nothing would come up."""
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:word")
+    assert told(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"] == "user:word"
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "as:before")
+    assert told(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"] == "as:before"
+
+
 def test_only_flows_of_snapshots_are_of_the_watched_dataset() -> None:
     description = yaml.safe_load(deployments_file().read_text())
     made = scheduled(description, Service("store", dataset="mine"))["deployments"]
@@ -212,9 +221,9 @@ def test_a_watched_folder_is_read_as_asked() -> None:
     description = yaml.safe_load(deployments_file().read_text())
     options = {"variable": ["sst"], "slice": "time:all", "periodic": False}
     made = scheduled(description, Service("store", watch="folder", options=options))["deployments"]
-    told = {e["name"]: e["parameters"] for e in made if e["parameters"].get("options") == options}
-    assert set(told) == {"nightly", "hourly"}
-    parameters = turbulence.validate_parameters(yaml.safe_load(yaml.safe_dump(told["nightly"])))
+    given = {e["name"]: e["parameters"] for e in made if e["parameters"].get("options") == options}
+    assert set(given) == {"nightly", "hourly"}
+    parameters = turbulence.validate_parameters(yaml.safe_load(yaml.safe_dump(given["nightly"])))
     assert parameters["options"] == FieldOptions(
         variable=("sst",), slice="time:all", periodic=False
     )
