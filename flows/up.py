@@ -31,10 +31,14 @@ SNAPSHOTS = "snapshots"  # what prefect.yaml calls the dataset that is watched
 _PATIENCE = 120.0  # seconds for a server to answer
 _PORTS = 50
 _WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1"}
+_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _DEFAULTS = {  # of Prefect's settings, which the environment may set otherwise
     # Runs of a schedule, their logs and tables are kept for a month; else the database only grows.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86400),
+    # Who holds a deployment's one place is known to the next server, too, which takes it from runs
+    # that died with this one. In memory, as by default, it would be forgotten and never be free.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": _LEASES,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import psutil
 import pytest
 import yaml
 from prefect import Flow
+from prefect.settings import get_current_settings
 from prefect.utilities.callables import parameter_schema
 
 import flows
@@ -203,6 +205,13 @@ def test_clients_know_the_password_of_the_server(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "as:before")
     assert told(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"] == "as:before"
+
+
+def test_the_place_of_a_run_that_died_with_its_server_is_free_again() -> None:
+    """Leases of places outlive the server: else a schedule would wait for one for ever."""
+    name = told(Service("store"), 4200, "inproc://")["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+    kept = importlib.import_module(name).ConcurrencyLeaseStorage()
+    assert kept.storage_path.is_relative_to(get_current_settings().home)
 
 
 def test_only_flows_of_snapshots_are_of_the_watched_dataset() -> None:
