@@ -6,6 +6,7 @@ The other end of that pipe is held by whoever started this, and closes when that
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import threading
 import psutil
 
 _GRACE = 10.0  # seconds for a process to end when told to
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl
 
 
 def main(command: list[str]) -> None:
     """Run a command and exit as it does, or with 0 once it was told to end."""
+    _adopt()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     told = threading.Event()
 
@@ -33,6 +36,7 @@ def main(command: list[str]) -> None:
     if told.is_set():
         waiting.join()
         status = 0
+    _end(psutil.Process().children(recursive=True))  # what a killed worker was at
     sys.exit(status if status >= 0 else 128 - status)  # as shells do for signals
 
 
@@ -40,12 +44,21 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the process and all that it started to end, and insist after a while."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(process.pid)
-        family = [root, *root.children(recursive=True)]
-        for ask in (psutil.Process.terminate, psutil.Process.kill):
-            for member in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    ask(member)
-            _, family = psutil.wait_procs(family, timeout=_GRACE)
+        _end([root, *root.children(recursive=True)])
+
+
+def _end(family: list[psutil.Process]) -> None:
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                ask(member)
+        _, family = psutil.wait_procs(family, timeout=_GRACE)
+
+
+def _adopt() -> None:
+    """Become the parent of what the command leaves behind, where the system knows how (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -310,3 +310,25 @@ def test_what_ends_by_itself_says_how() -> None:
     command = [sys.executable, "-m", "flows.child", sys.executable, "-c", "raise SystemExit(3)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.wait(20) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can adopt processes")
+def test_what_a_killed_command_had_started_ends_with_it() -> None:
+    """As a flow's run with its worker, though it is a session of its own."""
+    run = "subprocess.Popen(['sleep', '600'], start_new_session=True).wait()"
+    command = [
+        sys.executable,
+        "-m",
+        "flows.child",
+        sys.executable,
+        "-c",
+        f"import subprocess; {run}",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        family: list[psutil.Process] = []
+        while len(family) < 2:
+            family = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.01)
+        family[0].kill()
+        assert process.wait(20) == 128 + signal.SIGKILL
+    assert psutil.wait_procs(family, timeout=5)[1] == []
