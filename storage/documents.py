@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, SupportsIndex
 
 from storage.backends import Backend
-from storage.errors import Damaged, NotFound
+from storage.errors import Damaged, Newer, NotFound
 from storage.keys import canonical, digest
 
+FORMAT = 1  # raised when older versions would misread what is written
 Document = dict[str, Any]
 AsOf = SupportsIndex | str | datetime | None  # the number of a version, a time, or the newest
 
@@ -21,7 +22,11 @@ def now() -> str:
 
 
 def seal(document: Mapping[str, Any]) -> bytes:
-    """Serialise a document with its own checksum, so that any flipped byte shows."""
+    """Serialise a document with its format and its own checksum: any flipped byte shows."""
+    return _sealed({**document, "format": FORMAT})
+
+
+def _sealed(document: Mapping[str, Any]) -> bytes:
     body = {name: value for name, value in document.items() if name != "seal"}
     sealed = {**body, "seal": digest(canonical(body))}
     return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -34,14 +39,22 @@ def unseal(data: bytes, path: str) -> Document:
     ------
     Damaged
         If it is not JSON or a byte of it is not the one that was written.
+    Newer
+        If a newer version wrote it, in a format that this one does not know.
     """
     try:
         document = json.loads(data)
-        intact = seal(document) == data
+        intact = _sealed(document) == data
+        format_ = int(document.get("format", FORMAT))  # the first documents do not say
     except (ValueError, TypeError, AttributeError) as error:
         raise Damaged(
             f"{path} is not a readable document ({error}): run `wavemill verify`"
         ) from error
+    if format_ > FORMAT:
+        raise Newer(
+            f"{path} was written by a newer wavemill, in format {format_}; this one reads up to "
+            f"{FORMAT}: upgrade it"
+        )
     if not intact:
         raise Damaged(f"{path} differs from what was written: run `wavemill verify`")
     return dict(document)

@@ -46,6 +46,10 @@ class Conflict(StorageError, RuntimeError):
     """Another writer is in the way: wait for it, or ask again."""
 
 
+class Newer(StorageError, RuntimeError):
+    """A newer version wrote it, in a format that this one does not know: upgrade."""
+
+
 class NoRoom(StorageError, OSError):
     """The store takes no more: make room, or write to another."""
 

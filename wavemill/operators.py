@@ -80,10 +80,16 @@ class FieldOperator(nn.Module):
         return x.to(self.dtype)
 
 
-def summary(operator: nn.Module) -> str:
+_TELLING = (
+    *("shape", "spacing", "elements", "J", "L", "A", "nonlinearity", "family"),
+    *("isotropic", "linear", "reach", "powers", "width", "resolution", "band", "dtype"),
+)
+
+
+def summary(operator: nn.Module, *more: str) -> str:
     """Return an operator's name and those of its parameters that tell it from others."""
-    names = ("shape", "spacing", "J", "L", "A", "nonlinearity", "family", "isotropic", "linear")
-    held = [f"{n}={getattr(operator, n)!r}" for n in (*names, "dtype") if hasattr(operator, n)]
+    names = (name for name in (*more, *_TELLING) if hasattr(operator, name))
+    held = [f"{name}={getattr(operator, name)!r}" for name in names]
     return f"{type(operator).__name__}({', '.join(held)})"
 
 

@@ -29,6 +29,7 @@ from storage import (
     Conflict,
     Damaged,
     InvalidRequest,
+    Newer,
     NoRoom,
     NotFound,
     PartRef,
@@ -616,6 +617,15 @@ class TestStore:
                 array[rows].compute()
         store.backend.write(path, good)
         np.testing.assert_array_equal(array.values, fields(5, 1))
+
+    def test_what_a_newer_version_wrote_is_not_read(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("storage.documents.FORMAT", 2)
+        add_dataset(store, (1,))
+        monkeypatch.undo()
+        with pytest.raises(Newer, match=r"by a newer wavemill, in format 2.* up to 1: upgrade"):
+            store.dataset("flow")
 
     @pytest.mark.parametrize("compressed", [True, False], ids=["lz4", "plain"])
     def test_a_flipped_byte_of_a_chunk_is_seen_on_reading(

@@ -222,3 +222,16 @@ def test_what_is_wider_than_molecules_is_refused() -> None:
 
 def test_databases_of_ase_are_found() -> None:
     assert ".db" in EXTENSIONS
+
+
+def in_box(*sides: float, pbc: str = "T T T") -> bytes:
+    lattice = " ".join(str(side * (i == j)) for i, side in enumerate(sides) for j in range(3))
+    head = f'Lattice="{lattice}" pbc="{pbc}" Properties=species:S:1:pos:R:3'
+    return f"3\n{head}\n{ATOMS}".encode()
+
+
+def test_crystals_are_no_molecules_and_boxes_with_room_are() -> None:
+    for data in (in_box(20, 20, 20), in_box(3, 3, 3, pbc="F F F"), in_box(3, 20, 20, pbc="F T T")):
+        assert summary(read_molecules("a.extxyz", data)) == ([""], {})
+    with pytest.raises(BadInput, match=r"periodic: .* along axis 0 with 3.0 Angstrom"):
+        read_molecules("a.extxyz", in_box(3, 20, 20))

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules, real_solid_harmonics
-from wavemill.operators import keep_buffer
+from wavemill.operators import keep_buffer, summary
 
 Radial = Literal["solid", "shell"]
 FIRST = {"solid": 3.0, "shell": 1.0}  # weight of the A themselves in kernels, by validation
@@ -179,6 +179,9 @@ class AtomicHarmonics(nn.Module):
         for harmonics in sums:
             found.append((harmonics @ harmonics.mT).flatten(1).index_select(1, place))
         return torch.cat(found, 1)
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     def forward(self, molecules: Molecules) -> Tensor:
         """Return ``(molecule, coefficient)``: counts, then sums over the atoms of each element."""

@@ -39,7 +39,7 @@ from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.solid_filters import FullGrids, fast
 from wavemill.molecules.solid_gaussians import Shape
 from wavemill.molecules.solid_grids import OwnGrids, Placed, counts
-from wavemill.operators import keep_buffer
+from wavemill.operators import keep_buffer, summary
 
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
 NOISE = 0.5  # rounding units of the largest value, below which what a transform gives is noise
@@ -161,6 +161,9 @@ class SolidHarmonicScattering(nn.Module):
     def _most(self) -> int:
         """Points of the grids of a batch."""
         return BATCH.get(self._here.device.type, BATCH["cpu"])
+
+    def __repr__(self) -> str:
+        return summary(self, "channels")
 
     def forward(self, molecules: Molecules) -> Tensor:
         """Return ``(molecule, coefficient)``; see `coefficients`.

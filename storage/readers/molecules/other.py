@@ -15,6 +15,7 @@ from storage.readers.molecules.molecule import Molecule, molecule
 
 # not .json, in which ASE writes, too: what lies beside molecules is called so
 EXTENSIONS = (".cif", ".pdb", ".traj", ".gjf", ".vasp", ".cml", ".con", ".db")
+VACUUM = 4.0  # Angstrom between periodic images of a molecule that does not feel them
 
 
 def read_other(data: bytes, suffix: str) -> Found[Molecule]:
@@ -66,6 +67,7 @@ def read_extended(index: str, comment: str, atoms: list[str], rest: list[str]) -
 
 
 def _molecule(index: str, atoms: Any) -> Molecule:
+    _check_isolated(atoms)
     info = {**atoms.info, **atoms.info.get("key_value_pairs", {})}  # of a database
     numbers = {
         str(name): float(value)
@@ -76,3 +78,21 @@ def _molecule(index: str, atoms: Any) -> Molecule:
     numbers |= {k: float(v) for k, v in results.items() if np.ndim(v) == 0}
     texts = {str(k): v for k, v in info.items() if isinstance(v, str)}
     return molecule(index, atoms.numbers, atoms.positions, numbers, texts)
+
+
+def _check_isolated(atoms: Any) -> None:
+    """Refuse crystals and liquids, whose surroundings would be those of a cluster.
+
+    A molecule alone in a periodic box is none, unless its box leaves no room or cuts it in two.
+    """
+    cell = atoms.cell.complete().array
+    for axis in np.flatnonzero(atoms.pbc & (atoms.cell.lengths() > 1)):  # PDB writes 1 for no cell
+        normal = np.cross(cell[axis - 1], cell[axis - 2])
+        normal /= np.linalg.norm(normal)
+        gap = abs(normal @ cell[axis]) - np.ptp(atoms.positions @ normal)
+        if gap < VACUUM:
+            raise BadInput(
+                "periodic",
+                f"repeats along axis {axis} with {max(gap, 0):.1f} Angstrom between its images; "
+                f"a molecule needs {VACUUM:g}: cut it out, or write it without a cell",
+            )
