@@ -10,11 +10,12 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Nanny, Scheduler, SpecCluster, Worker
+from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
 from distributed.system import MEMORY_LIMIT
 
 from storage.errors import InvalidRequest
@@ -137,7 +138,7 @@ def _threads() -> Iterator[str]:
 def _processes(
     environments: Sequence[Mapping[str, str]], resources: Mapping[str, float] | None = None
 ) -> Iterator[str]:
-    """Open a worker process of one thread for each environment, all on loopback.
+    """Open a worker process of one thread for each environment, all on loopback, all encrypted.
 
     Dask starts its worker processes with ``OMP_NUM_THREADS=1`` and the like, so that torch
     and the BLAS stay on that thread.
@@ -145,6 +146,7 @@ def _processes(
     with tempfile.TemporaryDirectory(prefix="wavemill-", ignore_cleanup_errors=True) as folder:
         options: dict[str, Any] = {
             "host": LOOPBACK,
+            "protocol": "tls://",
             "nthreads": 1,
             "memory_limit": int(_HEADROOM * MEMORY_LIMIT / len(environments)),
             "local_directory": folder,
@@ -158,10 +160,32 @@ def _processes(
             number: {"cls": Nanny, "options": {**options, "env": dict(environment)}}
             for number, environment in enumerate(environments)
         }
-        with SpecCluster(
-            workers=workers, scheduler=_scheduler(), silence_logs=logging.WARNING
-        ) as opened:
+        with (
+            dask.config.set(_own_keys()),
+            SpecCluster(
+                workers=workers, scheduler=_scheduler(), silence_logs=logging.WARNING
+            ) as opened,
+        ):
             yield str(opened.scheduler_address)
+
+
+@cache
+def _own_keys() -> dict[str, Any]:
+    """Return Dask's settings for a key and a certificate of this process, kept in memory.
+
+    A scheduler runs whatever it is sent, and on loopback every user of the machine can reach it:
+    only clients and workers that have this key are let in.
+    """
+    made = Security.temporary()
+    keys = {
+        f"distributed.comm.tls.{role}": {
+            "key": getattr(made, f"tls_{role}_key"),
+            "cert": getattr(made, f"tls_{role}_cert"),
+        }
+        for role in ("client", "scheduler", "worker")
+    }
+    whole = {"distributed.comm.require-encryption": True}
+    return {**whole, "distributed.comm.tls.ca-file": made.tls_ca_file, **keys}
 
 
 def _scheduler() -> dict[str, Any]:
@@ -169,6 +193,7 @@ def _scheduler() -> dict[str, Any]:
     dashboard = importlib.util.find_spec("bokeh") is not None
     options = {
         "host": LOOPBACK,
+        "protocol": "tls://",
         "port": 0,
         "dashboard": dashboard,
         "dashboard_address": f"{LOOPBACK}:0",

@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, Security
 
 from flows.runtime import open_cluster, visible_devices
 from flows.session import session
@@ -106,6 +107,18 @@ def test_worker_processes_compute_on_one_thread_and_listen_on_loopback() -> None
         sockets = [c for p in (me, *me.children(recursive=True)) for c in p.net_connections("inet")]
         listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
+
+
+def test_other_users_of_the_machine_are_not_let_in() -> None:
+    """A scheduler runs what it is sent: whoever has another key, or none, is refused."""
+    with open_cluster("local:1") as address:
+        assert map_parts(square, [3], address=address) == [9]
+        stranger = Security.temporary()
+        stranger.tls_ca_file = dask.config.get("distributed.comm.tls.ca-file")  # it is public
+        plain = Security(require_encryption=False)
+        for there, key in ((address, stranger), (address.replace("tls", "tcp"), plain)):
+            with pytest.raises(OSError):  # noqa: PT011 - of TLS, or of waiting for an answer
+                Client(there, security=key, timeout="2s", set_as_default=False)
 
 
 def test_a_running_cluster_is_used_by_its_address() -> None:
