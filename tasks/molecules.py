@@ -87,9 +87,9 @@ class MoleculeOptions(Options):
     atomise: Annotated[
         tuple[str, ...],
         Field(
-            description="Properties, in hartree or a unit of energy that they have, to make "
-            "NAME_atom of, in kcal/mol: without the energies at 0 K of the free "
-            "atoms."
+            description="Properties, each NAME[:UNIT], to make NAME_atom of, in kcal/mol: without "
+            "the energies at 0 K of the free atoms. UNIT (hartree, eV, kcal/mol or kJ/mol) is "
+            "the one the property has, else hartree, unless given."
         ),
     ] = ()
     part_size: PartSize = 8 * 2**20
@@ -230,16 +230,18 @@ class MoleculeOptions(Options):
         InvalidRequest
             If one asked for is not there or in no unit of energy, or a free atom's is not known.
         """
-        units = {**_units(samples), **given}
+        asked = {name: unit for name, _, unit in (text.partition(":") for text in self.atomise)}
+        told = {name: unit for name, unit in asked.items() if unit}
+        units = {**_units(samples), **given, **told}
         known = set(samples) if "gdb" in samples else set()
         wanted = {name: at for at, name in enumerate(qm9.ENERGIES) if name in known}
-        for name in self.atomise:
+        for name in asked:
             if name not in samples:
                 raise InvalidRequest(f"--atomise {name}: no such property; see --target")
             if (units.get(name) or "hartree") not in TO_KCAL:
                 raise InvalidRequest(
                     f"--atomise {name}: it is in {units[name]}; units of energy are "
-                    f"{', '.join(TO_KCAL)}, as in --target {name}:eV"
+                    f"{', '.join(TO_KCAL)}, as in --atomise {name}:eV"
                 )
             wanted.setdefault(name, 0)
         free = qm9.FREE_ATOMS
@@ -248,11 +250,11 @@ class MoleculeOptions(Options):
         made = {}
         for name, column in wanted.items():
             formulas = set(samples["formula"])
-            energies = {t: _free_energy(t, free, column, name in self.atomise) for t in formulas}
+            energies = {t: _free_energy(t, free, column, name in asked) for t in formulas}
             hartree = TO_KCAL.get(units.get(name) or "hartree", np.nan) / qm9.KCAL
             base = samples["formula"].map(energies)
             made[f"{name}_atom"] = qm9.KCAL * (samples[name].astype(float) * hartree - base)
-        return samples.assign(**made), dict.fromkeys(made, "kcal/mol")
+        return samples.assign(**made), {**told, **dict.fromkeys(made, "kcal/mol")}
 
 
 def located(place: str) -> str:

@@ -142,7 +142,8 @@ def molecules(
         list[str], typer.Option(help="File whose first column lists ids to leave out; repeatable.")
     ] = [],  # noqa: B006
     atomise: Annotated[
-        list[str], typer.Option(help="Energy NAME to make NAME_atom from, in kcal/mol; repeatable.")
+        list[str],
+        typer.Option(help="Energy NAME[:UNIT] to make NAME_atom from, in kcal/mol; repeatable."),
     ] = [],  # noqa: B006
     atomref: Annotated[
         str | None, typer.Option(help="Table of the energies of free atoms; by default QM9's.")

@@ -194,8 +194,12 @@ def test_only_ases_energies_are_in_electronvolts(folder: Path) -> None:
         f"{0:10.4f}{0:10.4f}{z:10.4f} H   0  0\n" for z in (0, 0.74)
     )
     write(folder, {"m_1.sdf": f"{table}M  END\n> <energy>\n-1.0\n\n$$$$\n"})
+    expected = pytest.approx(627.5095 * (-1 + 2 * 0.500273), abs=0.02)
     kept, _ = completed(folder, atomise=("energy",))
-    assert kept["energy_atom"]["m_1"] == pytest.approx(627.5095 * (-1 + 2 * 0.500273), abs=0.02)
+    assert kept["energy_atom"]["m_1"] == expected
+    write(folder, {"m_1.sdf": f"{table}M  END\n> <energy>\n-27.2114\n\n$$$$\n"})
+    kept, _ = completed(folder, atomise=("energy:eV",))
+    assert kept["energy_atom"]["m_1"] == expected
     extended = f"2\nProperties=species:S:1:pos:R:3 energy=-27.2114\n{HYDROGEN[3:]}"
     write(folder, {"m_2.xyz": extended})
     with pytest.raises(InvalidRequest, match="it is in eV in some files; units of energy"):
