@@ -7,7 +7,7 @@ import importlib
 
 NAMES = {
     "cifar10": "classifiers of CIFAR-10 by scattering and sparse codes, in pieces",
-    "descent": "descents of samples, in two coordinates",
+    "descent": "descents of samples, in two systems of coordinates",
     "dictionary": "sparse codes by supports against dense products",
     "families": "one sample of each family of moments: a picture and a table",
     "maxent": "losses, gradients and syntheses of maximum-entropy models, against pywph",
@@ -34,11 +34,11 @@ IN_PIECES = (
     "quality",
     "regressions",
     "tiny_imagenet",
-)  # hours in all; each run of one goes on where the last ended
+)  # hours in all; each run of one continues where the last ended
 
 
 def main() -> None:
-    """Run the benchmarks named, or all that take minutes."""
+    """Run the named benchmarks, or all that take only minutes."""
     about = "\n".join(f"  {name:14} {text}" for name, text in NAMES.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",

@@ -1,4 +1,4 @@
-"""CIFAR-10 by scattering: linear, layers, sparse codes. In pieces: run it until its table is whole.
+"""Classifiers of CIFAR-10 by scattering, in pieces: run it until its table is complete.
 
 The training images are ordered by a hash of their names; the last 5,000 are held out.
 """
@@ -46,23 +46,24 @@ SETTING = Setting(
     cases=CASES,
 )
 TEXT = """\
-45,000 of the training images (a lossy JPEG re-encoding of CIFAR-10) learnt from, 5,000 held out by
-a hash. Opponent colours, scattering J = 3, L = 8, rectifier of 4 phases at order 1, 867 channels at
-4 x 4, their roots whitened to 256 components, computed and stored once for images, their mirror
-images, and four times either shifted by up to 3 pixels (12 minutes of a processor). An epoch takes
-one of the ten of each image by chance; ridge learns from the first two. Scores are means over image
-and mirror image. Layers: 1,024 units. Sparse codes: a 3 x 3 projection to 128 channels, 512 atoms,
-12 iterations to 0.1, batch norm, 256 units, a linear form; both rows differ by W alone. Deep: of
-the first octave alone (J = 1, computed anew each time), four blocks of 64, 128, 128 and 256
-rectified codes a position and the moduli of their wavelets, and a linear form of means. The penalty
-of ridge is chosen by the held-out images, and opponent colours and roots were, by ridge regression
-on 10,000 others, and blocks on 3,000. Convolutions: six of 3 x 3, 32 to 128 channels, with batch
-norm, on the pixels of the same ten.
+45,000 of the training images (a lossy JPEG re-encoding of CIFAR-10) are learnt from, 5,000 are held
+out by a hash. Features: opponent colours, scattering J = 3, L = 8, rectifier of 4 phases at order
+1, 867 channels at 4 x 4, their roots whitened to 256 components. They are computed once and stored,
+for images, their mirror images, and four copies of either shifted by up to 3 pixels (12 minutes of
+a processor). An epoch takes one of the ten of each image at random; ridge learns from the first
+two. Scores are means over image and mirror image. Layers: 1,024 units. Sparse codes: a 3 x 3
+projection to 128 channels, 512 atoms, 12 iterations to 0.1, batch norm, 256 units, a linear layer;
+both rows differ in W alone. Deep: from the first octave alone (J = 1, computed anew each time),
+four blocks of 64, 128, 128 and 256 rectified codes a position and the moduli of their wavelets, and
+a linear layer of means. The held-out images chose the penalty of ridge, and also opponent colours
+and roots (by ridge regression on 10,000 others); blocks were chosen on 3,000 of the images learnt
+from. Plain convolutions: six of 3 x 3, 32 to 128 channels, with batch norm, on the pixels of the
+same ten.
 """
 
 
 def main() -> None:
-    """Go on with the pieces, and write the table of what is done."""
+    """Continue with the pieces, and write the table of what is done."""
     run(SETTING, "CIFAR-10 by scattering", " ".join(TEXT.split()))
 
 

@@ -1,9 +1,9 @@
 """Classifiers of images by scattering: features stored once, trainings in pieces.
 
-Features are computed chunk by chunk, of images, of their mirror images, and of shifted ones of
-both. Trainings keep a checkpoint an epoch, all in a folder (``WAVEMILL_BENCH_FOLDER``). A run stops
-after ``WAVEMILL_BENCH_SECONDS`` at the end of a piece; ``WAVEMILL_BENCH_CASES`` names those to go
-on with, such as ``layers-0`` for the first seed.
+Features of images, of their mirror images and of shifted copies of both are computed chunk by
+chunk. Trainings keep a checkpoint an epoch. All is in a folder (``WAVEMILL_BENCH_FOLDER``). A run
+stops after ``WAVEMILL_BENCH_SECONDS`` at the end of a piece; ``WAVEMILL_BENCH_CASES`` names the
+cases to continue, such as ``layers-0`` for the first seed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from wavemill.specs import ClassifierSpec
 SECONDS = float(os.environ.get("WAVEMILL_BENCH_SECONDS", "1e9"))
 DATA = Path(__file__).parents[2] / "shared" / "data"
 BUDGET = 1 << 30  # bytes of features in memory
-SIDES = 10  # of which networks that see the pixels, or a first octave, learn
+SIDES = 10  # versions of an image that networks on pixels, or a first octave, learn from
 DEEP: dict[str, Any] = {
     "model": "linear",
     "blocks": (64, 128, 128, 256),
@@ -74,7 +74,7 @@ SPARSE: dict[str, Any] = {
 def _samples(
     sides: list[Tensor], y: Tensor, rows: slice, through: Callable[[Tensor], Tensor]
 ) -> LabelledFeatures:
-    """Return the rows of all sides, read and transformed as they are wanted."""
+    """Return the rows of all sides, read and transformed when they are needed."""
     kept, y = [side[rows] for side in sides], y[rows]
 
     def read(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -148,7 +148,7 @@ class Case:
         ]
 
     def _first_octave(self, pixels: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return what makes standardised features of J = 1 of pixels: ten sides are 25 GB."""
+        """Return what turns pixels into standardised features of J = 1: ten sides are 25 GB."""
         transform = Scattering2D(**{**self.setting.transform, "J": 1})
         model = Standardisation(self.spec.components, self.spec.power)
 
@@ -196,7 +196,7 @@ class Case:
     def _checkpoint(
         self, training: Training, spent: float, began: float, held: LabelledFeatures
     ) -> float:
-        """Keep the state and what is measured by it; return the processor's seconds so far."""
+        """Save the state and its scores; return the processor seconds so far."""
         spent += time.process_time() - began
         state = {**training.state(), "spent": torch.tensor(spent)}
         replace(self.folder / "checkpoint.safetensors", partial(save_file, state))
@@ -215,7 +215,7 @@ class Case:
     def _save(
         self, scores: Tensor, held: LabelledFeatures, epochs: int, spent: float, support: float
     ) -> None:
-        """Keep how often the mean over images and mirror images is right."""
+        """Save how often the mean over images and mirror images is right."""
         scores, y = scores.view(2, len(held), -1).mean(0), held.labels
         row = {"epochs": epochs, "top1": topk(scores, y, 1), "top5": topk(scores, y, 5)}
         row |= {"seconds": spent, "support": support}
@@ -241,7 +241,7 @@ def rows(cases: list[Case]) -> Iterator[dict[str, Any]]:
 
 
 def run(setting: Setting, title: str, text: str) -> None:
-    """Go on with the pieces, and write the table: what is done here, and rows that it has."""
+    """Continue with the pieces, and write the table: what is done here, and the rows it has."""
     clock, images = Clock(time.monotonic() + SECONDS), Images(setting)
     every = [Case(name, images, seed) for seed in (0, 1, 2) for name in setting.cases]
     cases = [case for case in every if not case.seed or case.spec.model != "ridge"]
@@ -259,6 +259,6 @@ def run(setting: Setting, title: str, text: str) -> None:
     places = [(case.name, str(case.seed)) for case in cases]
     done = [(known | here)[place] for place in places if place in known | here]
     if here:
-        shown = f"{text} Minutes are of one processor's own time, on {torch.get_num_threads()} "
-        shown += f"thread. `python -m benchmarks {setting.name}`, in pieces."
+        shown = f"{text} Minutes are processor time, on {torch.get_num_threads()} thread. "
+        shown += f"`python -m benchmarks {setting.name}`, in pieces."
         tables.write(setting.name, title, shown, done, tables.versions("torch", "numpy"))

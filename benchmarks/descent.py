@@ -1,8 +1,9 @@
-"""How far descents have come, in coordinates of the references' spectrum and in those of points.
+"""How far descents get, in coordinates of the references' spectrum and in values at points.
 
-The same L-BFGS from the same noise of the fitted spectrum, seed 0, J = 5, L = 4, lags 1, float32:
-loss relative to the first after so many gradients. Off is the largest |ln| of the ratio of a
-sample's spectrum to the map's, over octaves of wavenumber from the third on.
+The same L-BFGS from the same noise with the fitted spectrum, seed 0, J = 5, L = 4, lags 1, float32.
+The columns 'after' give the loss relative to the first one, after so many gradients. 'Spectrum off'
+is the largest |ln| of the ratio of a sample's spectrum to the map's, over octaves of wavenumber
+from the third on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from wavemill.spectra import PowerSpectrum, flatness
 
 SETS = ("C", "D", "scattering")
 GRADIENTS = (25, 50, 100, 200)
-FIRST = 3  # octave whose shells have enough modes for one sample to tell
+FIRST = 3  # the first octave whose shells have enough modes for one sample
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def row(dataset: str, kind: str, coordinates: str) -> dict[str, str]:
 
 
 def off(x: Tensor, drawn: Tensor) -> float:
-    """Return how far spectra are apart in the octave where they are furthest."""
+    """Return how far apart spectra are in the octave where they differ most."""
     spectrum = PowerSpectrum((x.shape[-2], x.shape[-1]), dtype=torch.float64)
     ratio = (spectrum(drawn.double())[0, 1:] / spectrum(x.double())[0, 1:]).log()
     octave = np.log2(spectrum.coefficients["shell"][1:]).astype(int)

@@ -18,7 +18,7 @@ CASES = ((10, 0.1), (30, 0.05), (60, 0.03))  # atoms planted, last threshold
 
 
 def signals(D: Tensor, planted: int, generator: torch.Generator) -> Tensor:
-    """Unit vectors ``(image, y, x, channel)``: positive sums of atoms, and noise of a fifth."""
+    """Unit vectors ``(image, y, x, channel)``: positive sums of atoms, and a fifth of noise."""
     count = IMAGES * SIDE**2
     chosen = torch.rand(count, ATOMS, generator=generator).topk(planted).indices
     z = torch.zeros(count, ATOMS).scatter_(
@@ -82,13 +82,13 @@ def main() -> None:
     """Measure and write the table."""
     rows = [measured(*case) for case in CASES]
     text = (
-        f"Codes of {CHANNELS} channels in {ATOMS} atoms at {SIDE} x {SIDE} positions, "
-        f"{ITERATIONS} iterations, W = D, positive, float32; {IMAGES} images at a time "
-        f"({IMAGES // 2} with gradients with respect to D), taking turns, medians, {clock()}. "
-        "Signals are positive sums of random atoms and noise of a fifth; thresholds fall from 1 "
-        f"to {', '.join(f'{last:g}' for _, last in CASES)}. 'Dense' is two 1x1 convolutions an "
-        "iteration, as in SparseScatNet; 'by supports' includes M = I - D^T W. 'Apart' is the "
-        "largest difference of the codes. `python -m benchmarks dictionary`."
+        f"Signals of {CHANNELS} channels are coded in {ATOMS} atoms at {SIDE} x {SIDE} positions: "
+        f"{ITERATIONS} iterations, W = D, positive codes, float32, {IMAGES} images at a time "
+        f"({IMAGES // 2} with gradients with respect to D). Medians, taking turns, {clock()}. "
+        "Signals are positive sums of random atoms, with noise a fifth as large; thresholds fall "
+        f"from 1 to {', '.join(f'{last:g}' for _, last in CASES)}. 'Dense' is two 1x1 convolutions "
+        "an iteration, as in SparseScatNet; 'by supports' includes computing M = I - D^T W. "
+        "'Apart' is the largest difference between the codes. `python -m benchmarks dictionary`."
     )
     tables.write("dictionary", "ISTC by supports", text, rows, tables.versions("torch", "numpy"))
 

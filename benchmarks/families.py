@@ -1,6 +1,6 @@
 """One vorticity map, and one sample of each family of moments fitted to it: a picture and a table.
 
-64^2 points, the low frequencies of a map of ../shared; J = 4, L = 4, lags 1, 100 gradients.
+64^2 points, the low frequencies of one map of ../shared; J = 4, L = 4, lags 1, 100 gradients.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def main() -> None:
         rows.append(row(name, str(count).removesuffix(".0"), drawn, seconds))
         shown[name] = drawn[0]
     IMAGE.write_bytes(figures.fields({name: field.numpy() for name, field in shown.items()}))
-    text = (__doc__ or "").split("\n\n")[1].strip() + " Seconds of one processor."
+    text = (__doc__ or "").split("\n\n")[1].strip() + " s is seconds of one processor."
     using = tables.versions("torch", "numpy")
     tables.write("families", "Families of moments side by side", text, rows, using)
 
 
 def row(name: str, count: str, x: Tensor, seconds: float) -> dict[str, Any]:
-    """Return what the table says of a field."""
+    """Return the row of a field."""
     return {
         "field": name,
         "real moments": count,

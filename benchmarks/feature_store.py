@@ -1,14 +1,14 @@
 """Features by table and by id against Feast's, and batches of patches against xbatcher's.
 
-Both sides hold the same numbers on the same disk, and take turns in one process; times are medians
+Both sides hold the same numbers on the same disk and take turns in one process; times are medians
 by the clock. *Rows of a table*: features of 5,000 of 20,000 samples in random order, beside the
 table's own column, as a pandas frame (Feast: one column of lists in Parquet, its file store, joined
-at a point in time). *By id*: what a service asks; Feast reads SQLite, into which everything had
-to be copied first; ours are read from where they lie or, if all was loaded, from memory.
-*Patches*: an epoch of all squares of fields in random order, in batches for torch; xbatcher reads
-the Zarr folder that xarray writes of the same fields, chunked as it chooses.
+at a point in time). *By id*: what a service asks for. Feast reads SQLite, into which everything had
+to be copied first; wavemill reads the store, or memory if everything was loaded first. *Patches*:
+an epoch of all squares of fields, in batches for torch; xbatcher reads the Zarr folder that xarray
+writes of the same fields, with chunks that xarray chooses.
 
-Feast and xbatcher are no dependencies: install them beside (``pip install feast xbatcher``).
+Feast and xbatcher are not dependencies: install them yourself (``pip install feast xbatcher``).
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def stored(folder: Path) -> FeatureFrame:
 
 
 def fed(folder: Path, frame: FeatureFrame) -> tuple[Any, float]:
-    """Give the same features to Feast; return its store, and seconds that the copy took."""
+    """Give the same features to Feast; return its store, and the seconds that copying took."""
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
     from feast.types import Array, Float32
 

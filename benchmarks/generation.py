@@ -2,18 +2,18 @@
 
 20,000 training images become codes of m = 1,024: rectified Parseval wavelets (J = 4, L = 4, A = 4),
 averaged on 4 x 4 points, whitened. Each generator learns to invert them, and is judged by 2,000
-images of the validation archive, which nothing has seen. Shared: drawn to an inverse that all
-points of the grid share, which the sparse inversion rests on. PSNR is over 2,000 images of a side
-drawn by a seed, all else over 250. Epochs of the sparse inversion are those on images averaged over
-4 x 4 points, then on whole ones. Half-way are images of the mean of two codes, 50 pairs: their
-distance from the mean of both images, and how far averaged coefficients, theirs and the mean's, are
-from those of the code. Refined: before and after 60 gradients of each reconstruction towards its
-code, on 48 test images.
+images of the validation archive, which nothing has seen. Shared: shrunk towards an inverse that all
+points of the grid share, on which the sparse inversion builds, too. PSNR is over 2,000 images of
+each side drawn by a seed, all else over 250. Epochs of the sparse inversion are those on images
+averaged over 4 x 4 points, then those on whole ones. Half-way: images of the mean of two codes, 50
+pairs; their distance from the blend (the mean of both images), and how far the averaged
+coefficients of either are from those of the mean code. Refined: before and after 60 gradients of
+each reconstruction towards its code, on 48 test images.
 
-What is finished lies in ``benchmarks/scratch/generation`` and is not computed again, so that the
-table can be made in pieces: ``WAVEMILL_GENERATION_SECONDS`` ends a run after so long, wherever it
-is; ``WAVEMILL_GENERATION_MINUTES`` (90) of a processor are what a generator may take in all;
-``WAVEMILL_GENERATION_MODELS`` (all; names between semicolons) says what to learn.
+Finished pieces lie in ``benchmarks/scratch/generation`` and are not computed again, so that the
+table can be made in several runs. ``WAVEMILL_GENERATION_SECONDS`` ends a run after so long,
+wherever it is; ``WAVEMILL_GENERATION_MINUTES`` (90) is the processor time that a generator may take
+in all; ``WAVEMILL_GENERATION_MODELS`` (all; names between semicolons) says what to learn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "tiny_imagenet"
 SCRATCH = Path(__file__).with_name("scratch") / "generation"
 TRAIN, DIMENSION, BLOCK, JUDGED = 20_000, 1024, 100, 250
 REFINE, REFINED = 60, 48  # gradients, and test images
-PATHS = [3, 50, 90, 130]  # test images that pictures lead from and to
+PATHS = [3, 50, 90, 130]  # test images between which pictures show paths
 PAIRS = 50  # of images between which there is an image half-way
 COARSE = "coarse.trainer.curve"
 SHAPE = (64, 64)
@@ -65,7 +65,7 @@ class TimeIsUp(Exception):
 
 
 class EnoughTime(Exception):
-    """A generator has had the time that each may have."""
+    """A generator has used up its time."""
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def keep(path: Path, tensors: State) -> None:
 
 
 def images(side: str) -> Tensor:
-    """Return images uint8 ``(n, y, x, rgb)``: 20,000 to learn from by a seed, 2,000 to test."""
+    """Return images uint8 ``(n, y, x, rgb)``: 20,000 by a seed to learn from, 2,000 to test."""
     path = SCRATCH / f"{side}.npy"
     if not path.exists():
         found = decoded(DATA / ("train.tar.gz" if side == "train" else "val.tar.gz"))
@@ -136,7 +136,7 @@ def encode(ends: float) -> None:
 
 
 def averaged(side: str, embedding: Embedding, ends: float) -> Tensor:
-    """Return the averages of a side ``(n, feature)``, of which each block is kept as it is made."""
+    """Return the averages of a side ``(n, feature)``; each block is saved when it is made."""
     x, done = images(side), []
     for start in range(0, len(x), BLOCK):
         path = SCRATCH / f"{side}-{start:05d}.safetensors"
@@ -149,7 +149,7 @@ def averaged(side: str, embedding: Embedding, ends: float) -> Tensor:
 
 
 def learn(name: str, ends: float) -> None:
-    """Go on learning one generator until it gains no more, has had its time, or time is up."""
+    """Continue one generator until it gains no more, has used its time, or time is up."""
     path, unfinished = SCRATCH / f"{name}.safetensors", SCRATCH / f"{name}.state"
     if path.exists():
         return
@@ -238,7 +238,7 @@ def drawn(count: int) -> Tensor:
 
 
 def interpolated(model: Generator, w: Tensor) -> State:
-    """Return how far images half-way between codes are from blends, and each from its features.
+    """Return how far images half-way between codes are from blends, and both from the features.
 
     ``blend``: distance of pixels from the mean of both ends. ``half`` and ``blended``: distance of
     averaged coefficients, of the image half-way and of the blend, from those of the code half-way.
@@ -357,7 +357,7 @@ def whitened() -> str:
     said = []
     for side in ("train", "test"):
         report = whiteness(codes[side])
-        edges = f"({report['edge_low']:.2f} to {report['edge_high']:.2f} of white noise)"
+        edges = f"({report['edge_low']:.2f} to {report['edge_high']:.2f} for white noise)"
         said.append(
             f"{side}: largest entry of covariance - I {report['covariance']:.1e}, eigenvalues "
             f"{report['smallest']:.2f} to {report['largest']:.2f} {edges}, "

@@ -1,12 +1,12 @@
-"""Generators of what is at hand: small images, bedrooms, crops of vorticity and of the cosmic web.
+"""Generators of other samples: small images, bedrooms, crops of vorticity and the cosmic web.
 
-Test samples are other images, or crops of other maps: of twenty maps the last four, of a hundred
-bedrooms (grey, made smaller) the last twenty, of CIFAR-10 2,000 images that a seed draws beside
-20,000 to learn from. Codes have m numbers. Linear is ridge; shared is drawn to an inverse that all
-points of the grid share, and the sparse inversion rests on it. PSNR counts from 1 for images, and
-from the span of values for fields.
+Test samples are other images, or crops of other maps: the last four of twenty maps, the last twenty
+of a hundred bedrooms (grey, reduced), and 2,000 images of CIFAR-10 that a seed draws together with
+20,000 to learn from. Codes have m numbers. Linear is ridge regression; shared is shrunk towards an
+inverse that all points of the grid share, on which the sparse inversion builds, too. The peak of
+PSNR is 1 for images, and the span of values for fields.
 
-Rows that are finished lie in ``benchmarks/scratch/generation_data`` and are not computed again.
+Finished rows lie in ``benchmarks/scratch/generation_data`` and are not computed again.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ Sides = tuple[Tensor, Tensor]
 
 
 def fields(folder: str, side: int) -> Sides:
-    """Return the crops of all maps but the last four, and of these."""
+    """Return the crops of all maps but the last four, and those of the last four."""
     files = sorted((DATA / "turbulence" / folder).glob("*.npy"))
     maps = torch.from_numpy(np.stack([np.load(file) for file in files])).float()
     return crops(maps[:-HELD_MAPS], side), crops(maps[-HELD_MAPS:], side)
 
 
 def bedrooms() -> Sides:
-    """Return grey bedrooms at 64^2, but the last twenty, and these."""
+    """Return all grey bedrooms at 64^2 but the last twenty, and the last twenty."""
     files = sorted((DATA / "bedrooms_scene15").glob("*.jpg"))
     small = [Image.open(file).convert("L").resize((64, 64), Image.Resampling.BOX) for file in files]
     x = torch.from_numpy(np.stack(small)).float() / 255

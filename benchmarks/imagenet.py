@@ -1,7 +1,7 @@
-"""The published recipe of ImageNet (docs/configs/imagenet.toml): images a second, and the whole.
+"""The published recipe of ImageNet (docs/configs/imagenet.toml): images a second, hours in all.
 
-Features and steps of training are measured apart, on photographs of ImageNet, at the sizes of the
-recipe; on a GPU, if there is one, by its own events and in the recipe's mixed precision.
+Features and training steps are measured separately, on photographs of ImageNet, at the sizes of the
+recipe; if there is a GPU, by its own events and in the recipe's mixed precision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wavemill.specs import ClassifierSpec
 RECIPE = Path(__file__).parents[1] / "docs" / "configs" / "imagenet.toml"
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet" / "sample_images"
 SIDE, COVER, CLASSES = 224, 256, 1000
-LEARNT = 1_281_167 - 50_000  # those held out are judged by
+LEARNT = 1_281_167 - 50_000  # those held out judge
 ROUNDS = 3
 BATCH = {"cpu": 16, "cuda": 256}
 
@@ -61,8 +61,8 @@ def main() -> None:
         f"{x.shape[1]:,} channels at {x.shape[2]} x {x.shape[3]}, {spec.atoms:,} atoms, "
         f"{spec.iterations} iterations, layers of {' and '.join(map(str, spec.hidden))}, W free of "
         f"D. Batches of {len(x)} photographs; medians of {ROUNDS}, {clock}. 'The whole': "
-        f"{spec.epochs} epochs of {LEARNT:,} images, each time with features computed anew, as the "
-        "recipe does; reading and judging are not counted."
+        f"{spec.epochs} epochs of {LEARNT:,} images, with features computed anew each time, as the "
+        "recipe does; reading and validation are not counted."
     )
     tables.write("imagenet", "The recipe of ImageNet", text, rows, tables.versions("torch"))
 

@@ -1,14 +1,14 @@
 """Ingestion of photographs, against decoding and resizing them in a pool of processes.
 
-The pipeline finds nothing out: its inputs are listed before. Timed is what workers do, from the
-first submission to the last manifest: read, hash, decode, resize, checksum and write, one
-Dask task a part, on warm worker processes of one thread. Bare: as many processes that read the same
+The pipeline searches for nothing: its inputs are listed beforehand. Timed is what workers do, from
+the first submission to the last manifest: read, hash, decode, resize, checksum and write, one Dask
+task a part, on warm worker processes of one thread. Bare: as many processes that read the same
 files, decode and resize them by the same functions of the same library, and drop the results. The
-two take turns, and each turn of the pipeline is compared with the mean of the two of bare decoding
-beside it, since the speed of a machine drifts; the ratio is the median of turns. Others may be at
-work on the machine, so the time of processors that each takes, of all its processes, is given too.
-The photographs are the hundred of ImageNet in `../shared/data`, again and again under new names;
-the result is 224 x 224, in 48 parts of 445 (64 MiB, the default).
+two take turns, and each turn of the pipeline is compared with the mean of the bare turns before and
+after it, since the speed of a machine drifts; the ratio is the median over turns. Since others may
+be using the machine, the processor time of each side, over all its processes, is given too. The
+photographs are the hundred of ImageNet in `../shared/data`, repeated under new names; the result is
+224 x 224, in 48 parts of 445 (64 MiB, the default).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tasks.planning import batches, choose_schema, find_inputs, plan
 
 WORKERS = 2
 ROUNDS = 3
-CLASSES, OF_A_CLASS = 80, 267  # 48 parts of 445; what the last ones wait for is 2 % of the whole
+CLASSES, OF_A_CLASS = 80, 267  # 48 parts of 445; waiting for the last ones is 2 % of the whole
 SIZE = (224, 224)
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet" / "sample_images"
 
@@ -108,14 +108,14 @@ def measure(what: str, source: Path, files: list[Path]) -> dict[str, Any]:
 
 
 def turn(files: list[Path], work: Callable[[], float]) -> tuple[float, float]:
-    """Return the images a second of one turn, and the milliseconds of processors an image."""
+    """Return the images a second of one turn, and the processor milliseconds an image."""
     before = processors()
     speed = len(files) / work()
     return speed, 1e3 * (processors() - before) / len(files)
 
 
 def processors() -> float:
-    """Return the seconds of processors that this process and all below it have had."""
+    """Return the processor seconds that this process and all its children have used."""
     me = psutil.Process()
     times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
     return float(sum(time.user + time.system for time in times))
@@ -123,7 +123,7 @@ def processors() -> float:
 
 @contextlib.contextmanager
 def bare_processes(files: list[Path]) -> Iterator[Callable[[], float]]:
-    """Open a pool that has its modules loaded; yield what decodes all files and returns seconds."""
+    """Open a pool with its modules loaded; yield what decodes all files and returns seconds."""
     with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
         pool.map(decoded, files[: 8 * WORKERS], chunksize=1)
         yield partial(bare_seconds, pool, files)
@@ -147,7 +147,7 @@ def decoded(file: Path) -> int:
 def pipeline(source: Path) -> Iterator[Callable[[], float]]:
     """Open warm workers; yield what ingests the source anew and returns seconds.
 
-    They are from the first submission to the last manifest.
+    They count from the first submission to the last manifest.
     """
     options = ImageOptions(size=SIZE)
     with tempfile.TemporaryDirectory() as folder, open_cluster(f"local:{WORKERS}") as address:

@@ -34,12 +34,12 @@ class OutOfTime(Exception):
 
 @dataclass
 class Clock:
-    """What is left of this run, and the processor's time that a piece took."""
+    """How much time is left in this run."""
 
     stop: float
 
     def check(self, needed: float = 0.0) -> None:
-        """Raise `OutOfTime` unless there is as much left."""
+        """Raise `OutOfTime` unless so much time is left."""
         if time.monotonic() + needed > self.stop:
             raise OutOfTime("run it again to go on")
 
@@ -61,9 +61,9 @@ class Setting:
     square
         Pixels a side of the squares that are averaged before anything else.
     sides
-        Of an image: itself, its mirror image, then alternately shifted ones of either.
+        Versions of an image: itself, its mirror image, then shifted copies of either in turn.
     last
-        Says of a name whether it comes after all others; else the order is that of a hash.
+        Says whether a name comes after all others; otherwise the order is that of a hash.
     transform
         What `Scattering2D` is made of.
     cases
@@ -118,7 +118,7 @@ class Images:
 
     @cached_property
     def order(self) -> np.ndarray[Any, Any]:
-        """Places of the images in the order of the hash, those that come last behind."""
+        """Places of the images in the order of the hash, with those that come last at the end."""
         marks = [hashlib.sha256(f"0:{name}".encode()).hexdigest() for name in self.names]
         return np.lexsort((marks, [self.setting.last(name) for name in self.names]))
 
@@ -138,7 +138,7 @@ class Images:
         return (x - MEAN) / SPREAD
 
     def features(self, side: int, clock: Clock) -> list[np.ndarray[Any, Any]]:
-        """Return the chunks of features of one side of the images; compute those that lack."""
+        """Return the chunks of features of one side of the images; compute those missing."""
         transform, found = Scattering2D(**self.setting.transform), []
         scales = self.setting.transform["J"]
         for chunk in range(len(self.names) // CHUNK):
@@ -155,7 +155,7 @@ class Images:
 
     @staticmethod
     def turned(images: Tensor, side: int, chunk: int) -> Tensor:
-        """Return images ``(n, 3, y, x)`` mirrored on odd sides, shifted by chance from 2 on."""
+        """Return images ``(n, 3, y, x)`` mirrored on odd sides, shifted at random from 2 on."""
         images = images.flip(-1) if side % 2 else images
         if side < 2:
             return images

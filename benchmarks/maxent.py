@@ -1,9 +1,9 @@
 """Losses and gradients of maximum-entropy models against pywph, and whole syntheses.
 
-Gradients take turns in one process, one of the peer and as many of ours as take a part of its time,
-for they follow each other in a descent too; medians. Each row has a process of its own. Of a
-synthesis the last column is the peak memory beyond what was held once everything was built. As in
-wavemill's workers glibc keeps freed blocks, for either.
+Gradients take turns in one process: several of ours, which follow each other in a descent, too,
+then one of the peer's. Times are medians. Each row has a process of its own. For a synthesis the
+last column is the peak memory beyond what was held once everything was built. As in wavemill's
+workers, glibc keeps freed blocks, for both.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def main() -> None:
     rows += [alone(synthesis, name) for name in SYNTHESES]
     text = (
         f"{SIDE}^2, float32, CPU, {torch.get_num_threads()} threads. Gradients: medians of "
-        f"{ROUNDS} rounds of {OURS} of ours and one of pywph, in one process; those marked * were "
-        "measured elsewhere on the same kind of machine. Syntheses: one sample from white noise, "
-        f"{GRADIENTS} gradients. 'apart': largest difference over the largest value. Peak: memory "
-        "beyond the operators', of a synthesis; tests bound that of a gradient."
+        f"{ROUNDS} rounds of {OURS} of wavemill's and one of pywph's, in one process; times marked "
+        "* are those of the authors' codes, measured separately on the same kind of machine. "
+        f"Syntheses: one sample from white noise, {GRADIENTS} gradients. 'apart': largest "
+        "difference relative to the largest value. Peak: memory of a synthesis beyond that of the "
+        "operators; tests bound that of a gradient."
     )
     using = tables.versions("torch", "pywph", "numpy")
     tables.write("maxent", "Maximum-entropy models", text, rows, using)
@@ -63,7 +64,7 @@ def alone(work: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def gradient(name: str) -> dict[str, Any]:
-    """Return the time of one loss with its gradient, and how far from the peer's they are."""
+    """Return the time of one loss with its gradient, and how far they are from the peer's."""
     operator, reference, x = build(name), noise(1, smooth=True), noise(2)
     moments = operator.measure(reference)
     peer = peers(CASES[name], reference, x) if CASES[name][0] == "pywph" else None
@@ -155,7 +156,7 @@ def peers(
 def take_turns(
     ours: Callable[[], Any], theirs: Callable[[], Any] | None
 ) -> tuple[tuple[list[float], list[float]], list[Any]]:
-    """Return seconds of either, of OURS gradients a round and of one, and what each returned."""
+    """Return the seconds of OURS gradients and of one of theirs a round, and what each returned."""
     seconds: tuple[list[float], list[float]] = ([], [])
     results: list[Any] = [None, None]
     for _ in range(ROUNDS):

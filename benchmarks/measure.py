@@ -1,4 +1,4 @@
-"""How calls are timed and weighed: taking turns, in one process."""
+"""How the time and memory of calls are measured: taking turns, in one process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Call = Callable[[], object]
 def seconds(calls: Mapping[str, Call], rounds: int, device: str = "cpu") -> dict[str, float]:
     """Return the median time of each call, the calls taking turns after one round unmeasured.
 
-    On one thread it is the thread's own time, which others disturb least; else the clock's.
-    On a GPU it is the device's.
+    On one thread it is the thread's processor time, which other work disturbs least; on several,
+    the clock's; on a GPU, the device's.
     """
     timed = _on_device if device == "cuda" else _on_host
     taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -30,7 +30,7 @@ def seconds(calls: Mapping[str, Call], rounds: int, device: str = "cpu") -> dict
 def clock() -> str:
     """Say what :func:`seconds` measures on a CPU."""
     threads = torch.get_num_threads()
-    return "1 thread, its own time" if threads == 1 else f"{threads} threads, wall clock"
+    return "1 thread, processor time" if threads == 1 else f"{threads} threads, wall clock"
 
 
 def _on_host(call: Call) -> float:

@@ -1,8 +1,8 @@
-"""Learning curves of atomisation energies: run it again to go on where it was stopped.
+"""Learning curves of atomisation energies: run it again to continue where it stopped.
 
-The reference geometries are ingested into a store and split by a hash of their ids; what is learnt
-from more and more molecules is kept in a folder (``WAVEMILL_BENCH_FOLDER``), point by point. After
-``WAVEMILL_BENCH_SECONDS`` no other point is begun.
+The reference geometries are ingested into a store and split by a hash of their ids. Results for
+growing numbers of molecules are kept in a folder (``WAVEMILL_BENCH_FOLDER``), point by point. No
+new point is begun after ``WAVEMILL_BENCH_SECONDS``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class OutOfTime(Exception):
 
 
 def main() -> None:
-    """Go on with the pieces, and write the table of what is done."""
+    """Continue with the pieces, and write the table of what is done."""
     started = time.monotonic()
     try:
         for case in CASES:
@@ -98,10 +98,11 @@ def write(rows: list[dict[str, Any]]) -> None:
     """Write the table."""
     text = (
         "Mean absolute errors, kcal/mol, of atomisation energies of 1,000 molecules held out by a "
-        "hash of their ids, by their composition alone and by products of pairs of principal "
-        "components; learnt from the first of the others in the same order, the penalty by a tenth "
-        "of them. Minutes of the clock and of both processors. QM9: B3LYP less the zero-point "
-        "energy; QM7: PBE0. `python -m benchmarks molecules`."
+        "hash of their ids, predicted from their composition alone and by products of pairs of "
+        "principal components. Learnt from are the first of the others in the order of the hash, a "
+        "tenth of which chooses the penalty. Minutes are of the clock and, under 'processor', of "
+        "both processors. QM9: B3LYP without the zero-point energy; QM7: PBE0. "
+        "`python -m benchmarks molecules`."
     )
     using = tables.versions("torch", "numpy")
     tables.write("molecules", "Energies of molecules", text, rows, using)
@@ -142,7 +143,7 @@ def draw() -> None:
 
 
 def results(case: Case) -> list[dict[str, Any]]:
-    """Return a row a point of the curve that is done; they are done in order."""
+    """Return a row for each finished point of the curve; they are done in order."""
     done = [point for point in case.stages if kept(case, "result", *point, "json").exists()]
     return [
         {
@@ -161,7 +162,7 @@ def kept(case: Case, what: str, count: int, products: int, suffix: str) -> Path:
 
 
 def ingested(case: Case) -> tuple[Molecules, Data]:
-    """Return molecules in the order of the split, ingesting them at the first time."""
+    """Return molecules in the order of the split; the first time, ingest them."""
     from flows import ingest
     from tasks.molecules import MoleculeOptions
 

@@ -3,8 +3,9 @@
 The pipeline reads Zarr parts, transforms them and writes Zarr parts with checksums and manifests,
 one Dask task a part, on worker processes of one thread; its time is from the first submission to
 the last manifest, with workers that have computed before. Bare: as many processes of one thread
-that transform fields already in memory, at the batch size that is best for them, and drop the
-results. The two take turns, since the speed of a machine drifts; the ratio is the median of turns.
+that transform fields already in memory, at the batch size that is fastest for them, and drop the
+results. The two take turns, since the speed of a machine drifts; the ratio is the median over
+turns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Solid harmonic scattering of random molecules of QM9 through the pipeline, for hours of all.
+"""Solid harmonic scattering of random molecules of QM9 through the pipeline, and hours for all.
 
 Molecules drawn from the reference geometries are ingested and transformed by ``wavemill features``
 with a worker a core, as a user would, in a store of their own.
@@ -45,8 +45,8 @@ def main() -> None:
     }
     text = (
         "Random molecules of the reference geometries through `wavemill features --view "
-        "solid-harmonics` as the view is by default (J = 2, L = 3, three channels, four powers: "
-        "300 numbers a molecule), with all that begins and ends a run."
+        "solid-harmonics` with the view's defaults (J = 2, L = 3, three channels, four powers: "
+        "300 numbers a molecule), including the start and the end of the run."
     )
     using = tables.versions("torch", "dask", "prefect", "numpy")
     tables.write("qm9_grids", "QM9 on grids", text, [row], using)

@@ -1,16 +1,18 @@
 """Models of turbulence and of the cosmic web, judged on maps that they were not fitted to.
 
-Each model is fitted to one map; 17 others judge it. eps is the relative distance of foveal
-phase-harmonic correlation matrices; other columns are as `wavemill evaluate` prints them. The first
-rows are real maps: one alone, and ten, as models of the ten others.
+Models are fitted to one map, three in turn, and judged by 17 others, or fitted to ten and judged by
+the other ten. eps is the relative distance of foveal phase-harmonic correlation matrices; other
+columns are as `wavemill evaluate` prints them. The first rows are real maps in the place of a
+model: one alone, and ten, judged by the ten others. ± is the deviation over fitted maps for eps,
+and over samples for skewness and flatness.
 
-What is finished lies in ``benchmarks/scratch/quality`` and is not computed again, and rows of the
-table that nothing is there for stay as they are, so that it can be made in pieces, on several
-machines: ``WAVEMILL_QUALITY_SECONDS`` begins nothing new after so long,
-``WAVEMILL_QUALITY_SAMPLES`` (10), ``WAVEMILL_QUALITY_FITS`` (3) and ``WAVEMILL_QUALITY_MODELS``
-(all; names between semicolons) say how much there is to do, ``WAVEMILL_QUALITY_BATCH`` (2) how many
-samples descend at once. ``WAVEMILL_QUALITY_SIDE`` (256; 128, 64) keeps the low frequencies of the
-maps alone, in minutes rather than hours.
+Finished pieces lie in ``benchmarks/scratch/quality-SIDE`` and are not computed again, and rows of
+the table without any stay as they are, so that it can be made in several runs, on several machines.
+Nothing new is begun after ``WAVEMILL_QUALITY_SECONDS``. ``WAVEMILL_QUALITY_SAMPLES`` (10),
+``WAVEMILL_QUALITY_FITS`` (3) and ``WAVEMILL_QUALITY_MODELS`` (all; names between semicolons) say
+how much there is to do, ``WAVEMILL_QUALITY_BATCH`` (2) how many samples descend at once.
+``WAVEMILL_QUALITY_SIDE`` (256; 128, 64) keeps only the low frequencies of the maps, which takes
+minutes rather than hours.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ MODELS: dict[str, Callable[[], Any]] = {
         {"set": "B", "J": 3, "L": 4, "lags": 1, "steps": 1000}
     ),
 }
-TEN = 10  # maps of the last; the other ten judge it
+TEN = 10  # maps of models of ten; the other ten judge
 HELD = 3  # maps that are fitted to, and never judge
 COLUMNS = tuple(m for m in METRICS if not m.endswith("_scatter") and m != "coherence")
 
@@ -88,7 +90,7 @@ def main() -> None:
 
 
 def units() -> Iterator[Callable[[], object]]:
-    """Yield what is left to do: draws, every row's first samples before any row's last; scores."""
+    """Yield what is left to do: draws, first samples of all rows before the last of any; scores."""
     samples, fits = int(setting("SAMPLES", "10")), int(setting("FITS", "3"))
     batch, wanted = int(setting("BATCH", "2")), setting("MODELS", ";".join(MODELS)).split(";")
     for number in range(-(-samples // batch)):
@@ -146,13 +148,13 @@ def draw(path: Path, dataset: str, model: str, fit: int, number: int, count: int
 
 
 def samples_of(dataset: str, model: str, fit: int) -> list[Any]:
-    """Return what was drawn, an archive a batch."""
+    """Return what was drawn, one archive for each batch."""
     files = sorted((SCRATCH / dataset).glob(f"{model}-{fit}-*.npz"))
     return [np.load(file) for file in files if ".part" not in file.name]
 
 
 def score_path(dataset: str, model: str, fit: int, batches: int) -> Path:
-    """Return where the scores of so many batches are kept."""
+    """Return where the scores of this many batches are kept."""
     return SCRATCH / dataset / f"{model}-{fit}.{batches}.json"
 
 
@@ -194,10 +196,10 @@ def write() -> None:
         rows = sorted(found.values(), key=order)
         text = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
         text += (
-            " 200 gradients a sample from noise of the fitted spectrum; L = 8 and lags 2, in small "
-            f"models L = 4 and lags 1; J = {J} on {SIDE}^2 points. Turned: quarter turns of the "
-            f"ten maps are references as well, and samples take {LONG} gradients. M counts "
-            "distinct real moments, s is seconds of the clock a sample, on cores shared with other "
+            " Samples take 200 gradients from noise with the fitted spectrum; L = 8 and lags 2, in "
+            f"small models L = 4 and lags 1; J = {J} on {SIDE}^2 points. Turned: quarter turns of "
+            f"the ten maps are references as well, and samples take {LONG} gradients. M counts "
+            "distinct real moments; s is seconds of the clock a sample, on cores shared with other "
             "work. `memory` is the mean correlation with the fitted map at the best shift."
         )
         title, using = f"Quality of models at {SIDE}^2", tables.versions("torch", "numpy")

@@ -1,7 +1,7 @@
 """Regressions of QM9's energies on features of molecules, with and without those on grids.
 
 In pieces, with the store, the split and the folder of `benchmarks.molecules`: run it again until
-its table is whole.
+its table is complete.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KINDS = ATOMIC, GRIDS, BOTH = "about atoms", "on grids", "both"
 
 
 def main() -> None:
-    """Go on with the pieces, and write the table of what is done."""
+    """Continue with the pieces, and write the table of what is done."""
     until = time.monotonic() + SECONDS
     try:
         measure(until)
@@ -94,7 +94,7 @@ def features(
     name: str,
     until: float,
 ) -> None:
-    """Compute the features that are lacking, a piece after the other, and the time they took."""
+    """Compute the missing features, piece by piece, and the time they took."""
     for number in sorted({place // PIECE for place in seen}):
         file = HOME / f"{name}-{number:03d}.npz"
         if file.exists():
@@ -188,10 +188,10 @@ def write(rows: list[dict[str, Any]]) -> None:
     text = (
         "Mean absolute errors, kcal/mol, of atomisation energies of the 1,000 molecules of QM9 "
         "held out in `molecules.md`, learnt from the first of the others. Features: atomic "
-        "harmonics and solid harmonics as the views are by default, and the numbers of atoms. "
-        "r = 1, 2, 3: ridge and 64 products of so many linear forms of the features; kernel: of "
-        f"single atoms, {LANDMARKS:,} landmarks. {PIECE * len(pieces):,} molecules took "
-        f"{each:.3f} s of a core each on grids, beside other work. "
+        "harmonics (about atoms) and solid harmonics (on grids) with the defaults of their views, "
+        "and the numbers of atoms. r = 1, 2, 3: ridge, and 64 products of r linear forms of the "
+        f"features; kernel: of single atoms, {LANDMARKS:,} landmarks. Features on grids of "
+        f"{PIECE * len(pieces):,} molecules took {each:.3f} s of a core each, beside other work. "
         "`python -m benchmarks regressions`, in pieces."
     )
     using = tables.versions("torch", "numpy")

@@ -63,7 +63,7 @@ def measure(batch: int, side: int, J: int) -> dict[str, Any]:
 
 
 def on_threads(count: int, call: Callable[[], torch.Tensor]) -> float:
-    """Return the MiB that a call takes on so many threads."""
+    """Return the MiB that a call takes on this many threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -130,11 +130,12 @@ def _copy() -> Callable[[], torch.Tensor]:
 def write(rows: list[dict[str, Any]]) -> None:
     """Write the table of the CPU."""
     text = (
-        "Milliseconds an image and their ratio, forward and with the gradient of the sum, L = 8, "
-        f"order 2, float32, CPU, {clock()}, medians of {ROUNDS} rounds in turn. Of pairs, "
-        "wavemill's number comes first: the largest sum of live tensors, and the CPU time that "
-        "filters take to build. kymatio writes pi as 3.1415, hence 'apart'. "
-        + ("" if torch.cuda.is_available() else "No GPU was at hand: its part was left out.")
+        "Milliseconds an image and their ratio, forward and with the gradient of the sum: L = 8, "
+        f"order 2, float32, CPU, {clock()}, medians of {ROUNDS} rounds, taking turns. In pairs "
+        "wavemill's number comes first: MiB of the largest sum of live tensors, and seconds of CPU "
+        "time to build the filters. 'Apart' is the largest difference relative to the largest "
+        "value, and comes from kymatio's pi, 3.1415. "
+        + ("" if torch.cuda.is_available() else "No GPU was available: its part was left out.")
     )
     using = tables.versions("torch", "kymatio", "numpy")
     tables.write("scattering2d", "Scattering against kymatio", text, rows, using)

@@ -69,11 +69,11 @@ def main() -> None:
         )
     text = (
         f"One density of {ATOMS} atoms on {' x '.join(map(str, SHAPE))} samples, J = 2, L = 3, "
-        f"orders 1 and 2, float32, CPU, {measure.clock()}. Wavemill begins at positions and "
-        "charges, and has for each field a grid that is as wide and as fine as it needs, for "
-        f"spectra to {BAND:g} / width; Kymatio begins at the density on the grid, whose making is "
-        "not counted. 'Apart' is the largest relative difference from that grid, for all fields, "
-        "in float64."
+        f"orders 1 and 2, float32, CPU, {measure.clock()}. Wavemill starts from positions and "
+        "charges, and gives each field a grid as wide and as fine as it needs, for spectra up to "
+        f"{BAND:g} / width; Kymatio starts from the density on the grid, whose making is not "
+        "counted. 'Apart' is the largest relative difference from the coefficients with all fields "
+        "on that grid, in float64."
     )
     using = tables.versions("torch", "kymatio", "numpy")
     tables.write("solid_harmonics", "Solid harmonic scattering against kymatio", text, rows, using)

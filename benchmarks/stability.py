@@ -1,4 +1,4 @@
-"""Stability to deformations: how far representations move, over how far the field was deformed.
+"""Stability to deformations: how far representations move, relative to the deformation.
 
     C = |Phi(D_tau x) - Phi(x)| / (|grad tau|_inf |x|) ,   D_tau x(u) = x(u - tau(u)) .
 

@@ -33,7 +33,7 @@ def versions(*packages: str) -> str:
 
 
 def read(name: str) -> list[dict[str, str]]:
-    """Return the rows of a table that was written, none where there is none."""
+    """Return the rows of a table that was written; none if there is no such table."""
     path = RESULTS / f"{name}.md"
     lines = path.read_text().splitlines() if path.exists() else []
     columns, *rows = [line[2:-2].split(" | ") for line in lines if line[:2] == "| "] or [[]]

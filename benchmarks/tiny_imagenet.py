@@ -1,7 +1,7 @@
-"""Tiny ImageNet by scattering: linear, sparse codes. In pieces: run it until its table is whole.
+"""Classifiers of Tiny ImageNet by scattering, in pieces: run it until its table is complete.
 
-Learnt from are the images of the training archive, 150 of each of 200 classes; judged by are the
-2,000 of the validation archive.
+The training archive, 150 images of each of 200 classes, is learnt from; the 2,000 images of the
+validation archive judge.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ SETTING = Setting(
     last=lambda name: "/val/" in name,
 )
 TEXT = """\
-30,000 images of 200 classes learnt from, 2,000 others of the validation archive to judge by, all
+30,000 images of 200 classes are learnt from, and 2,000 of the validation archive judge, all
 averaged to 32^2 (at 64^2 a processor takes five times as long to scatter them). Opponent colours,
 scattering J = 3, L = 8, rectifier of 4 phases at order 1, 867 channels at 4 x 4, their roots
 whitened to 256 components; mirror images are learnt from too, and scores are means over both.
 Sparse codes: a 3 x 3 projection to 128 channels, 512 atoms, 12 iterations to 0.1, batch norm, 256
-units, a linear form. Deep: as of CIFAR-10, of images, their mirror images, and four times either
-shifted by up to 3 pixels. The penalty of ridge is chosen by the images that judge.
+units, a linear layer. Deep: as for CIFAR-10, from images, their mirror images, and four copies of
+either shifted by up to 3 pixels. The images that judge choose the penalty of ridge, too.
 """
 
 
 def main() -> None:
-    """Go on with the pieces, and write the table of what is done."""
+    """Continue with the pieces, and write the table of what is done."""
     run(SETTING, "Tiny ImageNet by scattering", " ".join(TEXT.split()))
 
 
