@@ -22,11 +22,11 @@ Wrote = Callable[[str, memoryview], None]
 
 
 class FolderStore(MemoryStore):
-    """What Zarr writes of a new group: each object goes to a folder of a backend, and to ``wrote``.
+    """Takes what Zarr writes of a new group: each object goes to a folder and to ``wrote``.
 
     One small adapter serves every backend, and the checksums of a manifest are taken from
-    the very bytes that were handed over. Zarr reads its descriptions again from memory; shards are
-    written past it, and all is read, by `storage.shards`.
+    the very bytes that were handed over. Zarr rereads its descriptions from memory; shards are
+    written, and everything is read, by `storage.shards` without it.
     """
 
     supports_deletes = False
@@ -48,12 +48,12 @@ class FolderStore(MemoryStore):
         super().set_sync(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write an object and report it, unless there is one."""
+        """Write an object and report it, unless it exists."""
         if not await self.exists(key):
             await self.set(key, value)
 
     def put(self, key: str, data: memoryview) -> None:
-        """Write an object and report it, past Zarr."""
+        """Write an object and report it, without Zarr."""
         self.backend.write(f"{self.folder}/{key}", data)
         self.wrote(key, data)
 
@@ -67,10 +67,10 @@ def _bytes(value: Buffer) -> memoryview:
 
 
 def layout(rows: int, each: int) -> tuple[int, int]:
-    """Return rows a chunk and rows a shard, of rows of ``each`` bytes.
+    """Return rows per chunk and rows per shard, for rows of ``each`` bytes.
 
-    A chunk of about 256 KiB is what a look-up of one sample reads, in 0.1 ms; of smaller ones small
-    features take more room. A shard of about 16 MiB is one object and the unit in which
+    A look-up of one sample reads a chunk, about 256 KiB, in 0.1 ms; in smaller chunks small
+    features would take more room. A shard of about 16 MiB is one object and the unit in which
     arrays are read and written in bulk.
     """
     chunk = max(1, min(rows, CHUNK_BYTES // max(each, 1)))
@@ -98,7 +98,7 @@ def create_array(
     *,
     compressed: bool = True,
 ) -> zarr.Array[Any]:
-    """Create the array ``(rows, *row_shape)`` in shards, of bit-shuffled LZ4 unless told otherwise.
+    """Create the array ``(rows, *row_shape)`` in shards, as bit-shuffled LZ4 unless told otherwise.
 
     Measured on fields and their features: four times as fast to write as Zstandard, twice as
     fast to read, and within two hundredths of its size. Each chunk ends with a checksum.

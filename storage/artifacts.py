@@ -9,7 +9,7 @@ from storage.documents import Document, read_checked
 
 
 def short(kind: str, key: str) -> str:
-    """Return what people call an artifact, and name it by."""
+    """Return the name by which people refer to an artifact."""
     return f"{kind}/{key[:12]}"
 
 

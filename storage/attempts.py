@@ -1,4 +1,4 @@
-"""Attempts: how a part or an artifact comes to be, whoever is killed when.
+"""Attempts: how a part or an artifact is made, whichever process is killed on the way.
 
 An attempt writes below ``<home>/<attempt>/``. Its manifest, ``<home>/manifest.json``, is
 published exclusively and names the attempt that won, with a checksum for every object; a
@@ -59,7 +59,7 @@ class Attempt:
         self.objects[path] = {"sha256": digest(data), "bytes": len(data)}
 
     def _note_array(self, path: str, data: bytes | memoryview) -> None:
-        """Note what Zarr wrote: descriptions as other files, shards by a checksum for much data."""
+        """Note what Zarr wrote: descriptions like other files, shards by a faster checksum."""
         if path.endswith("/zarr.json"):
             self._note(path, data)
         else:
@@ -138,7 +138,7 @@ def read_manifest(backend: Backend, home: str) -> Document:
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Return what code computed this: versions and, in a checkout, the commit."""
+    """Return which code computed this: versions and, in a checkout, the commit."""
     versions = {name: metadata.version(name) for name in ("torch", "numpy", "zarr")}
     return {
         "wavemill": metadata.version("wavemill"),

@@ -1,8 +1,8 @@
-"""Checkpoints: what a long computation goes on from, should it be interrupted.
+"""Checkpoints: what a long computation continues from if it was interrupted.
 
-A checkpoint lies where an attempt at the artifact, or the part, would, in ``<home>/checkpoint/``,
-and is replaced as a whole. No manifest names it: whoever reads does not see it, and a collection
-removes what was left behind, like any attempt that did not win.
+A checkpoint lies beside the attempts at its artifact or part, in ``<home>/checkpoint/``, and is
+replaced as a whole. No manifest names it: readers do not see it, and a collection removes one that
+was left behind, like any attempt that did not win.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Checkpoint:
         self.backend.write(self.path, _head(data) + data)
 
     def clear(self) -> None:
-        """Remove it: what it was for is made."""
+        """Remove it: what it was kept for is finished."""
         self.backend.delete([self.path])
 
 

@@ -1,4 +1,4 @@
-"""Collecting: what nothing refers to any more, safely beside everything else."""
+"""Collection: removing what nothing refers to any more, safely while others read and write."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def collect(
 
     Nothing younger than ``grace`` goes, and nothing at all while a run is alive. Records go
     before what they name, and manifests before their shards, so that a collection killed at
-    any instant leaves only more for the next one.
+    any instant only leaves more for the next one.
 
     Raises
     ------

@@ -93,7 +93,7 @@ class Dataset:
         Images are ``(sample, y, x, rgb)``.
 
         The sample table's columns are coordinates along ``sample``; ``y`` and ``x`` are in
-        units of the grid spacing's. ``units`` among its attributes are those of the values.
+        the units of the grid spacing; the attribute ``units`` is that of the values.
         """
         import xarray as xr
 
@@ -172,13 +172,13 @@ class Dataset:
         target
             The column of numbers that comes with each item.
         patch, overlap
-            Items are squares of so many points a side, which share ``overlap`` with their
-            neighbours and cover every point; whole samples unless given.
+            Items are squares of ``patch`` points a side, which share ``overlap`` points with
+            their neighbours and cover every point; without ``patch``, whole samples.
 
         Raises
         ------
         InvalidRequest
-            If the dataset holds molecules, or there are no such patches.
+            If the dataset holds molecules, or such patches cannot be cut.
         """
         source = self._stored(self.samples(where))
         return TorchSamples(source if patch is None else Patches.of(source, patch, overlap), target)
@@ -197,8 +197,8 @@ class Dataset:
         Raises
         ------
         InvalidRequest
-            If an id is unknown or repeated, a column is not the user's to set, or would hold
-            values of several types.
+            If an id is unknown or repeated, or a column is one that users may not set, or would
+            hold values of several types.
         """
         self._check_labels(labels)
         said = labels.set_index("sample_id")
@@ -263,7 +263,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Change:
-    """What one run adds to and takes from a dataset, merged into whatever is newest.
+    """What one run adds to and takes from a dataset, merged into the newest version.
 
     Attributes
     ----------
@@ -355,7 +355,7 @@ class Change:
 
 
 def _with_properties(schema: Schema, other: Schema) -> Schema:
-    """Return ``schema`` with the quantities that only ``other`` has as well."""
+    """Return ``schema`` with, in addition, the quantities that only ``other`` has."""
     known = {name for name, _ in schema.properties}
     fresh = tuple(entry for entry in other.properties if entry[0] not in known)
     return replace(schema, properties=(*schema.properties, *fresh))

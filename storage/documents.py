@@ -137,7 +137,7 @@ class Log:
     ) -> Document | None:
         """Publish the successor that ``build`` makes of the newest document.
 
-        Where there is none, the number follows those that were retired, and ``before``.
+        The first one is numbered after those that were retired, and after ``before``.
 
         A writer that loses the race to a number rereads and builds again, so that ``build``
         merges rather than overwrites. ``None`` from ``build`` means that there is nothing

@@ -12,7 +12,7 @@ class StorageError(Exception):
 
 
 class BadInput(StorageError, ValueError):
-    """One input cannot become a sample: it is quarantined, the others go on.
+    """One input cannot become a sample: it is quarantined, and the others are kept.
 
     Parameters
     ----------

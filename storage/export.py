@@ -44,14 +44,14 @@ def export(frame: FeatureFrame, target: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path to write to, which takes the place of ``target`` once the block has ended well.
+    """Yield a path to write to, which takes the place of ``target`` once the block has succeeded.
 
-    A file changes from the old to the new at one instant; of a Zarr folder, the old one goes first.
+    A file is replaced at one instant; a Zarr folder is removed before the new one takes its place.
 
     Raises
     ------
     InvalidRequest
-        If it is a folder of anything else.
+    If ``target`` is a folder of anything else.
     """
     if target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").is_file()):
         raise InvalidRequest(f"{target} is a folder, which is not replaced: choose another name")
@@ -96,7 +96,7 @@ def _netcdf(frame: FeatureFrame, target: Path) -> None:
 def _zarr(frame: FeatureFrame, target: Path) -> None:
     array = frame.to_xarray()
     for name, coordinate in array.coords.items():
-        if coordinate.dtype == object:  # Zarr v3 specifies text of variable width, no objects
+        if coordinate.dtype == object:  # Zarr v3 specifies text of variable width, not objects
             array[name] = coordinate.astype(np.dtypes.StringDType())
     array = array.chunk({"sample": max(1, min(1024, len(frame)))})
     array.to_dataset(name="features").to_zarr(target, consolidated=False, zarr_format=3)

@@ -46,7 +46,7 @@ class FeatureFrame:
     missing
         Number of selected samples whose features are not computed yet.
     loaded
-        Features of all samples ``(sample, coefficient[, y, x])``, where they are in memory.
+        Features of all samples ``(sample, coefficient[, y, x])``, if they are in memory.
     """
 
     url: str
@@ -72,10 +72,10 @@ class FeatureFrame:
         return self._of(self.samples.head(count), slice(count))
 
     def load(self) -> FeatureFrame:
-        """Return the same with all features in memory, where look-ups take microseconds.
+        """Return the same selection with all features in memory, where look-ups take microseconds.
 
-        For serving: look-ups, tables, arrays and batches then read nothing. Rows that
-        :meth:`read` and :meth:`to_torch` ask for come from the store as before.
+        For serving: look-ups, tables, arrays and batches then read nothing. :meth:`read` and
+        :meth:`to_torch` still read rows from the store.
         """
         return replace(self, loaded=self._values(slice(None)))
 
@@ -90,13 +90,13 @@ class FeatureFrame:
         Parameters
         ----------
         entities
-            A column ``sample_id``, in which ids may come again, and any others; these stand in for
-            columns of the same names here.
+            A column ``sample_id``, in which ids may repeat, and any others, which replace columns
+            of the same names here.
 
         Raises
         ------
         InvalidRequest
-            If an id has no features here, or a column is named as what places are kept in.
+            If an id has no features here, or a column has the name of one of the store's own.
         """
         if not isinstance(entities, pd.DataFrame):
             raise InvalidRequest(
@@ -161,7 +161,7 @@ class FeatureFrame:
             yield self.samples.iloc[at], self._values(at)
 
     def read(self, samples: pd.DataFrame) -> Array:
-        """Read the features of some samples that all have them, in their order."""
+        """Read the features of some samples, all of which must have them, in their order."""
         return self._gather(self._keys(samples), samples["row"])
 
     def _keys(self, samples: pd.DataFrame) -> Array:
@@ -172,8 +172,8 @@ class FeatureFrame:
     def lookup(self, ids: Iterable[str]) -> Array:
         """Read the features of samples by id, in the order asked.
 
-        For serving: the frame stays at its version, and knows after the first call where all lie;
-        after :meth:`load` nothing is read any more.
+        For serving: the frame stays at its version, and after the first call knows where all
+        features lie; after :meth:`load` nothing is read any more.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class FeatureFrame:
         return self._values(at)
 
     def _find(self, ids: Sequence[str] | pd.Series) -> Positions:
-        """Return the positions of ids, -1 where they are not."""
+        """Return the positions of ids, -1 for those that are not here."""
         if not self._ids.is_unique:
             raise InvalidRequest(
                 "samples repeat in this frame: ask the store for features of the dataset again"
@@ -215,7 +215,7 @@ class FeatureFrame:
         return gather(self.url, FEATURES, parts, rows, shape, self.version.dtype, self._columns)
 
     def shards(self) -> list[Positions]:
-        """Return the positions of the samples that lie in one shard, for every shard."""
+        """Return, for every shard, the positions of the samples that lie in it."""
         shard = shard_rows(self.version.row_shape, self.version.dtype)
         return shards(self.samples["part"], self.samples["row"], shard)
 
@@ -277,7 +277,7 @@ def online_features(
     Raises
     ------
     InvalidRequest
-        If ``ids`` is one text.
+        If ``ids`` is a single string.
     NotFound
         If an id is not in the dataset.
     """

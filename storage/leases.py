@@ -1,7 +1,7 @@
 """Leases: a run says that it is alive, so that nothing it relies on is collected.
 
-Writing one's own lease comes before looking for the other kind, on both sides; so of a run
-and a collector that start together, at least one sees the other. Ages are compared between
+Runs and collectors each write their own lease before they look for the other kind; so if both
+start together, at least one sees the other. Ages are compared between
 objects of the same store, so clocks of different machines do not matter.
 """
 
@@ -26,7 +26,7 @@ log = logging.getLogger("wavemill.storage")
 
 
 class Lease:
-    """A heartbeat object ``leases/<kind>-<id>.json``: empty, for a collector on a full disk."""
+    """A heartbeat object ``leases/<kind>-<id>.json``: empty, so that a full disk takes it."""
 
     def __init__(self, backend: Backend, kind: Kind) -> None:
         self.backend = backend
@@ -53,7 +53,7 @@ class Lease:
         while not self._stop.wait(HEARTBEAT):
             try:
                 self.beat()
-            except OSError as error:  # a store that is away for a moment: try at the next beat
+            except OSError as error:  # the store is away for a moment: try at the next beat
                 log.warning("lease %s could not be renewed: %s", self.path, error)
 
 

@@ -67,7 +67,7 @@ def _twice(read: Callable[[], Array]) -> Array:
 def read_rows(
     url: str, key: str, name: str, rows: Sequence[int], columns: Sequence[int] | None = None
 ) -> Array:
-    """Read some rows of one part's array, and of those some coefficients."""
+    """Read some rows of one part's array: all of their coefficients, or some."""
     wanted = np.asarray(rows, dtype=np.intp)
     return _twice(
         lambda: _gather([_opened(url, key, name)], np.zeros_like(wanted), wanted, columns)
@@ -127,7 +127,7 @@ def _gather(
 def _by_shard(
     codes: Positions, rows: Positions, shard: int | npt.NDArray[np.intp]
 ) -> list[Positions]:
-    """Return the positions of rows that lie in one shard, in the order of rows, for every shard."""
+    """Return, for every shard, the positions of the rows that lie in it, in the order of rows."""
     if not len(rows):
         return []
     order, numbers = np.lexsort((rows, codes)), rows // shard
@@ -144,7 +144,7 @@ def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Res
 
 
 def shards(keys: pd.Series, rows: pd.Series, shard: int) -> list[Positions]:
-    """Return the positions of the rows that lie in one shard, of so many rows, for every shard."""
+    """Return, for every shard of ``shard`` rows, the positions of the rows that lie in it."""
     return _by_shard(pd.factorize(keys)[0], rows.to_numpy(dtype=np.intp), shard)
 
 

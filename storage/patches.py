@@ -1,4 +1,4 @@
-"""Patches of fields and images, cut as they are read, such as networks are trained on."""
+"""Patches of fields and images, cut as they are read: what networks are trained on."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Patches(StoredSamples):
 
     @classmethod
     def of(cls, whole: StoredSamples, side: int, overlap: int = 0) -> Self:
-        """Cut samples into patches; the last of each axis ends at the border.
+        """Cut samples into patches; the last along each axis ends at the border.
 
         Raises
         ------
         InvalidRequest
-            If a patch is larger than the samples, or nothing is left of it beside the overlap.
+            If a patch is larger than the samples, or not larger than the overlap.
         """
         height, width = whole.schema.shape
         if not 0 < side <= min(height, width) or not 0 <= overlap < side:
@@ -53,7 +53,7 @@ class Patches(StoredSamples):
         return cls(whole.url, placed, whole.schema, side)
 
     def read(self, samples: pd.DataFrame) -> Array:
-        """Read patches, in their order; each sample that they are of is read once."""
+        """Read patches, in their order; each of their samples is read once."""
         numbers, found = pd.factorize(pd.MultiIndex.from_frame(samples[["part", "row"]]))
         wholes = super().read(pd.DataFrame(found.to_list(), columns=["part", "row"]))
         axis = self.schema.dims[1:].index("y")

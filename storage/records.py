@@ -9,9 +9,9 @@ from typing import Any, Self
 from storage.documents import Document
 from storage.parts import FIELDS, IMAGES
 
-# Columns of the sample table that are the store's own: where a sample lies and is read from again,
+# Columns of the sample table that are the store's own: where a sample lies and is read from,
 PLACES = frozenset({"part", "row", "unit", "stamp", "reading"})
-# and all of them, which are not for labels.
+# and all of them, which labels may not use.
 OWN_COLUMNS = PLACES | {"sample_id", "source", "index", "sha256", "withdrawn"}
 
 AXES = frozenset({"sample", "component", "coefficient", "y", "x", "rgb"})  # of arrays, likewise

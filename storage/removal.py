@@ -1,7 +1,7 @@
 """Removal: a dataset, a view or an artifact leaves the listing, and `gc` collects what it held.
 
-A dataset goes after its views, and of records the oldest first: a removal that was killed leaves
-less of the same, which can be read, or removed by the next.
+Views go before their dataset, and older records before newer ones: a removal that is killed leaves
+less of the same, which can still be read, and which the next removal can remove.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def named(store: Store, name: str) -> list[Named]:
 
 
 def staying(store: Store, leaving: list[Named]) -> list[Artifact]:
-    """Return the artifacts that were learnt from what leaves, or judge it, and do not."""
+    """Return the artifacts that stay, though learnt from what leaves or judgements of it."""
     names = {entry.name for entry in leaving}
 
     def rests_on_it(artifact: Artifact) -> bool:

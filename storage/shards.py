@@ -1,8 +1,8 @@
 """Shards: the bytes of Zarr's sharding, written and read without a task and copies for each chunk.
 
-A shard is its chunks one after another, then where each lies (offset and length, ``<u8``) with a
-CRC-32C of that. A chunk holds whole rows, zeros where there are none, compressed or not, and ends
-with a CRC-32C (those of older parts may have none).
+A shard is its chunks one after another, then an index of where each lies (offset and length,
+``<u8``) and the index's CRC-32C. A chunk holds whole rows, with zeros after the last, compressed or
+not, and ends with a CRC-32C (in older parts it may have none).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Sharding:
     chunk, shard
         Rows in each.
     blosc
-        What compresses a chunk; None where it is as it is in memory.
+        What compresses a chunk; None where it is stored as in memory.
     checked
         Whether a chunk ends with its checksum.
     """
@@ -134,7 +134,7 @@ class Sharding:
             data = _verified(data)
         if self.blosc is None:
             return data.view(self.dtype).reshape(room.shape)
-        said = int.from_bytes(data[4:8].tobytes(), "little")  # by the head of Blosc's frame
+        said = int.from_bytes(data[4:8].tobytes(), "little")  # as Blosc's header has it
         if said != self.content:
             raise ValueError(f"a chunk of {said} bytes instead of {self.content}")
         self.blosc.decode(data, room)
@@ -167,20 +167,20 @@ def _fill(values: Array, rows: Rows) -> None:
 
 
 def _put(room: Array, data: bytes) -> int:
-    """Copy bytes to where there is room, and close them."""
+    """Copy bytes into ``room`` and add their checksum; return where it ends."""
     room[: len(data)] = _bytes(data)
     return _close(room, len(data))
 
 
 def _close(room: Array, length: int) -> int:
-    """Put the checksum of the first bytes behind them; return where it ends."""
+    """Put the checksum of the first bytes after them; return where it ends."""
     end = length + _CRC
     room[length:end] = _checksum(room[:length])
     return end
 
 
 def _verified(data: Array) -> Array:
-    """Return what is before a checksum."""
+    """Return what is before a checksum that it matches."""
     if not np.array_equal(_checksum(data[:-_CRC]), data[-_CRC:]):
         raise ValueError("its checksum differs")
     return data[:-_CRC]
@@ -191,7 +191,7 @@ def _bytes(data: bytes) -> Array:
 
 
 def _checksum(data: Array) -> Array:
-    value: int = google_crc32c.value(cast(bytes, data))  # it takes arrays, no memoryviews
+    value: int = google_crc32c.value(cast(bytes, data))  # it takes arrays, not memoryviews
     return _bytes(value.to_bytes(_CRC, "little"))
 
 
@@ -207,7 +207,7 @@ class StoredArray:
     def read(
         self, number: int, rows: Positions, out: Array, columns: Sequence[int] | None = None
     ) -> None:
-        """Read rows of one shard, ascending, and of those all columns or some.
+        """Read rows of one shard, ascending: all of their columns, or some.
 
         Chunks are read one by one, or the shard as a whole where a quarter of it is wanted.
 
@@ -221,7 +221,7 @@ class StoredArray:
             self._read(path, number, rows - number * self.sharding.shard, out, columns)
         except FileNotFoundError:
             raise Damaged(f"{path} is missing: run `wavemill verify`") from None
-        except (ValueError, RuntimeError) as error:  # the latter by Blosc
+        except (ValueError, RuntimeError) as error:  # RuntimeError: Blosc's
             raise Damaged(f"{path} cannot be decoded ({error}): run `wavemill verify`") from error
 
     def _read(
@@ -259,7 +259,7 @@ class StoredArray:
 
 
 def run(positions: Positions) -> slice | None:
-    """Return positions that follow one another as a slice; None if they do not."""
+    """Return consecutive positions as a slice; None if they are not consecutive."""
     first, count = int(positions[0]), len(positions)
     consecutive = positions[-1] == first + count - 1 and (np.diff(positions) == 1).all()
     return slice(first, first + count) if consecutive else None

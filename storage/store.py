@@ -52,7 +52,7 @@ def open_store(
     Raises
     ------
     NotFound
-        If there shall be one and nothing, or something else, is there.
+        If ``existing`` and nothing, or something else, is there.
     Conflict
         If it is to be written, does not enforce exclusive creation, and ``single_writer`` is
         not given.
@@ -184,7 +184,7 @@ class Store:
         spec, inputs
             What the key is made of.
         write
-            Fills a Zarr group and returns what the manifest shall say of it (``meta``).
+            Fills a Zarr group and returns what the manifest is to say of it (``meta``).
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Parquet tables, named by their own content, and the SQL expressions users put to them."""
+"""Parquet tables, named by their own content, and the SQL expressions that users ask of them."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def sample_coordinates(
 ) -> dict[str, tuple[str, object]]:
     """Return the columns of a sample table as coordinates along ``sample``.
 
-    Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store; a text
-    that is not known is empty, and of whole numbers and truth values of which some are not known
-    floats are made. A name that is an axis's or ``taken`` is put behind ``sample_``.
+    Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store. Unknown
+    text is empty; whole numbers and truth values become floats if some are unknown. A name that
+    is an axis's or in ``taken`` is prefixed with ``sample_``.
     """
     hidden, others = PLACES - {"reading"} | {"withdrawn"}, AXES.union(taken)
     return {
@@ -111,9 +111,9 @@ def _coordinate(column: pd.Series) -> object:
 
 
 def of_one_kind(samples: pd.DataFrame) -> pd.DataFrame:
-    """Return samples whose columns are each of numbers, of moments or of texts.
+    """Return samples in which every column holds only numbers, moments or texts.
 
-    Of texts where they are of several kinds, for which files of tables have no columns.
+    A column of several kinds, which files of tables cannot hold, becomes texts.
     """
     mixed = {}
     for name in samples:

@@ -38,7 +38,7 @@ class SampleSource(Protocol):
         ...
 
     def shards(self) -> list[Positions]:
-        """Return the positions of the samples that lie in one shard, for every shard."""
+        """Return, for every shard, the positions of the samples that lie in it."""
         ...
 
 
@@ -62,7 +62,7 @@ class StoredSamples:
         return gather(self.url, schema.array, *places, schema.row_shape, schema.dtype)
 
     def shards(self) -> list[Positions]:
-        """Return the positions of the samples that lie in one shard, for every shard."""
+        """Return, for every shard, the positions of the samples that lie in it."""
         shard = shard_rows(self.schema.row_shape, self.schema.dtype)
         return shards(self.samples["part"], self.samples["row"], shard)
 

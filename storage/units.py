@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def same_unit(one: str, other: str) -> bool:
-    """Say whether two texts are of one unit; what is no known unit may be any."""
+    """Say whether two texts name one unit; an unknown unit may be any."""
     if one.strip().casefold() == other.strip().casefold():
         return True
     first, second = _unit(one), _unit(other)
@@ -21,13 +21,13 @@ def same_unit(one: str, other: str) -> bool:
 
 
 def metres(unit: str) -> float | None:
-    """Return how many metres a unit is, None if it is no length."""
+    """Return how many metres a unit is, None if it is not a length."""
     found = _unit(unit) if unit.strip() else None
     return None if found is None else _factor(found, _registry().metre)
 
 
 def _factor(one: Any, other: Any) -> float | None:
-    """Return how many of another unit one is, None if that is no number or not the same for all."""
+    """Return how many of another unit make one, None if they are not proportional."""
     import pint
 
     try:
@@ -39,7 +39,7 @@ def _factor(one: Any, other: Any) -> float | None:
 
 @cache
 def _unit(text: str) -> Any:
-    """Return the unit, None if it is unknown; capitals count unless it is known without."""
+    """Return the unit, as written or else in lower case; None if it is unknown."""
     for spelling in (text.strip(), text.strip().lower()):
         try:
             return _registry().parse_units(spelling)

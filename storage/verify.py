@@ -1,4 +1,4 @@
-"""Check every checksum, say what each damage costs and how to get it back."""
+"""Check every checksum; say what is lost where one is wrong, and how to get it back."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def verify(
     Parameters
     ----------
     key
-        A dataset: look only at its records, tables and parts, and those of its views. Or how the
-        keys of parts, tables and artifacts begin.
+        A dataset, to look only at its records, tables and parts, and those of its views; or how
+        the keys of parts, tables and artifacts begin.
     seen
         Called with the path of each object that is read.
 
@@ -110,7 +110,7 @@ class _Users:
         self.backend = store.backend
         self.parts: dict[str, str] = {}
         self.tables: dict[str, dict[str, str]] = {}
-        """Of each table, the records that name it, and what brings each back."""
+        """For each table, the records that name it, and what brings each back."""
         self.records: list[str] = []
         self.damaged: list[Finding] = []
         for name in [dataset] if dataset else store.datasets():

@@ -25,7 +25,7 @@ def open_backend(url: str) -> Backend:
     ----------
     url
         A path or ``file://`` (made absolute), ``s3://bucket/prefix``, or ``memory://name``. With
-        ``?single-writer`` behind it, exclusive creation is not asked of the store, and only
+        ``?single-writer`` at its end, the store need not enforce exclusive creation, and only
         one process may write; the mark travels to the workers with the address.
 
     Raises
@@ -40,7 +40,7 @@ def open_backend(url: str) -> Backend:
         case "file":
             return LocalBackend(rest if separator else address, single_writer=single_writer)
         case "s3":
-            from storage.backends.s3 import S3Backend  # whose client takes long to load
+            from storage.backends.s3 import S3Backend  # its client takes long to load
 
             return S3Backend(rest, single_writer=single_writer)
         case "memory":

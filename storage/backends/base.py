@@ -8,8 +8,8 @@ from typing import Protocol
 
 from storage.errors import Damaged
 
-SINGLE_WRITER = "?single-writer"  # behind the address of a store
-TEMPORARY = ".tmp-"  # how the name of a file begins that is being written
+SINGLE_WRITER = "?single-writer"  # at the end of a store's address
+TEMPORARY = ".tmp-"  # begins the name of a file that is being written
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Backend(Protocol):
         ...
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove objects; those already gone are no error."""
+        """Remove objects; it is not an error if some are gone already."""
         ...
 
     def enforces_exclusive_creation(self) -> bool:
@@ -72,7 +72,7 @@ def below(path: str) -> str:
     Raises
     ------
     Damaged
-        If it leads elsewhere, as only a record can say that was not written here.
+        If it leads elsewhere: only a record that was not written here can name such a path.
     """
     if path and not is_below(path):
         raise Damaged(f"{path!r} leads out of the store: run `wavemill verify`")

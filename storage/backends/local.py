@@ -34,7 +34,7 @@ class LocalBackend:
     def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes ``start:stop`` of a file."""
         with self._file(path).open("rb") as file:
-            if start < 0:  # all of a file that is shorter
+            if start < 0:  # a shorter file is read whole
                 start = max(0, start + os.fstat(file.fileno()).st_size)
             file.seek(start)
             return file.read() if stop is None else file.read(stop - start)
@@ -106,7 +106,7 @@ class LocalBackend:
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files, then the folders that this empties.
 
-        Those at the top stay: on a full disk there may be no room to make one for a lease again.
+        Those at the top stay: on a full disk there may be no room to make the one for leases again.
         """
         for path in paths:
             self._file(path).unlink(missing_ok=True)
@@ -126,7 +126,7 @@ class LocalBackend:
             raise
         except PermissionError as error:
             if os.access(self.root, os.W_OK):
-                return False  # the file system knows no hard links
+                return False  # the file system has no hard links
             raise PermissionError(f"{self.url} is not writable: {error}") from error
         except OSError:
             return False
@@ -155,17 +155,17 @@ def sync_folder(folder: Path) -> None:
 def _leave_cache(file: BinaryIO) -> None:
     """Let the system forget a file that is on the disk.
 
-    Data sets are larger than memory, so that little would be read again before it is pushed out.
-    Kept until then it takes fresh pages, which a virtual machine fills four times slower than pages
-    used before.
+    Data sets are larger than memory, so that little would be read again before it is evicted.
+    Until then it would take up fresh pages, which a virtual machine fills four times slower than
+    pages used before.
     """
     if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError):  # advice, which a file system may not take
+        with contextlib.suppress(OSError):  # advice that a file system may not take
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _opened(file: Path) -> BinaryIO:
-    """Open a new file, making its folder again if a collector removes it meanwhile, as empty."""
+    """Open a new file; make its folder again if a collector, finding it empty, removes it."""
     for _ in range(_TRIES):
         make_folder(file.parent)
         with contextlib.suppress(FileNotFoundError):

@@ -65,5 +65,5 @@ class MemoryBackend:
             self._objects.pop(path, None)
 
     def enforces_exclusive_creation(self) -> bool:
-        """Probe the lock that sees to it."""
+        """Probe the lock that makes creation exclusive."""
         return probe(self, "leases/.probe")

@@ -1,4 +1,4 @@
-"""S3 and what speaks its protocol with conditional writes (MinIO, for one)."""
+"""S3, and servers that speak its protocol with conditional writes (such as MinIO)."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class S3Backend:
         return {name: value for name, value in self.__dict__.items() if name != "_fs"}
 
     def _ask(self, what: str, *arguments: Any, **options: Any) -> Any:
-        """Call s3fs; of what only people can mend, say where it is and what to look at.
+        """Call s3fs; if only people can mend what fails, name the store and what to check.
 
-        The AWS libraries name neither, be it networks, credentials, rights or a bucket.
+        Of networks, credentials, rights or a missing bucket the AWS libraries say neither.
         """
         try:
             return getattr(self._fs, what)(*arguments, **options)
-        except (BotoCoreError, OSError, ValueError) as error:  # ValueError: of no URL
+        except (BotoCoreError, OSError, ValueError) as error:  # ValueError: not a URL
             code = _code(error.__cause__)
             if isinstance(error, FileNotFoundError | FileExistsError) and code != _NO_BUCKET:
                 raise
@@ -160,5 +160,5 @@ def batched(paths: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def _code(cause: BaseException | None) -> str:
-    """Return the server's word for an error, which s3fs translates, keeping the cause."""
+    """Return the server's code for an error, from the cause that s3fs keeps as it translates."""
     return str(cause.response["Error"].get("Code")) if isinstance(cause, ClientError) else ""

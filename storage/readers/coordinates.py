@@ -14,8 +14,8 @@ from storage.readers.packing import text, unpack
 from storage.typing import Array
 from storage.units import metres
 
-_OURS = {"standard", "proleptic_gregorian", "noleap"}  # calendars whose dates are dates of ours
-_GREGORIAN = 1583  # the first year that the standard calendar counts as we do
+_OURS = {"standard", "proleptic_gregorian", "noleap"}  # calendars whose dates exist in ours
+_GREGORIAN = 1583  # the first whole year that the standard calendar counts as we do
 _FINE = ("milli", "micro", "msec", "us")
 
 Position = float | int | str | datetime.datetime
@@ -50,7 +50,7 @@ class Coordinate:
 
     @property
     def spacing(self) -> float | None:
-        """The signed distance of uniform points; degrees are angles and no distance."""
+        """The signed distance between uniform points; None for degrees, which are angles."""
         step = self.step
         if step is None or (text(self.attributes.get("units")) or "").startswith("degree"):
             return None
@@ -59,19 +59,19 @@ class Coordinate:
         return step if uniform else None
 
     def at(self, index: int) -> Position | None:
-        """Return a position as a number, a text or a moment, None if it is none."""
+        """Return a position as a number, a text or a moment."""
         value = self.values[index]
         if self.values.dtype.kind not in "biuf":
             return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         try:
             moment = self._moment(value)
-        except (OverflowError, ValueError):  # of no one length, as months, or beyond any calendar
+        except (OverflowError, ValueError):  # units of varying length, as months, or no such date
             moment = None
-        # 0.1 of float32 is to be found as 0.1
+        # 0.1 in float32 should be found as 0.1
         return moment or (float(str(value)) if self.values.dtype.kind == "f" else int(value))
 
     def _moment(self, value: Any) -> str | datetime.datetime | None:
-        """Return the moment that a number of units since another is; UTC, without a zone."""
+        """Return the moment that is a number of units after another, in UTC and without a zone."""
         units = text(self.attributes.get("units")) or ""
         calendar = (text(self.attributes.get("calendar")) or "standard").lower()
         if " since " not in units or not np.isfinite(value):
@@ -92,9 +92,9 @@ def coordinate(
     read: Callable[[], Array],
     attributes: Mapping[str, Any],
 ) -> Coordinate | None:
-    """Return the positions of a variable, which is read if it is as long as its axis.
+    """Return the positions that a variable gives; it is read only if it is as long as its axis.
 
-    A dimension without one is only a number of points.
+    A dimension of NetCDF without a variable only counts points.
     """
     if len(shape) != 1 or shape[0] not in lengths:
         return None

@@ -1,4 +1,4 @@
-"""What a reader of any kind of data gives: the good things of a file, and the others."""
+"""What every reader gives: what is good in a file, and what is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Found(list[Item]):
-    """The good things of a file; the others are in ``refused``.
+    """A list of what is good in a file; what is not is in ``refused``.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ class ReadOptions:
         self.filling()
 
     def filling(self) -> float | None:
-        """Return the number to put where values are missing, None for their mean or for none."""
+        """Return the number to put where values are missing; None for the mean or for none."""
         if self.fill in (None, "mean"):
             return None
         try:
@@ -170,7 +170,7 @@ def field_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     Raises
     ------
     BadInput
-        If the values are complex or no numbers at all.
+        If the values are complex or not numbers at all.
     """
     if dtype.kind == "c":
         raise BadInput(
@@ -194,7 +194,7 @@ def field_array(
     Raises
     ------
     BadInput
-        If a value is missing and is not to be filled, or infinite, or none is there.
+        If a value is infinite, or missing and not to be filled, or a component has none at all.
     """
     array = np.array(values, dtype=field_dtype(values.dtype), order="C", copy=True)
     finite = np.isfinite(array)

@@ -87,7 +87,7 @@ def _check_heaps(data: bytes) -> None:
 
 
 def datasets(file: Any, axes: int = 2) -> list[tuple[str, Any]]:
-    """Return the datasets that have so many axes or more.
+    """Return the datasets that hold numbers along at least so many axes.
 
     Links are not followed, and names with a leading underscore or ``#`` are bookkeeping.
     """

@@ -79,7 +79,7 @@ def check_elements(data: bytes) -> None:
     Raises
     ------
     BadInput
-        If bytes are lacking, or numbers are of no type, at which SciPy would end the process.
+        If bytes are lacking, or numbers have an unknown type, at which SciPy would end the process.
     """
     if len(data) < HEADER_BYTES:
         raise BadInput("truncated", f"{len(data)} of the {HEADER_BYTES} bytes of a header")
@@ -97,7 +97,7 @@ def check_elements(data: bytes) -> None:
 
 
 def _check_types(kind: int, body: bytes, order: str) -> None:
-    """Check the types of an array's numbers, real and imaginary, behind its flags and its name."""
+    """Check the types of an array's numbers, real and imaginary, after its flags and its name."""
     packed = kind == _COMPRESSED
     if not packed and kind != _MATRIX:
         raise BadInput("corrupt", f"an element is of type {kind}, not an array")

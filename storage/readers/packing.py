@@ -40,7 +40,7 @@ def unpack(raw: Array, attributes: Mapping[str, Any]) -> Array:
     unsigned = raw.dtype.kind == "i" and (text(attributes.get("_Unsigned")) or "").lower() == "true"
     if unsigned:
         raw = raw.view(np.dtype(f"{raw.dtype.byteorder}u{raw.dtype.itemsize}"))
-        missing |= np.isin(raw, _fills(raw.dtype, attributes))  # a fill is given either way
+        missing |= np.isin(raw, _fills(raw.dtype, attributes))  # a fill may be given signed or not
     values = raw.astype(unpacked_dtype(raw.dtype, attributes))
     if "scale_factor" in attributes:
         values *= values.dtype.type(_one("scale_factor", attributes))
@@ -75,7 +75,7 @@ def _one(name: str, attributes: Mapping[str, Any]) -> Any:
 
 
 def _fills(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> Array:
-    """Return the raw values that mean missing, those of them that ``dtype`` can hold."""
+    """Return the raw values that mean missing, as far as ``dtype`` can hold them."""
     found: list[Any] = [UNWRITTEN] if dtype.kind == "f" else []
     for name in ("_FillValue", "missing_value"):
         value = attributes.get(name, ())
@@ -102,7 +102,7 @@ def _decoded(text: str) -> tuple[float, ...]:
 
 
 def text(value: Any) -> str | None:
-    """Return an attribute as text, None if it is none."""
+    """Return an attribute as text, None if it is not text."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(())[()]
     if isinstance(value, bytes):

@@ -25,7 +25,7 @@ from storage.readers.variables import Variable
 from storage.text import writable
 
 EXPANSION_LIMIT = 1100  # deflate cannot pack more than 1032 bytes into one
-SMALL = 64 * 2**20  # bytes; below this no declared size is worth a suspicion
+SMALL = 64 * 2**20  # bytes; no declared size below this is suspicious
 
 
 def read_header(variables: Sequence[Variable], options: ReadOptions, size: int) -> Header:
@@ -189,7 +189,7 @@ def _place(along: Along, axis: str, index: int) -> Position | None:
     try:
         found = along(axis)
     except BadInput as error:
-        if error.reason != "format":  # a field can do without texts that are not decoded
+        if error.reason != "format":  # a field can do without texts that cannot be read
             raise
         return None
     return found.at(index) if found else None
@@ -201,13 +201,13 @@ def _spacing(along: Along, axes: tuple[str, ...]) -> tuple[float, float] | None:
 
 
 def _steps(along: Along, axes: tuple[str, ...]) -> tuple[float | None, ...]:
-    """Return the step along each axis, nothing where none is known."""
+    """Return the step along each axis, None where it is unknown; empty if all are."""
     found = tuple(place.placed if (place := along(axis)) else None for axis in axes)
     return found if any(found) else ()
 
 
 def _check(variable: Variable, size: int) -> None:
-    """Refuse what is no field, or more than the file can hold, before memory is asked for."""
+    """Refuse what is not a field, or more than the file can hold, before memory is asked for."""
     names = "".join((variable.name, variable.units or "", *variable.dims))
     if writable(names) != names:
         raise BadInput("name", f"{variable.describe()}: its names or its unit are not in UTF-8")

@@ -33,7 +33,8 @@ class Variable:
     units
         As the file gives them.
     coordinate
-        Gives the positions along a named axis of one of some lengths, None if the file has none.
+        Gives the positions along a named axis, whose length is one of those given; None if the
+        file has none.
     series
         The name without the number of its time step.
     vector
@@ -70,7 +71,7 @@ class Variable:
 
 
 def name_axes(shape: tuple[int, ...], components: Sequence[str]) -> tuple[str, ...]:
-    """Name the axes of an array without names: only the components' axis can be told.
+    """Name the axes of an array without names: only the components' axis can be recognised.
 
     It is the last or the first axis if it is as long as the list of component names.
     """

@@ -145,7 +145,7 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
 
 
 def _check_complete(name: str, array: zarr.Array[Any], files: Files) -> None:
-    """Refuse an array some of whose chunks, in shards or not, are nowhere."""
+    """Refuse an array that lacks some of its chunks, in shards or not."""
     stored = array.shards or array.chunks
     counts = [-(-size // chunk) for size, chunk in zip(array.shape, stored, strict=True)]
     expected, absent = math.prod(counts), max(math.prod(counts) - len(files), 0)
@@ -193,7 +193,7 @@ def _coordinate(
 
     def read() -> Array:
         values = _read(axis, array, (slice(None),))
-        if len(np.unique(values)) < len(values):  # a chunk of a single 0 is rightly left out
+        if len(np.unique(values)) < len(values):  # the chunk of one 0 may rightly be left out
             _check_complete(name, array, files)
         return values
 

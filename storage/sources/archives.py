@@ -75,7 +75,7 @@ def list_members(url: str) -> tuple[list[Entry], list[Refusal]]:
         with damage_as_bad_input(url):
             for found in _listing(url):
                 if isinstance(found, Entry):
-                    entries[found.path] = found  # the last of one name counts, as for tar
+                    entries[found.path] = found  # the last of a name counts, as for tar
                 else:
                     refusals.append(found)
     except BadInput as error:
@@ -100,7 +100,7 @@ def damage_as_bad_input(url: str) -> Iterator[None]:
     """Turn what damaged bytes raise into `BadInput`; failures of disk or network pass."""
     try:
         yield
-    except (PermissionError, TimeoutError, ConnectionError):  # of stores, these have no number
+    except (PermissionError, TimeoutError, ConnectionError):  # a store's have no number
         raise
     except FileNotFoundError as error:
         raise BadInput("missing", f"{url} was listed but is gone, or a link to nothing") from error
@@ -149,7 +149,7 @@ def _walk(content: BinaryIO) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo
 class _Watched:
     """A file that remembers the last block read, since tarfile hides why it stopped.
 
-    Of a member's headers, which tarfile reads whole, it gives no more than is left to read.
+    tarfile reads a member's headers whole; this refuses to read more than ``left`` bytes of them.
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -17,7 +17,7 @@ from storage.text import writable
 
 @dataclass(frozen=True)
 class Refused:
-    """What was found but cannot be read as asked: it belongs into quarantine.
+    """What was found but cannot be read as asked: it belongs in quarantine.
 
     Parameters
     ----------
@@ -80,7 +80,8 @@ def discover(
     components
         Names that mark the files of one sample: with ``("I", "Q")`` the files ``I_7.npy``
         and ``Q_7.npy`` are the unit ``7``. Files that carry none of the names stay alone, and so do
-        all if only one of the names occurs: it is part of theirs, and they hold the components.
+        all if only one of the names occurs: it then belongs to the files' own names, and each
+        file holds all components.
 
     Returns
     -------
@@ -101,7 +102,7 @@ def discover(
 def find_files(
     sources: Sequence[str], known: tuple[str, ...]
 ) -> tuple[list[SourceFile], list[Refused], Counter[str]]:
-    """Return the files whose names end as ``known``, each once, what was refused, and ignored."""
+    """Return the files with known endings, each once, what was refused, and what was ignored."""
     files: dict[tuple[str, str | None], SourceFile] = {}
     refused: list[Refused] = []
     ignored: Counter[str] = Counter()
@@ -133,7 +134,7 @@ def _files_of(
 
 
 def _is_container(path: str, known: tuple[str, ...]) -> bool:
-    """Say whether a file holds others; of rows only where such files are asked for."""
+    """Say whether a file holds others; files of rows count only where they are asked for."""
     return kind(path) is not None or (rows.kind(path) is not None and path.lower().endswith(known))
 
 
@@ -226,7 +227,7 @@ def stem_of(name: str, known: tuple[str, ...]) -> str:
 
 
 def unique_units(units: Iterable[Unit]) -> list[Unit]:
-    """Return units sorted by names of their own: told apart by extension, else by folders."""
+    """Return units sorted by unique names: told apart by extension, else by folders."""
     groups: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         groups[unit.name].append(unit)

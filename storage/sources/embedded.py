@@ -23,7 +23,7 @@ UNITS = {"formation_enthalpy": "kcal/mol"}
 
 
 def embedded(source: str) -> tuple[list[str], str]:
-    """Return the names of a collection's samples, and a tag that changes when they may.
+    """Return the names of a collection's samples, and a tag that changes when these may change.
 
     Raises
     ------

@@ -174,7 +174,7 @@ def _container(file: SourceFile) -> tuple[str, str | None]:
 
 
 def _read_ahead(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, bytes | BadInput]]:
-    """Ask for the next files while one is used: a remote store answers late but in parallel."""
+    """Ask for the next files while one is used: a remote store is slow, but answers in parallel."""
     asked: deque[tuple[SourceFile, Future[bytes | BadInput]]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
         for file in files:
@@ -299,7 +299,7 @@ def _gather(
     info: tarfile.TarInfo,
     folders: dict[SourceFile, list[tuple[str, bytes]]],
 ) -> None:
-    """Keep the member with the folder that it lies in, if one is wanted."""
+    """Add the member to the folder that it lies in, if that is wanted."""
     path = PurePosixPath(info.name).as_posix()
     for file, inside in folders.items():
         if info.isreg() and path.startswith(f"{file.member}/"):

@@ -74,7 +74,7 @@ def is_remote(url: str) -> bool:
 
 
 def without_query(url: str) -> str:
-    """Return a path or URL as far as it names a file: links to download go on after it."""
+    """Return the part of a path or URL that names a file, without the query of a download link."""
     return re.split(r"[?#]", url, maxsplit=1)[0] if url.startswith(_WEB) else url
 
 
@@ -106,7 +106,7 @@ def read_bytes(url: str, start: int = 0, stop: int | None = None) -> bytes:
 
 @lru_cache(1024)
 def sends_parts(url: str) -> bool:
-    """Say whether parts of a file can be asked for, as of anything but simple web servers."""
+    """Say whether parts of a file can be asked for: only simple web servers send files whole."""
     if not url.startswith(_WEB):
         return True
     filesystem, path = _remote(url)
@@ -290,7 +290,7 @@ def _local_entry(name: str, path: Path) -> Entry:
 
 def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
     modified = info.get("LastModified", info.get("created"))
-    etag = info.get("ETag", info.get("Last-Modified"))  # simple web servers know no tags
+    etag = info.get("ETag", info.get("Last-Modified"))  # simple web servers send no tags
     return Entry(
         name,
         int(info["size"]),

@@ -1,4 +1,4 @@
-"""Containers that are no archives: rows of Parquet files, values of LMDB databases.
+"""Containers other than archives: rows of Parquet files, values of LMDB databases.
 
 Each is listed as members, like those of an archive: ``<row>.image`` with ``<row>.json`` beside it,
 or ``<key>.image``. Nothing in either is ever unpickled.
@@ -43,7 +43,7 @@ def list_rows(url: str) -> Iterator[Entry]:
 
 
 def read_rows(url: str, wanted: Sequence[tuple[str, int | None]]) -> Iterator[bytes | BadInput]:
-    """Yield members by name and row, or why one cannot be read, in the order asked: the rows'.
+    """Yield members by name and row, or why one cannot be read; ``wanted`` is in order of rows.
 
     Raises
     ------
@@ -124,9 +124,9 @@ def _content(image: Any) -> bytes | BadInput:
 
 
 def _said(values: dict[str, Any], classes: dict[str, list[str]]) -> bytes:
-    """Return what the other columns say of a row as JSON, its label by name where that is known.
+    """Return what the other columns say of a row as JSON, its label as a name where that is known.
 
-    A row without a label, or with a number that is none of the names', has the label null.
+    The label is null if a row has none, or a number that stands for none of the names.
     """
     columns = [name for name in _LABELS if name in values]
     said: dict[str, Any] = {}

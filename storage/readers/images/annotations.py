@@ -1,4 +1,4 @@
-"""Tables that say something of many images: labels, attributes, splits."""
+"""Tables that describe many images: labels, attributes, splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES = re.compile(
     r"|ilsvrc2012_validation_ground_truth\.txt",
     re.IGNORECASE,
 )
-NUMBER = "number"  # column of labels that are numbers in an order yet to be named
+NUMBER = "number"  # column of labels given as numbers, whose order is not known here
 _OURS = {"partition": "split", "class": "label", "width": "box_width", "height": "box_height"}
 PARTITIONS = ("train", "validation", "test")
 WNID = re.compile(r"n\d{8}")
@@ -33,13 +33,13 @@ def is_table(name: str) -> bool:
 def read_annotations(name: str, data: bytes) -> pd.DataFrame:
     """Return what a table says, one row an image, indexed by the image's path as it is written.
 
-    Columns are ``label``, ``split``, attributes; ``number`` where labels are numbers. A list of
-    numbers alone is of ``ILSVRC2012_val_00000001.JPEG`` and so on.
+    Columns are ``label``, ``split``, attributes; ``number`` where labels are numbers. A bare list
+    of numbers belongs to ``ILSVRC2012_val_00000001.JPEG`` and so on.
 
     Raises
     ------
     InvalidRequest
-        If it is none of the known forms.
+    If it has none of the known forms.
     """
     text = data.decode("utf-8-sig", "replace")
     lines = [line for line in text.splitlines() if line.strip()]
@@ -91,7 +91,7 @@ def _celeba(lines: list[str]) -> pd.DataFrame:
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with headings: -1 and 1 as booleans, the known headings by our names."""
+    """Return a table with headings: -1 and 1 as booleans, known headings under our names."""
     table = table.rename(columns=_OURS)
     if "PredictionString" in table:  # n01751748 111 108 230 365
         table = pd.DataFrame({"label": table["PredictionString"].str.split().str[0]})

@@ -42,7 +42,7 @@ def read_batch(name: str, data: bytes, framing: Framing) -> Found[Picture]:
     Raises
     ------
     BadInput
-        If the file does not consist of whole records, or a label is no class's.
+        If the file does not consist of whole records, or a label is not a class's.
     """
     size = record_bytes(name)
     if not data or len(data) % size:

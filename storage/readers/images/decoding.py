@@ -1,10 +1,10 @@
 """Encoded bytes to RGB, whatever they are called: the content says what they are.
 
 Grey becomes three equal channels; CMYK and the other colour spaces are converted by Pillow, colour
-profiles are not applied; 16 bits of grey become the nearest of 8, of colour (as Pillow reads them)
-their upper 8; what is transparent lies on white; EXIF orientation is carried out; of an animation
-the first frame is taken, of a TIFF the first page, with their number as ``pages``. An image that
-lacks bytes is refused, never filled up.
+profiles are not applied; grey of 16 bits is rounded to 8, colour of 16 bits keeps its upper 8 (as
+Pillow reads it); transparent parts are laid on white; EXIF orientation is applied; an animation
+gives its first frame, a TIFF its first page, and how many it has as ``pages``. An image that lacks
+bytes is refused, never filled up.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _lacks_bytes(data: bytes) -> bool:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """Read the header; refuse what would fill the memory before a pixel is decoded."""
+    """Read the header; refuse, before any pixel is decoded, what would fill the memory."""
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > PIXELS:
         raise BadInput(

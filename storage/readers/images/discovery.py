@@ -1,4 +1,4 @@
-"""Which files are images, which say something of one, and which of many."""
+"""Which files are images, which describe one image, and which describe many."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def discover_images(sources: Sequence[str]) -> Discovery:
     """Find images, alone or with the files of the same name beside them.
 
     ``0001.jpg`` with ``0001.cls`` or ``0001.json``, in a folder or in a shard of WebDataset, is one
-    unit. Tables such as ``val_annotations.txt`` are given apart.
+    unit. Tables such as ``val_annotations.txt`` are listed separately.
 
     Raises
     ------

@@ -1,10 +1,10 @@
 """From an image of any size to the size of a dataset: resize to cover, then cut the centre.
 
 The geometry and the filter are those of torchvision's ``Resize(short side)`` and ``CenterCrop`` on
-Pillow images: an image of ``(h, w)`` is made the smallest that covers the frame at its own aspect,
-the longer side rounded down, by a triangle filter as wide as the reduction (antialiased), and the
-middle is kept. Only the rows and columns that are kept are computed, so that a strip of one pixel
-by a million costs no more than a photograph.
+Pillow images: an image of ``(h, w)`` is resized to the smallest that covers the frame at its own
+aspect, the longer side rounded down, by a triangle filter as wide as the reduction (antialiased),
+and the middle is kept. Only the rows and columns that are kept are computed, so that a strip of one
+pixel by a million costs no more than a photograph.
 """
 
 from __future__ import annotations

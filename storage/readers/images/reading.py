@@ -19,7 +19,7 @@ from storage.records import OWN_COLUMNS
 from storage.sources import SourceFile, Unit, read_units
 from storage.text import writable
 
-_WHOLE = re.compile(r"[0-9]{1,18}")  # of 64 bits
+_WHOLE = re.compile(r"[0-9]{1,18}")  # fits 64 bits
 
 
 def read_images(unit: Unit, payload: Sequence[bytes], framing: Framing) -> Found[Picture]:
@@ -28,7 +28,7 @@ def read_images(unit: Unit, payload: Sequence[bytes], framing: Framing) -> Found
     Parameters
     ----------
     unit
-        An image, alone or with files that say something of it; or a batch of CIFAR.
+        An image, alone or with files that describe it; or a batch of CIFAR.
     payload
         The content of each of its files.
     framing
@@ -77,7 +77,7 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
         key: value
         for key, value in values.items()
         if (isinstance(value, str | int | float | bool) and key not in OWN_COLUMNS)
-        or (key == "label" and value is None)  # none, whatever the folder is called
+        or (key == "label" and value is None)  # no label, whatever the folder is called
     }
     for key, value in kept.items():
         if writable(f"{key}{value}") != f"{key}{value}":
@@ -88,7 +88,7 @@ def _scalars(file: SourceFile, text: str) -> dict[str, Any]:
 
 
 def with_class(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return columns in which a label that is a number is the class's index as well."""
+    """Return columns in which a numeric label also gives the class's index."""
     label = columns.get("label", columns.pop("cls", None))
     if label is None:
         return columns

@@ -1,7 +1,7 @@
 """Molecules in arrays: MATLAB's QM7, ``.npz`` and HDF5 in the layouts in common use.
 
-What holds positions, charges and sizes is known by its name; numbers of which there is one a
-molecule are properties. Charges of 0 are padding. Layouts:
+Positions, charges and sizes are recognised by their names; arrays of one number for each molecule
+are properties. Charges of 0 are padding. Layouts:
 
 - QM7 ``.mat``: ``R (molecule, 23, 3)`` in Bohr, ``Z (molecule, 23)``, ``T (1, molecule)``;
 - ``.npz`` of one molecule in many geometries: ``R (molecule, atom, 3)``, ``z (atom,)``, ``E``;
@@ -176,7 +176,7 @@ def _bounds(arrays: Arrays, atoms: int) -> list[int] | None:
 
 
 def _numbers(charges: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return charges as numbers: ANI names elements by symbol, and pads with nothing."""
+    """Return charges as numbers: ANI names elements by symbol, and pads with empty text."""
     if charges.dtype.kind not in "SUO":
         return charges
     texts = [t.decode() if isinstance(t, bytes) else str(t) for t in charges]

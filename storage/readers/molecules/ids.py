@@ -19,7 +19,7 @@ def same_id(text: object) -> str:
 
 
 def numbered(text: str) -> Numbered | None:
-    """Return what an id is called before its number, "" if nothing, and the number.
+    """Return what stands before an id's number, "" if nothing does, and the number.
 
     ``58``, ``0058``, ``gdb_58`` and ``dsgdb9nsd_000058`` have the number 58, ``C6H6`` has none.
     """
@@ -31,7 +31,7 @@ def numbered(text: str) -> Numbered | None:
 
 
 def own_name(sample: str, index: str = "", gdb: object = None) -> str:
-    """Return what a molecule itself is called, "" if only its place in a file tells it.
+    """Return a molecule's own name, "" if only its place in a file tells it from others.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def own_name(sample: str, index: str = "", gdb: object = None) -> str:
 
 
 class Listed:
-    """Ids of a list, which molecules are compared with: by the whole id, else by the number."""
+    """Ids of a list, with which molecules are compared: by the whole id, else by the number."""
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self.ids = {same_id(text) for text in ids}
@@ -60,11 +60,11 @@ class Listed:
         return len(self.ids)
 
     def names(self, sample: str, name: str) -> bool:
-        """Say whether the molecule of an id and an own name is in the list."""
+        """Say whether the molecule with this id and this own name is in the list."""
         return bool({sample, name} & self.ids) or self.numbers(name)
 
     def numbers(self, name: str) -> bool:
-        """Say whether a name has a number of the list, with the same before it if with any."""
+        """Say whether the list has a name's number, and before it the same where both have any."""
         found = numbered(name)
         if found is None:
             return False
@@ -75,7 +75,7 @@ class Listed:
 def read_ids(data: bytes) -> set[str]:
     """Return the ids in the first column of a list; lines that do not begin with one are prose.
 
-    An id has a number at its end, alone or behind ``_`` or ``-`` such as ``gdb_58``.
+    An id has a number at its end, alone or after ``_`` or ``-`` such as ``gdb_58``.
     """
     found = set()
     for line in data.decode("utf-8-sig", "replace").splitlines():

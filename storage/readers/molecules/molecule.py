@@ -15,8 +15,8 @@ from storage.errors import BadInput
 from storage.records import OWN_COLUMNS
 from storage.text import writable
 
-RESERVED = OWN_COLUMNS | {"formula", "n_atoms", "n_heavy"}  # columns that no property may be
-WIDEST = 1000.0  # Angstrom; what is wider is no molecule, or is not in Angstrom
+RESERVED = OWN_COLUMNS | {"formula", "n_atoms", "n_heavy"}  # names that no property may have
+WIDEST = 1000.0  # Angstrom; what is wider is not a molecule, or not in Angstrom
 CLOSEST = 0.1  # Angstrom; nearer atoms are one atom given twice
 HEAVIEST = 118
 BOHR = 0.529177210903  # Angstrom (CODATA 2018)
@@ -55,7 +55,7 @@ class Molecule:
         return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order if s in counts)
 
     def columns(self) -> dict[str, Any]:
-        """Return what the table of samples says of it; what is called as its own columns is not."""
+        """Return its columns of the table of samples, without what would have a reserved name."""
         heavy = int((self.charges > 1).sum())
         counts = {"formula": self.formula, "n_atoms": len(self.charges), "n_heavy": heavy}
         given = {**self.labels, **self.properties}
@@ -102,13 +102,13 @@ def molecule(
     properties: dict[str, float] | None = None,
     labels: dict[str, Any] | None = None,
 ) -> Molecule:
-    """Return a checked molecule; a property that is not finite is not known, NaN.
+    """Return a checked molecule; a property that is not finite becomes NaN, for unknown.
 
     Raises
     ------
     BadInput
-        If it has no atoms, a position is not finite, a charge is no element's, two atoms
-        coincide, it is wider than any molecule, or a name is no text.
+        If it has no atoms, a position is not finite, a charge is not an element's, two atoms
+        coincide, it is wider than any molecule, or a name is not text.
     """
     places = np.array(positions, dtype=np.float64, order="C")
     numbers = np.asarray(charges)
@@ -132,7 +132,7 @@ def molecule(
 
 
 def _check_apart(places: npt.NDArray[np.float64]) -> None:
-    if len(places) > 2000:  # quadratic; such a thing is no molecule of these data sets
+    if len(places) > 2000:  # quadratic; no molecule of these data sets is so large
         raise BadInput("size", f"has {len(places)} atoms; at most 2000")
     squares = np.square(places[:, None] - places[None, :]).sum(-1)
     np.fill_diagonal(squares, np.inf)
@@ -146,7 +146,7 @@ def _check_apart(places: npt.NDArray[np.float64]) -> None:
 
 
 def text_of(data: bytes) -> str:
-    """Return the text of a file, whatever ends its lines, without a mark of its byte order."""
+    """Return the text of a file, with any line endings, without a byte order mark."""
     text = data.decode("utf-8-sig", "replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -157,7 +157,7 @@ def number(text: str) -> float:
     Raises
     ------
     BadInput
-        If it is none.
+        If it is not a number.
     """
     try:
         if "_" in text:  # a digit's neighbour for Python alone, and in files part of a name

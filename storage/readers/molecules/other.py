@@ -13,7 +13,7 @@ from storage.errors import BadInput
 from storage.readers.found import Found
 from storage.readers.molecules.molecule import Molecule, molecule
 
-# not .json, in which ASE writes, too: what lies beside molecules is called so
+# not .json, though ASE writes it too: files that describe molecules have that ending
 EXTENSIONS = (".cif", ".pdb", ".traj", ".gjf", ".vasp", ".cml", ".con", ".db")
 VACUUM = 4.0  # Angstrom between periodic images of a molecule that does not feel them
 
@@ -59,7 +59,7 @@ def read_extended(index: str, comment: str, atoms: list[str], rest: list[str]) -
     text = "\n".join([str(len(atoms)), comment, *atoms, *rest, ""])
     try:
         read: Any = ase.io.read(io.StringIO(text), format="extxyz")
-    except Exception as error:  # whatever the text, and of any kind
+    except Exception as error:  # of any kind, depending on the text
         raise BadInput(
             "corrupt", f"is not an extended xyz ({type(error).__name__}: {error})"
         ) from error

@@ -1,4 +1,4 @@
-"""QM9: its properties, what surrounds its atoms in a file, and energies of free atoms.
+"""QM9: its properties, the lines around the atoms in its files, and energies of free atoms.
 
 R. Ramakrishnan, P. O. Dral, M. Rupp and O. A. von Lilienfeld, "Quantum chemistry structures and
 properties of 134 kilo molecules", Scientific Data 1, 140022 (2014), table 3 and its ``atomref``.
@@ -47,7 +47,7 @@ def read_around(
     Raises
     ------
     BadInput
-        If values are missing or a line is.
+        If values or a line are missing.
     """
     words = comment.split()
     if len(words) != 2 + len(UNITS):

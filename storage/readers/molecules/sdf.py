@@ -1,6 +1,6 @@
-"""``.sdf`` and ``.mol``: atoms of the V2000 and V3000 tables, and the data items behind them.
+"""``.sdf`` and ``.mol``: atoms of the V2000 and V3000 tables, and the data items after them.
 
-Bonds are not read: features are of positions. A record ends with ``$$$$``.
+Bonds are not read: features do not depend on them. A record ends with ``$$$$``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONTINUED = "-\nM  V30 "
 
 
 def read_sdf(data: bytes) -> Found[Molecule]:
-    """Read every record; a bad one or a cut one does not cost the others.
+    """Read every record; one that is bad or cut does not affect the others.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def _v3000(lines: list[str]) -> list[tuple[str, list[float]]]:
 
 
 def _items(lines: list[str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the data items, numbers and words apart."""
+    """Return the data items, numbers and words separately."""
     properties: dict[str, float] = {}
     texts: dict[str, str] = {}
     for place, line in enumerate(lines[:-1]):

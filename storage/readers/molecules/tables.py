@@ -40,7 +40,7 @@ class Target:
 
 
 def read_table(data: bytes, name: str) -> pd.DataFrame:
-    """Read a table with or without a line of names, by commas or by space, as text.
+    """Read a table with or without a line of names, separated by commas or by space, as text.
 
     Columns without names are called ``1``, ``2`` and so on.
 
@@ -78,7 +78,10 @@ def read_table(data: bytes, name: str) -> pd.DataFrame:
 
 
 def _is_header(frame: pd.DataFrame) -> bool:
-    """Say whether the first line names columns: a name may be a number if others are above some."""
+    """Say whether the first line names columns.
+
+    Names may be whole numbers if another name, which is not a number, stands above numbers.
+    """
     first = frame.iloc[0].fillna("").str.strip()
     numbers = [word for word in first if _NUMBER.match(word)]
     if not numbers:
@@ -109,14 +112,14 @@ def numbers(table: pd.DataFrame) -> pd.DataFrame:
 def choose(
     whole: pd.DataFrame, values: pd.DataFrame, targets: Sequence[Target], name: str
 ) -> list[Target]:
-    """Return the columns to take: those asked for, else every one of numbers that has a name.
+    """Return the columns to take: those asked for, else every named column of numbers.
 
     ``values`` are the columns of ``whole`` that are numbers.
 
     Raises
     ------
     InvalidRequest
-        If a column is not there or holds no numbers, or is called as one that every dataset has.
+        If a column is not there or holds no numbers, or is named like one that every dataset has.
     """
     names = [str(column) for column in values]
     if not targets:
@@ -149,15 +152,15 @@ class _Join:
     column: str
     molecules: Rows
     order: tuple[bool, int]
-    """Whether all are numbers, and how little the column is called as ids are: least is best."""
+    """Whether all are numbers, and how unlike that of ids the column's name is: least is best."""
 
 
 def align(table: pd.DataFrame, ids: Sequence[str], names: Sequence[str], title: str) -> Rows:
     """Return the row of a table for each molecule, -1 where it has none.
 
-    A column that names at least one of them joins, by whole ids, else by the number at their
-    end; it may name others. A table without ids joins by position, and must then have a row for
-    each.
+    A column that names at least one of the molecules joins, by whole ids or else by the numbers at
+    their ends; it may name others as well. A table without ids joins by position, and must then
+    have a row for each molecule.
 
     Parameters
     ----------
@@ -171,7 +174,7 @@ def align(table: pd.DataFrame, ids: Sequence[str], names: Sequence[str], title: 
     Raises
     ------
     InvalidRequest
-        If it does neither, has two different rows for one id, or two columns that join otherwise.
+        If it does neither, has two different rows for one id, or two columns that join differently.
     """
     once = Counter(names)
     whole = {name: place for place, name in enumerate(names) if name and once[name] == 1}
@@ -221,7 +224,7 @@ def _join(
         return None
     bare = all(text.isdecimal() for text in texts if text)
     called = 0 if _IDS.fullmatch(column) else 1 if column.lower() == "index" else 2
-    if bare and called:  # else a number of atoms, or of rows, or a property
+    if bare and called:  # it may count atoms or rows, or be a property
         counts = len(set(texts)) <= 0.5 * len(texts) or table.shape[1] == 1
         some = covered < len(names) and (_counter(texts) or column != table.columns[0])
         if counts or some:
@@ -236,8 +239,8 @@ def _coverage(molecules: Rows) -> int:
 def _by_number(texts: Sequence[str], names: Sequence[str]) -> Rows:
     """Return the molecule of each row by the number at the end of its id.
 
-    All ids of the table must have one, and what is before it must be the same wherever there is
-    anything.
+    All ids of the table must have one, and what stands before it, where anything does, must be the
+    same everywhere.
     """
     nobody = np.full(len(texts), -1, dtype=np.int64)
     if numbered(texts[0]) is None:
@@ -256,7 +259,7 @@ def _counter(texts: Sequence[str]) -> bool:
 
 
 def _are_ids(table: pd.DataFrame, column: str) -> bool:
-    """Say whether a column holds ids, of whatever molecules."""
+    """Say whether a column holds ids, even of other molecules."""
     known = list(table[column].dropna().str.strip())
     if len(set(known)) < len(table) or _counter(known):
         return False

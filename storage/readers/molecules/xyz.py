@@ -28,7 +28,7 @@ Frame = tuple[str, list[str], list[str]]
 
 
 def read_xyz(data: bytes, extended: bool = False) -> Found[Molecule]:
-    """Read every molecule of a file; a bad one or a cut one does not cost the others.
+    """Read every molecule of a file; one that is bad or cut does not affect the others.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def read_xyz(data: bytes, extended: bool = False) -> Found[Molecule]:
 
 
 def _frames(lines: list[str]) -> Iterator[Frame | BadInput]:
-    """Yield comment, lines of atoms and lines behind them of each molecule, or what is wrong.
+    """Yield each molecule's comment, lines of atoms and lines after them, or what is wrong.
 
     A molecule ends where a line is a number alone, which begins the next.
     """
