@@ -9,7 +9,7 @@ import os
 import lazy_loader as _lazy
 
 for _name, _value in {  # before Prefect is imported, which reads its settings once
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # nothing is sent anywhere unless somebody says so
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # nothing is sent anywhere unless asked for
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
 }.items():

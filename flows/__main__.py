@@ -1,4 +1,4 @@
-"""``python -m flows`` is ``wavemill``, of this interpreter."""
+"""``python -m flows`` is ``wavemill`` run by this interpreter."""
 
 from flows.cli import main
 

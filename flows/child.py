@@ -1,6 +1,7 @@
-"""Run a command that ends, with all that it started, when standard input does.
+"""Run a command that ends, with everything it has started, when standard input does.
 
-The other end of that pipe is held by whoever started this, and closes when that ends, however.
+The other end of that pipe is held by whoever started this, and closes when that process ends, by
+whatever cause.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl
 
 
 def main(command: list[str]) -> None:
-    """Run a command and exit as it does, or with 0 once it was told to end."""
+    """Run a command and exit with its status, or with 0 if it was told to end."""
     _adopt()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     told = threading.Event()
@@ -41,7 +42,7 @@ def main(command: list[str]) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process and all that it started to end, and insist after a while."""
+    """Ask the process and everything it has started to end; after a while, kill them."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(process.pid)
         _end([root, *root.children(recursive=True)])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, Any
 
-if "PREFECT_LOGGING_LEVEL" not in os.environ:  # what runs log is for the UI, not the terminal
+if "PREFECT_LOGGING_LEVEL" not in os.environ:  # runs log to the UI, not to the terminal
     _runs = {
         f"PREFECT_LOGGING_LOGGERS_PREFECT_{run}_RUNS_LEVEL": "INFO" for run in ("FLOW", "TASK")
     }
@@ -25,8 +25,8 @@ for _name, _value in {  # before Prefect is imported, which reads its settings o
     os.environ.setdefault(_name, _value)
 
 for _name in (
-    "matplotlib",  # where its folder cannot be written it takes another, at length
-    *("EventsWorker", "APILogWorker"),  # Prefect's, which count at the end what they have to send
+    "matplotlib",  # it warns at length if it cannot write to its folder and takes another
+    *("EventsWorker", "APILogWorker"),  # Prefect's, which at the end count what is left to send
 ):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
@@ -38,7 +38,7 @@ from flows.commands.options import printable  # noqa: E402
 from flows.ending import leave  # noqa: E402
 from flows.homes import choose_prefect_home  # noqa: E402
 
-ORDER = (  # of the help: as work goes
+ORDER = (  # of commands in the help: as work proceeds
     *("demo", "ingest", "label", "features", "query"),
     *("fit", "predict", "synthesize", "generate", "evaluate", "compare"),
     *("ls", "show", "verify", "remove", "gc", "up"),
@@ -47,7 +47,7 @@ OF_THE_STORE = ("label", "query", "ls", "show", "verify", "remove", "gc")  # the
 
 
 class _AsWorkGoes(TyperGroup):
-    """Commands in the order in which they are used; typer puts groups, as ``ingest``, last."""
+    """Commands in the order in which they are used; typer would put ``ingest``, a group, last."""
 
     def resolve_command(self, context: Any, arguments: list[str]) -> Any:
         if arguments[0] not in OF_THE_STORE:
@@ -74,7 +74,7 @@ _interrupted = threading.Event()
 
 
 def _version(wanted: bool) -> None:
-    """Say which code this is, as the manifests of what it computes do."""
+    """Say which code this is, as manifests record it."""
     if wanted:
         from storage.attempts import provenance
 
@@ -104,31 +104,31 @@ class _NoRetries:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit 0 done, 1 failed with one line that says why, 2 usage, 130 stopped."""
-    gc.set_threshold(10_000)  # of the millions of objects that imports make none is garbage
+    gc.set_threshold(10_000)  # imports make millions of objects, none of them garbage
     status = [1]
     atexit.register(lambda: leave(*status))  # registered first, it is called last
-    # workers killed at work leave locks behind, which are taken away: nothing to tell anyone
+    # workers killed at work leave locks behind, which are cleared away: no reason for a warning
     told = os.environ.get("PYTHONWARNINGS", "").split(",")
     os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, told), "ignore:resource_tracker"])
-    logging.raiseExceptions = False  # a log that does not reach a server that has ended is lost
+    logging.raiseExceptions = False  # logs for a server that has ended are dropped silently
     signal.signal(signal.SIGTERM, _interrupt)
     for number in (signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background, or by nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a background job or nohup has it
             signal.signal(number, _interrupt)
     status[0] = run(arguments)
     sys.exit(status[0])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop all that was started: on Ctrl-C, SIGTERM (service managers) and SIGHUP (lost terminals).
+    """Stop everything that was started: on Ctrl-C, SIGTERM (service managers), SIGHUP (no terminal).
 
-    A terminal's Ctrl-C reaches the temporary Prefect server too, which ends; without this, Prefect
-    would ask it for minutes to note down that the run has crashed.
+    A terminal's Ctrl-C also ends the temporary Prefect server; without this, Prefect would try for
+    minutes to tell that server that the run has crashed.
     """
     _interrupted.set()
-    logging.disable()  # what was half started would tell how far it came, and why no farther
+    logging.disable()  # what was half started would log how far it came, and why no farther
     client = sys.modules.get("prefect.client.base")
-    if client is not None:  # its settings come and go with flows and tasks: this one is to stay
+    if client is not None:  # settings come and go with flows and tasks: this one is to stay
         client.PREFECT_CLIENT_MAX_RETRIES = _NoRetries  # type: ignore[attr-defined]
     raise KeyboardInterrupt
 

@@ -51,7 +51,7 @@ def compare_models(
     report: Annotated[str | None, Field(description="HTML file to write as well.")] = None,
     cluster: Cluster = "threads",
 ) -> Scores:
-    """Compute what is not stored; the table has a row for real fields, then one a model."""
+    """Compute what is not stored; the table has a row for real fields, then one for each model."""
     judged, asked = {}, models or {"gaussian": {}, "phase-harmonics": {}}
     chosen = {name: split_kind(name, settings) for name, settings in asked.items()}
     with session(store, cluster, device) as run:

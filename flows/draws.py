@@ -1,4 +1,4 @@
-"""Samples of a fitted model, for whoever asks for them outside a flow."""
+"""Samples of a fitted model, for callers outside a flow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def synthesize(
     """Draw ``count`` samples ``(n[, component], y, x)`` from a fitted model.
 
     Several that take long are shared out to workers, unless those are threads of this process, and
-    kept in the store until they are collected; where a store can only be read, none is.
+    kept in the store until they are collected; if the store is read-only, none are kept.
     """
     store = open_store(url)
     artifact = store.artifact(reference)

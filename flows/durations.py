@@ -11,7 +11,7 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(text: str, option: str, bare: str) -> float:
-    """Return the seconds in ``45s``, ``15m``, ``2h`` or ``1d``; a number alone is of ``bare``.
+    """Return the seconds in ``45s``, ``15m``, ``2h`` or ``1d``; a bare number counts ``bare``.
 
     Raises
     ------

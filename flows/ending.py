@@ -1,7 +1,7 @@
-"""Ending a process at once, with all that its end calls for done and said.
+"""Ending a process at once, after everything registered for its end is done and printed.
 
-The system takes back memory at once, where the interpreter takes a second or two to give up what
-Prefect and torch are made of, object by object.
+The system frees memory at once, where the interpreter takes a second or two to free the objects of
+Prefect and torch one by one.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from typing import NoReturn
 
 
 def leave(status: int = 0) -> NoReturn:
-    """Say what is still to be said, and end."""
+    """Print what is still buffered, and end."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed is None
-        with contextlib.suppress(OSError, ValueError):  # of a reader that is gone
+        with contextlib.suppress(OSError, ValueError):  # the reader is gone
             stream.flush()
     os._exit(status)
 
 
 def dask_setup(server: object) -> None:
-    """Have worker processes end like that, and when they are told to: a preload of Dask's.
+    """Have worker processes end like that, and only when they are told to: a preload for Dask.
 
-    A terminal's Ctrl-C reaches every process. Only the nannies' is to hear it, which stops the
-    workers in order: what starts in a thread that lets no such signal through is deaf to it.
+    A terminal's Ctrl-C reaches every process, but only the one that runs the nannies should act on
+    it, and stop the workers in order. So the nannies' thread blocks the signal, and the workers,
+    which are started from it, do not receive it.
     """
     from distributed import Nanny
 
     if isinstance(server, Nanny):
-        resource_tracker.ensure_running()  # which lets signals through once it has started
+        resource_tracker.ensure_running()  # it unblocks signals once it has started
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     else:
         atexit.register(_leave_worker)
 
 
 def _leave_worker() -> NoReturn:
-    # from Python 3.13 on this comes before what multiprocessing has registered: locks would leak
+    # from Python 3.13 on this runs before what multiprocessing has registered: locks would leak
     multiprocessing.util._exit_function()  # type: ignore[attr-defined]
     leave()
 

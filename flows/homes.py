@@ -1,4 +1,4 @@
-"""Folders that libraries want to write to, where they cannot."""
+"""What to use where libraries cannot write to their folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prefect_home() -> Path:
 def choose_prefect_home() -> None:
     """Have Prefect keep its notes in a temporary folder if its home is unusable, and say so.
 
-    Before Prefect is imported, which reads its settings once.
+    Call it before Prefect is imported, which reads its settings once.
     """
     home = prefect_home()
     if problem := _problem(home):
@@ -37,10 +37,10 @@ def choose_prefect_home() -> None:
 
 
 def _temporary() -> Path:
-    """Return a folder of this user's alone, the same for every command.
+    """Return a folder that only this user can use, the same for every command.
 
     A new database takes Prefect 13 s of a core. Where anybody may write, a folder of that name may
-    be somebody else's: then there is one for this command.
+    be somebody else's: then this command gets one of its own.
     """
     folder = Path(tempfile.gettempdir()) / f"wavemill-prefect-{os.getuid()}"
     with contextlib.suppress(OSError):

@@ -41,7 +41,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def described(function: Function) -> Function:
-    """Write the descriptions of parameters into a docstring, where alone Prefect looks for them."""
+    """Write the descriptions of parameters into the docstring, the only place Prefect looks in."""
     hints = get_type_hints(function, include_extras=True)
     fields = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
     said = [f"    {name}: {found[0].description}" for name, found in fields.items() if found]
@@ -50,5 +50,5 @@ def described(function: Function) -> Function:
 
 
 def opaque(value: Value) -> Value:
-    """Hand a task what Prefect shall not search for futures: minutes, for 100,000 inputs."""
+    """Keep Prefect from searching an argument for futures: minutes, for 100,000 inputs."""
     return cast(Value, quote(value))

@@ -1,4 +1,4 @@
-"""Clusters: in this process, of processes on this machine, one a GPU, elsewhere."""
+"""Clusters: in this process, of processes on this machine, of one process per GPU, elsewhere."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _QUIET = {
     "distributed": logging.WARNING,
     "distributed.nanny": logging.ERROR,  # it warns of each worker that is stopped
     "distributed.nanny.memory": logging.WARNING,
-    "distributed.worker": logging.CRITICAL,  # it tells of errors that are raised here, too
+    "distributed.worker": logging.CRITICAL,  # it logs errors that are raised here, too
     "tornado": logging.WARNING,
-    "bokeh": logging.ERROR,  # it warns of wildcard hosts, which on loopback harm nobody
+    "bokeh": logging.ERROR,  # it warns of wildcard hosts, harmless on loopback
 }
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": 2**25,  # the most that glibc accepts
@@ -36,18 +36,18 @@ MALLOC = {
     "MALLOC_ARENA_MAX": 1,
 }
 _CONFIG = {
-    # A worker is sent its next task when it is done with one. A task that waits at a worker
-    # that dies would count as a suspect of its death.
+    # A worker is sent its next task only when it is done with one: a task that waits at a worker
+    # that dies would be suspected of having killed it.
     "distributed.scheduler.worker-saturation": 1.0,
-    # An input that ends its worker ends the next one too, within a few seconds of work.
+    # An input that kills its worker kills the next one too, within a few seconds of work.
     "distributed.scheduler.allowed-failures": 1,
-    # A worker that dies as it starts is not started again: rather than wait for none, fail.
+    # A worker that dies as it starts is not started again: fail rather than wait for ever.
     "distributed.scheduler.no-workers-timeout": "120s",
-    # What fills a worker is torch's, which Dask cannot spill; results are a few numbers.
+    # A worker's memory is mostly torch's, which Dask cannot spill; results are a few numbers.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
-    # What Dask does at its leisure took each core a tenth of its time: samples of stacks a hundred
-    # times a second, a tick fifty times, a look at memory ten times. Tasks here last seconds.
+    # Dask's housekeeping took a tenth of each core's time: it samples stacks a hundred times a
+    # second, ticks fifty times, looks at memory ten times. Tasks here last seconds.
     "distributed.worker.profile.interval": "200ms",
     "distributed.admin.tick.interval": "500ms",
     "distributed.worker.memory.monitor-interval": "500ms",
@@ -55,7 +55,7 @@ _CONFIG = {
     "distributed.admin.system-monitor.interval": "2s",
     # Dask would have glibc give every freed block back to the kernel. A transform frees and
     # takes the same megabytes many times a second, and paging them in again costs it two thirds
-    # of its speed; so freed blocks stay, up to 512 MiB.
+    # of its speed; so up to 512 MiB of freed blocks are kept.
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()},
 }
 
@@ -105,12 +105,12 @@ def open_cluster(cluster: str, *, device: str = "cpu", tasks: int | None = None)
 
 
 def workers_of(cluster: str, tasks: int | None = None) -> int:
-    """Return how many processes a cluster starts for so many tasks; 0 if that is not ours to say.
+    """Return how many processes a cluster starts for so many tasks; 0 if that is not our choice.
 
     Raises
     ------
     InvalidRequest
-        If it is ``local`` with what is no number.
+    If it is ``local:`` and not followed by a number.
     """
     word, _, count = cluster.partition(":")
     if word != "local":
@@ -123,7 +123,7 @@ def workers_of(cluster: str, tasks: int | None = None) -> int:
 
 @contextlib.contextmanager
 def _threads() -> Iterator[str]:
-    """Open one worker thread of this process; its status pages are on loopback all the same."""
+    """Open one worker thread of this process; its status pages, too, are on loopback."""
     options = {"protocol": "inproc://", "dashboard_address": f"{LOOPBACK}:0", "dashboard": False}
     worker = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.WARNING, **options}
     with SpecCluster(
@@ -151,7 +151,7 @@ def _processes(
             "memory_limit": int(_HEADROOM * MEMORY_LIMIT / len(environments)),
             "local_directory": folder,
             "resources": dict(resources or {}),
-            "silence_logs": logging.CRITICAL,  # tasks tell of failures; of a stop, there is nothing
+            "silence_logs": logging.CRITICAL,  # tasks report failures; a stop is not one
             "dashboard": False,
             "preload": ["flows.ending"],
             "preload_nanny": ["flows.ending"],
@@ -203,7 +203,7 @@ def _scheduler() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _gpus() -> Iterator[str]:
-    """Open one worker a GPU, which sees no other and offers ``GPU: 1``."""
+    """Open one worker per GPU, which sees no other GPU and offers ``GPU: 1``."""
     import torch
 
     count = torch.cuda.device_count()
@@ -226,8 +226,8 @@ def _gpus() -> Iterator[str]:
 def visible_devices(count: int) -> list[str]:
     """Return the names of the first ``count`` GPUs that this process may use.
 
-    Numbers, or the identifiers in ``CUDA_VISIBLE_DEVICES`` (as of slices of a GPU): a worker
-    is given one of them.
+    These are numbers, or the identifiers in ``CUDA_VISIBLE_DEVICES`` (such as those of slices of
+    a GPU); each worker is given one.
     """
     listed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return listed[:count] or [str(number) for number in range(count)]

@@ -1,7 +1,8 @@
-"""Prefect's server for a command that was told of none: it ends when the command does.
+"""Prefect's server for a command that was not given one: it ends when the command does.
 
-Prefect starts one, too, but it outlives a command that is killed, and keeps its output open. Ours
-reads a pipe whose other end is the command's, and ends when that closes, for whatever reason.
+Prefect would start one, too, but its server outlives a command that is killed, and keeps the
+command's output open. Ours reads a pipe whose other end is the command's, and ends when that
+closes, for whatever reason.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from storage.errors import StorageError
 
 _URL = "PREFECT_API_URL"
 _LOOPBACK = "127.0.0.1"
-_EPHEMERAL = {  # as Prefect does
+_EPHEMERAL = {  # as Prefect sets them
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
@@ -37,10 +38,10 @@ class Unreachable(StorageError, ConnectionError):
 
 @contextlib.contextmanager
 def prefect_server() -> Iterator[None]:
-    """See to it that flows find a server: the one of Prefect's settings, else one that starts here.
+    """Provide flows with a server: the one in Prefect's settings, else one that starts here.
 
-    It starts beside what we import, Prefect's settings too, unless it seems that these name a
-    server; what is asked of it early waits in its socket.
+    Unless these settings seem to name a server, ours starts while we import them and everything
+    else; early requests wait in its socket.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def prefect_server() -> Iterator[None]:
     if url is None:
         url = os.environ[_URL] = (early or _Temporary()).url
         refresh_global_settings_context()
-        # nobody else asks it which runs are alive; a flow that says so takes up to 1 s to end
+        # nobody asks it which runs are alive, and heartbeats delay a flow's end by up to 1 s
         changed = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     elif early is not None:
         early.end()
@@ -76,7 +77,7 @@ def prefect_server() -> Iterator[None]:
 
 
 def _seems_alone() -> bool:
-    """Guess that Prefect's settings name no server, where to load them would take a second."""
+    """Guess whether Prefect's settings name no server: loading them would take a second."""
     if "prefect" in sys.modules or _URL in os.environ:
         return False
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or prefect_home() / "profiles.toml")
@@ -101,10 +102,10 @@ class _Temporary:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,  # a terminal's Ctrl-C is for the command, which ends it
             )
-        atexit.register(self._see_out)  # Prefect has said by then what it had to say
+        atexit.register(self._see_out)  # by then Prefect has sent all it had to
 
     def end(self) -> None:
-        """Tell the server to end; one that is still starting does so when it has."""
+        """Tell the server to end; if it is still starting, it ends once it has started."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
@@ -124,14 +125,14 @@ def _serve(number: int) -> None:
 
     def end() -> None:
         sys.stdin.buffer.read()
-        while not server.started:  # no migration of its database is cut short
+        while not server.started:  # so that no migration of its database is cut short
             time.sleep(0.1)
         server.should_exit = True
         time.sleep(5.0)
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
-    gc.set_threshold(10_000)  # what it begins with is none of it garbage
+    gc.set_threshold(10_000)  # nothing that it begins with is garbage
     server.run([socket.socket(fileno=number)])
     leave()
 

@@ -1,4 +1,4 @@
-"""What a run holds from its first look-up to its last publication: a lease and a cluster."""
+"""What a run holds from its first look-up to its last publication: a lease, and a cluster."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Session:
         self._address, self._workers = "", 0
 
     def address(self, tasks: int | None = None) -> str:
-        """Return the address of a scheduler for so many tasks, or for what needs all workers.
+        """Return the address of a scheduler for so many tasks; without a number, of all workers.
 
-        A run with nothing to compute starts no worker. One that turns out to have more tasks than
-        it has workers starts again with more, if there may be.
+        A run with nothing to compute starts no worker. If later there are more tasks than workers,
+        the cluster is opened again with more, as far as it may have more.
         """
         workers = 0 if self._device == "cuda" else workers_of(self._cluster, tasks)
         if not self._address or workers > self._workers:

@@ -65,5 +65,5 @@ def turbulence(
 
 
 def told(made: dict[str, Any]) -> list[str]:
-    """Say in a line each what a run made."""
+    """Say what a run made, a line for each thing."""
     return [f"{name}: {value}" for name, value in made.items()]

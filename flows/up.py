@@ -33,7 +33,7 @@ _PORTS = 50
 _WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1"}
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _DEFAULTS = {  # of Prefect's settings, which the environment may set otherwise
-    # Runs of a schedule, their logs and tables are kept for a month; else the database only grows.
+    # Scheduled runs, their logs and tables are kept for a month; else the database would only grow.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86400),
     # Who holds a deployment's one place is known to the next server, too, which takes it from runs
@@ -44,7 +44,7 @@ _DEFAULTS = {  # of Prefect's settings, which the environment may set otherwise
 
 @dataclass(frozen=True)
 class Service:
-    """What to serve: where, and how often the watched folder is looked at and how it is read."""
+    """What to serve, where, how often to look at the watched folder, and how to read it."""
 
     store: str
     port: int = 4200
@@ -74,7 +74,7 @@ def up(service: Service) -> None:
         If the server or the worker ends by itself, or does not start.
     """
     if service.every is not None:
-        _interval(service.every)  # at once: deploying comes late
+        _interval(service.every)  # refused at once: deploying comes late
     with contextlib.ExitStack() as stack:
         notes = stack.enter_context(alone(prefect_home()))
         port = free_port(service.host, service.port)
@@ -91,7 +91,7 @@ def up(service: Service) -> None:
         _say("deploying the flows")
         _deploy(service, environment)
         _say("starting a worker")
-        # Prefect's worker uses a name in the folder for temporary files that the first user owns
+        # Prefect's worker uses a name in the folder for temporary files that its first user owns
         temporary = tempfile.TemporaryDirectory(prefix="wavemill-", ignore_cleanup_errors=True)
         environment["TMPDIR"] = stack.enter_context(temporary)
         worker = stack.enter_context(
@@ -107,10 +107,10 @@ def _say(step: str) -> None:
 
 @contextlib.contextmanager
 def alone(home: Path) -> Iterator[IO[str]]:
-    """Keep a Prefect home to this service, and yield a file to note in who serves it.
+    """Keep a Prefect home for this service alone, and yield a file in which to note who serves it.
 
     The schedules in its database are one service's: another would have them run with its own
-    dataset and store. The system lets go of the home when this process ends, however that is.
+    dataset and store. The system releases the home when this process ends, by whatever cause.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _interval(every: str) -> int:
 
 
 def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any]:
-    """Return the deployments with those of snapshots and the nightly rhythm, or pause, as asked.
+    """Return the deployments with the service's dataset of snapshots and its nightly schedule.
 
     Molecules and images keep the names of their own datasets.
     """
@@ -189,7 +189,7 @@ def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any
 
 
 def told(service: Service, port: int, address: str) -> dict[str, str]:
-    """Return what the processes are told; nothing is sent anywhere else.
+    """Return the environment of the processes, in which nothing is sent anywhere else.
 
     Clients give the password that the server asks for.
     """
@@ -221,7 +221,7 @@ def _shown(service: Service, port: int) -> str:
 
 
 def url_of(host: str, port: int) -> str:
-    """Return a server's URL, an address of IPv6 in brackets."""
+    """Return a server's URL, with an IPv6 address in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -23,7 +23,7 @@ from flows.commands.options import (
     warn,
 )
 
-OPTIONS = {  # classes, which are loaded while Prefect's server starts
+OPTIONS = {  # by name: they are loaded while Prefect's server starts
     "turbulence": "tasks.fields:FieldOptions",
     "molecules": "tasks.molecules:MoleculeOptions",
     "images": "tasks.images:ImageOptions",
@@ -265,7 +265,7 @@ def _ingest(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run the flow and tell what it made."""
+    """Run the flow and say what it made."""
     from storage.addresses import checked_name
 
     checked_name(name)
@@ -331,12 +331,12 @@ def _absolute(sources: list[str]) -> list[str]:
 
 
 def _expect(sources: list[str]) -> None:
-    """Refuse files that are not there, before a flow starts Prefect's server for nothing."""
+    """Refuse files that do not exist, before a flow starts Prefect's server for nothing."""
     for source in sources:
         if source.startswith("/") and not has_magic(source) and not Path(source).exists():
             from storage.sources.filesystem import expand
 
-            expand(source)  # which says so
+            expand(source)  # which raises
 
 
 def _dtype(text: str | None) -> str | None:

@@ -20,7 +20,7 @@ from flows.commands.options import (
     written_here,
 )
 
-_LATER = ["width", "height", "format", "mode", "source", "index"]  # where labels leave room
+_LATER = ["width", "height", "format", "mode", "source", "index"]  # shown if labels leave room
 _WIDTH = 8  # columns of a preview
 
 
@@ -107,7 +107,7 @@ def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
 def _preview(
     rows: Any, features: int, count: dict[str, int], line: str, as_json: bool, quiet: bool
 ) -> None:
-    """Print some rows: what samples are first, then the first of the features."""
+    """Print some rows: first what describes the samples, then the first of the features."""
     records = [plain(record) for record in rows.to_dict("records")]
     names = list(rows)[: len(rows.columns) - features]
     named = f"columns: {', '.join(names)}" + (f" and {features} coefficients" if features else "")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how results are told."""
+"""Options that several commands share, and how results are printed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _CONTROLS = re.compile(
 
 
 def absolute(store: str, single_writer: bool = False) -> str:
-    """Return the store's URL, a folder's made absolute."""
+    """Return the store's URL; a folder's path is made absolute."""
     from storage.addresses import without_secrets
     from storage.backends import SINGLE_WRITER
 
@@ -82,7 +82,7 @@ def settings(pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
 
 
 def _check_whole_numbers(values: Mapping[str, Any]) -> None:
-    """Refuse what Prefect's list of runs could not show again."""
+    """Refuse numbers that Prefect's list of runs could not show again."""
     for name, value in values.items():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Mapping):
@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Return text without what moves the cursor, sets a title or turns the direction of writing.
+    """Return text with escapes for what moves the cursor, sets a title or reverses writing.
 
     Names of files, and what is in them, come from anywhere.
     """
@@ -129,14 +129,14 @@ def warn(message: str) -> None:
 
 
 def expect_dataset(store: str, name: str) -> None:
-    """Refuse a dataset that is not there, before a flow starts Prefect's server for nothing."""
+    """Refuse a dataset that does not exist, before a flow starts Prefect's server for nothing."""
     from storage import open_store
 
     open_store(store).dataset(name)
 
 
 def written_here(to: Path | None) -> Path | None:
-    """Refuse a URL where a file is written: as a path it would be a folder of that name."""
+    """Refuse a URL as the file to write: as a path it would name a folder ``s3:``."""
     if to is not None and to.parts and to.parts[0].endswith(":"):
         raise typer.BadParameter(
             f"{to} is not a path on this machine: write the file here, then copy it"
@@ -146,9 +146,9 @@ def written_here(to: Path | None) -> Path | None:
 
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[None]:
-    """Show bars for the steps of what runs meanwhile.
+    """Show bars for the steps of what runs within the block.
 
-    Warnings of these steps are printed, each once, however quiet.
+    Warnings of these steps are printed, each once, even if ``quiet``.
     """
     from tasks.progress import hearing
 
@@ -158,7 +158,7 @@ def progress(quiet: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unseen_logs() -> Iterator[None]:
-    """Keep what runs log out of the terminal, unless a level of Prefect's logging was asked for."""
+    """Keep the logs of runs out of the terminal, unless Prefect's level of logging was set."""
     runs = [logging.getLogger(f"prefect.{kind}_runs") for kind in ("flow", "task")]
     shown = [logger.propagate for logger in runs]
     for logger in runs:
@@ -172,14 +172,14 @@ def _unseen_logs() -> Iterator[None]:
 
 @contextlib.contextmanager
 def flowing(quiet: bool) -> Iterator[None]:
-    """Do as `progress` for a flow, which needs Prefect's server; import the flow within.
+    """Do the same as `progress` for a flow, which needs Prefect's server.
 
-    The server starts meanwhile, and a signal stops the flow as it does us.
+    Import the flow within the block, while the server starts. A signal stops flow and command.
     """
     from flows.server import prefect_server
 
     with prefect_server():
-        importlib.import_module("prefect.main")  # which sets up the logging
+        importlib.import_module("prefect.main")  # it sets up the logging
         _keep_our_handler()
         with progress(quiet):
             yield
@@ -215,9 +215,9 @@ def _bars() -> Iterator[None]:
 
 
 def _keep_our_handler() -> None:
-    """Have Prefect's flow engine, which puts its own handler on SIGTERM, put the command's there.
+    """Have Prefect's flow engine install the command's handler of SIGTERM in place of its own.
 
-    Its own would ask a temporary server for minutes that the same signal may have ended.
+    Its own would for minutes ask a temporary server that the same signal may have ended.
     """
     from prefect.utilities import engine
 

@@ -61,7 +61,7 @@ def up(
 
     watched = absolute(watch) if watch else None
     flags = {**reading(variable, components, slice_, derive, fill), "periodic": periodic}
-    FieldOptions(**flags).reading()  # refused at once rather than at night
+    FieldOptions(**flags).reading()  # refuses at once rather than at night
     options = {
         flag: list(value) if isinstance(value, tuple) else value
         for flag, value in flags.items()
