@@ -1,1 +1,1 @@
-"""What the flows are made of: open, call the mathematics, write, return a key."""
+"""The steps of flows: each opens a store, calls the mathematics, writes, and returns a key."""

@@ -1,4 +1,4 @@
-"""Whether a field is of the quantity and on the grid that a dataset holds."""
+"""Whether a field has the quantity and the grid that a dataset holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage import BadInput, Schema
 from storage.readers import Frame
 from storage.units import same_unit
 
-NAMELESS = re.compile(r"field|component\d+|arr_\d+")  # what is called so has no name of its own
+NAMELESS = re.compile(r"field|component\d+|arr_\d+")  # such names say nothing
 _NUMBERED = re.compile(r"(.*?)[\W_]*(\d*)", re.DOTALL)  # a name, and the number at its end
 STEP = 1e-2  # relative; positions are often rounded
 
@@ -22,7 +22,7 @@ def check_quantity(found: Frame | Schema, schema: Schema) -> None:
     Raises
     ------
     BadInput
-        If one of them is another.
+        If the field has another.
     """
     if len(found.components) != len(schema.components):
         raise BadInput(
@@ -49,7 +49,7 @@ def check_quantity(found: Frame | Schema, schema: Schema) -> None:
 
 
 def _are_one(name: str, other: str) -> bool:
-    """Say whether names are of one series: u0 and u7, or u_0008 and u; not z500 and z850.
+    """Say whether two names belong to one series: u0 and u7, or u_0008 and u; not z500 and z850.
 
     Numbers that count begin with a 0; those that say where a quantity is taken do not.
     """
@@ -61,7 +61,7 @@ def _are_one(name: str, other: str) -> bool:
 
 
 def check_shape(shape: tuple[int, ...], schema: Schema) -> None:
-    """Refuse a field of other points than the dataset's.
+    """Refuse a field with another number of points than the dataset's.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def check_shape(shape: tuple[int, ...], schema: Schema) -> None:
 
 
 def check_axes(frame: Frame, schema: Schema) -> None:
-    """Refuse a field that is transposed, or another plane, as far as names of axes say so.
+    """Refuse a field that is transposed, or lies in another plane, as far as names of axes tell.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def _along(axis: str) -> str:
 
 
 def check_steps(frame: Frame, schema: Schema) -> None:
-    """Refuse a field whose points lie otherwise than the dataset's, where both are known.
+    """Refuse a field whose points are spaced otherwise than the dataset's, where both are known.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def check_steps(frame: Frame, schema: Schema) -> None:
 
 
 def may_name(names: Sequence[str], components: Sequence[str]) -> bool:
-    """Say whether flags may have given these components: one name may be of a whole vector."""
+    """Say whether flags may have given these components: one name may stand for a whole vector."""
     if len(names) != len(components):
         return len(names) < 2
     return all(

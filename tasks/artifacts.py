@@ -1,4 +1,4 @@
-"""Artifacts: what every fit does before it computes, and how all that it made is published."""
+"""Artifacts: what every fit does before it computes, and how what it made is published."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SomeSpec = TypeVar("SomeSpec", bound=Spec)
 
 
 class Request(Protocol):
-    """What was asked for, as far as manifests say it."""
+    """What was asked for, as far as manifests record it."""
 
     @property
     def selection(self) -> str | None:
@@ -32,7 +32,7 @@ class Request(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """The seed of everything random."""
 
     @property
     def device(self) -> str:
@@ -54,7 +54,7 @@ class Contents:
     files
         Other files by name, and pictures by names without their folder and ending.
     said
-        What the manifest says beside what every one says.
+        What the manifest says in addition to what every manifest says.
     """
 
     metrics: Mapping[str, Any]
@@ -77,7 +77,7 @@ def stored(store: Store, kind: str, key: str) -> FitOutcome | None:
 def publish(
     store: Store, dataset: Dataset, key: str, spec: Spec, request: Request, contents: Contents
 ) -> FitOutcome:
-    """Publish what a fit made; another's, if one was first with the same."""
+    """Publish what a fit made; if another fit has published the same already, return that one."""
     metrics = _defined(contents.metrics)
     with store.attempt_artifact(spec.kind, key) as attempt:
         if contents.weights:
@@ -107,7 +107,7 @@ def publish(
 
 
 def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is not defined, as the skewness of constants: JSON has no such numbers."""
+    """Leave out what is undefined, such as the skewness of constants: JSON has no such numbers."""
     return {
         name: _defined(value) if isinstance(value, Mapping) else value
         for name, value in metrics.items()
@@ -116,7 +116,7 @@ def _defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spec_of(artifact: Artifact, made: Callable[[Document], SomeSpec]) -> SomeSpec:
-    """Return the spec that an artifact was fitted by, made from its parameters.
+    """Return the spec that an artifact was fitted with, made from its parameters.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def usable(device: str) -> str:
 
 
 def on_device(values: Array, device: str) -> torch.Tensor:
-    """Return an array as a tensor where it is to be computed with.
+    """Return an array as a tensor on the device that computes with it.
 
     Raises
     ------

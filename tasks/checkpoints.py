@@ -1,6 +1,6 @@
-"""Checkpoints of tensors; those of a fit by epochs have a history, too.
+"""Checkpoints of tensors; those of a fit in epochs also have a history.
 
-Each is one object that is replaced whole: what is killed at any instant goes on from the last one.
+Each is one object, replaced as a whole: what is killed at any instant continues from the last one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def kept_tensors(place: Checkpoint) -> dict[str, Tensor] | None:
 
 @dataclass
 class EpochState:
-    """What an epoch left: tensors by name, and what was measured at each epoch so far."""
+    """The state after an epoch: tensors by name, and what was measured at each epoch so far."""
 
     state: dict[str, Tensor]
     history: list[Row] = field(default_factory=list)

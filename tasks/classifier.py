@@ -40,7 +40,7 @@ STANDARD, BEST = "standardisation", "best"
 
 
 def fit(store: Store, dataset: str, request: FitRequest, team: Team | None = None) -> FitOutcome:
-    """Fit a classifier unless the same fit is stored; one that was killed goes on.
+    """Fit a classifier unless the same fit is stored; one that was killed continues.
 
     Every member of a team calls it; the first one writes.
 
@@ -61,7 +61,7 @@ def fit(store: Store, dataset: str, request: FitRequest, team: Team | None = Non
     rows = pd.concat([data.learnt, data.held])
     views = [found.version.spec for found in frames]
     labels = [list(data.classes), data.numbers(rows).tolist()]
-    labels += [[data.unlearnt]] if data.unlearnt else []  # what the metrics depend on as well
+    labels += [[data.unlearnt]] if data.unlearnt else []  # on which the metrics depend, too
     inputs = [dataset, rows_digest(rows), digest(canonical(labels)), views, data.target]
     key = derivation_key(spec.to_dict(), [*inputs, request.seed])
     found = stored(store, KIND, key)
@@ -88,7 +88,7 @@ class _Fit:
         self.standardisation = Standardisation(spec.components, spec.power)
 
     def run(self) -> FitOutcome:
-        """Go on from the last checkpoint, if there is one, to the published artifact."""
+        """Continue from the last checkpoint, if there is one, to the published artifact."""
         if self.spec.model == "ridge":  # before anything is read
             sides = 1 if self.data.mirror is None else 2
             features = math.prod(reduced(self.data.shape, self.spec))
@@ -164,13 +164,13 @@ class _Fit:
         return scores.view(-1, len(self.held), scores.shape[1]).mean(0)
 
     def _start(self, network: Network) -> None:
-        """Set the last linear form in closed form, where the spec says so."""
+        """Solve for the last linear form in closed form, if the spec says so."""
         if self.spec.closed:
             held, classes = next(self.held.ordered(2048)), len(self.data.classes)
             starts.close(network, self.learnt.ordered, held, classes, self.spec.alpha)
 
     def _right(self, scores: Tensor, count: int) -> float:
-        """Return for what part of all held out the class is among so many likeliest."""
+        """Return the part of all held-out samples whose class is among the ``count`` likeliest."""
         return topk(scores, self.held.labels, count) * self.data.known
 
     def _stopped(self, history: list[Row]) -> bool:
@@ -287,7 +287,7 @@ class Predictor:
     artifact
         What it was read from.
     views
-        Specs of the views that it takes: one, or those of images and of their mirror images.
+        Specs of the views that it takes: one, or two, of images and of their mirror images.
     """
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
@@ -324,7 +324,7 @@ class Predictor:
         return found
 
     def table(self, ids: Iterable[str], scores: Tensor) -> pd.DataFrame:
-        """Return one row a sample: the class, how sure, and the five likeliest as JSON."""
+        """Return one row a sample: its class, how sure that is, and the five likeliest as JSON."""
         likely = scores.softmax(1) if self._ridge is None else scores
         best = likely.topk(min(5, likely.shape[1]), dim=1)
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -343,5 +343,5 @@ class Predictor:
 
 
 def reduced(shape: tuple[int, int, int], spec: ClassifierSpec) -> tuple[int, int, int]:
-    """Return the shape of features once they are standardised."""
+    """Return the shape of standardised features."""
     return spec.components or shape[0], *shape[1:]

@@ -23,7 +23,7 @@ from wavemill.specs import ClassifierSpec
 
 @dataclass(frozen=True)
 class Data:
-    """What is learnt from and what is held out: rows in the order of the store.
+    """Which samples are learnt from and which are held out: rows in the order of the store.
 
     Attributes
     ----------
@@ -32,13 +32,13 @@ class Data:
     learnt, held
         Rows of the sample table.
     classes
-        Labels, sorted, numbers by their size: a class's number is its place.
+        Labels, sorted (numbers by size): a class's number is its place here.
     target
         The column of labels.
     unlearnt
-        How many more were held out whose class none of those learnt from has: always wrong.
+        How many more were held out, of classes that were not learnt: these count as wrong.
     augmentation, seed
-        Random changes of the images in training, and what they are drawn from; None: as they are.
+        Random changes of the images in training (None: no changes), and the seed to draw them from.
     """
 
     frame: FeatureFrame
@@ -65,11 +65,11 @@ class Data:
 
     @property
     def known(self) -> float:
-        """Part of what was held out whose class was learnt."""
+        """The part of the held-out samples whose class was learnt."""
         return len(self.held) / (len(self.held) + self.unlearnt)
 
     def learning(self, standardisation: Standardisation) -> LabelledFeatures:
-        """Return what is learnt from, to be read in batches, in training changed at random."""
+        """Return what is learnt from, to be read in batches, and in training changed at random."""
         changed = self._changed if self.augmentation is not None else None
         return replace(self._samples(self.learnt, standardisation, True), changed=changed)
 
@@ -85,7 +85,7 @@ class Data:
         return LabelledFeatures(read, self.numbers(rows), standard, sides)
 
     def _changed(self, epoch: int) -> Read:
-        """Return what reads the images learnt from, changed as is this epoch's turn."""
+        """Return a function that reads the images learnt from, with the changes of an epoch."""
         frames = [
             replace(frame, augmentation=self.augmentation, seed=self.seed, epoch=epoch)
             for frame in (self.frame, self.mirror)
@@ -120,8 +120,8 @@ def split(
     Raises
     ------
     InvalidRequest
-        If there is no such column, or there are fewer than two classes or too few samples, or none
-        of those held out is of a class that was learnt.
+        If there is no such column, there are fewer than two classes or too few samples, or no
+        held-out sample is of a class that was learnt.
     """
     target, rows = request.target or "", frame.samples
     if target not in rows:
@@ -158,7 +158,7 @@ def split(
 
 
 def label_names(labels: pd.Series) -> pd.Series:
-    """Return labels as texts, whole numbers without a point."""
+    """Return labels as texts, whole numbers without a decimal point."""
     return labels.map(lambda x: str(int(x) if isinstance(x, float) and x.is_integer() else x))
 
 

@@ -14,7 +14,7 @@ COLUMNS, ROWS = 16, 8  # of atoms drawn
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Draw loss and errors by epoch, of the samples learnt from and of those held out."""
+    """Draw loss and errors by epoch, for the samples learnt from and for those held out."""
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
@@ -29,7 +29,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> bytes:
 
 
 def confusion(counts: Array, classes: Sequence[str]) -> bytes:
-    """Draw for each class (row) what part of it was taken for each (column)."""
+    """Draw, for each class (row), what part of it was taken for each class (column)."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(9.0, 2.6 + 0.28 * len(classes))
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
@@ -104,7 +104,7 @@ def codes(images: Mapping[str, Array], active: Array, values: Array) -> bytes:
 
 
 def supports(thresholds: Array, sizes: Array, uses: Array) -> bytes:
-    """Draw how supports grow while thresholds fall, and how evenly atoms are used."""
+    """Draw how supports grow as thresholds fall, and how evenly atoms are used."""
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(thresholds, sizes, "o-", ms=3)

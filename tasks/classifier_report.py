@@ -27,7 +27,7 @@ SHOWN = 4
 
 
 def per_class(counts: Array, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Return of each class how many there were, and precision and recall."""
+    """Return, for each class, how many samples there were, and precision and recall."""
     total, taken, right = counts.sum(1), counts.sum(0), counts.diagonal()
     return pd.DataFrame(
         {
@@ -77,16 +77,16 @@ def code_pictures(
 
 
 def _shown(source: Dataset, rows: pd.DataFrame) -> dict[str, Array]:
-    """Return samples by the ends of their names, of a field its first component."""
+    """Return samples by the ends of their names; of fields, the first component."""
     held = source.read(rows)
     held = held if source.schema.layout == "images" else first_component(held)
     return dict(zip((str(i).rpartition("/")[2] for i in rows["sample_id"]), held, strict=True))
 
 
 def _maps(atoms: torch.Tensor, data: Data, standardisation: Standardisation) -> Array:
-    """Return what atoms of what a network sees are in the first order.
+    """Return a network's atoms as maps of first-order coefficients.
 
-    They are taken back by the transpose of the standardisation.
+    They are taken back to features by the transpose of the standardisation.
     """
     if standardisation.components:
         atoms = standardisation.axes_ @ atoms
@@ -96,7 +96,7 @@ def _maps(atoms: torch.Tensor, data: Data, standardisation: Standardisation) -> 
 def first_order(atoms: torch.Tensor, table: pd.DataFrame) -> Array:
     """Return ``(atom, scale, angle)`` of atoms ``(channel, atom)``, averaged over all else.
 
-    Of a view without wavelets of the first order: ``(atom, 1, channel)``.
+    For a view without wavelets of the first order: ``(atom, 1, channel)``.
     """
     table = table.reset_index(drop=True)
     if not {"order", "j1", "l1"} <= set(table) or not (table["order"] == 1).any():

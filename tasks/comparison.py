@@ -37,7 +37,7 @@ def parsed_models(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises
     ------
     InvalidRequest
-        If a text is not of that form, or a name comes twice.
+        If a text is not of that form, or a name occurs twice.
     """
     models: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -59,7 +59,7 @@ def split_kind(name: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str,
     Raises
     ------
     InvalidRequest
-        If there is no such kind, or the name is that of other rows of the table.
+        If there is no such kind, or other rows of the table have that name.
     """
     if name.split(",")[0] == "real" or " [" in name:
         raise InvalidRequest(
@@ -73,7 +73,7 @@ def split_kind(name: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str,
 
 
 def joint_table(evaluations: Mapping[str, Artifact]) -> Scores:
-    """Return rows of real fields, then of models; real rows are those of the first judgement."""
+    """Return rows of real fields, then of models; the real ones are from the first judgement."""
     rows: Scores = {}
     for name, artifact in evaluations.items():
         table: Scores = json.loads(artifact.read("metrics.json"))
@@ -84,7 +84,7 @@ def joint_table(evaluations: Mapping[str, Artifact]) -> Scores:
 
 
 def records(table: Scores) -> list[dict[str, Any]]:
-    """Return a row a set of fields, a column a metric, means with their scatter over samples."""
+    """Return a row for each set of fields and a column for each metric: mean and scatter."""
     columns = _columns(table)
     return [
         {"fields": name} | {metric: _shown(scores, metric) for metric in columns}
@@ -93,7 +93,7 @@ def records(table: Scores) -> list[dict[str, Any]]:
 
 
 def _columns(table: Scores) -> list[str]:
-    """Return the metrics that occur; scatter stands beside its mean."""
+    """Return the metrics that occur; a scatter is shown beside its mean."""
     found = set().union(*table.values())
     return [metric for metric in METRICS if metric in found and not metric.endswith("_scatter")]
 
@@ -109,7 +109,7 @@ def lines(table: Scores) -> list[str]:
     """Return the table as text for a terminal, its leading columns."""
     found = set().union(*table.values())
     columns = [name for name in FIRST if name in found]
-    columns = columns or [name for name in table["model"] if " " not in name]  # of no group
+    columns = columns or [name for name in table["model"] if " " not in name]  # not of a group
     shown = [["", *columns]]
     shown += [[name, *(_shown(row, column) for column in columns)] for name, row in table.items()]
     widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
@@ -191,7 +191,7 @@ def _lineage(evaluations: Mapping[str, Artifact]) -> Section:
 
 
 def _command(evaluation: Artifact) -> str:
-    """Return the command that makes an evaluation."""
+    """Return the command that makes an evaluation again."""
     made = evaluation.manifest
     model = f"{made['model']['kind']}/{made['model']['key'][:12]}"
     words = ["wavemill", "evaluate", model, made["dataset"]]

@@ -1,4 +1,4 @@
-"""Dictionaries: features without labels, and the atoms that rebuild them, become an artifact."""
+"""Dictionaries: learnt from features without labels, whose atoms rebuild them, as an artifact."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Learnt:
     codes: list[Tensor]
 
     def metrics(self) -> dict[str, float]:
-        """Return how well signals are rebuilt, by how many atoms."""
+        """Return how well signals are rebuilt, and by how many atoms."""
         error = (self.signals - self.codes[-1] @ self.atoms.T).square().sum(1)
         active = self.codes[-1] != 0
         return {
@@ -98,7 +98,7 @@ def _learn(frame: FeatureFrame, request: FitRequest, spec: DictionarySpec) -> Le
 
 
 def _signals(frame: FeatureFrame, standardisation: Standardisation, most: int, seed: int) -> Tensor:
-    """Return unit vectors of positions chosen at random, as many of each sample."""
+    """Return unit vectors of positions chosen at random, equally many from each sample."""
     generator = torch.Generator().manual_seed(seed)
     share = -(-most // len(frame))
     found = []

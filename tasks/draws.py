@@ -1,7 +1,7 @@
 """Samples drawn from a fitted model, shared out to workers where each takes long.
 
-Such a sample is a part of its own, which no version names: it is there for whoever asks for it
-again, a run that was killed or another that wants more, until it is collected.
+Such a sample is a part of its own, which no version names. Until it is collected, it serves
+whoever asks for it again: a run that was killed, or another that wants more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tasks.fit import load_model
 from tasks.kinds import MODEL_KINDS, models
 from tasks.progress import Reporter
 
-TOGETHER = 16  # samples that descend together on a GPU, which few would not fill
+TOGETHER = 16  # samples that descend together on a GPU, which fewer would not fill
 SECONDS = 60.0  # between checkpoints of a sample
 _SPEC = {"kind": "draws", "parameters": {}, "algorithm": 1}
 
@@ -36,7 +36,7 @@ _SPEC = {"kind": "draws", "parameters": {}, "algorithm": 1}
 def lacking(
     store: Store, artifact: Artifact, count: int, seed: int, device: str = "cpu"
 ) -> list[range]:
-    """Return the groups of samples to be shared out: those that take long and are not there."""
+    """Return the groups of samples to be shared out: those that take long and are not stored."""
     if not _slow(artifact):
         return []
     groups = _groups(count, device)
@@ -48,7 +48,7 @@ def lacking(
 def shared_out(
     url: str, artifact: Artifact, seed: int, device: str
 ) -> tuple[Callable[[range], None], dict[str, float] | None]:
-    """Return what a worker does with a group of samples, and what of it that occupies."""
+    """Return what a worker does with a group of samples, and what of the worker that occupies."""
     work = partial(draw_part, url, artifact.kind, artifact.key, seed, device)
     return work, {"GPU": 1.0} if device == "cuda" else None
 
@@ -73,7 +73,7 @@ def draw_part(url: str, kind: str, key: str, seed: int, device: str, numbers: ra
 
 
 def drawn(store: Store, artifact: Artifact, count: int, seed: int, device: str = "cpu") -> Array:
-    """Return ``count`` samples ``(n[, component], y, x)``; those that lack are drawn here."""
+    """Return ``count`` samples ``(n[, component], y, x)``; those not yet stored are drawn here."""
     if not _slow(artifact):
         return sampled(artifact, seed, device, range(count))
     for numbers in lacking(store, artifact, count, seed, device):
@@ -85,7 +85,7 @@ def drawn(store: Store, artifact: Artifact, count: int, seed: int, device: str =
 def sampled(
     artifact: Artifact, seed: int, device: str, numbers: range, place: Checkpoint | None = None
 ) -> Array:
-    """Draw samples here, going on from a checkpoint, if there is a place for one."""
+    """Draw samples here, continuing from a checkpoint if there is a place for one."""
     few = f"{numbers[0] + 1}" if len(numbers) == 1 else f"{numbers[0] + 1} to {numbers[-1] + 1}"
     report = Reporter(f"{artifact.kind} sample {few}").values
     model, going_on = load_model(artifact, device), {}
@@ -101,7 +101,7 @@ def sampled(
 
 
 def _slow(artifact: Artifact) -> bool:
-    """Say whether its samples take long; what draws none is refused where one is drawn."""
+    """Say whether its samples take long; artifacts without samples are refused on drawing."""
     return artifact.kind in models(lambda kind: kind.slow)
 
 

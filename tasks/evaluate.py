@@ -48,9 +48,9 @@ class EvaluationRequest:
     parameters
         Of :class:`wavemill.specs.EvaluationSpec`.
     where
-        A DuckDB expression over sample metadata: which real samples judge.
+        A DuckDB expression over sample metadata, for the real samples that judge.
     seed
-        Of the samples drawn.
+        The seed of the samples drawn.
     device
         Where it is computed; not part of the key.
     """
@@ -101,7 +101,7 @@ class _Judgement:
 
 
 def _asked(store: Store, dataset: str, request: EvaluationRequest) -> _Judgement:
-    """Find all that a request names; the key is of the model, the very rows, and the seed."""
+    """Find all that a request names; the key depends on the model, the exact rows, and the seed."""
     model, source = store.artifact(request.artifact), store.dataset(dataset)
     spec = EvaluationSpec.from_parameters(request.parameters)
     found = held_out(store, source, model, request.where)
@@ -114,7 +114,7 @@ def _asked(store: Store, dataset: str, request: EvaluationRequest) -> _Judgement
 def lacking_draws(
     store: Store, dataset: str, request: EvaluationRequest
 ) -> tuple[Artifact, list[range]]:
-    """Return the model, and the samples of it that judging wants and that workers may draw.
+    """Return the model, and those samples that judging needs and that workers may draw.
 
     Raises
     ------
@@ -135,8 +135,8 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
     Raises
     ------
     InvalidRequest
-        If fewer than two samples are left that the model was not fitted to, or the grids differ
-        or the number of components does.
+        If fewer than two samples are left that the model was not fitted to, or grids or numbers
+        of components differ.
     """
     asked = _asked(store, dataset, request)
     theirs, ours = asked.model.manifest["schema"]["components"], asked.dataset.schema.components
@@ -158,7 +158,7 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
 
 
 def _mind_kinship(asked: _Judgement) -> None:
-    """Say so if samples are left out since they were fitted to, or may be akin to such."""
+    """Warn if samples are left out, as the model was fitted to them, or may be akin to such."""
     chosen, name = asked.chosen, asked.model.short
     if chosen.files is None:
         caution(
@@ -186,7 +186,7 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
     drawn = draws.drawn(store, model, spec.samples, request.seed, request.device)
     sets = {"test": test, "drawn": _with_components(drawn), "fitted": fitted}
     table: Scores = {}
-    for number in reversed(range(test.shape[1])):  # the first one's judge is left for pictures
+    for number in reversed(range(test.shape[1])):  # first one last: for the pictures
         one = {name: np.ascontiguousarray(x[:, number]) for name, x in sets.items()}
         judge, rows_of_one, portrait = _judged(one, spec, dataset, request)
         suffix = f" [{dataset.schema.components[number]}]" if number else ""
@@ -221,7 +221,7 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
 def _judged(
     fields: dict[str, Array], spec: EvaluationSpec, dataset: Dataset, request: EvaluationRequest
 ) -> tuple[Judge, Scores, Portrait]:
-    """Judge one component: its judge, rows of real fields and of the model, its portrait."""
+    """Judge one component: return its judge, rows of real fields and of the model, its portrait."""
     test, drawn, fitted = (
         on_device(fields[name], request.device) for name in ("test", "drawn", "fitted")
     )
@@ -234,7 +234,7 @@ def _judged(
 
 
 def _between_components(table: Scores, test: Array, drawn: Array, periodic: bool) -> None:
-    """Add how far apart the coherence of several components is, to the rows of the first."""
+    """Add to the rows of the first of several components how far apart their coherence is."""
     if test.shape[1] == 1:
         return
     real, made = torch.from_numpy(test), torch.from_numpy(drawn)
@@ -250,7 +250,7 @@ def _between_components(table: Scores, test: Array, drawn: Array, periodic: bool
 
 
 def _turns(real: int, drawn: int) -> dict[str, int]:
-    """Return how many times how many fields are compared with how many others."""
+    """Return how many times fields are compared, how many, and with how many others."""
     plan = turns(real, drawn)
     return {"times": len(plan), "fields": len(plan[0].real), "others": len(plan[0].others)}
 
@@ -261,7 +261,7 @@ def _with_components(fields: Array) -> Array:
 
 
 def _defined(name: str, scores: dict[str, float]) -> dict[str, float]:
-    """Leave out what was not defined, such as the diversity of a single sample; never eps."""
+    """Leave out what is undefined, such as the diversity of a single sample; but never eps."""
     if not np.isfinite(scores["eps"]):
         if name == "model":
             raise InvalidRequest(
@@ -276,7 +276,7 @@ def _defined(name: str, scores: dict[str, float]) -> dict[str, float]:
 
 
 class _Bench:
-    """Real fields, equal to others of the same numbers: what a judge is kept by."""
+    """Real fields, equal to others with the same values: the key under which a judge is kept."""
 
     def __init__(self, fields: Array) -> None:
         self.fields, self.name = fields, (digest(fields.tobytes()), fields.shape)
@@ -290,7 +290,7 @@ class _Bench:
 
 @lru_cache(maxsize=1)
 def _kept(bench: _Bench, J: int, L: int, periodic: bool, device: str) -> Judge:
-    """Return a judge, the last one if it is the same: models are compared on the same fields."""
+    """Return a judge; the last one is kept, since models are compared on the same fields."""
     fields = on_device(bench.fields, device)
     return Judge(fields, J, L, periodic, _follower("judge real fields"))
 
@@ -316,7 +316,7 @@ def _follower(what: str) -> Callable[[str], None]:
 
 
 def drawn_fields(artifact: Artifact) -> tuple[Array, Array]:
-    """Return the real fields shown and the model's samples that an evaluation holds."""
+    """Return the real fields shown, and the model's samples, that an evaluation holds."""
     real, drawn = (read_npy(artifact, name) for name in ("real.npy", "samples.npy"))
     return real, first_component(drawn)
 

@@ -26,19 +26,19 @@ class LabelledFeatures:
     Attributes
     ----------
     read
-        Returns the features of rows by number; those of side s of all samples, such as of their
-        mirror images, begin at ``s len(labels)``, in the same order.
+        Returns the features of rows by number. Rows of side s, such as mirror images, begin at
+        ``s len(labels)``, with the samples in the same order.
     labels
         A class for each row.
     standardisation
         Applied to what is read.
     sides
-        How many features there are of each sample.
+        How many versions of its features each sample has.
     budget
         Bytes that may be held.
     changed
-        Returns what reads an epoch's samples where each epoch's are changed at random; they are
-        not held then.
+        Returns a function that reads an epoch's samples, if each epoch changes them at random;
+        then they are not held.
     """
 
     read: Read
@@ -64,7 +64,7 @@ class LabelledFeatures:
         for start in range(0, len(rows), READ):
             places = order[start : start + READ]
             part = self.standardisation(torch.from_numpy(read(rows[places])))
-            if found is None:  # gigabytes, which joining parts in the end would take twice
+            if found is None:  # gigabytes: joining parts at the end would take twice as much
                 found = part.new_empty((len(rows), *part.shape[1:]))
             found[torch.from_numpy(places)] = part
         assert found is not None
@@ -87,7 +87,7 @@ class LabelledFeatures:
         return len(self) * self.sides
 
     def ordered(self, batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one side of all samples in their order, then the next."""
+        """Yield all samples in their order, once for each side."""
         for start in range(0, self._rows, batch):
             rows = np.arange(start, min(start + batch, self._rows))
             yield self.features(rows), self.labels[rows % len(self)]
@@ -95,10 +95,10 @@ class LabelledFeatures:
     def shuffled(
         self, batch: int, seed: int, epoch: int, team: Team | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all samples once, in an order of this epoch's own, of sides by chance.
+        """Yield all samples once, each from a random side, in an order of this epoch's own.
 
-        A member of a team is given its share of every batch. The last batch is left out if it is of
-        one sample, which no batch norm could take, or too small for the team.
+        A member of a team is given its share of every batch. A group's last batch is left out if it
+        has one sample, which no batch norm could take, or is too small for the team.
         """
         team = team or Team()
         generator = np.random.default_rng(generator_seed(seed, epoch))
@@ -117,10 +117,10 @@ class LabelledFeatures:
                     yield values, self.labels[part % len(self)]
 
     def _groups(self, generator: np.random.Generator) -> Iterator[Array]:
-        """Yield rows in random order: all at once if held, else blocks that fit, shuffled.
+        """Yield rows in random order: all at once if held, else in groups of blocks that fit.
 
-        Groups are of one size: classes may follow one another in the store, and a small last group
-        would be of few of them, by which batch norms would then judge.
+        Groups are of equal size: classes may follow one another in the store, and a small last
+        group would hold few of them, from which batch norms would then take their statistics.
         """
         if self.changed is None and self.keep():
             yield generator.permutation(len(self))

@@ -37,7 +37,7 @@ class FeatureOutcome:
 
 
 class NotFinite(InvalidRequest):
-    """Features of a row of a part overflow, or are not defined."""
+    """Features of a row of a part overflow, or are undefined."""
 
     def __init__(self, part: str, row: int) -> None:
         super().__init__(part, row)
@@ -47,7 +47,7 @@ class NotFinite(InvalidRequest):
         return self.of(f"row {self.row} of part {self.part[:12]}")
 
     def of(self, sample: str) -> str:
-        """Say so of a sample by its name."""
+        """Return the message for a sample by its name."""
         return (
             f"features of {sample} are not finite: its values are too large or too small for their "
             "precision; --set dtype=float64, or ingest it in other units"
@@ -112,7 +112,7 @@ class _Shards:
     """Gathers batches and writes whole shards in a thread, one at a time.
 
     A shard written in two pieces would be read back and compressed again. Features that are not
-    finite are refused, but for rows that are withdrawn.
+    finite are refused, except in withdrawn rows.
     """
 
     def __init__(self, group: zarr.Group, part: PartRef, writer: ThreadPoolExecutor) -> None:
@@ -140,7 +140,7 @@ class _Shards:
 
     def _check(self, features: Array) -> None:
         with np.errstate(all="ignore"):
-            if np.isfinite(features.sum(dtype="float64")):  # it is, if all are: nothing is copied
+            if np.isfinite(features.sum(dtype="float64")):  # only if all are; nothing is copied
                 return
         live = set(self.part.live)
         for row, values in enumerate(features, self.written + self.held):
@@ -157,7 +157,7 @@ class _Shards:
         self.written, self.held, self.filling = self.written + self.held, 0, None
 
     def close(self) -> zarr.Array[Any]:
-        """Wait for the last shard, while the worker begins another part; return the array."""
+        """Wait for the last shard while the worker begins another part; return the array."""
         if self.array is None or self.writing is None:
             raise ValueError("a part without rows has no features")
         with giving_way():
@@ -168,7 +168,7 @@ class _Shards:
 def _prefetched(
     reader: ThreadPoolExecutor, url: str, part: PartRef, schema: Schema
 ) -> Iterator[Array]:
-    """Yield the rows of one shard after another, the next being read meanwhile."""
+    """Yield the rows of one shard after another; the next one is read meanwhile."""
     shard, name = shard_rows(schema.row_shape, schema.dtype), schema.array
     starts = range(0, part.rows, shard)
     ranges = [range(start, min(start + shard, part.rows)) for start in starts]
@@ -190,7 +190,7 @@ def _shard(array: zarr.Array[Any]) -> int:
 
 
 def batch_rows(transform: Operator, schema: Schema, rows: int) -> int:
-    """Return the rows of a batch: what the memory budget allows, at most an input shard."""
+    """Return the rows of a batch: as many as the memory budget allows, at most an input shard."""
     return min(
         rows, transform.batch(_budget(transform)), shard_rows(schema.row_shape, schema.dtype)
     )
@@ -205,9 +205,9 @@ def _budget(transform: Operator) -> int:
 def projected_memory(transform: Operator, schema: Schema, features: tuple[int, ...]) -> int:
     """Return a bound on what :func:`compute_part` holds at once, in bytes.
 
-    Two shards of input and one as it was read; the transform's work and result; of the output the
-    shard being filled, the one being written, its compressed chunks and what they are joined to. A
-    worker that began this part while the last one's was being written holds that, too, for as long.
+    It counts two shards of input and one as it was read; the transform's work and result; and of
+    the output the shard being filled, the one being written, its compressed chunks and what they
+    are joined to. While the part before is still being written, a worker holds that as well.
     """
     given, made = (schema.row_shape, schema.dtype), (features, transform.dtype)
     size, read = batch_rows(transform, schema, 2**62), shard_rows(*given) * row_bytes(*given)
@@ -224,7 +224,7 @@ def publish(
     outcomes: list[FeatureOutcome],
     schema: Schema,
 ) -> ViewVersion:
-    """Publish a view version over everything that is computed."""
+    """Publish a view version with everything that is computed."""
     table = store.write_table(operator(spec, schema).coefficients)
     parts = {outcome.dataset_part: outcome.key for outcome in outcomes}
     first = outcomes[0]

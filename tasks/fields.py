@@ -111,12 +111,12 @@ class FieldOptions(Options):
         return discover(places, extensions=EXTENSIONS, components=self.components)
 
     def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
-        """Return the schema that the flags ask for, on the existing or the commonest one.
+        """Return the schema that the flags ask for; the rest is the existing or the commonest.
 
         Raises
         ------
         InvalidRequest
-            If they name another quantity than the existing one's, or nothing can be read.
+            If they name another quantity than the existing one, or nothing can be read.
         """
         if existing is not None:
             self._check_names(existing)
@@ -146,12 +146,12 @@ class FieldOptions(Options):
         return json.dumps(flags, sort_keys=True) if flags else ""
 
     def check_held(self, rows: pd.DataFrame, inputs: Sequence[Input]) -> None:
-        """Refuse flags that choose something else in a file than what the dataset holds of it.
+        """Refuse flags that choose something else in a file than the dataset holds of it.
 
         Raises
         ------
         InvalidRequest
-            If they do: what is held would go by unnoticed as unchanged.
+        If they do: the file would be passed over as unchanged.
         """
         if "reading" not in rows:
             return
@@ -211,12 +211,12 @@ class FieldOptions(Options):
 
 
 def _column(axis: str) -> str:
-    """Return the column for positions along an axis: not one of the table's own, nor an axis."""
+    """Return a column name for positions along an axis, neither the table's own nor an axis's."""
     return f"{axis}_value" if axis.lower() in OWN_COLUMNS | AXES else axis
 
 
 def _commonest(inputs: Sequence[Input], options: FieldOptions) -> Schema:
-    """Return the commonest schema among headers of inputs spread over the whole list."""
+    """Return the commonest schema in the headers of some inputs spread over the whole list."""
     step = max(1, len(inputs) // HEADERS)
     schemas: dict[Schema, list[Schema]] = {}
     problems: list[BadInput] = []
@@ -232,7 +232,7 @@ def _commonest(inputs: Sequence[Input], options: FieldOptions) -> Schema:
 
 
 def _rounded(schema: Schema) -> Schema:
-    """Return a schema that is equal for grids that differ by rounding alone."""
+    """Return the schema with rounded steps, so that grids that differ by rounding are equal."""
     spacing = (float(f"{schema.spacing[0]:.3g}"), float(f"{schema.spacing[1]:.3g}"))
     steps = tuple(step and float(f"{step:.3g}") for step in schema.steps)
     return replace(schema, spacing=spacing, steps=steps)
@@ -250,17 +250,17 @@ def _schemas(inputs: Iterable[Input], options: FieldOptions) -> Iterator[Schema 
 
 
 def schema_of_simulation(item: Simulated) -> Schema:
-    """Return the schema that realisations have by themselves."""
+    """Return the schema that a simulation's realisations have on their own."""
     step = 2 * math.pi / item.spec.N
     size = (item.spec.N, item.spec.N)
     return Schema("vorticity", ("vorticity",), size, ("1/s",), spacing=(step, step))
 
 
 def schema_of(header: Header, options: FieldOptions) -> Schema:
-    """Return the schema that a file would have by itself.
+    """Return the schema that a file would have on its own.
 
-    What it does not say is taken as grid spacing 1, and as not periodic: a derivative by
-    finite differences is right for either, a spectral one only for periodic fields.
+    If it does not say, the grid spacing is taken as 1 and the field as not periodic: a derivative
+    by finite differences is right either way, a spectral one only for periodic fields.
     """
     names, units = header.components, header.units
     if options.derive:
@@ -288,7 +288,7 @@ def as_stored(frame: Frame, schema: Schema, options: FieldOptions) -> Array:
     Raises
     ------
     BadInput
-        If it is another quantity or on another grid than the schema's, or a value is not finite.
+        If its quantity or grid is not the schema's, or a value is not finite.
     """
     if not options.derive:  # what is derived has a name and a unit of its own
         check_quantity(frame, schema)
@@ -309,7 +309,7 @@ def as_stored(frame: Frame, schema: Schema, options: FieldOptions) -> Array:
 
 
 def _rounding(array: Array, schema: Schema) -> float:
-    """Return how much of the deviation a coarser type than an array's own rounds away."""
+    """Return what part of the deviation is rounded away by a type coarser than the array's own."""
     if np.can_cast(array.dtype, schema.dtype):
         return 0.0
     values = array.reshape(len(schema.components), -1).astype("float64")
@@ -320,7 +320,7 @@ def _rounding(array: Array, schema: Schema) -> float:
 
 def _derived(frame: Frame, schema: Schema) -> Array:
     """Return the vorticity of the in-plane velocity, ``(1, y, x)``."""
-    import torch  # takes longer than most files
+    import torch  # its import takes longer than reading most files
 
     velocity = torch.from_numpy(_in_plane(frame).astype("float64"))
     curl = wavemill.vorticity(velocity, schema.spacing, schema.periodic)

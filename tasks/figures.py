@@ -26,9 +26,9 @@ def png(figure: Figure) -> bytes:
     buffer, software = io.BytesIO(), {"Software": None}
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        if "$" in text.get_text():  # of a name of data, which is no formula
+        if "$" in text.get_text():  # in a name from the data: not a formula
             text.set_parse_math(False)
-    with warnings.catch_warnings():  # names of classes in scripts that the font lacks are boxes
+    with warnings.catch_warnings():  # class names in scripts that the font lacks become boxes
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata=software)
     return buffer.getvalue()
@@ -82,7 +82,7 @@ def _scale(panels: Sequence[Array]) -> tuple[float, float]:
 def spectra(groups: Mapping[str, Array], periodic: bool) -> bytes:
     """Draw isotropic power spectra of groups of fields ``(n, y, x)``, with their scatter.
 
-    Those of tapered fields where these are not ``periodic``, as models are judged by.
+    Fields that are not ``periodic`` are tapered first, as when models are judged.
     """
     import torch
 
@@ -104,7 +104,7 @@ def spectra(groups: Mapping[str, Array], periodic: bool) -> bytes:
 def distributions(groups: Mapping[str, Array]) -> bytes:
     """Draw the distributions of values beside the normal law.
 
-    All are about the mean of the first group, in its standard deviations.
+    All are centred on the mean of the first group, in units of its standard deviation.
     """
     import torch
 
@@ -131,9 +131,9 @@ def distributions(groups: Mapping[str, Array]) -> bytes:
 def band(axes: Axes, x: Array, curves: Array, label: str, positive: bool = True) -> None:
     """Draw the mean of curves and, where there are several, one standard deviation about it.
 
-    Where curves are ``positive``, as on a logarithmic axis, so is the band.
+    If ``positive``, as for a logarithmic axis, the band stays positive.
     """
-    curves = curves.astype("float64")  # squares of large values leave single precision
+    curves = curves.astype("float64")  # squares of large values overflow single precision
     mean = curves.mean(axis=0)
     shown = np.where(mean > 0, mean, np.nan) if positive else mean
     (line,) = axes.plot(x, shown, lw=1.6, label=label)
@@ -144,7 +144,7 @@ def band(axes: Axes, x: Array, curves: Array, label: str, positive: bool = True)
 
 
 def _logarithmic(axes: Axes, decades: int) -> None:
-    """Give lines that are positive anywhere a logarithmic axis, of so many decades at most."""
+    """Make the axis logarithmic, over at most so many decades, if any line is positive anywhere."""
     if any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
         axes.set_yscale("log")
         low, high = axes.get_ylim()

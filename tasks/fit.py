@@ -24,16 +24,16 @@ from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec
 from wavemill.specs.base import MomentSet, Spec
 from wavemill.spectra import flatness, skewness
 
-ACCEPTED = (0.4, 0.8)  # of the moves of a chain, where one that has arrived is
-DRIFT = 1.25  # deviations by which the energy of one that has arrived moves at most
+ACCEPTED = (0.4, 0.8)  # rates of accepted moves that a chain which has arrived may have
+DRIFT = 1.25  # deviations by which the energy of such a chain moves at most
 _MASK = "--set borders=mask (of compare: {}:borders=mask)"
 
 
 def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     """Fit a model unless the same fit is stored.
 
-    The key names the derivation: the spec, the very rows learnt from, and the seed; so a
-    relabelling that selects the same rows fits nothing anew.
+    The key names the derivation: the spec, the exact rows learnt from, and the seed; so after a
+    relabelling that selects the same rows nothing is fitted again.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
 
 
 def mind_chain(name: str, metrics: Mapping[str, float]) -> None:
-    """Say so if the chain that a model drew its first sample by, if any, has not arrived."""
+    """Warn if the chain by which a model drew its first sample, if it has one, has not arrived."""
     accepted, drift = metrics.get("acceptance", 0.574), metrics.get("drift", 0.0)
     if not (ACCEPTED[0] <= accepted <= ACCEPTED[1] and drift <= DRIFT):
         caution(
@@ -72,14 +72,14 @@ def mind_chain(name: str, metrics: Mapping[str, float]) -> None:
 
 
 def _chain(model: Model) -> dict[str, float]:
-    """Return how the chain of the sample just drawn went, of models that have one."""
+    """Return how the chain of the sample just drawn went, for models that have one."""
     if not isinstance(model, Energy):
         return {}
     return {"acceptance": model.acceptance_[0], "step": model.steps_[0], "drift": model.drifts_[0]}
 
 
 def _mind_borders(dataset: Dataset, spec: Spec) -> None:
-    """Say so if fields with borders are taken to wrap around, and what would mind them."""
+    """Warn if fields with borders are taken to wrap around, and say what would respect borders."""
     if dataset.schema.periodic or getattr(spec, "borders", "wrap") == "mask":
         return
     one = len(dataset.schema.components) == 1

@@ -60,9 +60,9 @@ class GenerateRequest:
     n
         Draws, or samples to start from.
     seed
-        Of what is drawn.
+        The seed of what is drawn.
     where
-        Which samples of the generator's dataset; those it was judged by unless given.
+        Which samples of the generator's dataset; by default those it was judged by.
     refine
         Gradients that bring each image nearer to its code; 0: none.
     device
@@ -92,14 +92,14 @@ class Sides:
 
     @property
     def fingerprint(self) -> str:
-        """What tells these rows, in this order, from any others."""
+        """What distinguishes these rows, in this order, from any others."""
         return digest(canonical([places(self.train), places(self.test)]))
 
 
 def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     """Fit a generator unless the same fit is stored.
 
-    A fit that was interrupted goes on from its last epoch.
+    A fit that was interrupted continues from its last epoch.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
 def split(source: Dataset, request: FitRequest, spec: GeneratorSpec) -> Sides:
     """Learn from the selected samples and judge by the others.
 
-    Where all are selected, a part ``spec.test``, the last by a hash of seed and id, is judged by.
+    If all are selected, a part ``spec.test`` of them, the last by a hash of seed and id, judges.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def samples(source: Dataset, rows: pd.DataFrame, crop: int = 0) -> Array:
 
 
 def means(scores: State) -> dict[str, float]:
-    """Return the mean of each score where it is defined, and how many pictures it is not of.
+    """Return the mean of each score, and for how many pictures it is undefined, if for any.
 
     A picture that is made exactly has no PSNR, and one that is 0 everywhere no relative distances.
     """
@@ -214,9 +214,9 @@ def score_table(rows: pd.DataFrame, scores: State, each: int) -> pd.DataFrame:
 def judge(
     artifact: Artifact, source: Dataset, rows: pd.DataFrame, device: str
 ) -> tuple[pd.DataFrame, dict[str, float], dict[str, bytes]]:
-    """Return a row a picture of samples that a generator did not learn, mean scores, and figures.
+    """Score samples that a generator did not learn: a row a picture, mean scores, and figures.
 
-    Of many samples some are judged, from all over the data.
+    Of many samples, some are judged, spread over the data.
     """
     model = load_generator(artifact, device)
     rows = rows.iloc[spread(len(rows), JUDGED)]
@@ -280,9 +280,9 @@ def load_generator(artifact: Artifact, device: str = "cpu") -> Generator:
 def make(store: Store, request: GenerateRequest) -> Array:
     """Return what a generator makes, as a table ``(rows, columns, component, y, x)``.
 
-    From noise: draws. From ``reconstruct``: samples, and below them what their codes give. From
-    ``interpolate``: a row for each path from one sample to the next. From ``variants``: a row for
-    each sample, a half of its code drawn anew.
+    ``noise`` gives draws; ``reconstruct`` samples, and below them what their codes give;
+    ``interpolate`` a row for each path from one sample to the next; ``variants`` a row for each
+    sample, with a half of its code drawn anew.
 
     Raises
     ------
@@ -313,7 +313,7 @@ def make(store: Store, request: GenerateRequest) -> Array:
 
 
 def chosen(store: Store, artifact: Artifact, request: GenerateRequest) -> Array:
-    """Return some samples, or crops, of those asked for: else of those it was judged by."""
+    """Return some samples, or crops, of those asked for, else of those that judged it."""
     source = store.dataset(str(artifact.manifest["dataset"]))
     rows = source.samples(request.where)
     if request.where is None:

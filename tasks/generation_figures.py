@@ -19,11 +19,11 @@ from wavemill.generation.whitening import eigenvalues as nonzero_eigenvalues
 
 GAP = 4  # pixels between tiles
 LONGEST = 8  # pictures of a table's only row: more are wrapped into a square
-ENLARGED, VISIBLE = 2, 64  # pixels of a sample's point, more where a tile would have fewer than so
+ENLARGED, VISIBLE = 2, 64  # pixels for a sample's point; at least pixels of a tile
 
 
 def tiles(rows: Array) -> bytes:
-    """Draw a table of pictures ``(rows, columns, component, y, x)``, enlarged, small ones more.
+    """Draw a table of pictures ``(rows, columns, component, y, x)``, enlarged, the small ones more.
 
     A single long row is wrapped.
     Three components between 0 and 1 are red, green and blue; of others the first is drawn, on a
@@ -45,7 +45,7 @@ def tiles(rows: Array) -> bytes:
 
 
 def _wrapped(coloured: Array) -> Array:
-    """Return a table of about as many rows as columns, white at its end, of a single long row."""
+    """Wrap a single long row into a table of about as many rows as columns, white at its end."""
     rows, columns = coloured.shape[:2]
     if rows > 1 or columns <= LONGEST:
         return coloured
@@ -68,7 +68,7 @@ def _coloured(rows: Array) -> Array:
 
 
 def curves(runs: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
-    """Draw validation PSNR over epochs, one line a run; what takes none is a level."""
+    """Draw validation PSNR over epochs, one line a run; a run without epochs is a level."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.add_subplot()
     styles = cycle((":", "--", "-."))
@@ -106,7 +106,10 @@ def eigenvalues(sides: Mapping[str, Array]) -> bytes:
 
 
 def spectrum(w: Array) -> Array:
-    """Return the eigenvalues of the covariance of codes ``(n, m)``, ascending, but zeros of few."""
+    """Return the eigenvalues of the covariance of codes ``(n, m)``, ascending.
+
+    With few codes, those that must be 0 are left out.
+    """
     n, m = w.shape
     covariance = torch.from_numpy(w.astype("float64")).T.cov(correction=0).reshape(m, m)
     values: Array = nonzero_eigenvalues(covariance, n).numpy()
@@ -118,7 +121,7 @@ def _noise(n: int, m: int) -> Array:
 
 
 def scores(sides: Mapping[str, Array]) -> bytes:
-    """Draw distributions of PSNR over pictures, but those that are made exactly."""
+    """Draw distributions of PSNR over pictures, except those that are made exactly."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = figure.add_subplot()
     defined = {label: values[np.isfinite(values)] for label, values in sides.items()}

@@ -19,11 +19,11 @@ class HeldOut:
     Attributes
     ----------
     rows
-        Of the table of samples.
+        Their rows of the table of samples.
     same
-        How many more were left out whose content it was fitted to under another name.
+        How many more were left out because it was fitted to their content under another name.
     files
-        Digests of the files that hold samples fitted to; None if these are gone.
+        Digests of the files that hold samples it was fitted to; None if these are gone.
     """
 
     rows: pd.DataFrame
@@ -31,7 +31,7 @@ class HeldOut:
     files: frozenset[str] | None
 
     def related(self) -> int:
-        """Return how many of the rows are of files that hold samples fitted to."""
+        """Return how many of the rows are from files that hold samples it was fitted to."""
         return int(self.rows["sha256"].isin(self.files or ()).sum())
 
 
@@ -50,7 +50,7 @@ def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None 
     Raises
     ------
     InvalidRequest
-        If there are fewer than two, or the artifact is no model of such fields.
+        If there are fewer than two, or the artifact is not a model of such fields.
     """
     name = model.short
     _check_alike(dataset, model, name)
@@ -76,7 +76,7 @@ def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None 
 
 
 def _check_alike(dataset: Dataset, model: Artifact, name: str) -> None:
-    """Refuse what is no model of such fields."""
+    """Refuse an artifact that is not a model of such fields."""
     if model.kind not in MODELS:
         judged = ", ".join(models(lambda kind: kind.fields or kind.scored))
         raise InvalidRequest(f"{name} cannot be judged: evaluate one of {judged}")

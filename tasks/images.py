@@ -136,12 +136,12 @@ class ImageOptions(Options):
         return replace(self, tables=tuple(found.tables))
 
     def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
-        """Return the schema that the flags ask for, on the existing or what the images are.
+        """Return the schema that the flags ask for; the rest is the existing one's or the images'.
 
         Raises
         ------
         InvalidRequest
-            If there are no images, or the frame does not hold the size.
+        If there are no images, or the frame is smaller than the size.
         """
         units = [item for item in inputs if not isinstance(item, Simulated)]
         if existing is None and not units:
@@ -186,7 +186,7 @@ class ImageOptions(Options):
         """
         found = read_images(unit, payload, framing(schema))
         for item in found if not self.keep_encoded else ():
-            item.encoded = b""  # a part of them would be held until it is written
+            item.encoded = b""  # else a whole part of these would be held until it is written
         good = [Good(item.index, item, self._columns(item.columns)) for item in found]
         return Decoded(good, [Refusal.of(*bad) for bad in found.refused])
 
@@ -217,7 +217,7 @@ class ImageOptions(Options):
         Raises
         ------
         InvalidRequest
-            As `complete`, or if a table that was named says nothing of any of them.
+            As `complete`, or if a table that was named describes none of them.
         """
         for place in self.annotations:
             self._check_reach(place, samples)
@@ -277,7 +277,7 @@ def _embedded_units(source: str) -> list[Unit]:
 
 
 def _own_size(units: Sequence[Unit]) -> tuple[int, int]:
-    """Return the size of images spread over the list if they agree, else the usual one."""
+    """Return the size of some images spread over the list if they agree, else the usual one."""
     step = max(1, len(units) // HEADERS)
     found = read_sizes(units[::step])
     sizes = Counter(size for size in found if not isinstance(size, BadInput))
@@ -287,7 +287,7 @@ def _own_size(units: Sequence[Unit]) -> tuple[int, int]:
 
 
 def _caution_of_pages(samples: pd.DataFrame) -> None:
-    """Say which files hold more pages than the one that was read."""
+    """Warn of files that hold more pages than the one that was read."""
     if "pages" not in samples or not (many := samples["pages"].notna()).any():
         return
     files = samples[many]

@@ -44,11 +44,11 @@ class PartOutcome:
     written: bool = False
     rows: list[Row] = field(default_factory=list)
     same: list[int] = field(default_factory=list)
-    """Inputs that were touched, but hold what the dataset holds."""
+    """Inputs that were touched, but whose content the dataset already holds."""
     refused: list[tuple[int, Refusal]] = field(default_factory=list)
-    """Input, and what of it."""
+    """Number of the input, and what in it is refused."""
     rounding: float = 0.0
-    """The largest part of a deviation that is lost by the type that is stored."""
+    """The largest part of a deviation that is lost in the stored type."""
 
 
 def ingest_part(
@@ -59,7 +59,7 @@ def ingest_part(
 ) -> PartOutcome:
     """Read a batch of inputs and write it as one part (runs on a worker).
 
-    An input whose content is what the dataset holds already is left out.
+    An input whose content the dataset already holds is left out.
     """
     batch, known = work
     store = open_store(url)
@@ -74,7 +74,7 @@ def ingest_part(
 
 
 def _simulated(store: Store, schema: Schema, options: Options, outcome: PartOutcome) -> None:
-    """Write a part of realisations; the spec is their content, so it is known beforehand."""
+    """Write a part of realisations; the spec stands for their content and is known beforehand."""
     items = [item for item in outcome.inputs if isinstance(item, Simulated)]
     outcome.fingerprints = {i: item.fingerprint for i, item in enumerate(items)}
     outcome.rows = [Row(i, "") for i in range(len(items))]
@@ -107,7 +107,7 @@ def _read(
     position = {item: i for i, item in enumerate(outcome.inputs)}
     found: dict[int, Decoded] = {}
     units = [item for item in outcome.inputs if isinstance(item, Unit)]
-    units.sort(key=lambda unit: (unit.files[0].url, unit.files[0].offset or 0))  # one way through
+    units.sort(key=lambda unit: (unit.files[0].url, unit.files[0].offset or 0))  # one pass
     for unit, payload in read_units(units):
         index = position[unit]
         if isinstance(payload, BadInput):
@@ -129,7 +129,7 @@ def _read(
 
 
 def _decoded(unit: Unit, payload: list[bytes], schema: Schema, options: Options) -> Decoded:
-    """Decode one input; one that is bad as a whole is refused under no label."""
+    """Decode one input; one that is bad as a whole is refused with an empty label."""
     try:
         return options.decode(unit, payload, schema)
     except BadInput as error:
@@ -144,8 +144,8 @@ def _write(
     outcome: PartOutcome,
     contents: Iterator[Any],
 ) -> None:
-    """Write the rows, unless the part is there."""
-    # with their names: two files of equal content are two samples, in two rows
+    """Write the rows, unless the part exists."""
+    # with names: two files of equal content are two samples, in two rows
     inputs = [
         [outcome.inputs[row.input].name, outcome.fingerprints[row.input], row.label]
         for row in outcome.rows

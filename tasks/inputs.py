@@ -25,7 +25,7 @@ class Simulated:
 
     @property
     def physics(self) -> dict[str, Any]:
-        """The spec without the number of realisations, on which none of them depends."""
+        """The spec without the number of realisations, on which no realisation depends."""
         return replace(self.spec, n=type(self.spec)().n).to_dict()
 
     @property
@@ -45,7 +45,7 @@ class Simulated:
 
     @property
     def fingerprint(self) -> str:
-        """What stands for the content: the derivation itself."""
+        """The derivation, which stands for the content."""
         return digest(canonical({"spec": self.physics, "index": self.index}))
 
 
@@ -53,7 +53,7 @@ Input = Unit | Simulated
 
 
 def identity(item: Input) -> str:
-    """Return what tells an input from every other: the places it is read from."""
+    """Return what distinguishes an input from all others: the places it is read from."""
     if isinstance(item, Simulated):
         return item.identity
     return " + ".join(place(file.url, file.member) for file in item.files)
@@ -65,13 +65,13 @@ def place(url: str, member: str | None) -> str:
 
 
 def listed(items: Sequence[Input], most: int = 10) -> str:
-    """Return the places of a part's inputs, of many the first ones."""
+    """Return the places of a part's inputs; if there are many, the first ones."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(map(identity, items[:most])) + more
 
 
 def stamp(item: Input) -> str:
-    """Return size and time of change or tag: while they stay, the content is taken to stay."""
+    """Return size and time of change or tag: as long as these stay, so does the content."""
     if isinstance(item, Simulated):
         return item.fingerprint
     return json.dumps([[file.size, file.mtime, file.etag] for file in item.files])
@@ -91,12 +91,12 @@ def realisations(source: str) -> list[Simulated]:
 
 
 def labelled(name: str, label: str) -> str:
-    """Return what something within an input is called; the input itself has no label."""
+    """Return the name of something within an input; the input itself has no label."""
     return f"{name}#{label}" if label else name
 
 
 class Good(NamedTuple):
-    """A sample to be: its label within the input, its content, and columns of its table."""
+    """A future sample: its label within the input, its content, and its columns of the table."""
 
     label: str
     content: Any
@@ -104,7 +104,7 @@ class Good(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why something in an input is no sample; an error would hold what it was raised over."""
+    """Why something in an input is not a sample; an error would keep its traceback alive."""
 
     label: str
     reason: str
@@ -123,9 +123,9 @@ class Decoded:
     Attributes
     ----------
     good, refused
-        Of its frames.
+        Its good frames, and why others are refused.
     rounding
-        The largest part of a deviation that is lost by the type that is stored.
+        The largest part of a deviation that is lost in the stored type.
     """
 
     good: list[Good] = field(default_factory=list)

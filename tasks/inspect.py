@@ -1,4 +1,4 @@
-"""What people see of a key: a record or a manifest, whatever it names."""
+"""What people see of a key: the record or manifest that it names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.store import SHORTEST
 from storage.tables import kind_of
 
 TELLING = ("top1", "mae", "eps", "test_psnr", "relative_error")
-"""The metric that says most of a model, of those that it has."""
+"""The metric that says most about a model, of those that it has."""
 COMMONEST = 4
 
 
@@ -52,7 +52,7 @@ def describe(store: Store, key: str) -> dict[str, Any]:
 
 
 def listing(store: Store) -> dict[str, list[dict[str, Any]]]:
-    """Return the datasets, views and artifacts of a store, with what tells one from another."""
+    """Return the datasets, views and artifacts of a store, with what distinguishes them."""
     found: dict[str, list[dict[str, Any]]] = {"datasets": [], "views": [], "artifacts": []}
     for name in store.datasets():
         version = store.dataset(name).version
@@ -78,7 +78,7 @@ def listing(store: Store) -> dict[str, list[dict[str, Any]]]:
 
 
 def _model(manifest: Mapping[str, Any]) -> str:
-    """Return what was fitted among models of its kind, or was judged."""
+    """Return what was fitted, as distinct from others of its kind, or what was judged."""
     judged = manifest.get("model")
     if judged is not None:
         return short(judged["kind"], judged["key"])
@@ -92,7 +92,7 @@ def settings(parameters: Mapping[str, Any]) -> str:
 
 
 def _metric(artifact: Artifact) -> dict[str, float]:
-    """Return the one metric that says most, by its name; nothing where there is none."""
+    """Return the one metric that says most, by its name; nothing if there is none."""
     try:
         metrics = json.loads(artifact.read("metrics.json"))
     except (Damaged, KeyError):

@@ -1,6 +1,6 @@
-"""The kinds of models and of views: what help, refusals and hints say of them.
+"""The kinds of models and of views: what help, refusals and hints say about them.
 
-Help is made from this, so that nothing heavy is imported here. Their code is in
+Help is made from this, so nothing heavy is imported here. Their code is in
 :data:`tasks.models.MODELS`, :data:`tasks.steps.FITS` and :data:`tasks.views.VIEWS`.
 """
 
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelKind:
-    """What is to be known of a kind of model.
+    """What there is to know about a kind of model.
 
     Attributes
     ----------
     hint
-        A command for a fitted one, ``{0}``, of the dataset ``{1}``.
+        A command for a model ``{0}`` fitted to the dataset ``{1}``.
     takes
-        Which options, of those that not every fit takes: ``--view``, ``--target``.
+        Which of the options that not every fit takes: ``--view``, ``--target``.
     fields
-        Whether it is a model of fields, of which samples are drawn and judged.
+        Whether it is a model of fields, whose samples are drawn and judged.
     scored
         Whether it is scored sample by sample: by known answers, or by what it makes of samples.
     slow
         Whether a sample takes seconds to minutes, so that workers share samples out.
     resumes
-        Whether a sample can go on from a checkpoint.
+        Whether a sample can continue from a checkpoint.
     together
         Whether all workers of a cluster can train one.
     """
@@ -53,7 +53,7 @@ MODEL_KINDS: dict[str, ModelKind] = {
     "generator": ModelKind("generate {0} --from reconstruct --to pictures.png", scored=True),
 }
 
-LAYOUTS: dict[str, tuple[str, ...]] = {  # of which data each kind of view is
+LAYOUTS: dict[str, tuple[str, ...]] = {  # the data that each kind of view takes
     "spectrum": ("fields",),
     "scattering": ("fields", "images"),
     "phase-harmonics": ("fields",),

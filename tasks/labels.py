@@ -1,4 +1,4 @@
-"""Labels: from a table to samples, from its numbers to names, and from names to indices."""
+"""Labels: from tables to samples, from numbers to names, and from names to indices."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _TWO_ORDERS = (
 def numbered(
     table: pd.DataFrame, classes: Classes, order: LabelOrder | None, samples: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return a table of numbers as one of labels; any other as it is.
+    """Return a table of numbers as one of labels, any other table as it is.
 
     Raises
     ------
     InvalidRequest
-        If the order of the numbers is not said, or contradicts them, or the classes.
+        If the order of the numbers is not given, or contradicts the numbers or the classes.
     """
     if NUMBER not in table:
         return table
@@ -67,7 +67,7 @@ def joined(samples: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     covered = rows >= 0
     if not covered.any():
         return samples
-    said = table.iloc[rows].set_axis(samples.index)  # where there is none, the last: left out next
+    said = table.iloc[rows].set_axis(samples.index)  # for -1 the last row, left out next
     columns = {str(name): said[name].where(covered, samples.get(name)) for name in said}
     return samples.assign(**columns)
 
@@ -75,9 +75,9 @@ def joined(samples: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def rows_of(samples: pd.DataFrame, table: pd.DataFrame) -> Rows:
     """Return the number of each sample's row in a table, -1 where there is none.
 
-    Of a row's path and an image's, the ends that agree count, whole names each: a row is of the
-    images with which it shares most, and an image has the row with which it does, if it is one.
-    Some tables leave extensions out.
+    Paths are compared by their ends, in whole names: a row belongs to the images with which it
+    shares most, and an image has the row with which it shares most, if there is only one. Some
+    tables leave extensions out.
     """
     first = samples["source"].map(lambda place: _FURTHER.split(str(place))[0].replace("!", "/"))
     stems = first.str.replace(r"\.[^./]*$", "", regex=True)
@@ -97,7 +97,7 @@ def _matched(images: list[list[str]], rows: list[list[str]]) -> Rows:
         for row in free:
             if len(rows[row]) >= depth:
                 end = tuple(rows[row][-depth:])
-                ends[end] = -1 if end in ends else row  # of two, neither
+                ends[end] = -1 if end in ends else row  # if two end so, neither
         for image in left:
             found[image] = ends.get(tuple(images[image][-depth:]), -1)
         taken = set(found[left].tolist())
@@ -107,11 +107,11 @@ def _matched(images: list[list[str]], rows: list[list[str]]) -> Rows:
 
 
 def with_index(samples: pd.DataFrame, classes: Classes, order: LabelOrder | None) -> pd.DataFrame:
-    """Return samples with ``label_index``, and what ``classes`` say of a label as ``class_name``.
+    """Return samples with ``label_index``, and with what ``classes`` say of it as ``class_name``.
 
-    The index is the place in ``classes`` where there are any, else the number that the source
-    gives (``class_index``), else the place among all labels sorted. Labels that are the source's
-    numbers and not in ``classes`` are places in it. Whole numbers, null where there is no label.
+    The index is the label's place in ``classes`` if given, else the number that the source gives
+    (``class_index``), else its place among all labels, sorted. Labels that are the source's numbers
+    and not in ``classes`` are places in it. Indices are whole numbers, null without a label.
 
     Raises
     ------
@@ -145,9 +145,9 @@ def _whole(values: pd.Series) -> pd.Series:
 
 
 def _numbers(samples: pd.DataFrame) -> dict[str, int]:
-    """Return the number of each label, which no other has.
+    """Return a number for each label, different for all.
 
-    Sources' own are kept where each label has one, and each number one label.
+    Those of the source are kept if every label has only one of them, and every number one label.
     """
     labels = sorted(samples["label"].dropna().unique())
     own: dict[str, int] = {}
@@ -160,9 +160,9 @@ def _numbers(samples: pd.DataFrame) -> dict[str, int]:
 
 
 def _are_places(samples: pd.DataFrame, names: Sequence[str]) -> bool:
-    """Say whether all labels are the source's numbers, and places in a list that has none of them.
+    """Say whether labels are the source's numbers, and places in a list that names none of them.
 
-    CIFAR-100 is such a source: its names lie in a file of their own.
+    CIFAR-100's are: its names lie in a file of their own.
     """
     if "class_index" not in samples:
         return False
@@ -183,7 +183,7 @@ def _few(names: Iterable[object]) -> str:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a table said of a dataset: rows that found samples, samples that were found."""
+    """What a table said of a dataset: how many rows found samples, and how many these are."""
 
     dataset: str
     version: int
@@ -195,20 +195,20 @@ class Labelled:
 
 
 def label(store: Store, name: str, place: str, on: str | None = None) -> Labelled:
-    """Publish a version of a dataset whose samples carry the columns of a table of one's own.
+    """Publish a version of a dataset whose samples carry the columns of a user's table.
 
     Parameters
     ----------
     place
         A ``.csv`` file with headings, or a ``.parquet`` file.
     on
-        Its column of sample ids, or of names of files as `rows_of` takes them; ``sample_id``
-        where there is one, else the first.
+        Its column of sample ids, or of names of files as `rows_of` takes them; by default
+        ``sample_id`` if there is one, else the first.
 
     Raises
     ------
     InvalidRequest
-        If none of its rows is of a sample, or its columns cannot be labels.
+        If none of its rows belongs to a sample, or its columns cannot be labels.
     """
     table = _own_labels(place, on)
     dataset = store.dataset(name)
@@ -229,7 +229,7 @@ def label(store: Store, name: str, place: str, on: str | None = None) -> Labelle
 
 
 def _own_labels(place: str, on: str | None) -> pd.DataFrame:
-    """Return the labels of a table by what its samples are told by."""
+    """Return the labels of a table, indexed by the column that identifies samples."""
     table, on = _own_table(place, on)
     columns = [str(column) for column in table if column != on]
     if on not in table or not columns or "sample_id" in columns:
@@ -245,7 +245,7 @@ def _own_labels(place: str, on: str | None) -> pd.DataFrame:
 
 
 def _reached(samples: pd.DataFrame, table: pd.DataFrame, place: str) -> Rows:
-    """Return the number of each sample's row, by its id or else its file, -1 if there is none."""
+    """Return the number of each sample's row, found by id or else by file, -1 if it has none."""
     rows: Rows = table.index.get_indexer(pd.Index(samples["sample_id"]))
     if (rows < 0).all() and len(table):
         rows = rows_of(samples, table)
@@ -261,7 +261,7 @@ def _reached(samples: pd.DataFrame, table: pd.DataFrame, place: str) -> Rows:
 def _columns(
     samples: pd.DataFrame, table: pd.DataFrame, rows: Rows, images: bool
 ) -> dict[str, pd.Series]:
-    """Return what all samples are to carry; labels of images are names, and have an index."""
+    """Return columns that all samples are to carry; labels of images are texts with an index."""
     if images and "label" in table:
         table = table.assign(label=table["label"].astype("string"))
     said = {str(c): _said(table[c], rows, samples.get(c)) for c in table}
@@ -271,7 +271,7 @@ def _columns(
 
 
 def _own_table(place: str, on: str | None) -> tuple[pd.DataFrame, str]:
-    """Return a table, and the column in it of ids or files."""
+    """Return a table, and the name of its column of ids or files."""
     try:
         data = read_bytes(absolute(place))
         if without_query(place).endswith(".parquet"):
@@ -297,9 +297,9 @@ def _key(table: pd.DataFrame, on: str | None) -> str:
 
 
 def _said(column: pd.Series, rows: Rows, held: pd.Series | None) -> pd.Series:
-    """Return a table's values where it has a row, else those that are held."""
+    """Return a table's values for samples that have a row, else those that are held."""
     reached = pd.Series(rows >= 0)
-    said = column.iloc[rows].set_axis(reached.index)[reached]  # -1 is the last, left out
+    said = column.iloc[rows].set_axis(reached.index)[reached]  # -1 is the last row, left out
     kept = [] if held is None or reached.all() else [held[~reached]]
     together: pd.Series = pd.concat([said, *kept])
     return together.reindex(reached.index)

@@ -1,7 +1,7 @@
-"""Features that are computed when they are read, where storing them makes no sense.
+"""Features that are computed when they are read, for when storing them makes no sense.
 
-A view is named by its kind and parameters, ``scattering:J=4,nonlinearity=rectifier``, in place of
-the name of a stored one; the numbers are those that would be stored.
+The view's kind and parameters, ``scattering:J=4,nonlinearity=rectifier``, stand in for the name of
+a stored view; the numbers are those that would be stored.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LiveFrame(FeatureFrame):
         return StoredSamples(self.url, self.samples, self.source.schema)
 
     def must_hold_images(self) -> None:
-        """Raise `InvalidRequest` unless what is transformed are images, which can be changed."""
+        """Raise `InvalidRequest` unless the samples are images, which can be changed."""
         if self.stored.schema.layout != "images":
             raise InvalidRequest(
                 f"{self.dataset} holds {self.stored.schema.layout}: only images can be augmented"
@@ -69,7 +69,7 @@ class LiveFrame(FeatureFrame):
         return np.concatenate(parts) if parts else empty
 
     def computed(self, values: Array, samples: pd.DataFrame) -> Array:
-        """Return the features of samples that are read already."""
+        """Return the features of samples that have already been read."""
         if self.augmentation is not None:
             changed = self.augmentation.apply(torch.from_numpy(values), self._changes(samples))
             values = changed.numpy()
@@ -90,7 +90,7 @@ class LiveFrame(FeatureFrame):
 
 
 class LiveSamples(TorchSamples):
-    """A data set of features computed while training: of stored samples, mixed before."""
+    """A data set of features computed while training, from stored samples mixed beforehand."""
 
     def __init__(self, frame: LiveFrame, target: str | None = None) -> None:
         super().__init__(frame, target)
@@ -109,7 +109,7 @@ class LiveSamples(TorchSamples):
 def features(
     store: Store, dataset: str, view: str, where: str | None = None, device: str = "cpu"
 ) -> FeatureFrame:
-    """Return the features of selected samples: of a stored view, or computed as they are read."""
+    """Return the features of selected samples, of a stored view or computed as they are read."""
     if ":" not in view:
         return store.get_historical_features(dataset, view, where)
     return live(store, dataset, view, where, device)
@@ -124,12 +124,12 @@ def live(
     augmentation: Augmentation | None = None,
     seed: int = 0,
 ) -> LiveFrame:
-    """Return features that are computed whenever they are read, of images changed if asked.
+    """Return features that are computed whenever they are read, of changed images if asked.
 
     Raises
     ------
     InvalidRequest
-        If the view cannot be read, or what is to be changed are no images.
+        If the view cannot be read, or what is to be changed is not images.
     """
     source = store.dataset(dataset)
     spec = spec_of(view, source)
@@ -162,7 +162,7 @@ def spec_of(view: str, source: Dataset) -> Document:
     Raises
     ------
     InvalidRequest
-        If it cannot be read, or is of no fields or images.
+        If it cannot be read, or is not a view of fields or images.
     """
     kind, _, text = view.partition(":")
     if source.schema.layout == "molecules":

@@ -34,15 +34,15 @@ _AWAY = threading.Lock()
 
 @contextlib.contextmanager
 def giving_way() -> Iterator[None]:
-    """Let the worker begin another part, while this one waits for a disk.
+    """Let the worker begin another part while this one waits for a disk.
 
-    One part at a time of each process gives way, so that at most one more than it has threads is
-    held in memory. Outside a worker nothing happens.
+    In each process one part at a time gives way, so that memory holds at most one part more than
+    the process has threads. Outside a worker nothing happens.
     """
     first = _AWAY.acquire(blocking=False)
     try:
         if first:
-            with contextlib.suppress(ValueError):  # this is no worker
+            with contextlib.suppress(ValueError):  # not in a worker
                 secede()
         yield
     finally:
@@ -81,7 +81,7 @@ def map_parts(
     resources
         What a task occupies of its worker, such as ``{"GPU": 1}``.
     named
-        Says which item it was that workers died at.
+        Names the item at which workers died, for the message.
 
     Returns
     -------
@@ -93,8 +93,7 @@ def map_parts(
     ChildProcessError
         If an item ends one worker process after another.
     Exception
-        The first error of an item that retries did not cure, after the rest is cancelled. Requests
-        that cannot be carried out are not retried.
+        The first error of an item that retries did not cure, after the rest is cancelled.
     """
     results: dict[int, Result] = {}
     with _passed_over(), Client(address, set_as_default=False) as client, forwarded_logs(client):
@@ -139,13 +138,13 @@ def map_parts(
 
 @dataclass(frozen=True)
 class _Refused:
-    """Stands for a result, where an error would be the same at every attempt."""
+    """Stands for a result, if an error would be the same at every attempt."""
 
     error: Exception
 
 
 def _audibly(function: Callable[[Item], Result], item: Item) -> Result | _Refused:
-    """Call ``function`` in a worker that logs what it does, not its warnings only."""
+    """Call ``function`` in a worker, which logs what it does and not only warnings."""
     logging.getLogger(LOGGER).setLevel(logging.INFO)
     if multiprocessing.parent_process() is not None:
         _pass_over()
@@ -161,17 +160,17 @@ def _audibly(function: Callable[[Item], Result], item: Item) -> Result | _Refuse
 def _pass_over() -> None:
     """Have garbage collections of a worker process pass over the modules that it has loaded.
 
-    Those are some 400,000 objects, 0.3 s each time; and a part of photographs makes enough new
-    ones for collections.
+    These are some 400,000 objects, which take 0.3 s each time; and a part of photographs makes
+    enough new objects to set off collections.
     """
     gc.collect()
     gc.freeze()
-    atexit.register(gc.unfreeze)  # libraries count what is left over when a process ends
+    atexit.register(gc.unfreeze)  # when a process ends, libraries count what is left
 
 
 @contextlib.contextmanager
 def _passed_over() -> Iterator[None]:
-    """Do the same, for a while, in a process that is the user's."""
+    """Do the same, within a block, in the user's process."""
     gc.freeze()
     try:
         yield
@@ -195,7 +194,7 @@ def forwarded_logs(client: Client) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(Exception):  # a cluster that is gone forwards nothing more
+        with contextlib.suppress(Exception):  # a cluster that is gone forwards no more
             if elsewhere:
                 client.unforward_logging(LOGGER)
         logger.removeHandler(handler)

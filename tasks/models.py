@@ -1,4 +1,4 @@
-"""Which model of fields is fitted by which class; what else there is of it is in `tasks.kinds`."""
+"""Which class fits which model of fields; everything else about models is in `tasks.kinds`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Model(Protocol):
 
     @classmethod
     def from_state(cls, spec: Any, state: dict[str, torch.Tensor]) -> Self:
-        """Return the model that has learnt this."""
+        """Return the model that has learnt this state."""
         ...
 
 

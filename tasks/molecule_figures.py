@@ -1,4 +1,4 @@
-"""Pictures of molecules and of what is predicted of them, as PNG."""
+"""Pictures of molecules and of predictions for them, as PNG."""
 
 from __future__ import annotations
 

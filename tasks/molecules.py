@@ -54,7 +54,7 @@ class _Values:
     units
         By name.
     lacking
-        Why a sample cannot do without, or "".
+        Why a sample is refused for lack of a row or value, or "".
     """
 
     columns: pd.DataFrame
@@ -96,10 +96,10 @@ class MoleculeOptions(Options):
     strict: Strict = False
     mirror: Mirror = False
     rehash: Rehash = False
-    left_out: SkipJsonSchema[int] = 0  # files on the list of exclusions: see `informed`
+    left_out: SkipJsonSchema[int] = 0  # files on the lists of exclusions: see `informed`
 
     def find(self, places: Sequence[str]) -> Discovery:
-        """Find the files of molecules; a sample is named by its file, whatever the folder."""
+        """Find the files of molecules; a sample is named after its file, whatever the folder."""
         files = [located(place) for place in places if not place.startswith(EMBEDDED)]
         found = discover(files, extensions=EXTENSIONS) if files else Discovery()
         units = [Unit(unit.name.rpartition("/")[2], unit.files) for unit in found]
@@ -156,7 +156,7 @@ class MoleculeOptions(Options):
         Raises
         ------
         InvalidRequest
-            If the table does not align.
+            If the rows of the table cannot be assigned to samples.
         """
         if not len(samples):
             return samples, samples.assign(reason="", message=""), schema
@@ -170,7 +170,7 @@ class MoleculeOptions(Options):
         return kept, lacking, replace(schema, properties=properties)
 
     def _listed(self, samples: pd.DataFrame) -> pd.Series:
-        """Say which samples are on the list of exclusions, and tell if none ever was."""
+        """Say which samples are on the lists of exclusions; warn if these leave out none."""
         ids = listed_ids(self.exclude)
         pairs = zip(samples["sample_id"], _own_names(samples), strict=True)
         listed = pd.Series([ids.names(*pair) for pair in pairs], index=samples.index, dtype=bool)
@@ -194,11 +194,11 @@ class MoleculeOptions(Options):
         made, derived = self._atomised(samples.assign(**values), table.units)
         fresh = made[["sample_id", *dict.fromkeys([*values, *derived])]]
         held = samples.reindex(columns=list(fresh))
-        fresh = fresh.where(fresh.notna(), held)  # a value that a table lacks now stays known
+        fresh = fresh.where(fresh.notna(), held)  # a value that the table no longer has stays known
         return None if held.equals(fresh) else fresh
 
     def _table(self, samples: pd.DataFrame) -> _Values | None:
-        """Return the properties of samples, one row each in their order."""
+        """Return what the table says of samples, one row each, in their order."""
         if self.table is None or not len(samples):
             return None
         name = PurePosixPath(self.table).name
@@ -228,7 +228,7 @@ class MoleculeOptions(Options):
         Raises
         ------
         InvalidRequest
-            If one asked for is not there or in no unit of energy, or a free atom's is not known.
+            If one asked for is not there or not in a unit of energy, or a free atom's is unknown.
         """
         asked = {name: unit for name, _, unit in (text.partition(":") for text in self.atomise)}
         told = {name: unit for name, unit in asked.items() if unit}
@@ -269,9 +269,9 @@ def listed_ids(places: Sequence[str]) -> Listed:
 
 
 def _listed_units(units: Sequence[Unit], ids: Listed) -> set[Unit]:
-    """Return the files of listed molecules; one with a listed number is looked into.
+    """Return the files of listed molecules; a file with a listed number in its name is looked into.
 
-    It may hold many molecules, or one of another number.
+    It may hold many molecules, or one with another number.
     """
     named = {unit for unit in units if unit.name in ids.ids and not unit.name.isdecimal()}
     gone = set(named)
@@ -316,7 +316,7 @@ def _own_names(samples: pd.DataFrame) -> list[str]:
 
 
 def _joined(samples: pd.DataFrame, table: _Values | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return samples with the table's columns, and apart those that lack some."""
+    """Return samples with the table's columns, and separately those that lack some."""
     if table is None:
         return samples, samples[:0].assign(reason="", message="")
     messages = pd.Series(table.lacking, index=samples.index, dtype=object)
@@ -348,7 +348,7 @@ def _energy_unit(samples: pd.DataFrame) -> str | None:
 def _free_energy(
     formula: str, free: Mapping[int, tuple[float, ...]], column: int, needed: bool
 ) -> float:
-    """Return the energy of a molecule's atoms apart from one another, NaN if it is not known."""
+    """Return the energy of a molecule's atoms apart from one another, NaN if it is unknown."""
     charges = atoms_of(formula)
     if lacking := sorted({charge for charge in charges if charge not in free}):
         if not needed:

@@ -44,7 +44,7 @@ class Options(ABC):
 
     @abstractmethod
     def schema(self, existing: Schema | None, inputs: Sequence[Input]) -> Schema:
-        """Return the schema that the flags ask for, on the existing or the commonest one."""
+        """Return the schema that the flags ask for; the rest is the existing or the commonest."""
 
     @abstractmethod
     def spec(self, schema: Schema) -> dict[str, Any]:
@@ -82,5 +82,5 @@ class Options(ABC):
         return self
 
     def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
-        """Return columns that old samples are to carry, None where there are none to set."""
+        """Return columns that old samples are to carry, None if there are none to set."""
         return None

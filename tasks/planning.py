@@ -31,9 +31,9 @@ class Plan:
     Attributes
     ----------
     fresh
-        Inputs that the dataset does not hold, or whose size or time of change is another.
+        Inputs that the dataset does not hold, or whose size or time of change differs.
     known
-        Sample ids by identity of an input, with the fingerprint last seen.
+        The fingerprint last seen of each input, by its identity.
     """
 
     schema: Schema
@@ -44,7 +44,7 @@ class Plan:
     known: dict[str, str]
 
     def known_of(self, batch: tuple[Input, ...]) -> Work:
-        """Return a batch with what is known of it alone: all of a million would go to each task."""
+        """Return a batch with only what is known of it: tasks need not be sent what all have."""
         names = (identity(item) for item in batch)
         return batch, {name: self.known[name] for name in names if name in self.known}
 
@@ -74,7 +74,7 @@ def plan(
 
 
 def _held(store: Store, dataset: str) -> pd.DataFrame:
-    """Return the rows whose arrays are there; what was replaced does not count."""
+    """Return the rows whose arrays are there, except those that were replaced."""
     if dataset not in store.datasets():
         return no_samples()
     current = store.dataset(dataset)
@@ -96,8 +96,8 @@ def choose_schema(
     Raises
     ------
     InvalidRequest
-        If flags contradict the existing dataset, or no input can be read; where there is none at
-        all, what was ``found`` instead.
+        If flags contradict the existing dataset, or no input can be read; if there is no input
+        at all, the message says what was ``found`` instead.
     """
     if dataset not in store.datasets():
         if found is not None and not inputs:
@@ -114,7 +114,7 @@ def choose_schema(
 
 
 def _check_found(found: Discovery) -> None:
-    """Say why sources hold no input, if something else was found there."""
+    """Refuse sources without input, and say what was found there instead, if anything was."""
     if found.refused:
         first = found.refused[0]
         reason = f"{place(first.url, first.name)}: {first.reason}: {first.message}"
@@ -139,7 +139,7 @@ def _described(schema: Schema) -> str:
 
 
 def batches(planned: Plan, options: Options) -> list[tuple[Input, ...]]:
-    """Group fresh inputs of one kind, in order, so that each group is about one part."""
+    """Group fresh inputs of one kind, in order, so that each group makes about one part."""
     groups: list[list[Input]] = []
     weight = 0
     for item in planned.fresh:
@@ -154,7 +154,7 @@ def batches(planned: Plan, options: Options) -> list[tuple[Input, ...]]:
 
 
 def _together(one: Input, other: Input) -> bool:
-    """Say whether two inputs may share a part: realisations only of one simulation."""
+    """Say whether two inputs may share a part: realisations do so only within one simulation."""
     if isinstance(one, Simulated) and isinstance(other, Simulated):
         return one.physics == other.physics
     return type(one) is type(other)

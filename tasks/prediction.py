@@ -49,7 +49,7 @@ def predict_to(
 
 
 def classes(store: Store, artifact: Artifact, source: str, device: str = "cpu") -> pd.DataFrame:
-    """Return the classes of images or fields: a row a sample, ``flag`` where it cannot be read."""
+    """Return the classes of images or fields: a row a sample, ``flag`` if it cannot be read."""
     predictor = classifier.Predictor(artifact, device)
     if source in store.datasets():
         rows = store.dataset(source).samples()
@@ -65,7 +65,7 @@ def class_scores(
     rows: pd.DataFrame,
     device: str = "cpu",
 ) -> tuple[pd.DataFrame, torch.Tensor]:
-    """Return rows of a dataset of which there are features, and scores ``(n, class)`` of them."""
+    """Return the rows of a dataset that have features, and their scores ``(n, class)``."""
     frames = [
         live_features.features(store, dataset, stored_view(store, spec, dataset), device=device)
         for spec in predictor.views
@@ -84,7 +84,7 @@ def class_scores(
 
 
 def _must_fit(predictor: classifier.Predictor, frame: FeatureFrame) -> None:
-    """Refuse features of other shapes than those learnt from, as of larger images."""
+    """Refuse features of other shapes than those learnt from, such as those of larger images."""
     artifact = predictor.artifact
     given = maps_shape(frame.version.row_shape)
     if given != predictor.shape:
@@ -105,7 +105,7 @@ def _common(frames: list[FeatureFrame]) -> pd.DataFrame:
 
 
 def stored_view(store: Store, spec: Document, dataset: str) -> str:
-    """Return the view of a dataset that has a spec, or how to compute it."""
+    """Return the name of a dataset's view with this spec, or else how to compute it."""
     for name in store.views(dataset):
         if store.view(dataset, name).spec == spec:
             return name
@@ -152,7 +152,7 @@ def _of_files(
 
 
 def _images(source: str, schema: Schema) -> Iterator[tuple[str, Array | BadInput]]:
-    """Yield the images of files, framed as those learnt from, or why one cannot be read."""
+    """Yield the images of files, framed like those learnt from, or why one cannot be read."""
     y, x = schema.shape
     options, advance = ImageOptions(size=(y, x)), Reporter("predict")
     units = options.find([source])

@@ -1,4 +1,4 @@
-"""Telling whoever watches how far a step has come, and what to mind: terminal and Prefect UI."""
+"""Showing in the terminal and the Prefect UI how far a step has come, and what to beware of."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _among(members: list[Member], member: Member) -> Iterator[None]:
 
 
 def caution(message: str) -> None:
-    """Say what to mind of a result: in the terminal, and in the log of a Prefect run."""
+    """Warn of something about a result, in the terminal and in the log of a Prefect run."""
     for hearer in _hearers:
         hearer(message)
     if (log := log_of_run()) is not None:
@@ -48,7 +48,7 @@ def caution(message: str) -> None:
 
 def log_of_run() -> Logger | LoggerAdapter[Logger] | None:
     """Return the log of the Prefect run that this is part of, if any."""
-    if "prefect" not in sys.modules:  # nor has a worker use for it, which takes a second to load
+    if "prefect" not in sys.modules:  # workers do not need it either, and it takes a second to load
         return None
     from prefect.exceptions import MissingContextError
     from prefect.logging import get_run_logger
@@ -68,7 +68,7 @@ class Reporter:
         self.last = 0.0
 
     def __call__(self, done: int, total: int, remark: str = "") -> None:
-        """Say that ``done`` of ``total`` is done."""
+        """Report that ``done`` of ``total`` are done."""
         if time.monotonic() - self.last < _INTERVAL and done < total:
             return
         self.last = time.monotonic()
@@ -81,7 +81,7 @@ class Reporter:
             self._show(100.0 * done / max(total, 1), remark)
 
     def values(self, done: int, total: int, values: dict[str, float]) -> None:
-        """Say the same with numbers, as models do while they fit or sample."""
+        """Report the same with numbers, as models do while they fit or sample."""
         self(done, total, ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
 
     def _show(self, percent: float, remark: str) -> None:

@@ -1,4 +1,4 @@
-"""Ingestion at its end: what the workers made becomes one dataset version."""
+"""The end of an ingestion: what the workers made becomes one dataset version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.options import Options
 from tasks.planning import Plan
 from tasks.progress import caution
 
-ROUNDING = 1e-4  # of a deviation, which rounding may take without a word
+ROUNDING = 1e-4  # of a deviation, which rounding may take without a warning
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class IngestSummary:
     refused: tuple[tuple[str, str, str], ...] = ()
     """Input, reason, message."""
     replaced: int = 0
-    """Samples that were there with other contents."""
+    """How many samples were there before with other contents."""
 
     def __str__(self) -> str:
         return f"{self.samples} samples in version {self.version}, {self.added} new"
@@ -57,7 +57,7 @@ def publish(
     Raises
     ------
     InvalidRequest
-        If nothing good was found, more than half was bad, or anything was and ``--strict``.
+        If nothing good was found, more than half was bad, or anything was under ``--strict``.
     """
     options = options.informed(discovery)
     refused = _refusals(outcomes, discovery)
@@ -126,7 +126,7 @@ def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
 
 
 def _owners(store: Store, dataset: str) -> dict[str, str]:
-    """Return the samples that a dataset holds, and of which unit each is."""
+    """Return the samples that a dataset holds, with the unit that each is from."""
     if dataset not in store.datasets():
         return {}
     rows = store.dataset(dataset).samples()
@@ -136,7 +136,7 @@ def _owners(store: Store, dataset: str) -> dict[str, str]:
 def _without_duplicates(
     held: dict[str, str], samples: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Separate samples whose id another source has taken: they would replace its sample."""
+    """Set apart samples whose id belongs to another source, whose sample they would replace."""
     owners = {**dict(samples.groupby("sample_id")["unit"].first()), **held}
     clash = samples["unit"] != samples["sample_id"].map(owners)
     taken = samples[clash]
@@ -154,7 +154,7 @@ def _without_duplicates(
 
 
 def _part_refs(outcomes: Sequence[PartOutcome], samples: pd.DataFrame) -> tuple[PartRef, ...]:
-    """Return the parts, with the rows that are nobody's sample withdrawn."""
+    """Return the parts, with the rows that belong to no sample withdrawn."""
     used: dict[str, set[int]] = {}
     for key, row in zip(samples["part"], samples["row"], strict=True):
         used.setdefault(key, set()).add(int(row))

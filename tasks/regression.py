@@ -31,8 +31,8 @@ from wavemill.molecules.regression import Composition, Multilinear, Ridge
 from wavemill.specs import AtomicHarmonicsSpec, RegressionSpec
 
 KIND = "regression"
-ATOMIC = ("kernel", "products")  # of molecules themselves, not of their stored features
-SHELLS: dict[str, Any] = {  # of the surroundings of atoms, where no view says otherwise
+ATOMIC = ("kernel", "products")  # these take the molecules themselves, not their stored features
+SHELLS: dict[str, Any] = {  # describe surroundings of atoms, unless a view is given
     "radial": "shell",
     "sigma": 0.9,
     "octave": 0.25,
@@ -42,7 +42,7 @@ SHELLS: dict[str, Any] = {  # of the surroundings of atoms, where no view says o
     "reach": 1.6,
     "steepness": 8.0,
 }
-FEWEST = 16  # molecules that a point of the learning curve learns from
+FEWEST = 16  # molecules that a point of the learning curve needs
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Data:
     train, test
         Positions in it.
     target
-        One number a sample, kcal/mol where it is an energy.
+        One number a sample, in kcal/mol if it is an energy.
     """
 
     rows: pd.DataFrame
@@ -101,7 +101,7 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
 
 
 def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: RegressionSpec) -> Data:
-    """Order samples by a hash of seed and id: the last ones are held out, the first learnt from.
+    """Order samples by a hash of seed and id: the first are learnt from, the last held out.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def split(rows: pd.DataFrame, source: Dataset, request: FitRequest, spec: Regres
 
 
 def target_of(rows: pd.DataFrame, source: Dataset, target: str) -> tuple[Array, str]:
-    """Return the numbers of a column, and their unit: kcal/mol of energies.
+    """Return the numbers of a column, and their unit: kcal/mol for energies.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
     source = store.dataset(manifest["dataset"])
     state = weights_of(
         artifact, device
-    )  # before a transform is built for a device that is not there
+    )  # before a transform is built for a device that does not exist
     predictor = Predictor(spec, manifest["view_spec"], source, manifest["seed"], device)
     predictor.model.load(state)
     return predictor
@@ -284,7 +284,7 @@ def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
 def predicted(store: Store, artifact: Artifact, source: str, device: str = "cpu") -> pd.DataFrame:
     """Return the predictions for the molecules of a dataset or of files.
 
-    What files hold and cannot be read is flagged, with the reason.
+    What cannot be read in files is flagged, with the reason.
     """
     if source in store.datasets():
         dataset = store.dataset(source)
@@ -302,7 +302,7 @@ def predicted(store: Store, artifact: Artifact, source: str, device: str = "cpu"
 def predict(
     store: Store, artifact: Artifact, rows: pd.DataFrame, atoms: Atoms, device: str = "cpu"
 ) -> pd.DataFrame:
-    """Return ``sample_id, formula, <target>, unit, flag``; what is flagged is not a number."""
+    """Return ``sample_id, formula, <target>, unit, flag``; flagged rows have a target of NaN."""
     known = set(artifact.manifest["elements"])
     strange = [sorted({int(c) for c in charges} - known) for _, charges in atoms]
     good = np.array([not found for found in strange], dtype=bool)

@@ -1,4 +1,4 @@
-"""What is said of a regression: its errors by group, pictures, and a model card."""
+"""The report on a regression: its errors by group, pictures, and a model card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wavemill.specs import RegressionSpec
 
 
 def metrics_of(test: pd.DataFrame) -> dict[str, float]:
-    """Return errors on held-out molecules, in all and by group."""
+    """Return errors on held-out molecules, overall and by group."""
     error = (test["predicted"] - test["truth"]).to_numpy()
     metrics = {
         "mae": float(np.abs(error).mean()),

@@ -58,7 +58,7 @@ class Table:
 
     @property
     def wide(self) -> bool:
-        """Whether cells are set small and wrapped, so that none lies beyond the page."""
+        """Whether cells are small and wrapped, so that none lies beyond the page."""
         return len(self.columns) >= WIDE
 
     @classmethod
@@ -116,8 +116,7 @@ def turbulence_report(
 ) -> Path:
     """Write the report on a dataset of fields, its views and the models fitted on it.
 
-    Regressions, classifiers and generators, ``learnt`` in the same store, have chapters of their
-    own.
+    Regressions, classifiers and generators ``learnt`` in the same store have their own chapters.
     """
     sections = [
         _synthesis(store, dataset, syntheses),
@@ -223,7 +222,7 @@ def _view(store: Store, dataset: str, name: str) -> Section:
 
 
 def regression_chapter(store: Store, artifact: Artifact) -> Section:
-    """Show what was learnt of a property of molecules, and how wrong it is."""
+    """Show what was learnt about a property of molecules, and how wrong it is."""
     name, target = artifact.manifest["dataset"], artifact.manifest["target"]
     metrics, unit = json.loads(artifact.read("metrics.json")), artifact.manifest["unit"]
     pictures = [

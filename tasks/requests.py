@@ -1,4 +1,4 @@
-"""What a fit is asked for, and which samples it learns from."""
+"""What a fit is asked to make, and which samples it learns from."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class FitRequest:
     where, split
         A DuckDB expression over sample metadata, and ``COLUMN=VALUE``; both select.
     seed
-        Of everything random.
+        The seed of everything random.
     device
         Where it is computed; not part of the key.
     view, target
-        The features and the column that a regression learns.
+        The features, and the column that a regression or a classifier learns.
     """
 
     kind: str
@@ -90,7 +90,7 @@ class FitOutcome:
 
 
 def rows_digest(rows: pd.DataFrame) -> str:
-    """Return what tells these rows of a dataset, in this order, from any others."""
+    """Return a digest that distinguishes these rows, in this order, from any others."""
     return digest(canonical(places(rows)))
 
 
@@ -100,7 +100,7 @@ def places(rows: pd.DataFrame) -> list[list[Any]]:
 
 
 def by_hash(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return rows in the order of a hash of seed and id: whatever the order of the source."""
+    """Return rows in the order of a hash of seed and id, which ignores that of the source."""
     marks = [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in rows["sample_id"]]
     rows = rows.assign(__mark=marks).sort_values("__mark").drop(columns="__mark")
     return rows.reset_index(drop=True)

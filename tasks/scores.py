@@ -43,7 +43,7 @@ def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationO
     Raises
     ------
     InvalidRequest
-        If no sample is left that it did not learn from and of which any answer is known.
+        If no sample with a known answer is left that it did not learn from.
     """
     model, source = store.artifact(request.artifact), store.dataset(dataset)
     if request.parameters:
@@ -64,9 +64,9 @@ def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationO
 
 
 def _judging(source: Dataset, model: Artifact, where: str | None) -> pd.DataFrame:
-    """Return the selected samples that a model did not learn from, of known answer if it has one.
+    """Return the selected samples that a model did not learn from, and whose answer is known.
 
-    Generators have none to give.
+    Generators give no answers.
     """
     target, name = model.manifest.get("target"), model.short
     rows = source.samples(where)
@@ -92,7 +92,7 @@ def _judging(source: Dataset, model: Artifact, where: str | None) -> pd.DataFram
 def _of_classes(
     store: Store, model: Artifact, source: Dataset, rows: pd.DataFrame, device: str
 ) -> Contents:
-    """Count right answers; a class that was never learnt is never right."""
+    """Count right answers; samples of classes that were never learnt count as wrong."""
     predictor = classifier.Predictor(model, device)
     rows, scores = class_scores(store, predictor, source.name, rows, device)
     labels = label_names(rows[str(model.manifest["target"])])
@@ -167,7 +167,7 @@ def _contents(
 ) -> Contents:
     """Return what is published: the scores beside those of the samples held out at the fit.
 
-    Those may have names with a prefix among the model's metrics.
+    Among the model's metrics the latter may have names with a prefix.
     """
     metrics = json.loads(model.read("metrics.json"))
     before = {name: metrics[f"{prefix}{name}"] for name in made if f"{prefix}{name}" in metrics}
@@ -181,7 +181,7 @@ def _contents(
 
 
 def records(table: Scores) -> list[dict[str, str]]:
-    """Return a row a score: the model's, and what it was when it was fitted."""
+    """Return a row for each score: its value here, and what it was at the fit."""
     before, made = table[HELD_OUT], table["model"]
     return [
         {

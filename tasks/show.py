@@ -23,9 +23,9 @@ LISTED = 50
 
 
 def due(name: str, new: bool) -> bool:
-    """Say whether a run is to show this: if it is new, or the UI has none (yet, or any more).
+    """Say whether a run is to show this: if it is new, or the UI does not have it (any more).
 
-    A schedule that finds nothing new would fill the server's database with what it holds.
+    Else a schedule that finds nothing new would fill the server's database with repetitions.
     """
     return new or Shown.get(key(name)) is None
 
@@ -108,7 +108,7 @@ def view(
 def artifact(found: Artifact, metrics: Mapping[str, float], new: bool) -> None:
     """Show a fitted model: lineage, metrics and its figures."""
     manifest = found.manifest
-    model = manifest["spec"]["parameters"].get("model")  # of one kind there may be several
+    model = manifest["spec"]["parameters"].get("model")  # a kind may have several
     name = " ".join([found.kind, *([model] if model else []), manifest["dataset"]])
     if not due(f"lineage {name}", new):
         return

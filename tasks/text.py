@@ -11,14 +11,14 @@ def keyed(text: str, whole: str, example: str) -> dict[str, str]:
     Parameters
     ----------
     text
-        The pairs. A piece without ``=`` goes on with the value before, as in ``spacing=1,1``.
+        The pairs. A piece without ``=`` continues the value before it, as in ``spacing=1,1``.
     whole, example
         What the user wrote, and what it should look like, for the message.
 
     Raises
     ------
     InvalidRequest
-        If it does not begin with a key, or a key comes twice.
+        If it does not begin with a key, or a key occurs twice.
     """
     found: dict[str, str] = {}
     key = ""

@@ -1,4 +1,4 @@
-"""One fit by all workers of a cluster: a process each, which train one network together."""
+"""One fit by all workers of a cluster, processes that train one network together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wavemill.dictionaries.team import joined
 
 @dataclass(frozen=True)
 class Member:
-    """What a worker is told: its place, of how many, and where they meet."""
+    """What a worker is told: its rank, the number of workers, where they meet, and the fit."""
 
     rank: int
     size: int
@@ -33,7 +33,7 @@ def fit_together(url: str, dataset: str, request: FitRequest, address: str) -> F
     ------
     Exception
         The first error of a member; the others end when they miss it. A worker that is lost ends
-        the fit, which goes on from its last whole epoch when it is asked for again.
+        the fit, which continues from its last whole epoch when it is asked for again.
     """
     with Client(address, set_as_default=False) as client, forwarded_logs(client):
         client.wait_for_workers(1, timeout=120)

@@ -98,12 +98,12 @@ def _grid(schema: Schema) -> tuple[int, int]:
 
 
 def _steps(dataset: Dataset, held: Document | None) -> Document:
-    """Return the dataset's units of length."""
+    """Return the dataset's grid spacing."""
     return {"spacing": [abs(step) for step in dataset.schema.spacing]}
 
 
 def _elements(dataset: Dataset, held: Document | None) -> Document:
-    """Return the elements of the dataset, later those that the view began with."""
+    """Return the elements of the dataset; for an existing view, those that it began with."""
     if held is not None:
         return {name: value for name, value in held.items() if name == "elements"}
     return {"elements": list(elements_of(dataset.samples()["formula"]))}
@@ -123,7 +123,7 @@ def view_spec(
 ) -> Document:
     """Return the checked ``{kind, parameters, algorithm}`` of a view on a dataset.
 
-    Parameters that are not given are the dataset's where they can be: see `View`.
+    Parameters that are not given are taken from the dataset where possible: see `View`.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def view_spec(
     return view.spec.from_parameters({**view.defaults(dataset, held), **parameters}).to_dict()
 
 
-_MOST = 2**20  # samples of a batch
+_MOST = 2**20  # samples in a batch
 
 
 class Operator:
@@ -176,12 +176,12 @@ class Operator:
     def memory(self, samples: int) -> int:
         """Return a bound on the bytes that transforming so many samples takes."""
         fields = samples * len(self.components)
-        copies = 2 * self.images + 2 * self.opponent  # v and v / 255; colours, and their order
+        copies = 2 * self.images + 2 * self.opponent  # v and v / 255; colours, then reordered
         floats = 4 * copies * fields * math.prod(self.module.shape) if copies else 0
         return int(self.module.memory(fields)) + floats
 
     def batch(self, budget: int) -> int:
-        """Return the largest power of two of samples that fits into ``budget`` bytes, or 1."""
+        """Return the largest power of two of samples that fit into ``budget`` bytes, at least 1."""
         size = 1
         while size < _MOST and self.memory(2 * size) <= budget:
             size *= 2

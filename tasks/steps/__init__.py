@@ -1,4 +1,4 @@
-"""The Prefect tasks, a module a stage: each opens the store, calls, writes, returns a small thing.
+"""The Prefect tasks, a module a stage: each opens the store, calls, writes, returns little.
 
-A flow imports the stages that it has, since what the others need takes seconds to load.
+A flow imports only its own stages, since what the others need takes seconds to load.
 """

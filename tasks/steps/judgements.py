@@ -1,4 +1,4 @@
-"""Judgements: models drawn from, judged on what they have not seen, and set side by side."""
+"""Judgements: models are judged on what they have not seen, and set side by side."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def first_samples(url: str, dataset: str, count: int) -> str:
 
 @task(name="plan draws")
 def plan_draws(url: str, dataset: str, request: EvaluationRequest) -> tuple[str, str, list[range]]:
-    """Return kind and key of the model judged, and the samples of it that workers may draw."""
+    """Return kind and key of the judged model, and which of its samples workers may draw."""
     model, groups = lacking_draws(open_store(url), dataset, request)
     return model.kind, model.key, groups
 

@@ -12,7 +12,7 @@ from tasks.fit import fit
 from tasks.requests import FitOutcome, FitRequest, check_split
 from tasks.together import fit_together
 
-FITS: dict[str, Callable[[Store, str, FitRequest], FitOutcome]] = {  # those of their own kind
+FITS: dict[str, Callable[[Store, str, FitRequest], FitOutcome]] = {  # others are of fields
     classifier.KIND: classifier.fit,
     dictionary.KIND: dictionary.fit,
     generation.KIND: generation.fit,

@@ -38,7 +38,7 @@ def draw_report(
     folder: str,
     learnt: Sequence[FitOutcome] = (),
 ) -> str:
-    """Write ``report.html`` on a dataset, its views, models of it, and what was learnt beside."""
+    """Write ``report.html`` on a dataset, its views, its models, and what else was ``learnt``."""
     store = open_store(url)
     artifacts = [store.artifact_at(outcome.kind, outcome.key) for outcome in fits]
     others = [store.artifact_at(outcome.kind, outcome.key) for outcome in learnt]
