@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _home = tempfile.TemporaryDirectory(prefix="wavemill-tests-", ignore_cleanup_errors=True)
-os.environ.pop("PREFECT_API_URL", None)  # no test is noted down by whoever runs it
+os.environ.pop("PREFECT_API_URL", None)  # tests are not recorded on the server of whoever runs them
 os.environ.update(  # before Prefect is imported: it reads its settings once
     PREFECT_HOME=_home.name,
     DO_NOT_TRACK="1",
@@ -58,13 +58,13 @@ def golden(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_home() -> Path:
-    """Prefect's home in tests and their commands: in a new one each waits for migrations."""
+    """Prefect's home for tests and their commands: in a new one each would wait for migrations."""
     return Path(_home.name)
 
 
 @pytest.fixture
 def set_threads() -> Iterator[Callable[[int], None]]:
-    """Lets a test choose how many threads torch has, and puts their number back."""
+    """Lets a test choose how many threads torch has, and restores their number."""
     threads = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(threads)
@@ -72,5 +72,5 @@ def set_threads() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def one_thread(set_threads: Callable[[int], None]) -> None:
-    """Compute on one thread, so that sums are taken in one order."""
+    """Compute on one thread, so that sums are always taken in the same order."""
     set_threads(1)

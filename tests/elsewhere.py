@@ -1,9 +1,9 @@
 """A device that is not the processor, for machines that have none: CPU memory under another name.
 
 Tensors on it say that they are on ``DEVICE``, and refuse what an accelerator refuses: to meet
-tensors of the processor (but scalars, and indices), to become numpy arrays, to draw by a generator
-of the processor. All else is computed, in CPU memory, so that whole fits and descents run, by the
-paths that they take on an accelerator. Times and roundings are not those of one.
+tensors of the processor (except scalars and indices), to become numpy arrays, to draw from a
+generator of the processor. Everything else is computed in CPU memory, so that whole fits and
+descents run by the paths that they take on an accelerator, but not with its times and roundings.
 
     with Accelerator():
         x = torch.randn(4, device=DEVICE)
@@ -37,7 +37,7 @@ class There(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> There:
-        held = held.resolve_conj().resolve_neg()  # torch asks the tensor itself whether it is one
+        held = held.resolve_conj().resolve_neg()  # torch would ask the wrapper for these
         made = Tensor._make_wrapper_subclass(
             cls,
             held.shape,
@@ -84,7 +84,7 @@ class Accelerator(TorchDispatchMode):
 
 
 class Values(TorchFunctionMode):
-    """Moves values of Python there, which torch would drop for a device of no memory."""
+    """Moves Python's values there, which torch would drop for a device without memory."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -100,7 +100,7 @@ class Values(TorchFunctionMode):
 
 
 def dispatched(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Compute one operation, and say where its result is."""
+    """Compute one operation, and put its result on the right device."""
     tensors = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
     met = any(isinstance(tensor, There) for tensor in tensors)
     others = [t for t in tensors if not isinstance(t, There) and t.ndim > 0]
@@ -133,5 +133,5 @@ def _inner(leaf: Any) -> Any:
 
 
 def _outer(own: Mapping[int, Tensor]) -> Callable[[Any], Any]:
-    """Return what wraps results; what was changed in place is what was given."""
+    """Return a function that wraps results; a tensor changed in place stays the one given."""
     return lambda leaf: own.get(id(leaf), There(leaf)) if isinstance(leaf, Tensor) else leaf

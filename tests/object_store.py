@@ -75,7 +75,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3_endpoint: str) -> str:
-    """The URL of a bucket that no other test has seen, such as ``s3://test-3f2a``."""
+    """The URL of a bucket that no other test uses, such as ``s3://test-3f2a``."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     request = urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT")
     with urllib.request.urlopen(request, timeout=30):

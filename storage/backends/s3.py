@@ -129,7 +129,7 @@ class S3Backend:
             yield ObjectInfo(name[start:], entry["size"], entry["LastModified"].timestamp())
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete objects in bulk; deleting what is gone is no error on S3."""
+        """Delete objects in bulk; deleting what is gone is not an error on S3."""
         for batch in batched(paths, 1000):
             self._delete([{"Key": self._key(path)} for path in batch])
 

@@ -18,7 +18,7 @@ def request(parameters: dict[str, object]) -> FitRequest:
 
 
 def main(url: str, parameters: str) -> None:
-    """Fit on one thread, so that sums are taken in one order."""
+    """Fit on one thread, so that sums are always taken in the same order."""
     torch.set_num_threads(1)
     fit(open_store(url), "stripes", request(json.loads(parameters)))
 

@@ -41,7 +41,7 @@ def listen_to_interrupts() -> None:
 
 
 def write_snapshots(folder: Path, names: list[str], side: int = 16) -> None:
-    """Write fields that differ by their name alone."""
+    """Write random fields, each determined by its name."""
     for name in names:
         seed = int.from_bytes(name.encode(), "little") % 2**31
         field = np.random.default_rng(seed).standard_normal((side, side)).astype("float32")

@@ -146,7 +146,7 @@ def test_an_artifact_predicts_what_its_fit_measured(stripes: str) -> None:
 def test_scores_are_of_samples_not_learnt_from_and_unlearnt_classes_are_wrong(
     stripes: str, tmp_path: Path
 ) -> None:
-    """Fitted to the first 40; of the last 24 four are told to be of a class it never saw."""
+    """Fitted to the first 40; four of the last 24 are labelled with a class that it never saw."""
     where = "sample_id < 's40'"
     parameters = {**SMALL, "model": "ridge"}
     arguments = (parameters, where, None, 0, "cpu", "scattering", "label")
@@ -226,7 +226,7 @@ def start(url: str, parameters: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def test_a_fit_that_stops_early_keeps_its_best_epoch(stripes: str) -> None:
-    """A rate that throws the weights about: the loss rises, and the lowest one is published."""
+    """At so high a rate the loss rises again; the epoch with the lowest is published."""
     made = learn(stripes, model="linear", rate=30.0, epochs=40, patience=2)
     artifact = open_store(stripes).artifact_at("classifier", made.key)
     history = pd.read_csv(io.BytesIO(artifact.read("history.csv")))
@@ -236,7 +236,7 @@ def test_a_fit_that_stops_early_keeps_its_best_epoch(stripes: str) -> None:
 
 
 def test_a_fit_that_diverges_is_not_published(stripes: str) -> None:
-    """Nor is what it diverged to kept: the checkpoint is of what it began as."""
+    """Nor is the diverged state kept: the checkpoint holds the state before training."""
     store = open_store(stripes)
     before = keys(store)
     with pytest.raises(InvalidRequest, match=r"diverged in epoch 1: .*; lower rate=1e\+35"):
@@ -278,7 +278,7 @@ def test_a_checkpoint_comes_back_whole_and_replaces_the_last(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("older", [False, True], ids=["with-checksum", "without"])
 def test_a_damaged_checkpoint_costs_time_and_stops_nothing(tmp_path: Path, older: bool) -> None:
-    """Of an older one only damage to its structure is seen; of ours a flipped bit is."""
+    """In an older one only damage to its structure is seen, in ours any flipped bit."""
     store = open_store(str(tmp_path), writable=True)
     folder = EpochCheckpoints(store, "classifier", "0" * 64)
     folder.save(EpochState({"w": torch.ones(2, 3)}))
@@ -370,7 +370,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_flow_goes_from_pictures_to_their_classes(pictures: Path, tmp_path: Path) -> None:
-    """Every fourth is held out; then a folder with a file that is no picture is classified."""
+    """Every fourth is held out; then a folder with a file that is not a picture is classified."""
     url, view = str(tmp_path / "store"), {"J": 2, "L": 2, "nonlinearity": "rectifier"}
     models = {"ridge": {"model": "ridge", "validation": 0.25}}
     made = images("set", [str(pictures)], url, None, view, models, cluster="threads")
@@ -443,7 +443,7 @@ def test_classes_that_are_numbers_have_their_order_and_no_point(stripes: str, ki
 def test_features_computed_while_training_give_the_same_model(
     pictures: Path, tmp_path: Path, one_thread: None
 ) -> None:
-    """Stored and live features are the same numbers, so that every weight is."""
+    """Stored and live features are the same numbers, and so is every weight."""
     url, view = str(tmp_path / "store"), {"J": 2, "L": 2}
     ingest("set", [str(pictures)], url, ImageOptions(), "threads")
     features("set", "scattering", url, None, view, "threads")
@@ -466,7 +466,7 @@ def test_features_computed_while_training_give_the_same_model(
 
 
 def test_two_processes_train_what_one_does(stripes: str, tmp_path: Path, one_thread: None) -> None:
-    """Shares of every batch, norms of the whole: to the rounding of sums, over twelve steps."""
+    """Shares of every batch, norms over the whole: equal over twelve steps, but for rounding."""
     parameters = {**SMALL, "model": "istc", "closed": True, "epochs": 2}
     alone = learn(stripes, **parameters)
     expected = load(weights(stripes, alone.key))
@@ -489,7 +489,7 @@ def test_two_processes_train_what_one_does(stripes: str, tmp_path: Path, one_thr
 def test_an_image_and_its_mirror_image_are_given_the_same_scores(
     pictures: Path, tmp_path: Path
 ) -> None:
-    """``both`` averages over the two; in two orders, hence equal to rounding."""
+    """``both`` averages over the two, in either order, so that scores are equal to rounding."""
     url, view = str(tmp_path / "store"), "scattering:J=2,L=2,colours=opponent"
     ingest("set", [str(pictures)], url, ImageOptions(), "threads")
     parameters = {"model": "ridge", "validation": 8, "mirror": f"{view},mirrored=yes", "power": 0.5}
@@ -513,7 +513,7 @@ def test_an_image_and_its_mirror_image_are_given_the_same_scores(
 def test_training_sees_images_changed_anew_in_each_epoch(
     pictures: Path, stripes: str, tmp_path: Path, one_thread: None
 ) -> None:
-    """The features of an epoch are those of the changed images, and of no batch or run."""
+    """The features of an epoch are those of its changed images, whatever the batch or run."""
     url, view = str(tmp_path / "store"), "scattering:J=2,L=2"
     ingest("set", [str(pictures)], url, ImageOptions(), "threads")
     store, changes = open_store(url), {"flip": True, "shift": 2, "validation": 8}
@@ -555,7 +555,7 @@ def test_mirrored_samples_follow_the_others_with_the_same_classes() -> None:
 
 
 def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:
-    """A budget of 256 rows of 1,000: four groups an epoch, and other orders in other epochs."""
+    """A budget of 256 rows of 1,000: four groups an epoch, in another order each epoch."""
     x = np.arange(1000, dtype="float32").reshape(1000, 1, 1, 1)
     standardisation = Standardisation().update(torch.from_numpy(x)).solve()
     samples = LabelledFeatures(
@@ -572,7 +572,7 @@ def test_groups_that_fit_into_memory_cover_every_sample_once() -> None:
 
 
 def test_what_does_not_fit_is_read_in_groups_of_one_size() -> None:
-    """Ten classes in order, a tenth more than fits: a group of that tenth would be of few."""
+    """Ten classes in order, a tenth more than fits: a group of that tenth would hold few."""
     x = np.arange(11_000, dtype="float32").reshape(-1, 1, 1, 1)
     samples = LabelledFeatures(
         lambda rows: x[rows], torch.arange(11_000), lambda y: y, budget=4 * 10_000
@@ -585,7 +585,7 @@ def test_what_does_not_fit_is_read_in_groups_of_one_size() -> None:
 
 
 def test_the_published_recipe_runs_on_a_few_images(pictures: Path, tmp_path: Path) -> None:
-    """Its own file; only sizes and epochs are less, so that a map is one position."""
+    """The published file, with smaller sizes and fewer epochs, so that a map is one position."""
     recipe = CONFIGS / "imagenet.toml"
     less = {"channels": 8, "atoms": 32, "hidden": "8,8", "epochs": 2, "pool": 1, "validation": 8}
     parameters = {**tomllib.loads(recipe.read_text()), **less}
@@ -600,7 +600,7 @@ def test_the_published_recipe_runs_on_a_few_images(pictures: Path, tmp_path: Pat
 
 
 def test_the_deep_recipe_runs_on_a_few_images(pictures: Path, tmp_path: Path) -> None:
-    """Its own file; only atoms and epochs are less."""
+    """The published file, with fewer atoms and epochs."""
     less = {"blocks": "4,6,6", "epochs": 2, "validation": 8, "batch": 8}
     parameters = {**tomllib.loads((CONFIGS / "cifar10.toml").read_text()), **less}
     url = str(tmp_path / "store")

@@ -1,4 +1,4 @@
-"""The command line: what people type, read and get, for every command of this branch."""
+"""The command line: what people type, read and get."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_command_is_tested_for_help() -> None:
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    """With what it computes by, as reports of errors should have it."""
+    """With the versions of what it computes with, for reports of errors."""
     shown = told(capsys, "--version")
     assert shown.startswith(f"wavemill {wavemill.__version__}, ")
     assert f"torch {importlib.metadata.version('torch')}" in shown
@@ -137,7 +137,7 @@ def test_quarantine_is_a_warning_and_can_be_read(
 
 
 def test_names_of_files_move_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In warnings, errors, listings and tables; a title, a colour, a line, a direction."""
+    """In warnings, errors, listings and tables: no title, colour, new line or direction."""
     names = ["a\x1b]0;title\x07", "b\x9b31m", "c\nfake", "d\u202egnp"]
     write_snapshots(tmp_path, [*names, *"efghi"])
     for name in names:
@@ -173,7 +173,7 @@ def test_query_previews_ten_rows(place: Path, capsys: pytest.CaptureFixture[str]
     samples = told(capsys, "query", "flow", f"--store={place / 'store'}")
     assert samples.startswith("6 samples\nsample_id ")
     assert "m3" in samples
-    assert "columns: sample_id, source, index, sha256\n" in samples  # named, shown where of use
+    assert "columns: sample_id, source, index, sha256\n" in samples  # named, shown if useful
     assert samples.split("\n")[1].split() == ["sample_id", "source"]
 
 
@@ -350,7 +350,7 @@ def test_gc_prints_before_it_removes(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_labels_of_ones_own_table_are_joined_by_id_or_file(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By what the table names, with the values of the others kept; again it is no new version."""
+    """Samples that the table does not name keep their values; a repetition makes no version."""
     url = str(tmp_path / "store")
     shutil.copytree(place / "store", url)
     table, store = tmp_path / "labels.csv", f"--store={url}"
@@ -508,7 +508,7 @@ def test_what_is_not_there_is_refused_before_a_server_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("flows.server.prefect_server", None)  # not to be called
+    monkeypatch.setattr("flows.server.prefect_server", None)  # it must not be called
     message = told(capsys, *arguments, "--store", str(place / "store"), status=1)
     assert said in message
     assert message.startswith("error: ")
@@ -536,7 +536,7 @@ def test_what_is_not_there_is_refused_before_a_server_starts(
 def test_an_address_that_holds_a_secret_is_refused_and_not_repeated(
     address: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.server.prefect_server", None)  # which would keep it
+    monkeypatch.setattr("flows.server.prefect_server", None)  # it would keep the secret
     message = told(capsys, *command.split(), address, status=1)
     assert "would be kept in the store, by Prefect and in messages" in message
     assert "hunter2" not in message
@@ -614,7 +614,7 @@ def test_a_prefect_server_that_does_not_answer_is_named(
 def test_a_server_that_prefect_was_told_of_is_asked_wherever_it_was_told(
     place: Path, file: str, settings: str, tmp_path: Path
 ) -> None:
-    """Though one of the command's own may have started before the settings are read."""
+    """Even if the command has started one of its own before the settings are read."""
     (tmp_path / "home").mkdir()
     (tmp_path / file).write_text(settings.format("http://127.0.0.1:9/api"))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
@@ -745,7 +745,7 @@ def test_what_runs_log_is_in_the_ui_and_not_in_the_terminal(
 
 @pytest.mark.slow
 def test_a_run_that_is_refused_is_a_line_and_no_more(place: Path) -> None:
-    """Prefect has events to send yet, and says so."""
+    """Prefect still has events to send then, and would say so."""
     command = ["features", "flow", "--view=scaterring", f"--store={place / 'store'}"]
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *command], capture_output=True, text=True, check=False
@@ -769,11 +769,11 @@ def test_a_stopped_command_leaves_no_lease_and_no_process(
 ) -> None:
     """While workers simulate: exit 130, and the collector may run at once.
 
-    One that is killed leaves its lease, which ends by itself; its server and workers end, too.
+    A run that is killed leaves its lease, which expires; its server and workers end, too.
     """
     store = tmp_path / "store"
     command = [sys.executable, "-m", "flows.cli", "ingest", "turbulence", "simulate:n=64,N=64"]
-    command += ["--part-size", "64KiB"]  # of 4 fields each: the first is soon there
+    command += ["--part-size", "64KiB"]  # of 4 fields each: the first comes soon
     process = subprocess.Popen(
         [*command, "--name", "flow", "--store", str(store), "--cluster", "local:1"],
         stderr=subprocess.PIPE,

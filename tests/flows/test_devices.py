@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have a device; its tensors cannot be made in inference mode."""
+    """Provide the device; its tensors cannot be made in inference mode."""
     for name in ("__call__", "of_molecules"):
         plain = getattr(Operator, name).__wrapped__
         monkeypatch.setattr(Operator, name, torch.no_grad()(plain))
@@ -109,7 +109,7 @@ def test_regressions(store: Store, model: str) -> None:
     np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore:.*is a no-op")  # it would be, were the device what it is called
+@pytest.mark.filterwarnings("ignore:.*is a no-op")  # it would be on the real "meta"
 @pytest.mark.parametrize(
     "network", [{"model": "istc-mlp"}, {"model": "linear", "blocks": [12, 16]}]
 )

@@ -1,4 +1,4 @@
-"""Draws of models: shared out or not they are the same, and none is drawn twice."""
+"""Draws of models: they are the same whether shared out or not, and none is drawn twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JUDGED = {"samples": 3, "L": 2}
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A store with six fields, and the key of a model of the first."""
+    """A store with six fields, and the key of a model fitted to the first."""
     folder = tmp_path_factory.mktemp("draws")
     (folder / "snapshots").mkdir()
     write_snapshots(folder / "snapshots", [f"m{i}" for i in range(6)])

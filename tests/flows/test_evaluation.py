@@ -71,7 +71,7 @@ def test_fewer_real_fields_are_taken_from_all_over_the_data(place: Path) -> None
 
 
 def test_every_component_is_judged_and_how_they_go_together(tmp_path: Path) -> None:
-    """Equal components: models of how they go together keep that, one of each alone would not."""
+    """The components are proportional: a joint model keeps that, one of each would not."""
     one = np.random.default_rng(0).standard_normal((6, 16, 16)).astype("float32")
     np.savez(tmp_path / "v.npz", u=one, v=2 * one)
     store, options = str(tmp_path / "store"), FieldOptions(variable=("u", "v"), slice="0:all")
@@ -121,7 +121,7 @@ def test_components_of_a_model_and_of_its_judges_are_as_many(tmp_path: Path) -> 
 
 
 def test_eps_that_is_not_defined_is_told(tmp_path: Path) -> None:
-    """All real fields but one do not vary."""
+    """All real fields but one are constant."""
     store, fields = str(tmp_path / "store"), np.random.default_rng(0).standard_normal((5, 16, 16))
     fields[2:] = 1
     np.save(tmp_path / "x.npy", fields)
@@ -144,7 +144,7 @@ def test_a_second_judgement_computes_nothing(place: Path, monkeypatch: pytest.Mo
 
 
 def test_fields_fitted_to_do_not_judge_by_another_name(tmp_path: Path) -> None:
-    """Of another dataset, or a copy; and models of what is gone are judged all the same."""
+    """Neither in another dataset nor as copies; models of data that is gone can still be judged."""
     store, folder = str(tmp_path / "store"), tmp_path / "files"
     folder.mkdir()
     write_snapshots(folder, ["m0", "m1", "m2", "m3"])
@@ -215,7 +215,7 @@ def test_models_are_compared_in_one_table_one_page_and_the_ui(place: Path, tmp_p
 
 
 def test_pictures_show_what_scores_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Units of the real fields, whose mean and deviation a model may miss; no jump at borders."""
+    """In units of the real fields, which a model may miss, and without jumps at borders."""
     drawn: dict[str, Any] = {}
     band = figures.band
 

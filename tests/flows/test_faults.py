@@ -73,7 +73,7 @@ def readable(store: Store) -> int:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray[Any, Any]:
-    """The features of a run that nothing happened to, on one worker process."""
+    """The features of an undisturbed run, on one worker process."""
     url = str(tmp_path_factory.mktemp("undisturbed") / "store")
     ingest("flow", [SOURCE], url, THREE_FIELDS, "local:1")
     features("flow", "phase-harmonics", url, None, VIEW, "local:1")
@@ -184,7 +184,7 @@ def test_a_second_identical_run_computes_nothing(store_url: str) -> None:
 
 
 def test_parts_on_two_workers_equal_one_piece(store_url: str, tmp_path: Path) -> None:
-    """Twelve parts on two processes, and one part in this one, to float32 rounding."""
+    """Twelve parts on two processes equal one part in this one, to float32 rounding."""
     ingest("flow", [SOURCE], store_url, THREE_FIELDS, "local:2")
     features("flow", "phase-harmonics", store_url, None, VIEW, "local:2")
     whole = str(tmp_path / "whole")

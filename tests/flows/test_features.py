@@ -172,7 +172,7 @@ def test_a_share_of_a_gaussian_in_an_energy_is_warned_of(
 
 @pytest.mark.slow
 def test_everything_runs_on_s3_with_processes(bucket: str, tmp_path: Path) -> None:
-    """Snapshots on S3 into a store on S3, by two worker processes, against a folder."""
+    """Snapshots on S3 into a store on S3, by two worker processes, compared with a folder."""
     (tmp_path / "in").mkdir()
     write_snapshots(tmp_path / "in", [f"m{i}" for i in range(6)])
     fsspec.filesystem("s3").put(str(tmp_path / "in"), f"{bucket}/raw/", recursive=True)
@@ -208,7 +208,7 @@ def test_a_store_in_memory_is_for_this_process_alone(snapshots: Path) -> None:
 def test_reference_fields_give_the_statistics_that_numpy_gives(
     shared: Path, store_url: str
 ) -> None:
-    """Twenty maps of each kind through the pipeline, against sums written out by hand."""
+    """Twenty maps of each kind through the pipeline, compared with sums written out by hand."""
     for name, folder in (("flow", "vorticity2d"), ("web", "cosmic_web_quijote_log256")):
         source = shared / "data" / "turbulence" / folder
         options = FieldOptions(periodic=True)

@@ -115,7 +115,7 @@ def test_reconstructions_stand_below_the_samples_themselves(store_with_generator
 
 
 def test_samples_are_taken_from_all_over_the_data(store_with_generators: str) -> None:
-    """The first ones are often alike, of one class."""
+    """The first samples are often alike: of one class."""
     store = open_store(store_with_generators)
     reference, everywhere = "generator/vortices@latest", "sample_id IS NOT NULL"
     table = make(store, GenerateRequest(reference, "reconstruct", 2, where=everywhere))
@@ -151,7 +151,7 @@ def test_fewer_samples_than_asked_for_are_minded(store_with_generators: str) -> 
 
 @pytest.mark.parametrize("dimension", ["1", "2"])
 def test_a_generator_is_judged_by_a_single_sample(store_url: str, dimension: str) -> None:
-    """What takes two is left out, of its numbers and of its pictures."""
+    """Numbers and pictures that need two samples are left out."""
     ingest("few", ["simulate:n=6,N=32,t=0.5"], store_url, None, "threads")
     store, small = open_store(store_url, writable=True), {"J": "2", "L": "2"}
     parameters = {**small, "dimension": dimension, "model": "linear"}
@@ -162,7 +162,7 @@ def test_a_generator_is_judged_by_a_single_sample(store_url: str, dimension: str
 
 
 def test_eigenvalues_that_are_zero_for_any_codes_are_left_out() -> None:
-    """Of 4 codes of 9 numbers 3 are not; of codes of one number its variance is left."""
+    """For 4 codes of 9 numbers 3 are left; for codes of one number, its variance."""
     w = np.random.default_rng(0).standard_normal((4, 9))
     assert spectrum(w).shape == (3,)
     assert spectrum(w).min() > 1e-3
@@ -185,7 +185,7 @@ def test_pictures_that_have_no_score_are_counted_and_left_out_of_means() -> None
 
 
 def test_a_generator_is_scored_on_other_samples(store_with_generators: str, tmp_path: Path) -> None:
-    """Those left of its own dataset score as they did when it was fitted; so may any other's."""
+    """Those left of its own dataset score as they did at the fit; so may any other's."""
     url, page = store_with_generators, tmp_path / "r.html"
     store, key = open_store(url), "generator/vortices@latest"
     made, again = (evaluate(key, "vortices", url, report=str(page)) for _ in range(2))
@@ -263,7 +263,7 @@ def test_images_become_generators_of_their_split(store_url: str, tmp_path: Path)
 
 
 def test_an_interrupted_fit_goes_on_from_its_checkpoint(store_with_generators: str) -> None:
-    """What lies at the artifact's checkpoint is taken up, seen by a mark, and then removed."""
+    """The fit takes up the artifact's checkpoint, which a mark in it shows, and then removes it."""
     store, parameters = open_store(store_with_generators), {**SMALL, "model": "sparse"}
     whole = fit(store, "vortices", FitRequest("generator", parameters, seed=3))
     assert store.checkpoint("generator", whole.key).read() is None

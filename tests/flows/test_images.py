@@ -104,7 +104,7 @@ def test_bytes_that_were_not_kept_cannot_be_asked_for(tree: Path, store_url: str
 def test_labels_and_splits_answer_questions(tree: Path, store_url: str) -> None:
     run(store_url, tree)
     dataset = open_store(store_url).dataset("set")
-    assert dataset.schema.shape == (20, 24)  # their own, since they agree
+    assert dataset.schema.shape == (20, 24)  # their own size, since they agree
     assert len(dataset.samples("split = 'train' and label = 'a'")) == 3
     pairs = dataset.samples()[["label", "label_index"]].drop_duplicates().sort_values("label")
     assert pairs.to_numpy().tolist() == [["a", 0], ["b", 1], ["c", 2]]
@@ -114,7 +114,7 @@ def test_a_second_run_reads_nothing_and_a_new_class_moves_the_indices_but_no_arr
     tree: Path, store_url: str
 ) -> None:
     run(store_url, tree)
-    for file in tree.rglob("*.png"):  # unreadable now: a second look would end in quarantine
+    for file in tree.rglob("*.png"):  # unreadable now: a second reading would end in quarantine
         stat = file.stat()
         file.write_bytes(b"?" * stat.st_size)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -175,7 +175,7 @@ def test_bad_images_are_quarantined_with_their_reasons(tree: Path, store_url: st
 
 
 def test_pages_that_are_not_read_are_told(tmp_path: Path, store_url: str) -> None:
-    """Of a stack all but the first page; of an animation the first frame is what is meant."""
+    """All but the first page of a stack; an animation's first frame is all that is meant."""
     pages = [Image.fromarray(np.full((8, 8), 9000 * i, np.uint16)) for i in range(1, 6)]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
     frames = [picture(i, (8, 8)) for i in range(3)]
@@ -309,7 +309,7 @@ def test_what_lies_beside_images_becomes_columns(tree: Path, store_url: str) -> 
     for name, said in (("00", '{"id": 1, "label": "x", "list": [1]}'), ("01", '{"id": "b"}')):
         next(tree.rglob(f"{name}.png")).with_suffix(".json").write_text(said)
     next(tree.rglob("02.png")).with_suffix(".json").write_text("[")
-    (tree / "table.csv").write_text("name,age,class\n03,7,z\n")  # extensions left out
+    (tree / "table.csv").write_text("name,age,class\n03,7,z\n")  # names without extensions
     made = run(store_url, tree, annotations=(str(tree / "table.csv"),))
     assert made.quarantined == {"sidecar": 1}
     samples = open_store(store_url).dataset("set").samples().set_index("sample_id")

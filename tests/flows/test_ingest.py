@@ -73,7 +73,7 @@ def test_snapshots_become_samples_bit_for_bit(snapshots: Path, store_url: str) -
 
 def test_a_second_run_reads_and_writes_nothing(snapshots: Path, store_url: str) -> None:
     run(store_url, snapshots)
-    for file in snapshots.iterdir():  # unreadable now: a second look would end in quarantine
+    for file in snapshots.iterdir():  # unreadable now: a second reading would end in quarantine
         stat = file.stat()
         file.write_bytes(b"\0" * stat.st_size)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -137,7 +137,7 @@ def test_a_touched_file_is_read_once_and_kept(snapshots: Path, store_url: str) -
     stat = (snapshots / "m03.npy").stat()
     (snapshots / "m03.npy").write_bytes(b"\0" * stat.st_size)
     os.utime(snapshots / "m03.npy", (1, 1))
-    assert run(store_url, snapshots).version == touched.version  # its new time is on record
+    assert run(store_url, snapshots).version == touched.version  # its new time is recorded
 
 
 def test_rehash_finds_a_change_that_time_and_size_hide(snapshots: Path, store_url: str) -> None:
@@ -190,7 +190,7 @@ def test_bad_files_are_quarantined_and_the_others_kept(snapshots: Path, store_ur
     assert made.samples == 10
     table = open_store(store_url).dataset("flow").quarantine()
     assert {Path(unit).stem for unit in table["unit"]} == set(expected)
-    assert run(store_url, snapshots).version == 1  # the same refusals again are nothing new
+    assert run(store_url, snapshots).version == 1  # the same refusals again make no version
     np.save(snapshots / "b_nan.npy", np.load(snapshots / "m00.npy"))
     mended = run(store_url, snapshots)
     assert (mended.samples, mended.added) == (11, 1)
@@ -316,7 +316,7 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
     }
     assert made.samples == 12
     assert all("another --name" in message for _, _, message in made.refused)
-    # the way out that the message names: it is the same by another name
+    # the way out that the message names: the quantity is the same under another name
     renamed = run(store_url, folder / "b_name.nc", FieldOptions(components=("sst",)))
     assert (renamed.added, renamed.samples) == (1, 13)
 
@@ -326,7 +326,7 @@ def test_fields_of_another_kind_are_quarantined(store_url: str, tmp_path: Path) 
     [
         ({"y": ("y", np.arange(16) * 1000.0, {"units": "m"})}, True),
         ({"y": ("y", np.arange(16) * 1.0, {"units": "m"})}, False),
-        ({"y": np.arange(16)}, True),  # a count of points says nothing of where they are
+        ({"y": np.arange(16)}, True),  # a count of points does not say where they are
         ({}, True),
     ],
 )
@@ -343,7 +343,7 @@ def test_grids_are_compared_in_metres(
 
 
 def test_moments_and_texts_of_one_axis_become_texts(store_url: str, tmp_path: Path) -> None:
-    """Dates of two calendars, one of which ours has none of, ingested one after the other."""
+    """Dates of two calendars, one of them unlike ours, ingested one after the other."""
     for name, calendar in (("a", "standard"), ("b", "360_day")):
         time = ("time", [30.0, 60.0], {"units": "days since 2000-01-01", "calendar": calendar})
         field = np.random.default_rng(0).random((2, 8, 8)).astype("f4")

@@ -130,7 +130,7 @@ def test_a_second_run_reads_nothing_and_new_files_cost_their_own_part(
     molecules: Path, store_url: str
 ) -> None:
     run(store_url, molecules)
-    for file in molecules.iterdir():  # unreadable now: a second look would end in quarantine
+    for file in molecules.iterdir():  # unreadable now: a second reading would end in quarantine
         stat = file.stat()
         file.write_bytes(b"?" * stat.st_size)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -374,7 +374,7 @@ def test_a_regression_is_an_artifact_that_predicts_files_and_datasets(
 def test_scores_of_a_regression_are_errors_on_molecules_not_learnt_from(
     learnable: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the command; those held out at the fit score as they did, with water left out."""
+    """From the command line; those held out at the fit score as they did; water is flagged."""
     url, folder = learnable
     made = learn(url, "ridge")
     page = tmp_path / "r.html"

@@ -1,4 +1,4 @@
-"""Clusters open by a word, on loopback, and map parts that survive failures."""
+"""Clusters are opened by a word, on loopback; the parts that they map survive failures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def always_fail(x: int) -> int:
 
 
 def no_room(folder: str) -> None:
-    """Fail as a store on a full disk does, leaving a mark a time."""
+    """Fail as a store on a full disk does, leaving a mark each time."""
     Path(folder, f"{os.getpid()}-{time.monotonic_ns()}").touch()
     raise NoRoom("the disk is full")
 
@@ -85,7 +85,7 @@ def test_what_no_attempt_cures_is_tried_once(
 
 
 def end_the_worker(x: int) -> int:
-    """End the process at one item, as a library does that reads where it must not."""
+    """End the process at one item, like a library that reads where it must not."""
     if x == 2:
         os._exit(139)
     return x
@@ -128,7 +128,7 @@ def test_a_running_cluster_is_used_by_its_address() -> None:
 
 
 def test_a_run_has_no_more_workers_than_tasks_and_more_when_there_are_more(store_url: str) -> None:
-    """On a machine of many cores each is a process that takes seconds and memory to start."""
+    """On a machine with many cores each is a process that takes seconds and memory to start."""
 
     def workers(address: str) -> int:
         with Client(address, set_as_default=False) as client:
@@ -180,7 +180,7 @@ def test_a_worker_is_given_one_of_the_visible_gpus(monkeypatch: pytest.MonkeyPat
 
 
 def test_flows_in_python_send_nothing_unless_told_to() -> None:
-    """Prefect's settings as a script has them that does nothing but import a flow."""
+    """Prefect's settings in a script that only imports a flow."""
     script = "from flows import ingest; from prefect.settings import get_current_settings as s; "
     script += "print(s().server.analytics_enabled)"
     names = ("DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED")

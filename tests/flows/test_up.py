@@ -40,7 +40,7 @@ PATIENCE = 150
 def service(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Path, subprocess.Popen]]:
-    """`wavemill up` that looks at a folder every 15 s: its API, its folder, its process."""
+    """A `wavemill up` that looks at a folder every 15 s: its API, its folder, its process."""
     folder = tmp_path_factory.mktemp("up")
     (folder / "snapshots").mkdir()
     write_snapshots(folder / "snapshots", ["a", "b", "c"], side=32)
@@ -48,7 +48,7 @@ def service(
     environment |= {"PREFECT_HOME": str(folder / "prefect"), "HOME": str(folder)}
     environment["TMPDIR"] = str(folder / "tmp")
     (folder / "tmp").mkdir()
-    (folder / "tmp" / "runner_storage").touch()  # as of another user: a worker cannot use it
+    (folder / "tmp" / "runner_storage").touch()  # as if another user's: a worker cannot use it
     command = [sys.executable, "-m", "flows.cli", "up", "--watch", "snapshots", "--every", "15s"]
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
@@ -240,7 +240,7 @@ def test_a_watched_folder_is_read_as_asked() -> None:
 
 @pytest.mark.parametrize("flow", [getattr(flows, name) for name in flows.__all__])
 def test_every_parameter_is_described_in_a_line(flow: Flow[..., Any]) -> None:
-    schema = parameter_schema(flow).model_dump()  # what the UI makes a form of
+    schema = parameter_schema(flow).model_dump()  # of which the UI makes a form
     for form in (schema, *schema["definitions"].values()):
         assert "Attributes" not in form.get("description", "")
         for name, field in form["properties"].items():

@@ -21,7 +21,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def tracked() -> list[Path]:
-    """Every file that git knows and that is there, or a visible skip outside a clone."""
+    """Every file that git tracks and that exists, or a visible skip outside a clone."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git clone: its files cannot be listed")
     listing = subprocess.run(
@@ -32,7 +32,7 @@ def tracked() -> list[Path]:
 
 @pytest.fixture
 def report(record_property: Callable[[str, object], None]) -> Report:
-    """Say a measured figure in the summary that closes the run."""
+    """Show a measured figure in the summary that closes the run."""
     return lambda figure: record_property("figure", figure)
 
 

@@ -27,7 +27,7 @@ def project(root: Path) -> dict:
 
 
 def needed(requirements: list[str], extras: frozenset[str] = frozenset()) -> dict[str, set[str]]:
-    """Return every installed package that the requirements lead to, with the extras asked."""
+    """Return every installed package that the requirements lead to, with the extras asked for."""
     seen: dict[str, set[str]] = {}
     waiting = [(Requirement(text), extras) for text in requirements]
     while waiting:
@@ -41,7 +41,7 @@ def needed(requirements: list[str], extras: frozenset[str] = frozenset()) -> dic
             continue
         seen.setdefault(name, set()).update(requirement.extras)
         below = importlib.metadata.requires(name) or []
-        if name == "torch":  # chooses itself what its builds for GPUs bring along
+        if name == "torch":  # it chooses what its builds for GPUs bring along
             below = [text for text in below if "platform_system" not in text]
         waiting += [(Requirement(text), frozenset(requirement.extras)) for text in below]
     return seen

@@ -1,4 +1,4 @@
-"""What the documents say is run, and what they link to is there; all that is public is named."""
+"""What the documents show is run, what they link to exists, and all that is public is named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def name(page: Path) -> str:
 
 
 def program(page: Path) -> str:
-    """One Python program of the blocks of a page: Python as it is, a command a line of console."""
+    """One Python program of a page's blocks: Python as it is, each line of console as a command."""
     pieces = ["from flows.cli import run"]
     for language, text in BLOCK.findall(page.read_text()):
         if language == "python":

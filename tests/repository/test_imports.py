@@ -1,4 +1,4 @@
-"""What importing a package brings along. Who may import whom is import-linter's, in `make lint`."""
+"""What importing a package loads. Who may import whom is for import-linter, in `make lint`."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_a_lower_package_imports_no_higher_one_and_no_scheduler(
 def test_what_takes_long_to_load_is_loaded_where_it_is_needed(
     module: str, heavy: set[str], tmp_path: Path
 ) -> None:
-    """So that commands begin soon, and workers and servers too."""
+    """So that commands, workers and servers start soon."""
     _, modules = modules_after(f"import {module}", tmp_path)
     assert modules & heavy == set()
 
 
 @pytest.mark.parametrize("package", ["wavemill", "storage", "flows"])
 def test_every_name_of_a_package_is_there_and_is_no_module(package: str) -> None:
-    """Though a module may be called as a name that the package gives, and be imported first."""
+    """Even if a module has the same name as what the package gives, and is imported first."""
     module = importlib.import_module(package)
     for name in module.__all__:
         with contextlib.suppress(ModuleNotFoundError):

@@ -1,4 +1,4 @@
-"""What is built is whole: installed elsewhere, it works without the source tree."""
+"""The wheel is complete: installed elsewhere, it works without the source tree."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_alone(installed: Path, elsewhere: Path, program: str) -> str:
-    """Run a program that sees the installed wheel and third parties, from another folder."""
+    """Run a program that sees the installed wheel and its dependencies, from another folder."""
     paths = [str(installed), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     source = PROLOGUE.format(paths=paths) + program
     done = subprocess.run([*ALONE, source], cwd=elsewhere, capture_output=True, text=True)

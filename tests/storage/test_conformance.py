@@ -399,7 +399,7 @@ class TestStore:
 
     @pytest.mark.parametrize("loaded", [False, True])
     def test_a_frame_serves_features_by_id(self, store: Store, loaded: bool) -> None:
-        """Of its selection and version alone, in the order asked; ids may come again."""
+        """Those of its selection and version alone, in the order asked; ids may repeat."""
         add_dataset(store)
         add_view(store)
         frame = store.get_historical_features("flow", "double", "reynolds < 203", "name = 'S1'")
@@ -418,7 +418,7 @@ class TestStore:
             again.lookup(["s1-0"])
 
     def test_a_loaded_frame_reads_nothing_more(self, store: Store) -> None:
-        """It is what the lazy one was, in part and joined, when parts are gone."""
+        """With the parts gone it still equals the lazy one, whole, cut and joined."""
         add_dataset(store)
         add_view(store)
         table = pd.DataFrame({"sample_id": ["s2-1", "s1-2", "s2-1"], "weight": [1.0, 2.0, 3.0]})
@@ -450,7 +450,7 @@ class TestStore:
         assert seen == 10
 
     def test_features_of_the_rows_of_a_table_come_in_its_order(self, store: Store) -> None:
-        """Ids may come again; the table's columns stand in for those of the samples."""
+        """Ids may repeat; the table's columns replace those of the samples."""
         add_dataset(store)
         add_view(store)
         table = pd.DataFrame({"sample_id": ["s2-3", "s1-0", "s2-3"], "reynolds": [7.0, 8.0, 9.0]})
@@ -509,7 +509,7 @@ class TestStore:
             store.bind_view("flow", "double", {**VIEW, "parameters": {"by": 3}})
 
     def test_verify_finds_a_flipped_byte_in_any_object(self, store: Store) -> None:
-        """Every object in turn, one bit, is found; the others stay unsuspected."""
+        """A flipped bit in each object in turn is found, and no other object is suspected."""
         add_dataset(store, (1,))
         add_view(store)
         with store.attempt_artifact("gaussian", "f" * 64) as attempt:
@@ -532,7 +532,7 @@ class TestStore:
     def test_verify_finds_a_whole_shard_in_the_place_of_another(
         self, store: Store, older: bool
     ) -> None:
-        """By XXH3, or in manifests of older parts by sha256: its chunks are good, but not these."""
+        """By XXH3, or by sha256 in older manifests: its chunks are good, but not the right ones."""
         keys = [add_part(store, seed)[0].key for seed in (1, 2)]
         shards = [
             e.path for key in keys for e in store.backend.walk(part_home(key)) if "/c/" in e.path
@@ -573,7 +573,7 @@ class TestStore:
     def test_nothing_outside_the_store_is_read_or_removed(
         self, store: Store, tmp_path: Path, field: str
     ) -> None:
-        """A record that names such a path, with its checksum right, is itself the damage."""
+        """A record that names such a path, though its checksum is right, is itself the damage."""
         add_dataset(store, (1,))
         outside = tmp_path / "data.zarr/zarr.json"
         outside.parent.mkdir()
@@ -659,7 +659,7 @@ class TestStore:
         ids=["lz4", "zstd-unchecked", "plain", "plain-unchecked"],
     )
     def test_any_rows_of_many_shards_are_read(self, store: Store, compressors: list[Any]) -> None:
-        """Chunks and shards that are not full, rows in any order and again, some columns."""
+        """Chunks and shards that are not full; rows in any order, repeated; some columns."""
         data = np.random.default_rng(0).standard_normal((23, 4, 3)).astype("float32")
 
         def write(group: zarr.Group) -> dict[str, Any]:
@@ -683,7 +683,7 @@ class TestStore:
             np.testing.assert_array_equal(some, data[rows][:, [3, 1]])
 
     def test_one_repair_clears_all_that_rely_on_a_table(self, store: Store) -> None:
-        """Eleven versions share it: a round each, once; their numbers do not come again."""
+        """Eleven versions share it, and go in one round; their numbers are not given again."""
         add_dataset(store, (1,))
         table = store.dataset("flow").version.samples[0]
         for seed in range(2, 12):
@@ -702,7 +702,7 @@ class TestStore:
         assert list(verify(store)) == []
 
     def test_verify_looks_at_what_is_named(self, store: Store) -> None:
-        """A dataset with its views, or keys by how they begin; a wrong name is no good news."""
+        """A dataset with its views, or keys by how they begin; a wrong name is refused."""
         add_dataset(store)
         add_view(store)
         add_dataset(store, (5,), name="other")
@@ -746,7 +746,7 @@ class TestStore:
     def test_a_damaged_artifact_is_refused_on_reading(
         self, store: Store, data: bytes | None
     ) -> None:
-        """A model with other weights would draw other samples without a word."""
+        """A model with other weights would draw other samples without a warning."""
         with store.attempt_artifact("gaussian", "f" * 64) as attempt:
             attempt.write("weights.safetensors", b"weights")
             attempt.publish({"key": "f" * 64, "kind": "gaussian", "dataset": "flow"})
@@ -794,7 +794,7 @@ class TestStore:
         assert len(store.dataset("flow").samples()) == 5
 
     def test_gc_and_runs_exclude_each_other(self, store: Store) -> None:
-        """Whoever comes second sees the first."""
+        """Whichever comes second sees the first."""
         with store.lease(), pytest.raises(Conflict, match="is alive"):
             collect(store, delete=True)
         released = threading.Timer(1.0, lambda: holder.__exit__(None, None, None))
@@ -806,7 +806,7 @@ class TestStore:
             assert [e.path for e in store.backend.walk("leases") if "gc" in e.path] == []
 
     def test_a_removed_name_is_free_and_its_numbers_do_not_come_again(self, store: Store) -> None:
-        """A view, then the dataset with the others; gc takes their parts, verify finds no fault."""
+        """A view, then the dataset and its other view; gc takes their parts, verify finds nothing."""
         add_dataset(store, (1,))
         add_dataset(store)
         add_view(store)
@@ -865,7 +865,7 @@ class TestStore:
         assert store.datasets() == ["flow"]
 
     def test_a_name_without_a_published_version_is_not_listed(self, store: Store) -> None:
-        """A first version on its way makes the folder before the record."""
+        """A first version in the making has a folder before it has a record."""
         add_dataset(store)
         store.backend.write("datasets/coming/.tmp", b"")
         store.backend.write("views/flow/coming/.tmp", b"")
@@ -896,7 +896,7 @@ def test_a_store_without_exclusive_creation_needs_a_single_writer(
 
 
 def test_a_full_disk_can_be_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is room for names of files there, but not for bytes, and for folders not always."""
+    """Such a disk has room for names of files, but not for bytes, and not always for folders."""
 
     def refuse(handle: int) -> None:
         status = os.fstat(handle)
@@ -918,7 +918,7 @@ def test_a_full_disk_can_be_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_full_disk_is_named_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Neither a bare number of an error nor advice about other writers."""
+    """With neither a bare error number nor advice about other writers."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -946,7 +946,7 @@ def test_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_an_s3_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to look at; only botocore's failure is imitated, for it takes its time."""
+    """With what to check; only botocore's failure is imitated, since a real one takes long."""
 
     def refuse(*_: object, **__: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
@@ -968,7 +968,7 @@ def test_a_bucket_that_is_not_there_is_named_with_the_way_out(bucket: str, what:
 def test_what_s3_refuses_names_the_store_and_what_to_look_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Only the refusal is imitated: the server of the tests grants everything to everybody."""
+    """Only the refusal is imitated: the tests' server grants everything to everybody."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("Access Denied")

@@ -38,7 +38,7 @@ def relabelled(store: Store, rows: int = 10, **columns: list[Any]) -> pd.DataFra
 def test_labels_of_every_type_with_gaps_are_written(
     store: Store, tmp_path: Path, suffix: str
 ) -> None:
-    """Truth values of which some are not known are floats in arrays, as whole numbers are."""
+    """In arrays, truth values become floats if some are unknown, as whole numbers do."""
     relabelled(store, smiling=[True, None] * 5, tall=[True, False] * 5, n=[1, None] * 5)
     relabelled(store, 3, name=["a", "b", None], day=[datetime.date(2020, 1, d) for d in (1, 2, 3)])
     frame = store.get_historical_features("flow", "double")
@@ -53,7 +53,7 @@ def test_labels_of_every_type_with_gaps_are_written(
 
 
 def test_relabelling_sets_clears_and_keeps(store: Store) -> None:
-    """A null clears; what is left out stays; columns stay in the order in which they came."""
+    """A null clears; what is left out stays; columns keep the order in which they came."""
     table = relabelled(store, zeta=list(range(10)), alpha=list("abcdefghij"))
     assert list(table)[-2:] == ["zeta", "alpha"]
     table = relabelled(store, 2, zeta=[None, 70], beta=[1, 2])
@@ -83,7 +83,7 @@ def test_labels_that_no_array_could_carry_are_refused(
 
 @pytest.mark.parametrize("rows", [3, 5])
 def test_labels_of_another_type_than_the_other_samples_are_refused(store: Store, rows: int) -> None:
-    """Of some samples of a table, or of all of it: the column is one over the whole dataset."""
+    """For some samples of a table or all: a column has one type over the whole dataset."""
     relabelled(store, grade=list(range(10)))
     with pytest.raises(InvalidRequest, match="'grade' is text here and number of the other"):
         relabelled(store, rows, grade=list("abcde"[:rows]))

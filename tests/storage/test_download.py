@@ -1,4 +1,4 @@
-"""Downloads: resumed where they broke off, checked, kept. Against a server of this process."""
+"""Downloads: resumed where they broke off, checked, kept; from a server in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTENT = bytes(range(256)) * 4096
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT; breaks off after ``limit`` bytes of an answer; knows ranges or not."""
+    """Serves CONTENT; breaks off after ``limit`` bytes of an answer; may honour ranges."""
 
     limit = len(CONTENT)
     ranges = True

@@ -1,4 +1,4 @@
-"""Images: what decoding makes of every form, how sizes are brought together, what is found."""
+"""Images: what decoding makes of every form, how sizes are made equal, what is found."""
 
 from __future__ import annotations
 

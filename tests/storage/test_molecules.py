@@ -47,7 +47,7 @@ def hdf5(fill: Callable[[Any], Any]) -> bytes:
 
 
 def summary(found: Found[Molecule]) -> tuple[list[str], dict[str, str]]:
-    """The names of the good ones, each of which is water, and why others are refused."""
+    """The names of the good ones, each of them water, and why the others are refused."""
     for item in found:
         np.testing.assert_allclose(item.positions - item.positions[0], PLACES - PLACES[0])
         assert item.charges.tolist() == CHARGES.tolist()
@@ -177,7 +177,7 @@ def test_what_is_named_as_a_column_of_the_table_is_not_taken() -> None:
     items = V2000 + "> <n_atoms>\n7\n\n> <part>\nx\n\n> <E>\ninf\n\n"
     (found,) = read_molecules("a.sdf", items.encode())
     columns = found.columns()
-    assert np.isnan(columns.pop("E"))  # not finite, so not known
+    assert np.isnan(columns.pop("E"))  # not finite, so unknown
     assert columns == {"formula": "H2O", "n_atoms": 3, "n_heavy": 1}
 
 

@@ -450,7 +450,7 @@ def test_the_first_bytes_can_be_read_alone(tmp_path: Path) -> None:
 
 
 class Guarded(BaseHTTPRequestHandler):
-    """Gives one file to who knows the password."""
+    """Gives one file to whoever knows the password."""
 
     def do_GET(self) -> None:
         known = self.headers["Authorization"] == f"Basic {b64encode(b'alice:hunter2').decode()}"

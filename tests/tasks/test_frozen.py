@@ -159,7 +159,7 @@ def scores(spec: ClassifierSpec) -> torch.Tensor:
 
 
 def summary(values: torch.Tensor) -> list[float]:
-    """Nine numbers that any change of any value changes."""
+    """Nine numbers that change if any value does."""
     flat = values.double().flatten().numpy()
     weights = np.cos(np.arange(len(flat)) ** 1.3)
     picked = flat[np.linspace(0, len(flat) - 1, 6).astype(int)]

@@ -61,7 +61,7 @@ def completed(folder: Path, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def joined(folder: Path, names: Sequence[str], table: str, **options: Any) -> list[float]:
-    """What the files of these names have in the column E."""
+    """The values that files of these names get in column E."""
     write(folder, named(*names))
     kept, _ = completed(folder, table=table, **options)
     return [float(kept["E"][name]) for name in names]

@@ -1,4 +1,4 @@
-"""Atom-centred harmonics: invariant, additive, smooth; and refused where they mean nothing."""
+"""Atom-centred harmonics: invariant, additive, smooth; refused where they have no meaning."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def maps(*shape: int) -> Tensor:
 
 
 def test_filters_are_morlets_of_the_first_octave() -> None:
-    """What is cut off is a tail: correlations with the whole wavelets, in their order, are near 1.
+    """Only a tail is cut off: correlations with the whole wavelets, in the same order, are near 1.
 
     Each filter is nearest the wavelet of its own angle.
     """

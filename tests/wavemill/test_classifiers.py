@@ -63,7 +63,7 @@ def test_streamed_statistics_are_those_of_the_whole() -> None:
 
 
 def test_principal_components_span_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the term that regularises, components are its whitened ones up to sign."""
+    """Without the regularising term, components are its whitened ones up to sign."""
     monkeypatch.setattr("wavemill.dictionaries.classifiers._LEAST", 0.0)
     x = maps(60)
     ours = Standardisation(3).update(x[:25]).update(x[25:]).solve()(x)
@@ -85,7 +85,7 @@ def test_roots_are_taken_before_anything_else_and_kept_with_the_rest() -> None:
 
 @pytest.mark.parametrize(("count", "features"), [(120, 54), (40, 54), (120, 400)])
 def test_ridge_in_closed_form_is_scikit_learns(count: int, features: int) -> None:
-    """Of more samples than features and of fewer, in batches that may pass their number."""
+    """With more samples than features, perhaps only after some batches, and with fewer."""
     x, y = learnable(count)
     rows = x.flatten(1).repeat(1, -(-features // 54))[:, :features]
     rows = rows + 0.5 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1)) + 3
@@ -100,7 +100,7 @@ def test_ridge_in_closed_form_is_scikit_learns(count: int, features: int) -> Non
 
 
 def test_ridge_of_few_samples_takes_no_matrix_of_features_and_of_many_is_refused() -> None:
-    """Of 300,000 features: a matrix of them would have 720 GB."""
+    """With 300,000 features: a matrix of them would take 720 GB."""
     x, y = torch.randn(6, 300_000), torch.arange(6) % 2
     model = RidgeClassifier(2).update(x[:3], y[:3]).update(x[3:], y[3:])
     assert (model.solve(1e-3)(x).argmax(1) == y).all()
@@ -162,7 +162,7 @@ def test_resumed_training_ends_with_the_same_bits(
 
 
 def test_smoothed_targets_are_shared_by_all_classes() -> None:
-    """Weights stand still: the loss is that of the target 1 - s + s / 3 and twice s / 3."""
+    """Weights do not move: the loss is that of the target 1 - s + s / 3 and, twice, s / 3."""
     x, y = learnable(16)
     still = spec(model="linear", rate=1e-30, smoothing=0.3)
     network = Network((6, 3, 3), 3, still)
@@ -203,7 +203,7 @@ def test_closed_form_gives_the_ridge_classifier_of_the_codes(parameters: dict[st
 
 
 def test_what_is_left_out_in_training_is_there_afterwards() -> None:
-    """Half of what the linear form sees, each time another half, and twice as large for it."""
+    """The linear form sees half of its inputs, another half each time, doubled in turn."""
     x, _ = learnable(16)
     networks = []
     for thin in (0.0, 0.5):

@@ -17,7 +17,7 @@ BOTH = [(True, True), (True, False), (False, True), (False, False)]
 def test_gradients_at_shifts_are_those_of_autograd(
     linear: tuple[bool, bool], mirrored: bool
 ) -> None:
-    """Of channels that are not linear stacks gather them conjugated."""
+    """For channels that are not linear, stacks gather conjugated gradients."""
     generator = torch.manual_seed(3)
     spectra = torch.randn(2, 2, 3, 8, 6, dtype=torch.complex128, generator=generator)
     leaves = [x.clone().requires_grad_() for x in spectra]

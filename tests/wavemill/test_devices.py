@@ -1,7 +1,7 @@
 """Everything follows its input to another device, and finds the same there.
 
-The device is an emulated one (tests/elsewhere.py): paths are those of an accelerator, which the
-processor's compiled loops replace elsewhere, and nothing may be left behind in its memory.
+The device is an emulated one (tests/elsewhere.py): paths are those of an accelerator, in place of
+which the processor uses compiled loops, and nothing may be left behind in the processor's memory.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def fields(*shape: int) -> Tensor:
 
 
 def back(x: Any) -> Any:
-    """Bring what is there back, and fail if it has not been there."""
+    """Bring a tensor back from the device, and fail if it was not there."""
     assert isinstance(x, There), type(x)
     return x.held
 
@@ -207,7 +207,7 @@ def test_a_generator_goes_on_from_what_was_stored() -> None:
 
 
 def molecules() -> Molecules:
-    """Three small ones."""
+    """Three small molecules."""
     draw = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     charges = torch.tensor([8, 1, 1, 6, 1, 1, 1, 1, 7])
     return Molecules(2 * draw, charges, torch.tensor([0, 3, 8, 9]))

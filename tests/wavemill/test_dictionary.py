@@ -96,7 +96,7 @@ def test_supports_stay_inside_the_true_one_and_errors_below_two_thresholds(
 
 @pytest.fixture
 def held(golden: Path) -> Iterator[Any]:
-    """Codes of the reference, and what they are of."""
+    """Codes of the reference, and what they were computed from."""
     with np.load(golden / "istc_C64_K256_n12.npz") as arrays:
         yield arrays
 
@@ -106,7 +106,7 @@ def held(golden: Path) -> Iterator[Any]:
 def test_istc_agrees_with_the_reference_after_every_iteration(
     held: Any, W: str | None, z: str, laid_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All float64: they differ by the order of sums of at most 256 terms of size 1."""
+    """All in float64: they differ by the order of sums of at most 256 terms of size 1."""
     beta = torch.from_numpy(held["beta"]).movedim(1, -1).repeat(2, 1, 1, 1)  # enough for M
     D, thresholds = torch.from_numpy(held["D"]), torch.from_numpy(held["lambdas"])
     analysis = torch.from_numpy(held[W]) if W else D
@@ -211,7 +211,7 @@ def test_gradients_are_those_of_finite_differences(
 def test_gradients_by_supports_are_those_of_the_formula(
     laid_out: str, positive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """W is D, so that two gradients meet in one parameter; they differ by rounding."""
+    """W is D, so that two gradients meet in one parameter; results differ by rounding."""
     lay_out(laid_out, monkeypatch)
     D = columns(16, 80)
     beta, thresholds = signals(D, 50), homotopy(1.0, 0.1, 12)
@@ -342,7 +342,7 @@ def test_compiled_loops_are_given_an_iteration() -> None:
 def test_a_gradient_is_not_differentiated_again(
     laid_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The written gradient knows no further one: it would be 0."""
+    """The hand-written gradient cannot be differentiated: the result would be 0."""
     lay_out(laid_out, monkeypatch)
     D = columns(8, 20).requires_grad_()
     z = istc(signals(D.detach(), 30), D, homotopy(1, 0.1, 3))
@@ -354,7 +354,7 @@ def test_a_gradient_is_not_differentiated_again(
 def test_codes_that_diverge_do_not_begin_again(
     laid_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They overflow, and what is no number exceeds no threshold."""
+    """They overflow, and NaN exceeds no threshold."""
     lay_out(laid_out, monkeypatch)
     D = columns(10, 200).float()
     beta, thresholds = signals(D, 60), torch.full((300,), 0.01)

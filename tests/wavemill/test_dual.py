@@ -1,4 +1,4 @@
-"""The Gaussian model of band moments has them, and of all that have them the most entropy."""
+"""The Gaussian model of band moments has them, and the most entropy of all that have them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_fitted_spectrum_has_the_moments_of_the_reference() -> None:
 
 
 def test_no_spectrum_of_the_same_moments_has_more_entropy() -> None:
-    """The reference's own has less, and so has any between the two: they all have the moments."""
+    """The reference's own has less, and so has any between the two; all have the same moments."""
     bands, spectrum = BandSpectrum((32, 32), 3, 4, 1), power(reference())
     fitted = bands.fit(spectrum)
     weights = torch.tensor([0.05, 0.2, 0.5, 0.9])

@@ -125,7 +125,7 @@ def test_chains_sample_the_gaussian_and_report_their_acceptance() -> None:
     assert told == list(range(1, 4 * 200 + 1))
     assert all(0.4 < rate < 0.75 for rate in fitted.acceptance_)  # aimed at 0.574
     assert len(fitted.drifts_) == 4
-    assert np.mean(fitted.drifts_) < 1  # arrived, as far as 100 steps tell
+    assert np.mean(fitted.drifts_) < 1  # they have arrived, as far as 100 steps tell
     shells = PowerSpectrum((16, 16), dtype=torch.float64)
     ratio = shells(drawn).mean(0)[1:] / shells(x).mean(0)[1:]
     modes = torch.from_numpy(shells.coefficients["modes"][1:]).double()
@@ -149,7 +149,7 @@ def test_the_share_of_a_gaussian_makes_up_for_what_constraints_do_not(
 
 
 def test_an_energy_that_would_not_grow_is_constrained_to() -> None:
-    """Of fields with heavy tails: moduli want to lower the energy of large values."""
+    """For fields with heavy tails, the moduli would lower the energy of large values."""
     fitted = Energy({"J": 2, "L": 2, "set": "B", "lags": 0, "steps": 60}).fit(heavy_tails())
     assert fitted.metrics_["constraints"] > 0
     assert fitted.metrics_["gaussian_share"] == 0

@@ -1,4 +1,4 @@
-"""What models are judged by agrees with closed forms, with brute force and with itself."""
+"""The scores of models agree with closed forms, with brute force and with themselves."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_eps_is_that_of_the_matrix_written_out(shape: tuple[int, int], J: int) -
 
 
 def masked_matrix(fields: Tensor, J: int, L: int) -> Tensor:
-    """The same of fields that do not wrap: means over pairs of points within borders of 2^(j+1)."""
+    """The same for fields that do not wrap: means over pairs of points within borders, 2^(j+1)."""
     shape, far = (fields.shape[-2], fields.shape[-1]), 8 * 2 ** (J - 1)
     x_hat, waves = torch.fft.fft2(fields)[:, None], []
     for j in range(J):
@@ -185,14 +185,14 @@ def _repeats(triple: list[int]) -> int:
 
 
 def test_a_bispectrum_is_a_sum_over_triangles_of_modes() -> None:
-    """Two waves and the one of their sum: one triangle, counted by hand."""
+    """Two waves and the wave at the sum of their frequencies: one triangle, counted by hand."""
     u = 2 * math.pi * torch.arange(32, dtype=torch.float64) / 32
     phase = 0.7
     waves = [torch.cos(2 * u)[:, None] + 0 * u, torch.cos(5 * u) + 0 * u[:, None]]
     x = waves[0] + waves[1] + torch.cos(2 * u[:, None] + 5 * u + phase)
     # <cos a cos b cos(a + b + phase)> = cos(phase) / 4, and the parts have variance 1/2.
     expected = math.cos(phase) / 4 / 0.5**1.5
-    found = bispectrum(x, 10)  # narrow enough for the three radii 2, 5, 5.4 to be apart, or two
+    found = bispectrum(x, 10)  # narrow enough to part the three radii 2, 5, 5.4, or two
     assert float(found.abs().max()) == pytest.approx(expected, rel=0.3)
     unnormalised = bispectrum(x, 10, normalise=False)
     counts = torch.tensor([math.factorial(3) // _repeats(t) for t in triangles(10).tolist()])
@@ -378,7 +378,7 @@ def test_models_and_real_fields_are_compared_in_equal_numbers_with_the_same_othe
 
 
 def test_a_model_of_other_real_fields_scores_what_real_fields_do() -> None:
-    """Few against all would be nearer than half against half, and better than real."""
+    """A few against all would come nearer than half against half, and look better than real."""
     rows = [Judge(intermittent(6, s), L=2).compare(intermittent(9, 90 + s))[0] for s in range(4)]
     for metric in ("eps", "spectrum", "pdf", "bispectrum", "perimeter"):
         real, model = (

@@ -1,4 +1,4 @@
-"""Families of moments beyond phase harmonics: what holds of all, and of each."""
+"""Families of moments beyond phase harmonics: what holds for all, and for each."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_rectifier_covariances_are_those_of_the_definition() -> None:
 
 
 def test_moments_between_a_component_and_itself_are_those_of_one() -> None:
-    """Of equal components C00 and C11 are 1, whatever the field."""
+    """For equal components C00 and C11 are 1, whatever the field."""
     op = CrossCovariance(2, (16, 16), 2, 3, dtype=torch.float64)
     values, family = op(field(16, 16).expand(2, -1, -1)).numpy(), op.coefficients["family"]
     bands = values[family == "X11"].reshape(2, -1)
@@ -152,8 +152,8 @@ def test_a_model_of_each_family_is_fitted_descends_and_is_rebuilt(kind: str) -> 
 def test_components_are_modelled_together(shared: Path) -> None:
     """Stokes I, Q and U of dust: descent from independent noise brings back how they go together.
 
-    Judged by the correlation of E-mode-like combination that Gaussian starts lack: |I| with the
-    moduli of Q. 32^2 points of the maps' low frequencies.
+    Judged by the correlations between components, which independent noise lacks. The maps are
+    averaged to 32^2 points.
     """
     files = [shared / "data" / "turbulence" / "mhd_dust_pywph" / f"{c}_1.npy" for c in "IQU"]
     maps = torch.stack([torch.from_numpy(np.load(file)).double() for file in files])

@@ -49,7 +49,7 @@ def pictures(n: int, side: int = 16, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("A", [4, 6])
 @pytest.mark.parametrize("family", ["morlet", "bump-steerable"])
 def test_the_rectifier_inverts_linearly(A: int, family: str) -> None:
-    """To 1e-5 in float32, which is asked for, and to rounding in float64."""
+    """To 1e-5 in float32, as required, and to rounding in float64."""
     for dtype, exact in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         U = RectifiedWavelets((16, 24), 3, 4, A, family, dtype)  # type: ignore[arg-type]
         x = noise(2, 16, 24, dtype=dtype)
@@ -57,7 +57,7 @@ def test_the_rectifier_inverts_linearly(A: int, family: str) -> None:
 
 
 def test_the_inverse_is_linear_beyond_the_range_of_u() -> None:
-    """D z is no U x, and U^-1 D z is the sum of the atoms' images all the same."""
+    """D z is not a U x, and yet U^-1 D z is the sum of the atoms' images."""
     U = RectifiedWavelets((16, 16), 2, 2, dtype=torch.float64)
     low, bands = noise(3, 16, 16, dtype=torch.float64), noise(3, 2, 2, 4, 16, 16).double()
     summed = U.inverse(low.sum(0), bands.sum(0))
@@ -140,7 +140,7 @@ def test_components_are_the_same_from_products_of_samples_or_of_features(n: int)
     signs = (whitening.components_ * vectors.flip(1)[:, :12]).sum(0).sign()
     torch.testing.assert_close(whitening.components_, signs * vectors.flip(1)[:, :12])
     torch.testing.assert_close(w.abs(), found.abs().float(), rtol=0, atol=1e-4)
-    seen = torch.cat([y, y])  # the same covariance, by the other way
+    seen = torch.cat([y, y])  # the same covariance, computed the other way
     again = Whitening(12).update(seen).solve()
     torch.testing.assert_close(again.components_, whitening.components_, rtol=0, atol=1e-7)
 
@@ -259,7 +259,7 @@ def a_wide_embedding() -> Embedding:
 def shared_pairs(n: int, seed: int) -> CodedImages:
     """Codes of all the averages at 6 x 6 points, and images that one matrix a point makes of them.
 
-    With a little that is different at each point, and noise of variance 1.
+    Points differ a little, and there is noise of variance 1.
     """
     y = noise(n, 5, 6, 6, seed=seed)
     kernels = noise(4, 5, 4, seed=21)  # of the points away by (0, 0), (0, 1), (1, 0), (1, 1)
@@ -276,7 +276,7 @@ def shared_pairs(n: int, seed: int) -> CodedImages:
 
 
 def test_the_shared_inverse_moves_with_the_averages() -> None:
-    """Averages moved by a point of the grid, off its border, give the image moved by 2^J pixels."""
+    """Averages moved by a grid point, away from borders, give the image moved by 2^J pixels."""
     embedding, train = a_wide_embedding(), shared_pairs(50, 0)
     S = next(shared_inverses(embedding, train, torch.zeros(1, 12, 12)))
     features = torch.zeros(1, 5, 6, 6)
@@ -294,20 +294,20 @@ def test_the_shared_inverse_moves_with_the_averages() -> None:
 
 
 def test_a_shared_prior_learns_from_fewer_images_than_unknowns() -> None:
-    """100 images of 180 unknowns a pixel: ridge guesses, a prior that points share does not."""
+    """100 images for 180 unknowns a pixel: ridge must guess, a prior that points share does not."""
     train, held = shared_pairs(100, 0), shared_pairs(2000, 1)
     rows, errors = torch.arange(2000), []
     for embedding in (None, a_wide_embedding()):
         linear = LinearGenerator(180, (1, 12, 12)).fit(train, shared_pairs(50, 2), embedding)
         errors.append(float((linear(held.w) - held.images(rows)).square().mean()) - 1)
     assert errors[1] < errors[0] / 3
-    many = shared_pairs(4000, 3)  # and with many images the rest of R is found all the same
+    many = shared_pairs(4000, 3)  # with many images the rest of R is found, too
     exact = LinearGenerator(180, (1, 12, 12)).fit(many, held, a_wide_embedding())
     assert (exact(held.w) - held.images(rows)).square().mean() < 1.1
 
 
 def test_a_shared_prior_that_does_harm_is_not_taken() -> None:
-    """Images that no two points make alike: as good as ridge, which is one of the choices."""
+    """For images that every point makes in its own way: as good as ridge, one of the choices."""
     w, x = noise(150, 180), noise(150, 1, 12, 12, seed=1)
     x = x + torch.einsum("nm,mcyx->ncyx", w, noise(180, 1, 12, 12, seed=2))
     train, held = pairs(w[:100], x[:100]), pairs(w[100:], x[100:])
@@ -377,7 +377,7 @@ def test_sparse_inversion_learns_images_that_no_linear_generator_can_make() -> N
 
 
 def test_atoms_carry_no_low_pass() -> None:
-    """The rows that x * phi_J gives of B are tied to E: S C = 0, whatever is learnt."""
+    """The rows of B for x * phi_J are tied to E: S C = 0, whatever is learnt."""
     embedding = Embedding((16, 16), 10, J=3, L=2)
     U = embedding.fit(noise(30, 2, 16, 16)).rectified
     assert U is not None
@@ -428,7 +428,7 @@ def test_patches_are_least_squares_of_what_overlaps() -> None:
 
 
 def test_patches_that_help_no_other_image_are_not_used() -> None:
-    """Images that codes say nothing of can be learnt, by few samples, and not foretold."""
+    """Images unrelated to their codes can be learnt from few samples, but not predicted."""
     linear, w = LinearGenerator(20, (1, 4, 4)), noise(40, 20)
     network = SparseInversion(linear, an_embedding(), 16)
     train, held = pairs(w[:20], noise(20, 1, 4, 4)), pairs(w[20:], noise(20, 1, 4, 4, seed=1))
@@ -480,7 +480,7 @@ def test_many_more_atoms_than_numbers_in_a_code_converge() -> None:
 
 
 def test_what_validates_was_not_whitened_by() -> None:
-    """Samples apart from all others change no component, and a code of theirs is theirs alone."""
+    """Validation samples unlike all others change no component."""
     spec, x = GeneratorSpec(model="linear", **SMALL), pictures(60)  # type: ignore[arg-type]
     held = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:6]
     other = x.index_copy(0, held, pictures(6, seed=1))

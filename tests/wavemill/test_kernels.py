@@ -1,4 +1,4 @@
-"""The compiled loops against the same sums by torch."""
+"""The compiled loops compared with the same sums by torch."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_threads_do_not_change_what_compiled_loops_compute(set_threads):
 @compiled
 @pytest.mark.parametrize("nonlinearity", ["modulus", "rectifier"])
 def test_threads_that_share_a_large_field_compute_what_one_does(set_threads, nonlinearity):
-    """In the memory of one: the fields are not laid out for each of them."""
+    """In the memory of one: the fields are not laid out for each thread."""
     op, x = Scattering2D((240, 248), J=3, L=3, nonlinearity=nonlinearity), torch.randn(240, 248)
     assert op.fused
     memory, results = [], []
@@ -184,7 +184,7 @@ def test_transforms_between_fields_and_boxes_equal_those_of_torch(
 @compiled
 @pytest.mark.parametrize("dtype", PRECISIONS)
 def test_harmonics_and_their_gradients_equal_those_of_torch(monkeypatch, dtype):
-    """Of points that fill no vector, one of them 0."""
+    """At points that do not fill a vector, one of them 0."""
     generator = torch.manual_seed(6)
     z, spectrum, a, b = torch.randn(4, 1, 3, 5, 7, dtype=dtype.to_complex(), generator=generator)
     z[0, 0, 0, 0] = 0
@@ -252,7 +252,7 @@ def test_scattering_spectra_and_their_gradients_equal_those_of_torch(
 
 
 def molecules():
-    """One atom, two far apart, and what fills its boxes: other grids along every axis."""
+    """One atom, two far apart, and clouds that fill their boxes: other grids along every axis."""
     generator = torch.manual_seed(11)
     crowd = torch.rand(23, 3, dtype=torch.float64, generator=generator)
     places = [torch.zeros(1, 3), torch.tensor([[0.0, 0, 0], [0, 0, 6]])]
@@ -265,16 +265,16 @@ def molecules():
 @pytest.mark.parametrize("band", [5.0, None])
 @pytest.mark.parametrize("dtype", PRECISIONS)
 def test_solid_harmonics_equal_those_of_torch(monkeypatch, dtype, band):
-    """Also of molecules side by side, and for a power that has no loop of its own.
+    """Also for molecules side by side, and for a power that has no loop of its own.
 
-    Where a field is 0 everywhere torch adds up roots of the least number.
+    Where a field is 0 everywhere, torch adds up roots of the least number.
     """
     size = {"J": 2, "L": 4, "resolution": 3.0} if band else {"J": 1, "L": 1, "resolution": 2.0}
     op = SolidHarmonicScattering(powers=(0.5, 1.0, 1.7, 2, 3), band=band, dtype=dtype, **size)
     if band:
         monkeypatch.setattr(op, "_batches", lambda boxes: [[0, 1, 3], [2]])
     ours, torchs = both(monkeypatch, partial(op, molecules()))
-    tolerance = 3e-5 if dtype == torch.float32 else 1e-10  # of roots of what is next to noise
+    tolerance = 3e-5 if dtype == torch.float32 else 1e-10  # of roots of values near noise
     nothing = (ours == 0) & (torchs < 1e-3)
     assert ((ours - torchs).abs() <= tolerance * torchs.abs())[~nothing].all()
     assert 0 < int(nothing.sum()) < nothing.numel() / 4
@@ -333,7 +333,7 @@ def test_what_follows_solid_harmonics_follows_those_of_torch(monkeypatch, derive
     ids=["A", "C", "D", "spectra", "scattering"],
 )
 def test_tangents_go_through(op):
-    """The loops know of none: 0, and worse, was the derivative of what they compute."""
+    """The loops carry none: through them alone derivatives would be 0, or worse."""
     x, along = torch.randn(2, 24, 20, generator=torch.manual_seed(13))
     expected = torch.func.jvp(op, (x,), (along,))[1]
     assert expected.abs().max() > 0.01
@@ -380,7 +380,7 @@ def test_the_installation_compiles_a_library_that_loads(tmp_path):
     "source", ["", 'const char *kernels_sources(void) { return "0123456789abcdef"; }']
 )
 def test_a_library_of_other_sources_is_not_used(tmp_path, source):
-    """As a checkout has it that was brought up to date and not installed again."""
+    """As in a checkout that was updated but not installed again."""
     library, file = tmp_path / "kernels.so", tmp_path / "kernels.c"
     file.write_text(source)
     subprocess.run(["cc", "-shared", "-fPIC", str(file), "-o", str(library)], check=True)

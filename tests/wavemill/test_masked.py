@@ -61,7 +61,7 @@ def test_a_moment_is_the_mean_over_points_whose_filters_stay_inside() -> None:
 
 
 def test_a_crop_is_nearer_to_the_whole_field_with_masked_borders() -> None:
-    """A crop's opposite sides meet in a jump, which is most of what fine scales then see."""
+    """A crop's opposite sides meet in a jump, which is most of what fine scales would see."""
     whole = steep(256, seed=0)
     big = PhaseHarmonicCovariance((256, 256), 3, 4, "C", dtype=torch.float64).measure(whole)
     crops = whole.unfold(0, 64, 96).unfold(1, 64, 96).flatten(0, 1)
@@ -109,7 +109,7 @@ def test_gaussians_of_crops_have_no_jump_at_borders_and_all_of_the_power(method:
         assert model.deviation == pytest.approx(float(crops.std(correction=0)))
     fine = slice(8, 32)
     assert ratios["wrap"][fine].mean() > 1.5
-    # The variance of all points, and not of those alone that the taper sees.
+    # The variance of all points, not only of those that the taper sees.
     torch.testing.assert_close(ratios["mask"][fine], torch.ones(24).double(), rtol=0.5, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""Models reproduce what they hold, from the seed alone."""
+"""Models reproduce the moments that they hold, from the seed alone."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_descent_takes_no_more_gradients_than_allowed_and_says_how_far_it_is() -
 
 
 def test_descent_is_as_good_as_scipys() -> None:
-    """After as many gradients: within a factor of 2 of fmin_l_bfgs_b, over four starts."""
+    """After equally many gradients: within a factor of 2 of fmin_l_bfgs_b, over four starts."""
     model = Microcanonical({"J": 2, "iterations": 60, "start": "white"}).fit(smooth(1))
     model.sample(4)
     ratios = []
@@ -229,7 +229,7 @@ def test_coordinates_are_a_symmetric_map_with_an_inverse(shape: tuple[int, ...])
 
 
 def test_descents_make_spectra_that_fall_below_rounding() -> None:
-    """Gradients of the high frequencies are rounding there, and have to leave them alone."""
+    """There gradients of the high frequencies are rounding, and must leave these alone."""
     k = torch.fft.fftfreq(64, 1 / 64, dtype=torch.float64)
     noise = torch.randn(64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     gain = torch.exp(-0.4 * torch.hypot(k[:, None], k[None, :33]))
@@ -275,7 +275,7 @@ def test_a_run_is_not_continued_as_another(other: dict[str, int]) -> None:
     whole = model.sample(**asked, checkpoint=states.append)
     with pytest.raises(InvalidParameter, match=r"\[4, 0, 2, 1, 16, 16\], asked were"):
         model.sample(**{**asked, **other}, resume=states[1])
-    del states[1]["asked"]  # as of states that do not tell
+    del states[1]["asked"]  # like states that do not say
     assert torch.equal(model.sample(**asked, resume=states[1]), whole)
 
 

@@ -52,7 +52,7 @@ def fields(count: int = 2, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 @moments
 @pytest.mark.parametrize("power", [-100, 90])
 def test_moments_do_not_depend_on_units(make: Maker, power: int) -> None:
-    """Exactly, as a power of 2 is; logarithms of scattering spectra move by that of the unit."""
+    """Exactly, for a power of 2; logarithms of scattering spectra move by that of the unit."""
     op, x, unit = make(), fields(), 2.0**power
     one, other = op.measure(x[:1]), op.measure(x[:1] * unit)
     logarithm = np.select(
@@ -245,7 +245,7 @@ def test_many_angles_do_not_overflow() -> None:
 
 @pytest.mark.parametrize(("J", "L", "lags", "rows"), [(4, 3, 1, 411), (3, 5, 1, 406)])
 def test_odd_numbers_of_angles_have_the_rows_of_pywph(J: int, L: int, lags: int, rows: int) -> None:
-    """Counted of pywph 1.1.3."""
+    """As counted in pywph 1.1.3."""
     assert len(pywph_classes((64, 64), J, L, lags).rows) == rows
 
 

@@ -62,7 +62,7 @@ def test_ridge_is_the_solution_of_its_normal_equations(samples: int) -> None:
 
 
 def test_ridge_of_few_samples_leaves_the_same_out_as_of_many() -> None:
-    """Both forms are of one problem: the errors of validation agree to rounding."""
+    """Both forms solve one problem: their errors of validation agree to rounding."""
     x = features(48, columns=60)
     y = torch.sin(torch.arange(48.0).double())
     scale, folds = root_mean_square(x), [slice(0, 16), slice(16, 48)]
@@ -235,7 +235,7 @@ def test_monomials_of_greatest_expected_square_are_kept() -> None:
 
 
 def test_an_element_seen_once_is_left_to_the_composition() -> None:
-    """So are atoms that are all alike: the hydrogens of a tetrahedron."""
+    """So are atoms that are all alike, such as the hydrogens of a tetrahedron."""
     corners = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]).double() * 0.63
     hydride = (torch.cat([torch.zeros(1, 3).double(), corners]), torch.tensor([8, 1, 1, 1, 1]))
     train = Molecules.of([hydride, *(molecule(4, seed) for seed in range(12))])
@@ -276,7 +276,7 @@ def test_equations_are_those_of_all_molecules_at_once(molecules: int) -> None:
 
 
 def test_fewer_molecules_than_products_are_solved_for_molecules() -> None:
-    """Which is the same."""
+    """The solution is the same."""
     train, test = molecules(40), molecules(6, 500)
     many = products(products=150, alpha=1e-6).fit(train, energies(train))
     rows = many.sums(train).double()
@@ -289,7 +289,7 @@ def test_fewer_molecules_than_products_are_solved_for_molecules() -> None:
 
 
 class Known(DualEquations):
-    """Equations whose weights are in error by how far the penalty is from the best."""
+    """Equations whose weights err by the decades between the penalty and the best one."""
 
     def __init__(self, best: float) -> None:
         super().__init__()
@@ -302,7 +302,7 @@ class Known(DualEquations):
 
 @pytest.mark.parametrize("best", [1e-13, 1e-10, 1e-9, 1e-8, 1e-5])
 def test_the_penalty_is_that_of_least_error(best: float) -> None:
-    """It is walked to from the middle, in either direction; none is tried twice."""
+    """The search walks to it from the middle, in either direction, and tries none twice."""
     known, rest = Known(best), torch.zeros(1, dtype=torch.float64)
     assert products().validated(known, torch.ones(1, 1), rest) == pytest.approx(best)
     assert len(known.tried) == len(set(known.tried))

@@ -199,7 +199,7 @@ def test_the_first_layer_of_rectifiers_inverts_to_the_wavelet_coefficients() -> 
 def test_rectified_coefficients_equal_the_reference(
     golden: Path, A: int, order: int, permutation: list[int]
 ) -> None:
-    """The reference's four phases run the other way round; its eight as here."""
+    """The reference's four phases run the other way round, its eight as here."""
     with np.load(golden / "phase_scattering2d_64_J3_L8.npz") as reference:
         x, expected = torch.from_numpy(reference["x"]), reference[f"S_A{A}_piexact_f64"]
     op = Scattering2D(

@@ -1,4 +1,4 @@
-"""Scattering spectra against their authors' code, and what holds for any field."""
+"""Scattering spectra compared with their authors' code, and what holds for any field."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stcov(golden: Path) -> dict[str, np.ndarray]:
 def test_spectra_are_those_of_the_authors_code(
     stcov: dict[str, np.ndarray], isotropic: bool, map_: str, reference: str
 ) -> None:
-    """Every coefficient of theirs that is distinct; both in float64, sums in another order."""
+    """Every distinct coefficient of theirs; both in float64, with sums in another order."""
     op = ScatteringSpectra((128, 128), 5, 4, isotropic, torch.float64)
     statistics = op.statistics(torch.from_numpy(stcov[reference])[None])
     ours = op.measure(torch.from_numpy(stcov[map_]), statistics).values.numpy()
@@ -98,7 +98,7 @@ def test_the_gradient_by_hand_is_that_of_autograd(isotropic: bool) -> None:
 def test_averages_over_turns_do_not_tell_a_field_turned_by_90_degrees() -> None:
     """A quarter turn of the grid is an exact turn of the wavelets when L is even.
 
-    To what each scale's box of frequencies, which has -d and not d, takes from that.
+    Only each scale's box of frequencies, which has -d and not d, breaks this a little.
     """
     x = field(32, 32)
     op = ScatteringSpectra((32, 32), 2, 4, True, torch.float64)

@@ -1,4 +1,4 @@
-"""The turbulence simulator, against exact solutions, invariants and an independent simulation."""
+"""The turbulence simulator: exact solutions, invariants and an independent simulation."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_every_realisation_of_a_batch_takes_steps_of_its_own() -> None:
     )
     together = integrate(flow, start, 0.3)
     alone = torch.cat([integrate(flow, one[None], 0.3) for one in start])
-    # 1e-12: vectorised loops may round differently by place in memory, steps would differ by 1e-5
+    # 1e-12: vectorised loops may round by place in memory; other time steps would differ by 1e-5
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
 
 

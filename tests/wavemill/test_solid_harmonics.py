@@ -1,4 +1,4 @@
-"""Solid harmonic scattering: the reference met, invariances exact, norms as they should be."""
+"""Solid harmonic scattering: it equals the reference, invariances are exact, norms are right."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("side_by_side")
 @pytest.mark.parametrize("band", [None, 5.0])
 def test_a_batch_is_its_molecules(band: float | None) -> None:
-    """However wide others are; and so are the gradients."""
+    """However wide the others are; and so are their gradients."""
     op = operator(powers=(0.5, 2.0), band=band)
     molecules = of_many_sizes()
     batch = Molecules.of(molecules)
@@ -274,7 +274,7 @@ def test_points_that_only_others_have_count_for_no_power() -> None:
 
 @pytest.mark.usefixtures("side_by_side")
 def test_a_device_is_asked_as_often_for_many_molecules_as_for_few() -> None:
-    """A GPU takes longer to be asked than to compute."""
+    """On a GPU a request takes longer than its computation."""
     op = operator(band=5.0)
     molecules = of_many_sizes()
     asked = [Counted() for _ in range(2)]
