@@ -8,7 +8,7 @@ SHELL := bash
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# By file, whose tests may share what is dear to make; in order, so that long ones come first.
+# A file goes to one worker: its tests may share what is costly. In order: long ones come first.
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_RETRIES := 10
 
-# $(call install,REQUIREMENTS): pinned; an index that fails for a moment is asked again.
+# $(call install,REQUIREMENTS): at pinned versions; if the index fails for a moment, tried again.
 define install
 @for attempt in 1 2 3; do \
 	if $(BIN)/python $(PIP) --constraint constraints.txt $(1); then exit 0; fi; \
@@ -54,7 +54,7 @@ lint: .venv/.installed ## ruff, mypy --strict, import-linter
 bench: .venv/.installed-bench ## side by side with peers (BENCH_ARGS chooses)
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-# In steps: what is there is kept, so that the tests' packages fit themselves to the project's.
+# In steps: what is installed is kept, so that the tests' packages adapt to the project's.
 constraints: ## pin anew what a fresh environment resolves to (TORCH=2.13.0 chooses)
 	$(SAY) resolving every dependency in a fresh environment takes minutes
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \

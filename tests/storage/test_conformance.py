@@ -806,7 +806,7 @@ class TestStore:
             assert [e.path for e in store.backend.walk("leases") if "gc" in e.path] == []
 
     def test_a_removed_name_is_free_and_its_numbers_do_not_come_again(self, store: Store) -> None:
-        """A view, then the dataset and its other view; gc takes their parts, verify finds nothing."""
+        """A view, then the dataset and its other view; gc takes their parts, and verify agrees."""
         add_dataset(store, (1,))
         add_dataset(store)
         add_view(store)
