@@ -76,7 +76,7 @@ def collect(
 
 
 class _Sweep:
-    """One pass over the store: what is referred to, then what is not."""
+    """One pass over the store: first over what is referred to, then over what is not."""
 
     def __init__(self, store: Store, retention: Retention, grace: timedelta, lease: str) -> None:
         self.store, self.backend = store, store.backend

@@ -203,7 +203,7 @@ class Store:
         return published
 
     def part_checkpoint(self, key: str) -> Checkpoint:
-        """Return the place from which an interrupted computation of a part goes on."""
+        """Return the place from which an interrupted computation of a part continues."""
         return Checkpoint(self.backend, part_home(key))
 
     # views --------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class Store:
         return attempting(self.backend, artifact_home(kind, key))
 
     def checkpoint(self, kind: str, key: str) -> Checkpoint:
-        """Return the place from which an interrupted computation of an artifact goes on."""
+        """Return the place from which an interrupted computation of an artifact continues."""
         return Checkpoint(self.backend, artifact_home(kind, key))
 
     # queries ------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ class Store:
     def get_online_features(
         self, dataset: str, ids: Iterable[str], view: str, coefficients: str | None = None
     ) -> FeatureFrame:
-        """Return the features of samples by id, in the order asked, by the local index."""
+        """Return the features of samples by id, in the order asked, found by the local index."""
         return online_features(self, dataset, ids, view, coefficients)
 
     @contextlib.contextmanager

@@ -186,7 +186,7 @@ def select(frame: pd.DataFrame, expression: str | None, option: str) -> pd.DataF
 def _selected(frame: pd.DataFrame, expression: str) -> tuple[list[int], str]:
     """Return the rows, or what is wrong with the expression.
 
-    It is not raised here: whoever keeps an error keeps this frame, and DuckDB tells the terminal
+    It is not raised here: a kept error would keep this frame, and DuckDB tells the terminal
     about connections that are open when a process ends.
     """
     with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:

@@ -26,7 +26,7 @@ Positions = npt.NDArray[np.intp]
 
 
 class SampleSource(Protocol):
-    """What is read from: a table of samples, and their arrays."""
+    """A source to read from: a table of samples, and their arrays."""
 
     @property
     def samples(self) -> pd.DataFrame:

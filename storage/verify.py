@@ -218,7 +218,7 @@ def _problem(read: Callable[[], bytes], expected: dict[str, Any]) -> str:
         data = read()
     except FileNotFoundError:
         return "is missing"
-    if "sha256" in expected:  # as of shards of older parts, too
+    if "sha256" in expected:  # of shards of older parts, too
         same = digest(data) == expected["sha256"]
     else:
         same = quick_digest(data) == expected["xxh3_128"]

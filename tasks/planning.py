@@ -44,7 +44,7 @@ class Plan:
     known: dict[str, str]
 
     def known_of(self, batch: tuple[Input, ...]) -> Work:
-        """Return a batch with only what is known of it: tasks need not be sent what all have."""
+        """Return a batch with what is known of it alone: a task needs no more, out of a million."""
         names = (identity(item) for item in batch)
         return batch, {name: self.known[name] for name in names if name in self.known}
 

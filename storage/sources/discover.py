@@ -49,7 +49,7 @@ class Discovery(list[Unit]):
     ignored : dict of str to int
         Number of files of each unknown extension.
     tables : list of SourceFile
-        Files beside the samples that say something of them, such as their labels.
+        Files beside the samples that describe them, such as tables of labels.
     """
 
     def __init__(

@@ -87,7 +87,7 @@ def fetch_published(source: str, folder: Path | None = None) -> Path:
 
 
 def fetch(file: Published, folder: Path) -> Path:
-    """Download a file unless its copy is there, going on where an earlier attempt broke off.
+    """Download a file unless its copy is there, continuing where an earlier attempt broke off.
 
     Raises
     ------
