@@ -61,7 +61,7 @@ def _are_one(name: str, other: str) -> bool:
 
 
 def check_shape(shape: tuple[int, ...], schema: Schema) -> None:
-    """Refuse a field with another number of points than the dataset's.
+    """Refuse a field of another shape than the dataset's.
 
     Raises
     ------

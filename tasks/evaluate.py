@@ -158,7 +158,7 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
 
 
 def _mind_kinship(asked: _Judgement) -> None:
-    """Warn if samples are left out, as the model was fitted to them, or may be akin to such."""
+    """Warn of samples left out as fitted to, of others akin to such, and if such are gone."""
     chosen, name = asked.chosen, asked.model.short
     if chosen.files is None:
         caution(

@@ -71,7 +71,7 @@ def listed(items: Sequence[Input], most: int = 10) -> str:
 
 
 def stamp(item: Input) -> str:
-    """Return size and time of change or tag: as long as these stay, so does the content."""
+    """Return size and time of change or tag: while these stay, the content is taken to stay."""
     if isinstance(item, Simulated):
         return item.fingerprint
     return json.dumps([[file.size, file.mtime, file.etag] for file in item.files])

@@ -114,7 +114,7 @@ def choose_schema(
 
 
 def _check_found(found: Discovery) -> None:
-    """Refuse sources without input, and say what was found there instead, if anything was."""
+    """Refuse sources that hold no input but something else, and say what."""
     if found.refused:
         first = found.refused[0]
         reason = f"{place(first.url, first.name)}: {first.reason}: {first.message}"

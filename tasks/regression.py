@@ -32,7 +32,7 @@ from wavemill.specs import AtomicHarmonicsSpec, RegressionSpec
 
 KIND = "regression"
 ATOMIC = ("kernel", "products")  # these take the molecules themselves, not their stored features
-SHELLS: dict[str, Any] = {  # describe surroundings of atoms, unless a view is given
+SHELLS: dict[str, Any] = {  # shells around atoms, unless a view is given
     "radial": "shell",
     "sigma": 0.9,
     "octave": 0.25,

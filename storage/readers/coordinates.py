@@ -94,7 +94,7 @@ def coordinate(
 ) -> Coordinate | None:
     """Return the positions that a variable gives; it is read only if it is as long as its axis.
 
-    A dimension of NetCDF without a variable only counts points.
+    A NetCDF dimension without a variable only counts points, and gives no positions.
     """
     if len(shape) != 1 or shape[0] not in lengths:
         return None

@@ -18,7 +18,7 @@ CONTENT = bytes(range(256)) * 4096
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT; breaks off after ``limit`` bytes of an answer; may honour ranges."""
+    """Serves CONTENT; breaks off after ``limit`` bytes of an answer; honours ranges or not."""
 
     limit = len(CONTENT)
     ranges = True

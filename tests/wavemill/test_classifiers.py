@@ -203,7 +203,7 @@ def test_closed_form_gives_the_ridge_classifier_of_the_codes(parameters: dict[st
 
 
 def test_what_is_left_out_in_training_is_there_afterwards() -> None:
-    """The linear form sees half of its inputs, another half each time, doubled in turn."""
+    """The linear form sees half of its inputs, another half each time, at twice their size."""
     x, _ = learnable(16)
     networks = []
     for thin in (0.0, 0.5):

@@ -232,7 +232,7 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("side_by_side")
 @pytest.mark.parametrize("band", [None, 5.0])
 def test_a_batch_is_its_molecules(band: float | None) -> None:
-    """However wide the others are; and so are their gradients."""
+    """However wide the others are; and so are the gradients."""
     op = operator(powers=(0.5, 2.0), band=band)
     molecules = of_many_sizes()
     batch = Molecules.of(molecules)
