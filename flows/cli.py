@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop everything that was started: on Ctrl-C, SIGTERM (service managers), SIGHUP (no terminal).
+    """Stop everything that was started, on Ctrl-C, SIGTERM (services) or SIGHUP (lost terminals).
 
     A terminal's Ctrl-C also ends the temporary Prefect server; without this, Prefect would try for
     minutes to tell that server that the run has crashed.
