@@ -10,7 +10,7 @@ import torch
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.maxent.coordinates import Coordinates
-from wavemill.maxent.descent import Descent, descend
+from wavemill.maxent.descent import TRIALS, Descent, descend
 from wavemill.replay import Replayed
 from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec, ScatteringSpec
 from wavemill.spectra import PowerSpectrum, flatness
@@ -194,6 +194,16 @@ def scipy_losses(model: Microcanonical, start: torch.Tensor) -> list[float]:
     flat, count = start.numpy().ravel(), model.spec.iterations
     scipy.optimize.fmin_l_bfgs_b(evaluate, flat, m=20, factr=0, pgtol=0, maxfun=count)
     return losses[:count]
+
+
+def test_descent_that_cannot_go_down_does_not_search_along_the_gradient_twice() -> None:
+    def misleading(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (x != 0).any(-1).double(), torch.ones_like(x)
+
+    descent = Descent(torch.zeros(3, dtype=torch.float64))
+    descend([descent], misleading, 100)
+    assert descent.stopped
+    assert len(descent.losses) == 1 + TRIALS
 
 
 def test_descent_finds_the_minimum_of_a_quadratic_and_of_a_modulus() -> None:

@@ -191,7 +191,7 @@ class Descent:
         """Drop the memory and go along the gradient; stop where that has just failed."""
         norm = _norm(self.gradient)
         self.restarts += 1
-        if self.restarts > 2 or not 0 < norm < math.inf:
+        if self.restarts > 1 or not 0 < norm < math.inf:
             self.stopped = True
             return
         self.pairs = 0
