@@ -6,9 +6,9 @@ a bank of real filters psi_l
     (x * psi_l)^(w) sampled  =  sum over blocks b of  x^(w_b) psi^_l(w_b) .
 
 Most blocks of a filter hold nothing and are left out. Spectra are seen as pairs of real
-numbers and filters hold every value twice, so that no multiplication is complex. Both maps have a
-written gradient, which derivatives of any order and ``torch.func`` go through. ``torch.compile``,
-which traces no function that has a forward derivative, differentiates the formulas instead.
+numbers and filters hold every value twice, so that no multiplication is complex. Both maps have
+hand-written gradients, which admit derivatives of any order and ``torch.func``. ``torch.compile``
+cannot trace a function that has a forward derivative, and differentiates the formulas instead.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from wavemill import kernels
 from wavemill.operators import keep_buffer
 
-# A block's row and column, the first filter that reaches it and the one past the last, and where
-# among the terms of all sums theirs begin.
+# A block's row and column; the first filter that reaches it and the one past the last; the place of
+# their first term among the terms of all sums.
 Place = tuple[int, int, int, int, int]
 
 
@@ -37,12 +37,12 @@ class Blocks:
     places: tuple[Place, ...]
     terms: int
     rows: int
-    columns: int  # of reals, two a frequency
+    columns: int  # of real numbers, two for each frequency
     factor: int
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows of a spectrum, and reals a row."""
+        """Rows of a spectrum, and real numbers in a row."""
         return self.rows * self.factor, self.columns * self.factor
 
     @cached_property
@@ -70,7 +70,7 @@ class FoldedBank(nn.Module):
     factor
         Step f of the sampling.
     dtype
-        Real precision. Blocks below its rounding of 1 are left out.
+        Real precision. Blocks whose values are below its rounding unit are left out.
     """
 
     def __init__(self, psi: Tensor, factor: int, dtype: torch.dtype) -> None:
@@ -107,7 +107,7 @@ class FoldedBank(nn.Module):
 def modulus(z: Tensor, overwrite: bool = False) -> Tensor:
     """Return |z|, with gradient 0 at 0, for z whose squares neither overflow nor vanish.
 
-    ``overwrite`` allows z to be destroyed where gradients are off: half the memory to visit.
+    With ``overwrite`` z may be destroyed where gradients are off, which visits half the memory.
     """
     if torch.compiler.is_compiling():
         return _Modulus.forward(z)
@@ -118,7 +118,7 @@ def modulus(z: Tensor, overwrite: bool = False) -> Tensor:
 
 
 def _root(squares: Tensor) -> Tensor:
-    """Return the root of a sum of two neighbours in memory, at least the smallest normal's."""
+    """Return roots of sums of two neighbours in memory, at least that of the smallest normal."""
     square = squares[..., 0] + squares[..., 1]
     return square.add_(torch.finfo(square.dtype).tiny).sqrt_()
 
@@ -207,14 +207,14 @@ class _Modulus(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)  # not |z|, which is soon found again
+        ctx.save_for_backward(*inputs)  # not |z|, which is quickly computed again
         ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
         size: Tensor = _Modulus.apply(z)  # type: ignore[no-untyped-call]
-        largest = torch.finfo(size.dtype).max  # reached only where z is rounding, or 0
+        largest = torch.finfo(size.dtype).max  # reached only where z is 0 or rounding error
         slope: Tensor = z * (gradients[0] / size).clamp(-largest, largest)
         return slope
 
@@ -232,13 +232,13 @@ def _block(spectrum: Tensor, y: int, x: int, blocks: Blocks) -> Tensor:
 
 
 def _aliased(filters: Tensor, factor: int) -> Tensor:
-    """Return ``(l, block y, block x, y, x)``: the grid's frequencies, those that alias apart."""
+    """Return ``(l, block y, block x, y, x)``, in which aliases differ in their block alone."""
     y, x = (size // factor for size in filters.shape[-2:])
     return filters.reshape(-1, factor, y, factor, x).transpose(2, 3)
 
 
 def _places(reached: Tensor) -> tuple[Place, ...]:
-    """Return the blocks that filters reach and the range of those, the widest range first."""
+    """Return the blocks that filters reach and the ranges of these filters, the widest first."""
     places = []
     for y, x in reached.any(0).nonzero().tolist():
         angles = reached[:, y, x].nonzero().flatten().tolist()

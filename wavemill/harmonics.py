@@ -2,7 +2,7 @@
 
     rho(Re(e^{i alpha} z)) = sum_k gamma(k) [z]^k e^{i k alpha} ,    [z]^k = |z| e^{i k arg z} .
 
-A rectifier followed by a Fourier series in its phase alpha is a phase harmonic, and the reverse.
+The Fourier coefficients of a rectifier in its phase alpha are phase harmonics, up to gamma(k).
 Phases are ``alpha_a = 2 pi a / A``, a = 0..A-1, always on the last axis.
 
 Source: Mallat, Zhang and Rochette, *Phase harmonic correlations and convolutional neural networks*,
@@ -38,7 +38,7 @@ def phase_harmonic(z: Tensor, k: int) -> Tensor:
     Raises
     ------
     InvalidParameter
-        If k is no integer or z not complex.
+        If k is not an integer or z is not complex.
 
     Notes
     -----
@@ -55,7 +55,7 @@ def phase_harmonic(z: Tensor, k: int) -> Tensor:
         return z
     if k == -1:
         return z.conj().resolve_conj()
-    if torch.compiler.is_compiling():  # which traces no function that has a jvp
+    if torch.compiler.is_compiling():  # it cannot trace a function that has a jvp
         return _PhaseHarmonic.forward(z, k)
     harmonic: Tensor = _PhaseHarmonic.apply(z, k)  # type: ignore[no-untyped-call]
     return harmonic

@@ -38,9 +38,9 @@ def as_float(images: Tensor) -> Tensor:
 def opponent(x: Tensor) -> Tensor:
     """Return the opponent colours of red, green and blue, ``(..., 3, y, x)``.
 
-    An orthonormal change of axes, grey, red - blue and magenta - green (`OPPONENTS`, each of length
-    1): a modulus of each keeps edges of hue apart from those of brightness, which all three primary
-    colours repeat.
+    An orthonormal change of axes to grey, red - blue and magenta - green (`OPPONENTS`, each of
+    length 1). Their moduli keep edges of hue apart from those of brightness, which all three
+    primary colours repeat.
     """
     axes = torch.tensor(list(OPPONENTS.values()), dtype=torch.float64)
     axes = torch.nn.functional.normalize(axes, dim=1).to(x)
@@ -71,7 +71,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random mirror images and shifts, each image its own.
+    """Random mirror images and shifts, drawn for each image by itself.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Augmentation:
     shift: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no distance."""
+        """Refuse a shift that is not a distance."""
         if self.shift < 0:
             raise InvalidParameter(f"shift={self.shift} must not be below 0")
 

@@ -2,16 +2,16 @@
 
     v_n = W^T beta + M^T z_{n-1},   z_n = T(v_n, lambda_n),   M = I - D^T W
 
-A code has far fewer entries than the dictionary has atoms, so ``M^T z`` is a sum of few rows of M.
+A code has far fewer entries than the dictionary has atoms, so ``M^T z`` sums only a few rows of M.
 Where supports are wide it costs less to take the residual as a sum of rows of D^T and to multiply
 it by W, which is the iteration as written in :mod:`.dictionary`. Backwards, the gradient
 ``g_n`` lives on the support of z_n; with ``r = beta - D z_{n-1}`` and ``q = W g_n``,
 
     dW += r g_n^T,   dD -= q z_{n-1}^T,   dbeta += q,   g_{n-1} = (g_n - D^T q) on the support.
 
-Compiled loops (:mod:`wavemill.kernels`) take one signal after another through all iterations, so
-that the rows it needs stay in the caches, and go through them again on the way back; where they are
-not built, torch takes many signals through one iteration after another.
+Compiled loops (:mod:`wavemill.kernels`) take one signal at a time through all iterations, so that
+the rows it needs stay in the caches, and back through them for the gradient. Where the loops are
+not built, torch takes many signals together through one iteration after another.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from torch.nn.functional import embedding_bag
 
 from wavemill import kernels
 
-_COLUMNS = 256  # of a table summed at a time: rows of 1 KiB are read at the caches' pace
-_NARROW = 0.3  # atoms of a support, as a part of the channels, up to which rows of M cost less
+_COLUMNS = 256  # columns of a table summed at a time: rows of 1 KiB are read at cache speed
+_NARROW = 0.3  # largest support, as a fraction of the channels, for which rows of M cost less
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Sparse codes of ``rows`` positions.
+    """Sparse codes of some positions.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Codes:
     atoms
         Atom of each entry.
     starts
-        First entry of each position.
+        Number of the first entry of each position.
     values
         The entries.
     """
@@ -60,13 +60,13 @@ class Codes:
         return Codes(self.places, self.atoms, self.starts, values)
 
     def times(self, table: Tensor) -> Tensor:
-        """Return ``z @ table`` of a table ``(atom, column)``."""
+        """Return ``z @ table`` for a table ``(atom, column)``."""
         return embedding_bag(
             self.atoms, table, self.starts, mode="sum", per_sample_weights=self.values
         )
 
     def transposed_times(self, table: Tensor, count: int) -> Tensor:
-        """Return ``z^T @ table``, ``(atom, column)``, of a table ``(position, column)``."""
+        """Return ``z^T @ table``, ``(atom, column)``, for a table ``(position, column)``."""
         atoms = self.atoms.numpy()
         order = np.argsort(atoms.astype(_smallest(count)), kind="stable")
         starts = np.searchsorted(atoms[order], np.arange(count))
@@ -88,13 +88,13 @@ class Codes:
 
 
 def _smallest(count: int) -> type[np.unsignedinteger[Any]]:
-    """Return the type whose stable sort is by radix, if it holds ``count`` atoms."""
+    """Return a type for ``count`` atoms: the one that is sorted by radix, if it is wide enough."""
     return np.uint16 if count <= 1 << 16 else np.uint64
 
 
 def _thresholded(v: Tensor, threshold: Tensor, positive: bool) -> Codes:
     count = v.shape[1]
-    mask = ~(v <= threshold) if positive else ~(v.abs() <= threshold)  # what is no number stays
+    mask = ~(v <= threshold) if positive else ~(v.abs() <= threshold)  # NaN is kept
     places = np.flatnonzero(mask.numpy())  # several times as fast as torch's
     atoms = torch.from_numpy(places - places // count * count)
     starts = torch.from_numpy(np.searchsorted(places, np.arange(0, v.numel(), count)))
@@ -106,7 +106,7 @@ def _thresholded(v: Tensor, threshold: Tensor, positive: bool) -> Codes:
 
 @dataclass(frozen=True)
 class Tables:
-    """A dictionary laid out to be read by atoms."""
+    """A dictionary laid out to be read atom by atom."""
 
     D: Tensor
     W: Tensor
@@ -116,7 +116,7 @@ class Tables:
 
     @classmethod
     def of(cls, D: Tensor, W: Tensor, columns: int) -> Tables:
-        """Lay out, with ``M`` in slices of so many columns; of none: without it."""
+        """Lay out the tables, ``M`` in slices of ``columns`` columns; 0: without ``M``."""
         slices: tuple[Tensor, ...] = ()
         if columns:
             M = torch.eye(D.shape[1], dtype=D.dtype) - D.T @ W
@@ -138,7 +138,7 @@ def _preactivations(beta: Tensor, analysed: Tensor, codes: Codes, tables: Tables
 
 
 def _refuse_second_derivatives() -> None:
-    """Raise where a gradient is to be differentiated again: what is written here says nothing."""
+    """Raise if the gradient is itself to be differentiated, which is not implemented here."""
     if torch.is_grad_enabled():
         raise NotImplementedError(
             "istc differentiates once on a CPU: write its iteration with soft_threshold instead"
@@ -230,7 +230,7 @@ def coded_by_supports(
 ) -> list[Tensor]:
     """Return ISTC codes ``(position, K)`` of blocks of signals ``(position, C)`` on a CPU.
 
-    ``M`` costs as much as K positions do, so that fewer of them go without it.
+    ``M`` costs as much as ``W^T beta`` of K positions, so it is made only for K / 4 or more.
     """
     with torch.no_grad():
         enough = sum(len(block) for block in blocks) >= D.shape[1] // 4

@@ -4,7 +4,7 @@
 
 F, one matrix for all positions, and its thresholds b are learnt (F x is standardised by a batch
 norm, whose shift is -b): z is a first iteration of ISTC, with W free. Wavelets are not learnt: they
-separate what changes along each direction, and moduli forget where exactly.
+separate changes along different directions, and moduli forget exactly where these occur.
 
 Source: Zarka, Guth and Mallat, *Separation and concentration in deep networks*, ICLR 2021; Guth,
 Zarka and Mallat, *Phase collapse in neural networks*, ICLR 2022.
@@ -23,14 +23,14 @@ from wavemill.operators import keep_buffer
 
 ANGLES = 4
 SIDE = 5  # positions that a filter sees: 2.5 standard deviations of its envelope on either side
-_LEAST = 1e-30  # added to squared moduli: their roots have a gradient, 0, where they are 0
+_LEAST = 1e-30  # added to squared moduli, so that roots have the gradient 0 where these are 0
 
 
 def filters() -> Tensor:
     """Return phi, then the real and imaginary parts of each psi: ``(1 + 2 ANGLES, SIDE, SIDE)``.
 
-    Those of :mod:`.morlet` at j = 0 and L = 4, cut to `SIDE` samples, of mean zero then, and of
-    norm 1, as is the Gaussian phi; float64.
+    The psi are those of :mod:`.morlet` at j = 0 and L = 4, cut to `SIDE` samples and then made to
+    have mean 0 and norm 1. The Gaussian phi has norm 1, too. All are float64.
     """
     u = torch.arange(SIDE, dtype=torch.float64) - SIDE // 2
     envelope = torch.exp(-(u[:, None].square() + u.square()) / (2 * 0.8**2))
@@ -45,10 +45,10 @@ def filters() -> Tensor:
 
 
 class _Modulus(torch.autograd.Function):
-    """The root of two squares, one pass back.
+    """The root of a sum of two squares; its gradient takes one pass over memory.
 
-    Autograd's of squares and roots takes six; complex numbers (:func:`.folding.modulus`) would be
-    made of parts first, and take a step of training a third longer.
+    Autograd takes six for squares and roots. Complex numbers (:func:`.folding.modulus`) would
+    first have to be made of their parts, and a step of training would take a third longer.
     """
 
     @staticmethod
@@ -67,8 +67,8 @@ class _Modulus(torch.autograd.Function):
 class Wavelets(nn.Module):
     """Low pass and moduli of each channel, at every ``step``-th position along each axis.
 
-    Channels are zero beyond their borders. ``(n, c, y, x)`` to ``(n, (1 + ANGLES) c, y', x')``: low
-    passes, then moduli angle by angle.
+    Channels count as 0 beyond their borders. Maps ``(n, c, y, x)`` to
+    ``(n, (1 + ANGLES) c, y', x')``: low passes, then moduli angle by angle.
     """
 
     def __init__(self, step: int) -> None:
@@ -77,7 +77,7 @@ class Wavelets(nn.Module):
         keep_buffer(self, "taps", filters().float()[:, None])
 
     def shape(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """Return the grid of what is made of one."""
+        """Return the grid of the output for inputs on the grid ``shape``."""
         y, x = shape
         return -(-y // self.step), -(-x // self.step)
 
@@ -88,7 +88,7 @@ class Wavelets(nn.Module):
             nn.functional.conv2d(
                 x, tap.expand(count, -1, -1, -1), None, self.step, SIDE // 2, groups=count
             )
-            for tap in self.get_buffer("taps")  # all at once they would take oneDNN longer
+            for tap in self.get_buffer("taps")  # oneDNN would take longer over all at once
         )
         pairs = zip(parts[::2], parts[1::2], strict=True)
         return torch.cat([low, *(_modulus(re, im) for re, im in pairs)], 1)
@@ -105,7 +105,7 @@ class Block(nn.Module):
     Parameters
     ----------
     channels, atoms
-        Of what it is given, and of the dictionary.
+        Channels of the input, and atoms of the dictionary.
     step
         2 to keep every second position along each axis, 1 to keep all.
     """
@@ -123,7 +123,7 @@ class Block(nn.Module):
 
     def codes(self, x: Tensor) -> Tensor:
         """Return ``z``, ``(n, atom, y, x)``."""
-        x = x.contiguous(memory_format=torch.channels_last)  # what oneDNN is fast at
+        x = x.contiguous(memory_format=torch.channels_last)  # the layout in which oneDNN is fast
         return nn.functional.relu(self.norm(self.project(x)))
 
     def forward(self, x: Tensor) -> Tensor:

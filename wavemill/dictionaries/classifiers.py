@@ -1,7 +1,7 @@
 """Classifiers of feature maps: ridge regression, layers, and sparse codes in a learnt dictionary.
 
 Features are ``(n, channel, y, x)``, classes whole numbers. :class:`Standardisation` and
-:class:`RidgeClassifier` learn from batches that they see once, whatever their number.
+:class:`RidgeClassifier` learn from any number of batches, and see each of them once.
 
 Source: Zarka, Thiry, Angles and Mallat, *Deep network classification by scattering and homotopy
 dictionary learning*, ICLR 2020.
@@ -26,8 +26,8 @@ from wavemill.specs.images import ClassifierSpec
 ALPHAS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
 _MOST = 5 * 2**30  # bytes that ridge regression may take
 _TOGETHER = 256  # samples multiplied at a time
-_WIDTH = 1024  # features that are
-_LEAST = 1e-2  # of the mean variance: what is added before whitening
+_WIDTH = 1024  # features multiplied at a time
+_LEAST = 1e-2  # part of the mean variance that is added before whitening
 
 
 class Standardisation:
@@ -41,10 +41,10 @@ class Standardisation:
     Parameters
     ----------
     components
-        How many, those of largest eigenvalue; 0: the channels themselves.
+        Number of components, those of largest eigenvalue; 0: the channels themselves.
     power
-        What x is raised to before: sign(x) |x|^power. Roots make features that are small mostly
-        and large now and then more even.
+        Power that x is raised to first: sign(x) |x|^power. Roots even out features that are mostly
+        small and now and then large.
     """
 
     def __init__(self, components: int = 0, power: float = 1.0) -> None:
@@ -130,17 +130,17 @@ class RidgeClassifier:
 
         B = (C_xx + alpha s I)^{-1} C_xy,    scores = (x - mean_x) B + mean_y
 
-    with the covariances of features and indicators, and s the mean variance of the features. Of
-    fewer samples than features the same is
+    with the covariances of features and indicators, and s the mean variance of the features. With
+    fewer samples than features this equals
 
         B = X^T (X X^T / n + alpha s I)^{-1} Y / n,    X, Y about their means,
 
-    so samples are held until there are as many as features, and from then on their sums alone.
+    so samples are held until there are as many as features; from then on only sums are.
 
     Parameters
     ----------
     classes
-        Their number.
+        Number of classes.
     """
 
     def __init__(self, classes: int) -> None:
@@ -154,7 +154,7 @@ class RidgeClassifier:
         Raises
         ------
         InvalidParameter
-            As `check_ridge`, of all that were added.
+            As `check_ridge`, for all samples added so far.
         """
         rows, target = x.float(), nn.functional.one_hot(y, self.classes).float()
         size = x.shape[1]
@@ -172,7 +172,7 @@ class RidgeClassifier:
         return self
 
     def _add_up(self) -> None:
-        """Replace the samples that are held by sums of their products."""
+        """Replace the held samples by sums of their products."""
         if not hasattr(self, "_gram"):
             size = len(self._sums[0])
             self._gram = self._sums[0].new_zeros(size, size)
@@ -182,7 +182,7 @@ class RidgeClassifier:
             for some, columns in zip(
                 torch.split(self._gram, _WIDTH), torch.split(rows, _WIDTH, 1), strict=True
             ):
-                some += columns.T @ rows  # whole, it would be in float32 and again in float64
+                some += columns.T @ rows  # the whole product would exist in float32 and in float64
         self._held.clear()
 
     def solve(self, alpha: float) -> Self:
@@ -191,7 +191,7 @@ class RidgeClassifier:
         return self
 
     def choose(self, x: Tensor, y: Tensor) -> float:
-        """Solve at the penalty among `ALPHAS` that is right most often on others; return it."""
+        """Solve at the penalty of `ALPHAS` that is right most often on ``x``, ``y``; return it."""
         best, most = ALPHAS[0], -1
         for alpha, (weights, bias) in zip(ALPHAS, self._solutions(ALPHAS), strict=True):
             right = int((_linear(x, weights, bias).argmax(1) == y).sum())
@@ -211,7 +211,7 @@ class RidgeClassifier:
             right = (torch.cat([target for _, target in self._held]) - mean_y) / n
         else:
             right = self._product / n - torch.outer(mean_x, mean_y)
-        for alpha in alphas:  # each factorises a matrix of its own: two are held at a time
+        for alpha in alphas:  # each factorises a matrix of its own: two exist at a time
             if rows:
                 solved = _solved(products / n, alpha, len(mean_x), right)
                 B = right.new_zeros(len(mean_x), self.classes)
@@ -234,7 +234,7 @@ def check_ridge(samples: int, features: int) -> None:
     Raises
     ------
     InvalidParameter
-        If there are too many features, unless samples are few.
+        If there are too many features, unless there are few samples.
     """
     least = min(samples, features)
     needed = 4 * least * (features + 4 * least)  # samples held; two matrices in float64
@@ -263,7 +263,7 @@ def _solved(matrix: Tensor, alpha: float, features: int, right: Tensor) -> Tenso
     """Return ``(matrix + alpha s I)^{-1} right``; the matrix is overwritten."""
     spread = float(matrix.diagonal().sum()) / features
     matrix.diagonal().add_(alpha * spread + 1e-12)
-    # In this order of rows and columns neither of the two copies the matrix.
+    # In this order of rows and columns neither cholesky nor solve_triangular copies the matrix.
     factor = torch.linalg.cholesky(matrix.mT, upper=True, out=matrix.mT)
     half = torch.linalg.solve_triangular(factor.mT, right, upper=False)
     solved: Tensor = torch.linalg.solve_triangular(factor, half, upper=True)
@@ -276,7 +276,7 @@ class SparseCoding(nn.Module):
     Parameters
     ----------
     channels
-        Of the features.
+        Number of channels of the features.
     spec
         Sizes and thresholds.
     """
@@ -286,7 +286,7 @@ class SparseCoding(nn.Module):
         self.project = nn.Conv2d(
             channels, spec.channels, spec.kernel, padding=spec.kernel // 2, bias=False
         )
-        with torch.no_grad():  # as far as there are channels, they pass unchanged to begin with
+        with torch.no_grad():  # to begin with, as many channels as possible pass unchanged
             nn.init.dirac_(self.project.weight)
             for extra in range(channels, spec.channels):
                 nn.init.normal_(self.project.weight[extra], std=channels**-0.5)
@@ -299,7 +299,7 @@ class SparseCoding(nn.Module):
         return nn.functional.normalize(projected.movedim(1, -1), dim=-1)
 
     def atoms(self) -> Tensor:
-        """Return the dictionary, taken back by the projection's transpose: ``(channel, atom)``."""
+        """Return ``(channel, atom)``, the dictionary times the transpose of the projection."""
         return self.project.weight.detach().sum((2, 3)).T @ self.dictionary.D().detach()
 
     def codes(self, x: Tensor, iterations: int | None = None) -> Tensor:
@@ -314,16 +314,16 @@ class SparseCoding(nn.Module):
 
 
 class Network(nn.Module):
-    """A classifier by its spec, from standardised features ``(n, channel, y, x)`` to scores.
+    """The classifier of a spec, from standardised features ``(n, channel, y, x)`` to scores.
 
     Parameters
     ----------
     shape
         Channels and grid of the features.
     classes
-        Their number.
+        Number of classes.
     spec
-        What it is made of; not ``ridge``.
+        What it is made of; its model is not ``ridge``.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int, spec: ClassifierSpec) -> None:

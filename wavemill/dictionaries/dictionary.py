@@ -1,14 +1,14 @@
 """Sparse codes in a dictionary: Lasso by ISTA and FISTA, homotopy by ISTC, and learning of D.
 
-A signal beta of C channels is coded by z of K atoms, beta ~ D z, D having unit columns:
+A signal beta of C channels is coded by z of K atoms, beta ~ D z, where D has unit columns:
 
     Lasso   min over z of  |beta - D z|^2 / 2 + penalty |z|_1
     ISTA    z <- T(z + step D^T (beta - D z), step penalty)          step < 2 / |D|^2
     ISTC    z <- T(z + W^T (beta - D z), lambda_n),   n = 1 .. N,    lambda_n falling to lambda_N
 
-``T`` is soft thresholding, of both signs or keeping positive codes only. W is D, or free with
-``diag(W^T D) = 1``. ISTC is not Lasso: it follows thresholds downwards by steps of length 1, for
-which ISTA with a redundant D would diverge.
+``T`` is soft thresholding, two-sided or keeping positive codes only. W is D, or free with
+``diag(W^T D) = 1``. ISTC is not Lasso: it follows thresholds downwards in steps of length 1, with
+which ISTA would diverge for a redundant D.
 
 Signals are ``(..., C)``, codes ``(..., K)``, dictionaries ``(C, K)``.
 
@@ -32,8 +32,8 @@ from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.progress import Progress
 
 Coder = Callable[[Tensor, Tensor], Tensor]
-_BLOCK = 1 << 19  # codes computed at a time on a CPU: they stay in its caches
-_ROUNDING = 1e-12  # of an atom's own use: a new one shorter than that is none
+_BLOCK = 1 << 19  # entries of codes computed at a time on a CPU: they stay in its caches
+_ROUNDING = 1e-12  # part of A_kk; a new atom shorter than that is rounding error
 _DEAD = 1e-6  # an atom used less than this, relative to the mean, is drawn anew
 
 
@@ -70,7 +70,7 @@ def ista(
 ) -> Tensor:
     """Return the Lasso's code after some iterations, of both signs unless ``positive``.
 
-    The step is ``1 / |D|^2`` unless given. In half precision only that norm is in float32.
+    The step is ``1 / |D|^2`` unless given. In half precision that norm alone is in float32.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def fista(
     positive: bool = False,
     step: float | None = None,
 ) -> Tensor:
-    """Return what :func:`ista` does, of both signs unless ``positive``, in fewer iterations.
+    """Return the Lasso's code as :func:`ista` does, but in fewer iterations.
 
     With Nesterov's momentum the error falls as 1 / iterations^2.
     """
@@ -120,7 +120,7 @@ def _step(beta: Tensor, D: Tensor, penalty: float, iterations: int, step: float 
         return step
     wide = D.detach().to(torch.promote_types(D.dtype, torch.float32))
     norm = float(torch.linalg.matrix_norm(wide, 2))
-    return 1 / norm**2 if norm else 0.0  # of a dictionary of zeros every code stays 0
+    return 1 / norm**2 if norm else 0.0  # with a dictionary of zeros every code stays 0
 
 
 def istc(
@@ -131,11 +131,11 @@ def istc(
     *,
     positive: bool = True,
 ) -> Tensor:
-    """Return the code of ISTC from z = 0, positive by default, by one iteration a threshold.
+    """Return ISTC's code from z = 0, one iteration for each threshold; positive by default.
 
-    On a CPU the work is proportional to the supports (:mod:`.active_sets`), elsewhere to
-    the dictionary. Both differentiate in beta, D, W and the thresholds, on a CPU once: for second
-    derivatives there write the iteration as it stands above, with :func:`soft_threshold`.
+    On a CPU the work is proportional to the size of the supports (:mod:`.active_sets`), elsewhere
+    to that of the dictionary. Both have gradients in beta, D, W and the thresholds, on a CPU only
+    first ones: for second derivatives there, write the iteration above with :func:`soft_threshold`.
 
     Parameters
     ----------
@@ -146,12 +146,13 @@ def istc(
     thresholds
         ``lambda_1 .. lambda_N``, as from :func:`homotopy`.
     positive
-        Whether codes are kept above 0; those of `ista` and `fista` are not unless told.
+        Whether codes are kept above 0, which `ista` and `fista` do not do by default.
 
     Raises
     ------
     ShapeMismatch, InvalidParameter
-        If signals and dictionary do not fit together, or there are no thresholds of 0 or more.
+        If signals and dictionary do not fit together, or if thresholds are missing, negative or not
+        finite.
     """
     W = D if W is None else W
     _check(beta, D, W)
@@ -166,7 +167,7 @@ def istc(
 
 
 def _are_finite(*values: Tensor) -> bool:
-    """Say whether all are numbers: supports are found by comparison, where others end as 0."""
+    """Say whether all values are finite: in the comparisons that find supports, others become 0."""
     return all(math.isfinite(float(each.detach().sum())) for each in values)
 
 
@@ -209,9 +210,9 @@ def lasso_violation(
 ) -> Tensor:
     """Return how far each code ``(...)`` is from the Lasso's conditions (Karush, Kuhn, Tucker).
 
-    Of codes of both signs unless ``positive``, as those of :func:`istc` are unless told.
-    With ``c = D^T (beta - D z)``: on the support ``c = penalty sign(z)``, elsewhere
-    ``|c| <= penalty``, or ``c <= penalty`` for positive codes.
+    Codes may have both signs unless ``positive``, which those of :func:`istc` are by default.
+    With ``c = D^T (beta - D z)`` the conditions are ``c = penalty sign(z)`` on the support, and
+    elsewhere ``|c| <= penalty``, or ``c <= penalty`` for positive codes.
     """
     correlation = (beta - z @ D.T) @ D
     on = (correlation - penalty * z.sign()).abs()
@@ -266,7 +267,7 @@ class Dictionary(nn.Module):
         return D if self.U is None else self.U + D * (1 - (self.U * D).sum(0))
 
     def forward(self, beta: Tensor, thresholds: Tensor, positive: bool = True) -> Tensor:
-        """Return ISTC codes ``(..., K)``, positive unless told, of signals ``(..., C)``."""
+        """Return ISTC codes ``(..., K)``, positive by default, of signals ``(..., C)``."""
         D = self.D()
         return istc(beta, D, thresholds, self.W(D), positive=positive)
 
@@ -274,28 +275,28 @@ class Dictionary(nn.Module):
 class DictionaryLearning:
     """D learnt by reconstruction: codes, then atoms one after another in closed form.
 
-    With ``A = sum z z^T`` and ``B = sum beta z^T`` over the batches so far, older ones forgotten
-    at a rate, atom k becomes ``B_k - (D A)_k + D_k A_kk`` of unit length: the best while the
-    others stay (Mairal et al., algorithm 2).
+    With ``A = sum z z^T`` and ``B = sum beta z^T`` over the batches so far, in which older batches
+    count less and less, atom k becomes ``B_k - (D A)_k + D_k A_kk`` scaled to unit length: the best
+    choice while the other atoms stay (Mairal et al., algorithm 2).
 
     Parameters
     ----------
     atoms
-        K.
+        K, the number of atoms.
     coder
         Returns the codes of signals in a dictionary: `fista` or `istc` with their parameters. ISTC
-        costs less, and diverges where atoms are too coherent for its thresholds.
+        costs less, but diverges where atoms are too coherent for its thresholds.
     epochs, batch
         Passes over the signals, and signals coded between two updates.
     forget
-        What older sums count for after a batch.
+        Factor that older sums are multiplied by at each batch.
     seed
-        Of the signals that atoms begin as, and of the order.
+        Seed of the signals that atoms begin as, and of the order of all signals.
 
     Raises
     ------
     InvalidParameter
-        If there are no atoms, epochs or signals of a batch, or ``forget`` is not in [0, 1].
+        If there are no atoms, epochs or signals in a batch, or ``forget`` is not in [0, 1].
     """
 
     def __init__(
@@ -353,7 +354,7 @@ class DictionaryLearning:
     def _drawn(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(x), (count,), generator=generator)
         noise = torch.randn(count, x.shape[1], generator=generator, dtype=x.dtype)
-        scale = 1e-3 * float(x.square().mean().sqrt())  # two atoms are never the same signal
+        scale = 1e-3 * float(x.square().mean().sqrt())  # so that no two atoms are equal
         drawn = x[rows] + scale * noise
         atoms: Tensor = (drawn / drawn.norm(dim=1, keepdim=True)).T
         return atoms

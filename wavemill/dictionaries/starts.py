@@ -1,4 +1,4 @@
-"""Where a network begins: the last linear form in closed form, on what it sees at first."""
+"""Where a network begins: its last linear form is solved in closed form on its first inputs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def close(
     classes: int,
     alpha: float | None = None,
 ) -> None:
-    """Set the last linear form to ridge regression on what it sees, scaled to be likely.
+    """Set the last linear form to ridge regression on its inputs, scaled to be most likely.
 
     Parameters
     ----------
     network
-        On the CPU; its batch norms take the statistics of what they see.
+        On the CPU; its batch norms take the statistics of their inputs.
     learnt
-        Makes the batches ``(x, class)`` to learn from, twice.
+        Returns the batches ``(x, class)`` to learn from; called twice.
     held
-        Others, on which penalty and scale are chosen.
+        Other samples, on which penalty and scale are chosen.
     classes
-        Their number.
+        Number of classes.
     alpha
         The penalty; None to choose it.
     """
@@ -53,7 +53,7 @@ def close(
 
 
 def _take_statistics(network: Network, batches: Iterable[Tensor]) -> None:
-    """Give each norm the mean and variance of what it sees of all batches, equally weighted."""
+    """Give each norm the mean and variance of its inputs over all batches, equally weighted."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return

@@ -20,12 +20,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-PATIENCE = timedelta(minutes=30)  # that members wait for each other: while the first one writes
+PATIENCE = timedelta(minutes=30)  # how long members wait for each other, as when the first writes
 
 
 @dataclass(frozen=True)
 class Team:
-    """A member's place among ``size``; alone unless given."""
+    """A member's place among ``size`` members; by default it is alone."""
 
     rank: int = 0
     size: int = 1
@@ -59,7 +59,7 @@ class Team:
             value.grad = part.view_as(value).clone()
 
     def gather(self, x: list[Tensor]) -> list[Tensor]:
-        """Return what members computed of items 0, 1, 2, ... in turns, in order."""
+        """Return, in order, what members computed for items 0, 1, 2, ..., taken in turns."""
         if self.size == 1:
             return x
         parts: list[list[Tensor]] = [[] for _ in range(self.size)]
@@ -103,7 +103,7 @@ class SharedNorm(nn.BatchNorm2d):
     Attributes
     ----------
     team
-        Set by who trains.
+        The team that trains the network, which sets it.
     """
 
     team = Team()

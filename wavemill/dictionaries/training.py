@@ -1,8 +1,8 @@
 """Training of a network in epochs, each of which depends on the state before it and nothing else.
 
-Whatever is random in epoch e comes from the seed and e, so that a training that goes on from the
-state after any epoch ends with the same bits as one that was never interrupted (on one device,
-with as many threads).
+Whatever is random in epoch e comes from the seed and e, so that training resumed from the state
+after any epoch ends with the same bits as training that was never interrupted (on one device, with
+the same number of threads).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Training:
     spec
         Rate, momentum, decay, schedule, and the smoothing of targets.
     steps
-        Batches of an epoch.
+        Batches in an epoch.
     seed
-        Of everything random.
+        Seed of everything random.
     team
-        Who trains the same network elsewhere, on other samples of each batch.
+        The processes that train the same network, each on its own samples of every batch.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Training:
         return spec.rate * spec.factor ** (self.epoch // spec.every)
 
     def advance(self, batches: Batches, progress: Progress | None = None) -> dict[str, float]:
-        """Train one epoch; return the mean loss and the part of right answers on the way.
+        """Train one epoch; return the mean loss and the fraction of right answers during it.
 
-        Of a team each member is given its own share of the batches, and told of all together.
+        In a team each member is given its own share of the batches, and returns the figures of all.
         """
         self.network.train()
         loss = right = count = 0.0
@@ -128,7 +128,7 @@ class Training:
         return {name: value.detach().cpu().clone().contiguous() for name, value in found.items()}
 
     def load(self, state: dict[str, Tensor]) -> Self:
-        """Go on from what another had reached."""
+        """Continue from the state that another training reached."""
         self.epoch = int(state["epoch"])
         self.network.load_state_dict(under("network", state))
         document: dict[str, Any] = self.optimizer.state_dict()
@@ -143,7 +143,7 @@ class Training:
 def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Return parameters with and without decay: biases and factors of norms have none.
 
-    V has none either: its length means nothing.
+    V has none either, since its length has no effect.
     """
     named = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
     kept = [value for name, value in named if value.ndim < 2 or name.endswith(".V")]

@@ -1,10 +1,10 @@
-"""The binned bispectrum: which triangles of wavenumbers have phases that go together.
+"""The binned bispectrum: which triangles of wavenumbers have related phases.
 
     b(a, c, d) = < x_a x_c x_d > / sqrt(< x_a^2 > < x_c^2 > < x_d^2 >) ,
 
 with x_a the part of x whose wavenumbers lie in shell a. The mean over space of a product of three
-parts is the sum of ``x^(k) x^(k') x^(k'')`` over the triangles k + k' + k'' = 0 of those shells. It
-vanishes on average for Gaussian fields and for fields that are as likely as their negative.
+parts is the sum of ``x^(k) x^(k') x^(k'')`` over the triangles k + k' + k'' = 0 with sides in those
+shells. On average it vanishes for Gaussian fields, and for fields as likely as their negative.
 
 Source: Scoccimarro, *The bispectrum: from theory to observations*, ApJ 544, 597 (2000), section 4.
 """
@@ -47,15 +47,15 @@ def bispectrum(x: Tensor, shells: int = 6, normalise: bool = True) -> Tensor:
     x
         Real ``(..., y, x)`` on a periodic grid.
     shells
-        How many, from the lowest wavenumber to the corner of the spectral square.
+        Number of shells, from the lowest wavenumber to the corner of the spectral square.
     normalise
-        Divide by the deviations of the parts; a part that is empty to rounding gives 0.
+        Divide by the deviations of the parts; a part that holds only rounding error gives 0.
 
     Returns
     -------
     Tensor
-        ``(..., triple)``, float64. Unnormalised, and counted with their 1, 3 or 6 permutations,
-        they add up to the third central moment. NaN for fields that hold one.
+        ``(..., triple)``, float64. Unnormalised values, each counted with its 1, 3 or 6
+        permutations, add up to the third central moment. NaN for fields that hold one.
 
     Raises
     ------

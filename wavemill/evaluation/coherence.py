@@ -1,4 +1,4 @@
-"""How the components of a field go together, octave by octave.
+"""How strongly the components of a field are correlated, octave by octave.
 
     c(a, b; o) = sum over w in o of Re x_a^ x_b^* / sqrt(sum of |x_a^|^2  sum of |x_b^|^2) ,
 
@@ -56,7 +56,7 @@ def coherence(x: Tensor, periodic: bool = True) -> Tensor:
 def coherence_distance(model: Tensor, test: Tensor, periodic: bool = True) -> float:
     """Return ``|c_model - c_test| / |c_test|`` of fields ``(field, component, y, x)``.
 
-    NaN if no components of the test fields go together at all, as of constants.
+    NaN if no components of the test fields are correlated at all, as for constants.
     """
     expected = coherence(test, periodic)
     apart, norm = (coherence(model, periodic) - expected).norm(), float(expected.norm())

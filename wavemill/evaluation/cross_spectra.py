@@ -1,10 +1,10 @@
-"""Cross-spectra of many channels at once, and their transforms at few shifts.
+"""Cross-spectra of many channels at once, and their transforms at a few shifts.
 
     c(a, b; s) = sum over w of a^(w) conj b^(w) e^{i w s} , s a multiple of 2^j ,
 
-is a sum over a grid 2^j times coarser once frequencies that coincide there, *aliases*, are
-contracted like fields: a matrix product a frequency. Channels come last, so that it needs no
-copies, and a coarser grid is made of a finer one by moving whole rows of them.
+is a sum over the frequencies of a grid 2^j times coarser, once those that coincide there, the
+*aliases*, are contracted like fields: one matrix product for each frequency. Channels come last, so
+that it needs no copies, and folding to a coarser grid moves whole rows of channels.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-PRODUCTS = 2**17  # of two channels at one frequency, held at once: 1 MiB, which caches hold
+PRODUCTS = 2**17  # of two channels at one frequency, held at once: 1 MiB, which fits the caches
 SUMS = 2**21  # of such products along x, held at once: 8 MiB
 
 
 def folded(spectra: Tensor, ratio: list[int]) -> Tensor:
     """Return spectra ``(y, x, alias and field, channel)`` on a grid coarser by ``ratio`` (y, x).
 
-    Frequencies that coincide on a grid of every second point are aliases of one another.
+    Frequencies that coincide on the coarser grid are aliases of one another.
     """
     rows, columns, _, channels = spectra.shape
     height, width = rows // ratio[0], columns // ratio[1]
@@ -30,7 +30,7 @@ def folded(spectra: Tensor, ratio: list[int]) -> Tensor:
 
 
 def opposites(frequency: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return where -w is in a list of all frequencies w of a grid, counted along its rows."""
+    """Return the place of -w for each w in a list of a grid's frequencies, numbered along rows."""
     y, x = frequency // shape[1], frequency % shape[1]
     return torch.argsort(frequency)[(-y) % shape[0] * shape[1] + (-x) % shape[1]]
 
@@ -40,8 +40,8 @@ def at_shifts(
 ) -> Tensor:
     """Return ``sum over w of left(w) conj right(w) e^{i w shift}`` for all pairs of channels.
 
-    ``left`` and ``right`` are folded; the result is ``(shift_y, shift_x, left, right)``. The
-    products of a few rows of frequencies are held at once, and transformed by cosines and sines of
+    ``left`` and ``right`` are folded; the result is ``(shift_y, shift_x, left, right)``. Products
+    of a few rows of frequencies are held at once. They are transformed by the cosines and sines of
     each abs(shift), which are real and half as many.
     """
     height, width, _, count = left.shape
@@ -75,7 +75,7 @@ def _waves(sizes: NDArray[np.int64], size: int, frequencies: int) -> Tensor:
 
 
 def _signs(shifts: NDArray[np.int64], place: NDArray[np.int64], count: int) -> Tensor:
-    """Return the matrix that makes e^{i w shift} of the waves of each abs(shift)."""
+    """Return the matrix that combines the waves of each abs(shift) into e^{i w shift}."""
     each = np.arange(len(shifts))
     matrix = np.zeros((len(shifts), 2 * count), dtype=np.complex128)
     matrix[each, place.reshape(-1)] = 1

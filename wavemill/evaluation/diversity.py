@@ -4,9 +4,9 @@ Two fields are compared at the shift where they agree best,
 
     c(x, y) = max over shifts of < x(u + shift) y(u) > ,  x and y centred and of variance 1 ,
 
-so that a field moved along is no new field. Two independent fields of N points have a c of some
-sqrt(2 ln N) standard deviations of the mean of a product of such fields: of few independent points,
-for steep spectra, hence above 0 by an amount that only real fields tell.
+so that a shifted copy of a field does not count as a new one. For two independent fields of N
+points, c is about sqrt(2 ln N) standard deviations of the mean product of two such fields. Fields
+of steep spectra have few independent points, and by how much c exceeds 0 only real fields can tell.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def best_correlation(x: Tensor, y: Tensor) -> Tensor:
     Raises
     ------
     ShapeMismatch
-        If they are no real fields of one grid.
+        If they are not real fields on one grid.
     """
     fields = [standardised(field) for field in (x, y)]
     if x.shape[-2:] != y.shape[-2:]:

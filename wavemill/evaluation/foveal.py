@@ -12,11 +12,11 @@ of the *test* set's channels. A model is judged by
 
 With J = 5 and L = 8, R is 8,025 x 8,025. It is never formed: covariances depend on the difference
 of shifts alone, angles half a turn apart are conjugates, and R is Hermitian. Each distinct value
-is held once and weighted by how often it occurs. Covariances at multiples of 2^j need the
-cross-spectrum only after it is folded 2^j times, which is a small matrix product a frequency.
+is held once and weighted by how often it occurs. Covariances at multiples of 2^j need only the
+cross-spectrum folded to a grid 2^j times coarser, a small matrix product for each frequency.
 
-Of fields that are not periodic, means are over the points u and u + shift that no filter carries
-around the border (:mod:`wavemill.moments.masked`). Transforms: ``-i w u``, unscaled forward.
+For fields that are not periodic, means are over the u for which no filter reaches around the border
+at u or u + shift (:mod:`wavemill.moments.masked`). Transforms: ``-i w u``, unscaled forward.
 
 Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
 (2021), section 4.
@@ -75,7 +75,7 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class Covariances:
-    """Covariances of a set of fields, within the fields, and what joins the fields.
+    """Covariances of a set of fields: those within fields, and what is needed to join the fields.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Covariances:
         For each block of channels, covariances about each field's own channel means, averaged over
         fields: complex ``(shift_y, shift_x, channel, channel)``.
     variance
-        The same at zero shift of each channel with itself, ``(channel,)`` float64.
+        The same of each channel with itself at shift 0, ``(channel,)`` float64.
     means
         Complex ``(field, channel)``.
     spread
@@ -98,9 +98,9 @@ class Covariances:
 
 @dataclass(frozen=True)
 class _Block:
-    """Covariances of the channels of one scale with those of another as coarse or coarser.
+    """Covariances of the channels of one scale with those of the same or a coarser scale.
 
-    The first side is each channel of its scale, then the conjugate of each that is not real.
+    The first side holds each channel of its scale, then the conjugate of each that is not real.
     ``times`` is how many pairs of angles, in either order, each value stands for.
     """
 
@@ -148,7 +148,7 @@ class FovealCorrelation:
         self._inside: list[Window] = []
         if not periodic:
             longest = REACH * 2**J
-            window(Scale(True, J), (longest, longest), shape)  # refuses what leaves too little
+            window(Scale(True, J), (longest, longest), shape)  # refuses a grid that is too small
             self._inside = [window(Scale(False, scale), (0, 0), shape) for scale in range(J)]
         psi = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
         self._psi = torch.stack(psi).to(dtype)
@@ -165,8 +165,8 @@ class FovealCorrelation:
     def measure(self, x: Tensor) -> Covariances:
         """Return the covariances of a set of real fields ``(..., y, x)``.
 
-        Half of the time goes to sums over frequencies, once for some three fields: measure them
-        together.
+        Half of the time goes to sums over frequencies, which are taken once for about three fields
+        of 256^2: measure several together.
 
         Raises
         ------
@@ -220,10 +220,10 @@ class FovealCorrelation:
         return math.sqrt(apart / norm) if norm > 0 else math.nan
 
     def deviation(self, covariances: Covariances) -> Tensor:
-        """Return the standard deviation of each channel, of all fields together.
+        """Return the standard deviation of each channel over all fields together.
 
-        It is floored at 100 units of rounding of the fields' own: a band that holds nothing but
-        rounding error is not blown up to 1.
+        It is at least 100 rounding units of the fields' own deviation, so that a band that holds
+        nothing but rounding error is not blown up to 1.
         """
         between = covariances.means.to(torch.complex128)
         between = (between - between.mean(0)).abs().square().mean(0)
@@ -232,7 +232,7 @@ class FovealCorrelation:
         return deviation.to(self.dtype)
 
     def _about_common_mean(self, index: int, covariances: Covariances) -> Tensor:
-        """Add to what is within fields the covariance of their channel means."""
+        """Return the covariances within fields plus those of the fields' channel means."""
         block = self._blocks[index]
         means = covariances.means - covariances.means.mean(0)
         left = torch.cat([means[:, block.left], means[:, block.mirrored].conj()], dim=1)
@@ -240,10 +240,10 @@ class FovealCorrelation:
         return covariances.within[index] + between
 
     def _spectra(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return the centred channels' transforms, ``(y, x, field, channel)`` a scale; statistics.
+        """Return each scale's centred channels transformed, ``(y, x, field, channel)``; statistics.
 
-        These are means and variances, ``(field, channel)``. Field by field, whose transforms alone
-        exist twice.
+        The statistics are means and variances, ``(field, channel)``. Fields are taken one by one,
+        so that the transforms of only one of them exist twice.
         """
         complex_ = self.dtype.to_complex()
         means = torch.zeros((len(x), self.channels), dtype=complex_, device=x.device)
@@ -264,7 +264,7 @@ class FovealCorrelation:
         return spectra, means, variances
 
     def _transformed(self, x_hat: Tensor, group: ChannelGroup, means: Tensor) -> Tensor:
-        """Return the transforms of a group's channels, whose means go into ``means``."""
+        """Return the transforms of a group's channels, and put their means into ``means``."""
         filters = self._phi[None] if group.low_pass else self._psi[group.scale]
         response = x_hat * filters.to(x_hat.device)
         if group.k == 1 and self.periodic:
@@ -306,10 +306,10 @@ class FovealCorrelation:
             spectra[scale] = torch.empty(0)  # of no further use
 
     def _products(self, scale: int, other: int, shifts: NDArray[np.int64] = ZERO) -> Tensor:
-        """Return by what sums over frequencies are divided, ``(shift_y, shift_x)`` float64.
+        """Return the divisors of sums over frequencies, ``(shift_y, shift_x)`` float64.
 
-        It is the number of frequencies times that of points u of one scale and u + shift of the
-        other within their borders.
+        The number of frequencies, times that of points u for which u lies within the borders of one
+        scale and u + shift within those of the other.
         """
         counts = [np.full(len(shifts), size) for size in self.shape]
         if not self.periodic:
@@ -335,7 +335,7 @@ class FovealCorrelation:
             _span(lefts),
             _span(complex_),
             _span(rights),
-            # R is Hermitian: what joins two scales occurs twice.
+            # R is Hermitian: a covariance between two scales occurs twice.
             expanded.repeat_interleave(down, 0) * (1 if scale == other else 2),
         )
 
@@ -385,7 +385,7 @@ def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def _groups(J: int, L: int) -> list[ChannelGroup]:
-    """Return all groups, scale after scale; the low pass ends the coarsest."""
+    """Return all groups, scale after scale; the low pass comes last, with the coarsest."""
     kinds = [(j, k) for j in range(J) for k in range(min(HARMONICS, 2**j) + 1)]
     spans = [slice(start, start + L) for start in range(0, len(kinds) * L, L)]
     groups = [ChannelGroup(j, k, False, s) for (j, k), s in zip(kinds, spans, strict=True)]

@@ -1,8 +1,8 @@
 """Judging: sets of fields described in the same way, and how far they are from a test set.
 
 Everything is compared with real fields that no model was fitted to, and beside every number stands
-what real fields score against other real fields: as many of them as the model's, against the same
-others, since few fields are farther from any others than many are.
+what real fields score. There are as many of them as samples of the model, and they are compared
+with the same other real fields, since few fields are farther from any others than many are.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from wavemill.spectra import PowerSpectrum, flatness, skewness, structure_functi
 THRESHOLDS = tuple(np.linspace(-3, 3, 25).tolist())  # in standard deviations of the test set
 ORDERS = (1, 2, 3, 4, 5)
 QUANTILES = 1023
-SMALLEST = {True: 4, False: 9}  # side of a grid on which J = 1 fits, of fields that wrap or not
+SMALLEST = {True: 4, False: 9}  # side of the grid on which J = 1 fits, if fields wrap or not
 FAR = 1e6  # deviations of the test set, beyond which fourth powers may leave single precision
-ONE_MAP = 2  # real fields that take their turn as the only sample of a model
-TURNS = 3  # groups of real fields that stand as samples of a model, one after the other
+ONE_MAP = 2  # real fields that take turns as the only sample of a model
+TURNS = 3  # groups of real fields that take turns as the samples of a model
 Follow = Callable[[str], None]
 Rows = dict[str, dict[str, float]]
 
@@ -68,10 +68,10 @@ class Turn:
 
 
 def turns(real: int, drawn: int) -> list[Turn]:
-    """Return what is compared with what, of so many real and drawn fields.
+    """Return what is compared with what, for so many real and drawn fields.
 
-    A third of the real fields at a time, and no more than are drawn. Those of one turn follow one
-    another: fields that are alike, as moments of one run are, stand on one side.
+    Each turn takes a third of the real fields, but no more than are drawn. They are consecutive, so
+    that fields that are alike, such as snapshots of one run, stand on one side.
     """
     count, times = max(1, min(drawn, real // TURNS)), min(TURNS, real)
     found = []
@@ -96,21 +96,21 @@ class Judge:
     Parameters
     ----------
     test
-        Real fields ``(n, y, x)`` that no model was fitted to, two at least.
+        Real fields ``(n, y, x)`` that no model was fitted to, at least two.
     J, L
         Scales and angles of the foveal matrix; J is lowered to what fits, see :attr:`J`.
     periodic
-        Whether fields wrap around. If not, the foveal matrix and J leave out borders, spectra are
-        those of tapered fields, and no increment or neighbour crosses a border. Diversity and
-        memory take the best of all cyclic shifts either way.
+        Whether fields wrap around. If not, the foveal matrix leaves out borders (a smaller J fits),
+        spectra are those of tapered fields, and no increment or neighbour crosses a border.
+        Diversity and memory take the best of all cyclic shifts either way.
 
     Raises
     ------
     InvalidParameter
-        If there are fewer than two test fields, all their values are equal or some not finite, or
-        no scale fits on the grid.
+        If there are fewer than two test fields, all their values are equal or some are not finite,
+        or no scale fits on the grid.
     ShapeMismatch
-        If the fields are not of one grid.
+        If the fields are not on one grid.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Judge:
         Raises
         ------
         ShapeMismatch
-            If there is none, or they are not on the grid.
+            If there are no fields, or they are not on the grid.
         InvalidParameter
             If a value is not finite.
         """
@@ -182,8 +182,8 @@ class Judge:
     def score(self, x: Tensor, training: Tensor | None = None) -> tuple[dict[str, float], Portrait]:
         """Return the :data:`METRICS` of a model's samples ``(n, y, x)``, and their portrait.
 
-        ``training`` are the fields fitted to, ``(m, y, x)``. A metric that needs more than is there
-        (pairs of a single sample, fields fitted to) is NaN.
+        ``training`` are the fields fitted to, ``(m, y, x)``. A metric is NaN if what it needs is
+        missing: a second sample, or the fields fitted to.
         """
         portrait = self.describe(x)
         together = self.foveal.together(self._halves)
@@ -192,12 +192,12 @@ class Judge:
         return scores | {"memory": memory(x, training)}, portrait
 
     def compare(self, x: Tensor, training: Tensor | None = None) -> tuple[Rows, Portrait]:
-        """Return rows of real fields and of a model's samples that are comparable; their portrait.
+        """Return comparable rows of real fields and of a model's samples; the samples' portrait.
 
-        Distances are means over :func:`turns`, in each of which as many samples as real fields are
-        compared with the same other real ones, beside their ``_scatter`` over turns. All else, and
-        what :meth:`score` says of it, is of all samples. The rows are ``real, one map``; where it
-        is of more than one, ``real, K against M``; and ``model``.
+        Distances are means over :func:`turns`: in each, equal numbers of samples and of real fields
+        are compared with the same other real fields; ``_scatter`` is their deviation over turns.
+        All other metrics are of all samples, as in :meth:`score`. The rows are ``real, one map``;
+        ``real, K against M``, if K is more than 1; and ``model``.
         """
         portrait, plan = self.describe(x), turns(len(self._test), len(x))
         count = len(plan[0].real)
@@ -214,7 +214,7 @@ class Judge:
         return [self._measured(part) for part in (self._test[:half], self._test[half:])]
 
     def _real_rows(self, plan: Sequence[Turn]) -> tuple[list[_Side], Rows]:
-        """Return what each turn is compared with, and the rows of real fields."""
+        """Return the other fields of each turn, and the rows of real fields."""
         test, whole = self._test, self.portrait
         stood = [self._side(test, whole, turn.real) for turn in plan]
         measured = [side.covariances for side in stood]
@@ -240,7 +240,7 @@ class Judge:
         return _Side(self._measured(x[chosen]), self._part(x, portrait, chosen))
 
     def _part(self, x: Tensor, portrait: Portrait, chosen: list[int]) -> Portrait:
-        """Return the portrait of some of the fields that one is of, but for their pairs."""
+        """Return the portrait of the chosen ones of a portrait's fields, without their pairs."""
         each = {
             name: value[chosen]
             for name, value in portrait.state().items()
@@ -260,22 +260,22 @@ class Judge:
         row = {"eps": math.nan} | distances(portrait, self.portrait)
         for name in DISTANCES:
             values = torch.tensor([scores[name] for scores in apart], dtype=torch.float64)
-            own = values if len(values) == TURNS else values[:1]  # two are each other, turned round
+            own = values if len(values) == TURNS else values[:1]  # two turns mirror each other
             row |= {name: mean(values), f"{name}_scatter": scatter(own)}
         return row
 
     def _quantiles(self, x: Tensor) -> Tensor:
-        """Return those of all values together, standardised by the test set."""
+        """Return the quantiles of all values together, standardised by the test set."""
         levels = (np.arange(QUANTILES) + 1) / (QUANTILES + 1)
         values = (x.to(torch.float64).cpu().numpy() - self.mean) / self.std
         return torch.from_numpy(np.quantile(values, levels))
 
     @cached_property
     def floors(self) -> Rows:
-        """What real fields score: one of them as a model, and half of them against half.
+        """What real fields score: one of them as a model, and one half against the other.
 
         The first is the mean over a few real fields, each against the half it is not in; the second
-        is left out where it is the same. :meth:`compare` has rows that a model's may be held to.
+        is left out where it is the same. :meth:`compare` gives the rows to hold a model's against.
         """
         half = len(self._test) // 2
         names = [name for name in METRICS if name not in ("memory", "coherence")]
@@ -307,8 +307,8 @@ class Judge:
 
     def _measured(self, x: Tensor) -> Covariances:
         self._follow("correlate")
-        # In units of about their deviation: fourth powers of others leave single precision. Powers
-        # of two round nothing.
+        # In units of about their deviation, since fourth powers might leave single precision. A
+        # power of two causes no rounding.
         scaled = x * 2.0 ** -round(math.log2(self.std))
         if float(x.double().abs().max()) < FAR * self.std:
             return self.foveal.measure(scaled)
@@ -317,7 +317,7 @@ class Judge:
 
 
 def memory(x: Tensor, training: Tensor | None) -> float:
-    """Return the mean correlation at the best shift of fields with those fitted to."""
+    """Return the mean correlation of fields with those fitted to, each at the best shift."""
     if training is None or not len(training):
         return math.nan
     return float(torch.stack([best_correlation(x, one) for one in training]).mean())

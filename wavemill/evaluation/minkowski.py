@@ -1,15 +1,15 @@
 """Minkowski functionals of the sets where a field exceeds a threshold: area, length, number.
 
-On the grid, from counts of points, pairs and triangles of neighbours alone:
+They are computed on the grid from counts of points, pairs and triangles of neighbours alone:
 
 - area: the fraction of points in the set;
-- perimeter a unit of area: Crofton's formula over four directions of lines. A line in direction e
-  is crossed where one of two neighbours along e is in the set and the other is not;
-- Euler characteristic a unit of area, components less holes: points - edges + triangles of the
+- perimeter per unit of area: Crofton's formula over four directions of lines. A line in direction e
+  crosses the border where one of two neighbours along e is in the set and the other is not;
+- Euler characteristic per unit of area, components less holes: points - edges + triangles of the
   grid with diagonals, averaged over the two ways to draw them.
 
-All are unbiased for isotropic fields that are smooth on the grid. For a Gaussian field of
-variance 1 whose derivatives have variance mu (Adler, *The Geometry of Random Fields*, 1981):
+All are unbiased for isotropic fields that are smooth on the grid. For a Gaussian field of variance
+1 whose derivatives have variance mu they are (Adler, *The Geometry of Random Fields*, 1981):
 
     area (1/2) erfc(t / sqrt 2) ,  perimeter (1/2) sqrt(mu) e^{-t^2/2} ,
     Euler characteristic (2 pi)^{-3/2} mu t e^{-t^2/2} .
@@ -38,7 +38,7 @@ def minkowski_functionals(x: Tensor, thresholds: Sequence[float], periodic: bool
     x
         Real ``(..., y, x)``; lengths are in samples.
     thresholds
-        In units of ``x``; a point is in the set if it is not below.
+        In units of ``x``; a point is in the set unless it is below the threshold.
     periodic
         Whether the points of one border are neighbours of those of the opposite one.
 
@@ -69,7 +69,7 @@ def minkowski_functionals(x: Tensor, thresholds: Sequence[float], periodic: bool
 
 
 def _lengths(members: Tensor) -> Tensor:
-    """Return perimeter and Euler characteristic ``(..., 2)`` of a set, a cell a neighbour."""
+    """Return perimeter and Euler characteristic ``(..., 2)`` of a set, per cell of the grid."""
     here, right = members[..., :-1, :-1], members[..., :-1, 1:]
     below, across = members[..., 1:, :-1], members[..., 1:, 1:]
     pairs = ((here, right), (here, below), (here, across), (right, below))
@@ -85,5 +85,5 @@ def _lengths(members: Tensor) -> Tensor:
 
 
 def _count(members: Tensor) -> Tensor:
-    """Return the fraction of the grid's points."""
+    """Return the fraction of points that are members."""
     return members.sum((-2, -1)).to(torch.float64) / (members.shape[-2] * members.shape[-1])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Portrait:
-    """Statistics of a set of fields, float64; a first axis, where there is one, counts fields.
+    """Statistics of a set of fields, float64; where there is a field axis, it comes first.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Portrait:
 
 
 def distances(model: Portrait, test: Portrait) -> dict[str, float]:
-    """Return the :data:`METRICS` that portraits hold of one against another."""
+    """Return those :data:`METRICS` that follow from a model's portrait and a test set's."""
     real = 1 - mean(test.pairs)
     return {
         "spectrum": _spectral_distance(model.spectrum.mean(0), test.spectrum.mean(0)),
@@ -72,9 +72,9 @@ def distances(model: Portrait, test: Portrait) -> dict[str, float]:
 
 
 def _spectral_distance(model: Tensor, test: Tensor) -> float:
-    """Return the root mean square of ln(model / test), octaves of wavenumber weighing the same.
+    """Return the root mean square of ln(model / test), each octave of wavenumber weighing the same.
 
-    Shells below 1e-10 of the variance do not count: there real fields are rounding error.
+    Shells below 1e-10 of the variance do not count: there real fields hold only rounding error.
     """
     weight = 1 / torch.arange(1, len(test) + 1, dtype=torch.float64)
     floor = 1e-10 * float(test.sum())
@@ -94,10 +94,10 @@ def _relative(model: Tensor, test: Tensor) -> float:
 
 
 def mean(values: Tensor) -> float:
-    """Return the mean of values, NaN of none."""
+    """Return the mean of values, NaN if there are none."""
     return float(values.mean()) if values.numel() else math.nan
 
 
 def scatter(values: Tensor) -> float:
-    """Return the standard deviation of values, NaN of fewer than two."""
+    """Return the standard deviation of values, NaN if there are fewer than two."""
     return float(values.std()) if len(values) > 1 else math.nan

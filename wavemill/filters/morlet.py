@@ -70,7 +70,7 @@ def low_pass(size: int, J: int) -> Tensor:
 
 
 def _angle(index: int, L: int) -> float:
-    return (max(L // 2 - 1, 0) - index) * math.pi / L  # of L = 1 as kymatio, which truncates
+    return (max(L // 2 - 1, 0) - index) * math.pi / L  # for L = 1 as in kymatio, which truncates
 
 
 def _wavelet(shape: tuple[int, int], j: int, theta: float, slant: float) -> Tensor:
@@ -106,7 +106,7 @@ def _sampled(
     transform: Tensor = torch.fft.fft2(
         _fold(_fold(wave, y, shape[0], 0), x, shape[1], 1)
     ).real.clone()
-    transform[0, 0] = 0  # up to rounding it is
+    transform[0, 0] = 0  # it is 0 up to rounding
     return transform
 
 

@@ -4,8 +4,8 @@
     5x5 convolution to the components .
 
 The grid y0 times x0 is doubled until the image's is reached; the width is halved with each
-doubling, down to `NARROWEST`. Convolutions before a batch norm have no bias, which it would take
-away. The last layer is linear: targets are standardised, and images are clipped where they are
+doubling, down to `NARROWEST`. Convolutions before a batch norm have no bias, which the norm would
+remove. The last layer is linear: targets are standardised, and images are clipped where they are
 shown.
 
 Source: Angles and Mallat, *Generative networks as inverse problems with scattering transforms*,
@@ -37,9 +37,9 @@ class ConvolutionalGenerator(nn.Module):
     Parameters
     ----------
     dimension
-        m.
+        m, the size of a code.
     components
-        Of the images.
+        Number of components of the images.
     shape, grid
         ``(y, x)`` of the images, and of the first layer: a power of 2 times smaller.
     width
@@ -98,9 +98,8 @@ class _Doubling(nn.Module):
 def estimate_population(network: nn.Module, w: Tensor, batch: int) -> None:
     """Set the batch norms' means and variances to those of the codes, for the present weights.
 
-    Running averages follow weights that are gone, and averaged weights have no running averages at
-    all; so statistics are taken anew, each batch with the same weight, whenever weights are to be
-    used.
+    Running averages belong to past weights, and averaged weights have none at all. So statistics
+    are computed anew whenever weights are to be used, and each batch counts the same.
     """
     norms = list(_norms(network))
     if not norms:

@@ -26,7 +26,7 @@ from wavemill.progress import Progress
 from wavemill.scattering2d import Scattering2D
 
 Transform = Literal["wavelets", "scattering"]
-BATCH, LAUNCHED = 2, 64  # samples at a time: bands stay in a processor's caches, or are many
+BATCH, LAUNCHED = 2, 64  # samples at a time: on a CPU few, whose bands its caches hold; else many
 Batches = Tensor | RealImages
 
 
@@ -38,20 +38,20 @@ class Embedding(nn.Module):
     shape
         Grid ``(y, x)``.
     dimension
-        m.
+        m, the size of a code.
     transform
         ``"wavelets"`` or ``"scattering"``.
     J, L, A
         Scales, angles in a half turn, and phases of the rectifier.
     max_order
-        Of the scattering.
+        Order of the scattering.
     dtype
         Precision of the features; w is float32.
 
     Raises
     ------
     InvalidParameter
-        If such a transform cannot be built, or the grid is no multiple of 2^J.
+        If such a transform cannot be built, or the grid is not a multiple of 2^J.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Embedding(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Points ``(y, x)`` that averages are taken at."""
+        """Numbers of points ``(y, x)`` at which averages are taken."""
         return self.shape[0] >> self.J, self.shape[1] >> self.J
 
     def at_points(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what codes say of averages ``(channel, point, m)``, and their components.
+        """Return what unit codes add to averages ``(channel, point, m)``, and its components.
 
-        These are the principal components of the channels of a point, which points share:
+        These are the principal components of the channels at a point, the same for all points:
         variances, ascending, and axes ``(channel, component)``. All are float64.
         """
         points = self.grid[0] * self.grid[1]
@@ -104,7 +104,7 @@ class Embedding(nn.Module):
             raise ShapeMismatch(f"an embedding takes (n, component, y, x), got {tuple(x.shape)}")
         if self.rectified is not None:
             return self.rectified.averages(x).flatten(1)
-        assert self.scattering is not None  # one of the two, by construction
+        assert self.scattering is not None  # one of the two is set, by construction
         y: Tensor = self.scattering(x)
         return y.flatten(1)
 
@@ -116,9 +116,9 @@ class Embedding(nn.Module):
         return torch.cat(parts)
 
     def fit(self, x: Batches, progress: Progress | None = None) -> Self:
-        """Learn the whitening from samples ``(n, component, y, x)``, of which a block is held.
+        """Learn the whitening from samples ``(n, component, y, x)``, one block in memory at a time.
 
-        Averages of all are, where they are fewer than an average has numbers.
+        The averages of all are held while there are fewer samples than an average has numbers.
         """
         for y in self._blocks(x, progress):
             self.whitening.update(y)
@@ -128,9 +128,9 @@ class Embedding(nn.Module):
     def fit_transform(
         self, x: Batches, progress: Progress | None = None, learnt: Tensor | None = None
     ) -> Tensor:
-        """Learn the whitening and return w; holds the averages, which take as much as images.
+        """Learn the whitening and return w; holds the averages, which are as large as images.
 
-        ``learnt``, booleans ``(n,)``, says which samples it is learnt from: all unless given.
+        ``learnt``, booleans ``(n,)``, says which samples it is learnt from; by default all.
         """
         averages = list(self._blocks(x, progress))
         rows = torch.ones(len(x), dtype=torch.bool) if learnt is None else learnt

@@ -3,8 +3,8 @@
     w = L U x ,   x ~ G(w) ,   draws G(w) of Gaussian white w,
 
 The embedding is fixed but for its whitening; G is ridge regression, a convolutional network or a
-sparse inversion, learnt in standard units: less the mean of each component, divided by its
-deviation.
+sparse inversion, learnt in standard units, in which the mean of each component is subtracted and
+its deviation is 1.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from wavemill.progress import Progress
 from wavemill.specs.generation import GeneratorSpec
 from wavemill.states import State, over, under
 
-FINE = 0.1  # of the rate, for whole images after averaged ones
-FAR = 2.0  # images between 0 and 1, whatever was added to them, stay below
+FINE = 0.1  # factor of the rate for whole images, after averaged ones
+FAR = 2.0  # images between 0 and 1 stay below this, whatever was added to them
 
 
 class Generator:
@@ -46,12 +46,12 @@ class Generator:
     Parameters
     ----------
     spec
-        What is to be fitted, its parameters, or the default.
+        A :class:`~wavemill.specs.GeneratorSpec`, its parameters, or None for its defaults.
 
     Attributes
     ----------
     follow
-        Called as refinement goes on, as :meth:`fit`'s ``progress`` is.
+        Called during refinement, as ``progress`` is during :meth:`fit`.
     """
 
     follow: Progress | None = None
@@ -74,16 +74,16 @@ class Generator:
         Parameters
         ----------
         x
-            Samples; a part ``spec.validation`` of them says when to stop, and nothing else of the
-            embedding or the inverse is learnt from it.
+            Samples; the part ``spec.validation`` of them says when to stop and chooses penalties.
+            Apart from the standard units, nothing else is learnt from it.
         progress
             Called with what is done, what there is to do, and scores.
         seed
-            Of first weights and of the order of samples.
+            Seed of the first weights and of the order of samples.
         resume, checkpoint
-            ``checkpoint`` is given a state at the end of each epoch, and each minute. From any of
-            them, with the same samples, spec and seed, the outcome is the same to the bit. The
-            first lacks nothing but steps: ``embedding.*`` and ``codes`` are enough to begin with.
+            ``checkpoint`` is given a state at the end of each epoch, and every minute. Resumed from
+            any of these, with the same samples, spec and seed, the outcome is the same to the bit.
+            ``embedding.*`` and ``codes`` of a state are enough to begin at the first step.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Generator:
         )
 
     def _linear(self, network: nn.Module) -> LinearGenerator | None:
-        """Return the linear generator that a network is or rests on."""
+        """Return the linear generator that a network is, or is built on."""
         match network:
             case LinearGenerator():
                 return network
@@ -167,14 +167,14 @@ class Generator:
         return CodedImages(codes[rows], lambda places: (samples[rows[places]] - mean) / deviation)
 
     def _twin(self, seed: int) -> nn.Module:
-        """Return a second network, for averages; a linear part, which stays, is the first's."""
+        """Return a second network, for averages, that shares the first's fixed linear part."""
         twin = self.built(seed).to(self.mean_.device)
         if isinstance(twin, SparseInversion) and isinstance(self.network_, SparseInversion):
             twin.linear = self.network_.linear
         return twin
 
     def take_best(self, state: State) -> None:
-        """Be what a state, of :meth:`fit`'s checkpoints, holds as the best so far."""
+        """Take the best network so far from a state that :meth:`fit` gave to ``checkpoint``."""
         self.network_.load_state_dict(under("best", state))
         self.curve_ = [Epoch(int(e), loss, db) for e, loss, db in state["trainer.curve"].tolist()]
         self.metrics_["validation_psnr"] = max(point.psnr for point in self.curve_)
@@ -203,7 +203,7 @@ class Generator:
         return codes
 
     def _alike(self, x: Tensor) -> RealImages:
-        """Return samples, or refuse what is not like those learnt from."""
+        """Return samples, or refuse those unlike the ones learnt from."""
         self._learnt()
         samples, learnt = RealImages(x), "images" if self.are_images_ else "real fields"
         if samples.shape != self.shape_:
@@ -220,8 +220,8 @@ class Generator:
     def decode(self, w: Tensor, refine: int = 0) -> Tensor:
         """Return G(w) ``(n, component, y, x)``.
 
-        ``refine`` gradients bring each nearer to its code (:mod:`.refinement`): texture comes back,
-        of phases made up.
+        ``refine`` gradients bring each image's code nearer to w (:mod:`.refinement`), which
+        restores texture, though with invented phases.
         """
         self._learnt()
         if w.ndim != 2 or w.shape[1] != self.spec.dimension:
@@ -236,7 +236,7 @@ class Generator:
         return near.clamp(0, 1) if self.are_images_ else near
 
     def reconstruct(self, x: Tensor, refine: int = 0) -> Tensor:
-        """Return what is left of samples when they are known by their codes."""
+        """Return samples as they are reconstructed from their codes."""
         return self.decode(self.encode(x), refine)
 
     def interpolate(self, x: Tensor, steps: int = 8, refine: int = 0) -> Tensor:
@@ -273,7 +273,7 @@ class Generator:
         return noise.to(self.mean_.device)
 
     def judge(self, x: Tensor, refine: int = 0) -> dict[str, Tensor]:
-        """Return how near reconstructions are, a number a sample.
+        """Return how near reconstructions are, one number for each sample.
 
         ``psnr`` (dB, infinite if equal), ``ssim``; ``features``: relative distance of averaged
         coefficients before whitening (NaN if they are 0); ``code``: ``|encode(G(w)) - w| / |w|``.
@@ -332,7 +332,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class _Run:
-    """The epochs of one call of :meth:`Generator.fit`: what they learn from, and what they tell."""
+    """The epochs of one call of :meth:`Generator.fit`, with what they learn from and report to."""
 
     model: Generator
     train: CodedImages
@@ -343,7 +343,7 @@ class _Run:
     checkpoint: Callable[[State], None] | None
 
     def learn(self) -> None:
-        """Take epochs until validation gains no more; keep the average that validated best."""
+        """Train until validation gains no more; keep the average that validated best."""
         model, network, rate = self.model, self.model.network_, self.model.spec.step
         loss = None
         if isinstance(network, SparseInversion) and model.spec.pooling > 1:
@@ -358,7 +358,7 @@ class _Run:
         model.take_best(descent.state())
 
     def _coarse(self, network: SparseInversion) -> float:
-        """Learn B on images averaged over a few points, then C of whole ones; return the loss."""
+        """Learn B on images averaged over a few points, then C on whole ones; return the loss."""
         pooling, keep = self.model.spec.pooling, self.checkpoint
         run = replace(
             self,
@@ -378,11 +378,11 @@ class _Run:
 
     @property
     def _begun(self) -> bool:
-        """Whether there are steps to go on from."""
+        """Whether there are steps to continue from."""
         return "trainer.curve" in self.resume
 
     def _descent(self, network: nn.Module, average: nn.Module, rate: float) -> EarlyStopping:
-        """Return the descent, where another stopped if any did."""
+        """Return a descent, which continues from ``resume`` if that holds any steps."""
         spec = self.model.spec
         trainer = Trainer(network, self.train, spec.loss, rate, spec.batch, seed=self.seed)
         score = partial(self.model._validate, pairs=self.valid)

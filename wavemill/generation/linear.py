@@ -2,9 +2,9 @@
 
     x ~ mean + w R ,   R = S + (W^T W + alpha n I)^-1 W^T (x - mean - W S) .
 
-With S = 0 it is what any other generator has to beat. With S the inverse that all points of the
-grid share (:mod:`wavemill.generation.shared`) it has fewer numbers to learn from the same images,
-and is the part of the sparse inversion that is linear.
+With S = 0 it is the baseline that any other generator has to beat. With S the inverse that all
+points of the grid share (:mod:`wavemill.generation.shared`), less has to be learnt from the same
+images. It is also the linear part of the sparse inversion.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LinearGenerator(nn.Module):
     Parameters
     ----------
     dimension
-        m.
+        m, the size of a code.
     shape
         ``(component, y, x)`` of the images.
     """
@@ -53,7 +53,7 @@ class LinearGenerator(nn.Module):
 
     @torch.no_grad()
     def pooled(self, side: int) -> LinearGenerator:
-        """Return the one of images averaged over squares of this side."""
+        """Return the generator of images averaged over squares of this side."""
         count, y, x = self.image_shape
         made = LinearGenerator(len(self.matrix), (count, y // side, x // side))
         for name in ("matrix", "mean"):
@@ -65,10 +65,10 @@ class LinearGenerator(nn.Module):
     def fit(
         self, train: CodedImages, held: CodedImages, embedding: Embedding | None = None
     ) -> LinearGenerator:
-        """Learn R from ``train`` in closed form, penalties by the squared error on ``held``.
+        """Learn R from ``train`` in closed form; the squared error on ``held`` chooses penalties.
 
-        With an embedding, fitted, R is drawn to what all points of its grid share, if ``held`` is
-        nearer then; else to 0.
+        Given a fitted embedding, R is drawn to the inverse that all points of its grid share, if
+        that lowers this error; else to 0.
         """
         gram, product = self._sums(train)
         values, vectors = torch.linalg.eigh(gram)
@@ -87,7 +87,7 @@ class LinearGenerator(nn.Module):
         return self
 
     def _priors(self, train: CodedImages, embedding: Embedding | None) -> Iterator[Tensor]:
-        """Yield what R may be drawn to."""
+        """Yield the matrices S that R may be drawn to."""
         yield torch.zeros_like(self.matrix)
         if embedding is not None:
             mean = self.mean.reshape(self.image_shape)
@@ -95,7 +95,7 @@ class LinearGenerator(nn.Module):
                 yield shared.flatten(1)
 
     def _sums(self, train: CodedImages) -> tuple[Tensor, Tensor]:
-        """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; note the mean down."""
+        """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; set the mean."""
         blocks = torch.split(torch.arange(len(train)), BLOCK)
         total = sum(train.images(rows).flatten(1).double().sum(0) for rows in blocks)
         self.mean.copy_(torch.as_tensor(total) / len(train))

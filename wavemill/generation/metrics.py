@@ -1,4 +1,4 @@
-"""How near pictures are to others, one number a picture.
+"""How near pictures are to others, one number for each picture.
 
     PSNR = 10 log10(peak^2 / mean |x - y|^2)
     SSIM = mean of (2 m_x m_y + c1)(2 s_xy + c2) / ((m_x^2 + m_y^2 + c1)(s_x^2 + s_y^2 + c2)) ,
@@ -24,7 +24,7 @@ WINDOW, DEVIATION = 11, 1.5
 def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     """Return the signal-to-noise ratio ``(n,)`` in dB of pictures ``(n, component, y, x)``.
 
-    Equal pictures have infinity.
+    It is infinite for equal pictures.
     """
     x, y = _pictures(x, y, peak)
     error = (x - y).square().flatten(1).mean(1)
@@ -64,12 +64,12 @@ def _windowed(x: Tensor) -> Tensor:
 
 
 def mean_of_finite(values: Tensor) -> float:
-    """Return the mean of those that are finite: equal pictures have no PSNR. NaN if none is."""
+    """Return the mean of the finite values, NaN if none is: equal pictures have no finite PSNR."""
     return float(values[values.isfinite()].mean())
 
 
 def _pictures(x: Tensor, y: Tensor, peak: float) -> tuple[Tensor, Tensor]:
-    """Return pictures in float64, in which bytes have differences."""
+    """Return pictures in float64, in which differences of bytes do not wrap around."""
     _same(x, y)
     if x.ndim != 4:
         raise ShapeMismatch(f"pictures are (n, component, y, x), got {tuple(x.shape)}")

@@ -1,10 +1,10 @@
-"""Least squares of patches that overlap: what codes on a grid say of the pixels about its points.
+"""Least squares of overlapping patches: how codes on a grid tell the pixels about its points.
 
 An image is the sum over points of the grid, s pixels apart, of patches of 2s x 2s about them, each
 a sum of atoms weighted by a code z(k, point). A pixel lies in the patches of the 2 x 2 points about
-it, at a place in each that depends on its place between the points alone. So all pixels of one
-half of the steps along y, and one along x, have the same 4 K unknowns each, and the same normal
-equations, which hold for every point of every image.
+it, at a place in each that depends only on its place between the points. So pixels in one half of a
+step along y, and one half along x, have 4 K unknowns each and share their normal equations, to
+which every point of every image contributes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PENALTIES = (1e-4, 3e-3, 0.03, 0.3, 3.0)  # relative to the mean energy of atoms
 
 
 class System:
-    """Normal equations of one half of the steps along y, and one along x.
+    """Normal equations of the pixels in one half of a step along y, and one half along x.
 
     Pixels of the half h after point a lie in the patches of points a + h - 1 + i, i = 0, 1: in
     their second halves for i = 0.
@@ -31,7 +31,7 @@ class System:
         self.product: Tensor | None = None
 
     def add(self, z: Tensor, left: Tensor, grid: tuple[int, int]) -> None:
-        """Take the codes of some images and what is left of them into account."""
+        """Take into account the codes of some images, and what is left of these to explain."""
         (gy, gx), (h, k), padded = grid, self.place, pad(z, (1, 1, 1, 1))
         seen = [
             padded[:, :, h + i : h + i + gy, k + j : k + j + gx] for i, j in product((0, 1), (0, 1))
@@ -46,7 +46,7 @@ class System:
         self.product.addmm_(design.T, target)
 
     def write(self, patches: Tensor, step: int, penalty: float) -> None:
-        """Solve, and write the part of patches ``(K, component, 2 step, 2 step)`` found."""
+        """Solve, and write what is found into patches ``(K, component, 2 step, 2 step)``."""
         half = step // 2
         # (2, 2, K, component, y, x)
         found = torch.unflatten(self._solution(penalty), -1, (-1, half, half))
@@ -58,7 +58,7 @@ class System:
 
     def _solution(self, penalty: float) -> Tensor:
         """Return ``(2, 2, K, component y x)``."""
-        assert self.product is not None  # there are images
+        assert self.product is not None  # images were added
         gram = self.gram.double()
         gram.diagonal().add_(penalty * gram.diagonal().mean().clamp(min=1e-12))
         found = torch.linalg.solve(gram, self.product.double()).float()

@@ -39,14 +39,14 @@ class RectifiedWavelets(FieldOperator):
     A
         Phases, even and at least 4.
     family
-        Of wavelets, as in :class:`~wavemill.wavelets.WaveletTransform`.
+        Family of wavelets, as in :class:`~wavemill.wavelets.WaveletTransform`.
     dtype
         Real precision.
 
     Raises
     ------
     InvalidParameter
-        If A is odd or below 4, or the grid is no multiple of 2^J.
+        If A is odd or below 4, or the grid is not a multiple of 2^J.
     """
 
     _rows: Tensor
@@ -80,7 +80,7 @@ class RectifiedWavelets(FieldOperator):
         return low, rectify(bands, self.A, -3)
 
     def inverse(self, low: Tensor, rectified: Tensor) -> Tensor:
-        """Return ``U^-1``, real ``(..., y, x)``; linear in both, whatever they are."""
+        """Return ``U^-1``, real ``(..., y, x)``: linear, also in coefficients that no field has."""
         return self.W.inverse(low, inverse_rectifier(rectified.movedim(-3, -1)))
 
     def averages(self, x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class RectifiedWavelets(FieldOperator):
         return self.sample(self.W.low_pass(x))
 
     def sample(self, low: Tensor) -> Tensor:
-        """Return one point in 2^J along both sides."""
+        """Return every 2^J-th point along both axes."""
         step = 2**self.J
         return low[..., ::step, ::step]
 

@@ -1,10 +1,10 @@
-"""Refinement: images moved until their codes are those that they are made of.
+"""Refinement: images are moved until they have the codes that they were made from.
 
     minimise over x  |w - encode(x)|^2 / 2 ,   from x = G(w) ,
 
-by L-BFGS. G is learnt to be near on average, and the average over all images of one code is smooth:
-it has the code of a smooth image. Averaged coefficients keep the energy of texture, which descent
-gives back; its phase is made up. Each image descends by itself.
+by L-BFGS. G is learnt to be near on average, and the average over all images of one code is smooth,
+so it has the code of a smooth image. Averaged coefficients hold the energy of texture: descent
+restores it, with an invented phase. Each image descends by itself.
 
 Source: Bruna and Mallat, *Multiscale sparse microcanonical models*, Math. Stat. Learn. 1, 257
 (2018), for descents on coefficients; Mahendran and Vedaldi, *Understanding deep image
@@ -42,9 +42,9 @@ def refined(
     x
         Where to begin, ``(n, component, y, x)``.
     gradients
-        Most for each image; 0 returns ``x``.
+        Most gradients for each image; 0 returns ``x``.
     progress
-        Called with the gradients taken, and those there are to take.
+        Called with the gradients taken and their number in all.
     """
     if not gradients:
         return x

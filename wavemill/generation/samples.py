@@ -16,7 +16,7 @@ ROUNDING = 1e-7  # of a mean in float32
 
 
 class RealImages:
-    """Images uint8 ``(n, y, x, rgb)`` or fields ``(n[, component], y, x)``, made real when asked.
+    """Images uint8 ``(n, y, x, rgb)`` or fields ``(n[, component], y, x)``, made real on request.
 
     ``samples[rows]`` is ``(k, component, y, x)`` in float32, images between 0 and 1.
 
@@ -56,7 +56,7 @@ class RealImages:
         return (one[2], one[0], one[1]) if self.are_images else (one[0], one[1], one[2])
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield all, a block at a time."""
+        """Yield all samples, a block at a time."""
         for start in range(0, len(self), BLOCK):
             yield self[start : start + BLOCK]
 
@@ -82,7 +82,7 @@ class RealImages:
         return mean.float(), deviation.clamp(min=1e-12).float()
 
     def range(self) -> float:
-        """Return what a peak is in PSNR and SSIM: 1 for images, the span of values of fields."""
+        """Return the peak for PSNR and SSIM: 1 for images, the span of values for fields."""
         if self.are_images:
             return 1.0
         return float(self.held.max() - self.held.min())

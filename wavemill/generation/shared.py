@@ -1,4 +1,4 @@
-"""The linear inverse that is the same at all points of the grid: what shifts say of R.
+"""The linear inverse that is the same at all points of the grid: a prior for R from shifts.
 
 Averages y = L U x move with the image, by multiples of 2^J, and so does the best linear inverse if
 images are stationary. Then the pixels about the point p follow from the averages at p and the eight
@@ -6,15 +6,15 @@ points about it, by one matrix for all points, which is learnt from every point 
 
     x(u) ~ mean(u) + sum_q K_q(u - 2^J p)^T y_(p + q) ,   q in {-1, 0, 1}^2 ,
 
-for pixels u of the four squares of 2^J x 2^J that have p as a corner. Of a square its corners have
-four opinions, which are weighted bilinearly, so that nothing jumps from square to square.
+for pixels u of the four squares of 2^J x 2^J that have p as a corner. So each square is predicted
+from its four corners, which are weighted bilinearly: nothing jumps from square to square.
 
-The grid is periodic, as the wavelets are, and images are not: averages on the border see both of
-its sides, and points there have matrices of their own (one matrix for all would put edges between
-squares everywhere, since there is one on the border).
+The grid is periodic, as the wavelets are, but images are not: averages on the border see both sides
+of it, and points there have matrices of their own (a single matrix would put edges between squares
+everywhere, since there is one on the border).
 
-In terms of codes that is a matrix S, and a prior of ridge regression: images are not stationary
-(the sky is above), and what S leaves tells how.
+In terms of codes this is a matrix S, which ridge regression takes as its prior: images are not
+stationary (the sky is above), and what S leaves shows how.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from wavemill.generation.embedding import Embedding
 from wavemill.generation.training import CodedImages
 
 PENALTIES = (3e-4, 0.03, 1.0, 30.0)  # relative to the mean energy of features
-FLAT = 1e-9  # features of a variance below this part of the first are rounding
+FLAT = 1e-9  # features whose variance is below this part of the largest are rounding error
 ROWS = 8192  # points whose neighbours are held at a time
-CORNERS = tuple(product((0, 1), repeat=2))  # of a square, from the point that it is named after
+CORNERS = tuple(product((0, 1), repeat=2))  # of a square, from the point that numbers it
 
 
 @torch.no_grad()
 def shared_inverses(embedding: Embedding, train: CodedImages, mean: Tensor) -> Iterator[Tensor]:
-    """Yield S ``(m, component, y, x)``, with ``x ~ mean + w S``, by least squares: one a penalty.
+    """Yield the least-squares S ``(m, component, y, x)`` of ``x ~ mean + w S`` for each penalty.
 
     Parameters
     ----------
     embedding
-        L U, fitted: its whitening says what codes say of averages at each point.
+        L U, fitted: its whitening gives the averages of a code at each point.
     train
         Codes and images of the embedding's shape.
     mean
@@ -75,7 +75,7 @@ def _equations(
 
 
 def _solved(gram: Tensor, known: Tensor, penalty: float) -> Tensor:
-    """Return the least squares with a penalty, float32."""
+    """Return the solution of penalised least squares, float32."""
     penalties = (penalty * gram.diagonal().mean()).expand(len(gram)).diag()
     found: Tensor = torch.linalg.solve(gram + penalties, known)
     return found.float()
@@ -114,7 +114,7 @@ def _kinds(grid: tuple[int, int]) -> list[tuple[slice, slice]]:
 
 
 def _weights(y: int, x: int) -> Tensor:
-    """Return how much each corner of a square has to say of its pixels: ``(corner, 1, y x)``."""
+    """Return the weights of a square's corners at each of its pixels: ``(corner, 1, y x)``."""
     down, right = (torch.arange(size) / size for size in (y, x))
     each = [
         torch.outer(down if i else 1 - down, right if j else 1 - right).flatten()
@@ -124,9 +124,9 @@ def _weights(y: int, x: int) -> Tensor:
 
 
 def _features(embedding: Embedding) -> Tensor:
-    """Return ``(m, feature, y, x)``: what codes say of averages, of unit variance over points.
+    """Return ``(m, feature, y, x)``: what unit codes add to features of unit variance over points.
 
-    They are principal components of the channels of a point, which the points share.
+    Features are principal components of the channels at a point, the same for all points.
     """
     spread, values, vectors = embedding.at_points()
     kept = values > FLAT * values[-1]
@@ -149,7 +149,7 @@ def _squares(images: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _laid(squares: Tensor, like: Tensor) -> Tensor:
-    """Put squares ``(n, y, x, component, pixel)`` side by side: what :func:`_squares` cut."""
+    """Put squares ``(n, y, x, component, pixel)`` side by side, as :func:`_squares` cut."""
     n, gy, gx, count, _ = squares.shape
     cut = squares.reshape(n, gy, gx, count, like.shape[1] // gy, like.shape[2] // gx)
     return cut.permute(0, 3, 1, 4, 2, 5).reshape(n, *like.shape)

@@ -7,16 +7,16 @@ image by E. What z leaves of w is inverted by the linear generator R,
 
     G(w) = E z + R (w - B z) = R w + (E - R B) z = R w + C z ,
 
-so that nothing of w is lost, and no atom means R alone. B (columns of one length) and C are learnt
-end to end on the loss of images; C is the parameter, E = C + R B follows.
+so that nothing of w is lost, and without atoms R alone remains. B (columns of one length) and C are
+learnt end to end on the loss of images; C is the parameter, from which E = C + R B follows.
 
-**Steps.** Atoms that overlap are coherent, and |B|^2 is far above 2, where unit steps diverge.
-Columns of B have therefore one length s below 1, which is learnt: coding by ``s B`` takes steps
-s^2. It begins where |s B| <= 1: many more atoms than numbers in a code make |B|^2 large.
+**Steps.** Atoms that overlap are coherent, and |B|^2 is far above 2, where unit steps diverge. So
+the columns of B have one length s below 1, which is learnt: coding by ``s B`` takes steps of s^2.
+It begins such that |s B| <= 1: with many more atoms than numbers in a code, |B|^2 is large.
 
 **Shared atoms.** L U moves with the image, by multiples of 2^J. So does D: an atom is a vector of
-averaged coefficients at one point of the grid, which the whitening makes a column of B, and a patch
-of an image about that point; it is the same at all points. A code is z(k, point).
+averaged coefficients at one point of the grid, which the whitening turns into a column of B, and a
+patch of the image about that point. Atoms are the same at all points. A code is z(k, point).
 
 **Coarse to fine.** B is learnt end to end on images averaged over a few points, which is cheap;
 then C of whole images follows from least squares, given B (:mod:`wavemill.generation.patches`),
@@ -51,7 +51,7 @@ from wavemill.generation.training import CodedImages
 from wavemill.operators import keep_buffer
 
 FIRST = 4.0  # threshold that few correlations of unit atoms with white codes exceed
-LAST, STEP = 0.5, 0.1  # threshold and most of the atoms' squared length to begin with
+LAST, STEP = 0.5, 0.1  # to begin with: the last threshold, and most of the atoms' squared length
 REACH = 2  # sides of a patch, in steps of the grid
 
 
@@ -67,12 +67,12 @@ class SparseInversion(nn.Module):
     atoms
         K, atoms at each point of the grid.
     iterations
-        Of the thresholding; thresholds fall geometrically from `FIRST` to a last one, which is
-        learnt.
+        Iterations of the thresholding; thresholds fall geometrically from `FIRST` to a last one,
+        which is learnt.
     signed
         Two-sided soft thresholding, or else its non-negative half.
     seed
-        Of the first atoms.
+        Seed of the first atoms.
     """
 
     features: Tensor
@@ -90,10 +90,10 @@ class SparseInversion(nn.Module):
     ) -> None:
         super().__init__()
         self.linear, self.iterations, self.signed = linear, iterations, signed
-        self.embedding = (embedding,)  # not a part: it has learnt already
+        self.embedding = (embedding,)  # not a submodule: it has learnt already
         self.grid = embedding.grid
         self.step = linear.image_shape[1] // self.grid[0]  # points of the image
-        keep_buffer(self, "features", _at_points(embedding).cpu())  # where its parameters begin
+        keep_buffer(self, "features", _at_points(embedding).cpu())  # where parameters begin
         generator, side = torch.Generator().manual_seed(seed), REACH * self.step
         size = self.features.shape[-1], atoms
         first = torch.randn(size, generator=generator, dtype=torch.float32)
@@ -146,9 +146,9 @@ class SparseInversion(nn.Module):
 
     @torch.no_grad()
     def solve(self, train: CodedImages, held: CodedImages) -> Self:
-        """Set C to the least squares of what R leaves of ``train``, given B.
+        """Set C to the least-squares fit of what R leaves of ``train``, given B.
 
-        Their penalty, or no atom at all, is chosen by the squared error on ``held``.
+        The penalty, or no atoms at all, is chosen by the squared error on ``held``.
         """
         systems = [System(len(self.patches), y, x) for y in (0, 1) for x in (0, 1)]
         for rows in torch.split(torch.arange(len(train)), BLOCK):
@@ -175,7 +175,7 @@ class SparseInversion(nn.Module):
         )
 
     def pooled(self, side: int, seed: int = 0) -> SparseInversion:
-        """Return one that has learnt nothing, of images averaged over squares of this side."""
+        """Return an untrained inversion, to images averaged over squares of this side."""
         atoms = self.directions.shape[1]
         (embedding,) = self.embedding
         made = SparseInversion(
@@ -185,7 +185,7 @@ class SparseInversion(nn.Module):
 
     @torch.no_grad()
     def take_atoms(self, other: SparseInversion) -> Self:
-        """Take B and the thresholds of another, of images of any size."""
+        """Take B and the thresholds of another inversion, to images of any size."""
         for name in ("directions", "log_threshold", "log_step"):
             self.get_parameter(name).copy_(other.get_parameter(name))
         return self
@@ -203,7 +203,7 @@ def _at_points(embedding: Embedding) -> Tensor:
     """Return the codes ``(m, point, channel)`` of vectors of channels at each point of the grid.
 
     Vectors are in units of the root of their covariance, so that random ones, and steps along
-    gradients, look like coefficients of images: in the white metric of codes most others are noise.
+    gradients, look like coefficients of images; in the white metric of codes most would be noise.
     """
     spread, values, vectors = embedding.at_points()
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T

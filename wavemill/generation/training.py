@@ -1,9 +1,9 @@
-"""Learning a generator from pairs of codes and images, by steps that can stop and go on.
+"""Learning a generator from pairs of codes and images, by steps that can stop and resume.
 
-Adam at a constant rate; what is used is the exponential average of the weights, which does what a
-falling rate does without knowing when the end is near. The samples of epoch e come in the order
-drawn from (seed, e): so the state after any step is the weights, Adam's moments, the average and
-the number of the step, and a run that goes on from it makes the same numbers, to the bit, on the
+Adam runs at a constant rate; the exponential average of the weights is what is used. It has the
+effect of a falling rate, but need not know when training ends. The samples of epoch e come in an
+order drawn from (seed, e), so the state after any step is the weights, Adam's moments, the average
+and the number of the step, and a run resumed from it gives the same numbers, to the bit, with the
 same number of threads.
 
 Source: Kingma and Ba, *Adam: a method for stochastic optimization*, ICLR 2015; averages of weights:
@@ -29,7 +29,7 @@ from wavemill.states import State, over, under
 
 Loss = Literal["l1", "l2"]
 INTERVAL = 60.0  # seconds between checkpoints within an epoch
-GAIN, PATIENCE, STEPS = 0.05, 3, 300  # dB that so many epochs, and steps, must gain
+GAIN, PATIENCE, STEPS = 0.05, 3, 300  # dB to gain within so many epochs, and so many steps
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CodedImages:
         return len(self.w)
 
     def pooled(self, side: int) -> CodedImages:
-        """Return the same with images averaged over squares of this side, held ready."""
+        """Return the same with images averaged over squares of this side, which are held."""
         blocks = torch.split(torch.arange(len(self)), 512)
         small = torch.cat([avg_pool2d(self.images(rows), side) for rows in blocks])
         return CodedImages(self.w, lambda rows: small[rows])
@@ -84,11 +84,11 @@ class Trainer:
     loss
         ``"l1"`` or ``"l2"``.
     rate, batch
-        Adam's step, and samples of one.
+        Adam's rate, and samples in a step.
     decay
-        Of the average: its memory is 1 / (1 - decay) steps, fewer at the beginning.
+        Decay of the average: its memory is 1 / (1 - decay) steps, fewer at the beginning.
     seed
-        Of the order of samples.
+        Seed of the order of samples.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Trainer:
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch; samples beyond a multiple of the batch wait for another order."""
+        """Steps in an epoch; the last samples in order, if too few for a batch, are left out."""
         return len(self.train) // self.batch
 
     def step(self) -> float:
@@ -146,7 +146,7 @@ class Trainer:
     def converged(self) -> bool:
         """Whether the last epochs gained less than `GAIN` dB over those before.
 
-        The last are `PATIENCE`, or as many as have `STEPS`: few samples make few steps an epoch.
+        These are `PATIENCE` epochs, or as many as have `STEPS` steps: few samples make few steps.
         """
         scores = [point.psnr for point in self.curve]
         last = max(PATIENCE, math.ceil(STEPS / self.per_epoch))
@@ -155,14 +155,14 @@ class Trainer:
 
     @torch.no_grad()
     def averaged(self, network: nn.Module) -> nn.Module:
-        """Put the average into a network of the same making, with its own population statistics."""
+        """Put the average into a network of the same build, and estimate its batch norms anew."""
         for weight, mean in zip(network.parameters(), self.average, strict=True):
             weight.copy_(mean)
         estimate_population(network, self.train.w, self.batch)
         return network.eval()
 
     def state(self) -> State:
-        """Return all that going on needs, as tensors."""
+        """Return all that is needed to continue, as tensors."""
         moments = self.optimizer.state_dict()["state"]
         kept = over("network", self.network.state_dict())
         kept |= {f"average.{i}": value for i, value in enumerate(self.average)}
@@ -174,7 +174,7 @@ class Trainer:
         return {name: value.detach().clone() for name, value in kept.items()}
 
     def load(self, state: State) -> Self:
-        """Go on from where another stopped."""
+        """Continue from where another stopped."""
         self.network.load_state_dict(under("network", state))
         self.average = [state[f"average.{i}"].clone() for i in range(len(self.average))]
         moments: dict[int, dict[str, Tensor]] = {}
@@ -197,7 +197,7 @@ class EarlyStopping:
     trainer
         Takes the steps.
     candidate
-        A network of the same making, which averages are put into.
+        A network of the same build, into which averages are put.
     score
         Mean PSNR of a network on samples held out.
     """
@@ -218,7 +218,7 @@ class EarlyStopping:
         progress: Progress | None = None,
         checkpoint: Callable[[State], None] | None = None,
     ) -> None:
-        """Take epochs up to this many, with a checkpoint after each and after each minute."""
+        """Train up to this many epochs, with a checkpoint after each epoch and each minute."""
         trainer, saved = self.trainer, time.monotonic()
         while trainer.steps < epochs * trainer.per_epoch and not trainer.converged:
             loss = trainer.step()
@@ -238,11 +238,11 @@ class EarlyStopping:
         self.trainer.curve.append(point)
 
     def state(self) -> State:
-        """Return all that going on needs, as tensors."""
+        """Return all that is needed to continue, as tensors."""
         return over("trainer", self.trainer.state()) | over("best", self.best)
 
     def load(self, state: State) -> Self:
-        """Go on from where another stopped."""
+        """Continue from where another stopped."""
         self.trainer.load(under("trainer", state))
         self.best = under("best", state)
         return self

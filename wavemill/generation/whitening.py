@@ -22,15 +22,15 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
-LARGEST = 12_000  # features whose covariance is held, and root of numbers held at most: 1.2 GB
-FLAT = 1e-9  # eigenvalues below this part of the first are rounding
+LARGEST = 12_000  # most features of a covariance; its square, 1.2 GB, is the most numbers held
+FLAT = 1e-9  # eigenvalues below this part of the largest are rounding error
 
 
 class Whitening:
     """Whitened PCA of ``(n, feature)``: batches by :meth:`update`, then :meth:`solve`.
 
-    Samples are held while they are fewer than features: their products with each other, n times n,
-    have the same components as the covariance, and are less.
+    Samples are held while there are fewer of them than features: the n x n matrix of their products
+    has the same components as the covariance, and is smaller.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Whitening:
         return self
 
     def _add_held(self, size: int) -> None:
-        """Add what is held to the sums, and hold it no longer."""
+        """Add the held samples to the sums, and drop them."""
         if size > LARGEST:
             raise InvalidParameter(
                 f"{size} features make too large a covariance of {self._count} samples or more (at "
@@ -174,13 +174,13 @@ def _leading(products: Tensor, m: int) -> tuple[Tensor, Tensor]:
 
 
 def _signed(components: Tensor) -> Tensor:
-    """Return components ``(feature, m)`` of one sign, whichever way they were found."""
+    """Return components ``(feature, m)`` whose signs do not depend on how they were found."""
     generic = torch.arange(1, len(components) + 1, dtype=components.dtype).cos()
     return torch.where(generic @ components < 0, -components, components)
 
 
 def eigenvalues(covariance: Tensor, n: int) -> Tensor:
-    """Return those of a covariance ``(m, m)`` that are not 0 for any n samples, ascending."""
+    """Return a covariance's eigenvalues, ascending, but not those that n samples force to be 0."""
     values: Tensor = torch.linalg.eigvalsh(covariance)
     return values[max(0, len(covariance) - n + 1) :]
 
@@ -200,11 +200,11 @@ def whiteness(w: Tensor) -> dict[str, float]:
     -------
     dict
         ``mean`` and ``covariance``: largest departures from 0 and I. ``smallest``, ``largest``:
-        eigenvalues of the sample covariance, ``edge_low``, ``edge_high`` those that white noise has
-        at these m and n, ``outside``: the part of eigenvalues beyond them. ``skewness``,
+        eigenvalues of the sample covariance. ``edge_low``, ``edge_high``: those of white noise at
+        these m and n, ``outside``: the part of eigenvalues beyond them. ``skewness``,
         ``excess_kurtosis``: root mean square and mean over coordinates (0 for a Gaussian).
         ``radius``: mean of ``|w|^2 / m`` (1), ``radius_spread``: its deviation in units of a
-        Gaussian's, sqrt(2 / m) (1). Of a single w the mean and the radius alone.
+        Gaussian's, sqrt(2 / m) (1). For a single w only the mean and the radius.
     """
     if w.ndim != 2 or not w.numel():
         raise ShapeMismatch(f"whiteness is of codes (n, m), n and m >= 1, got {tuple(w.shape)}")
