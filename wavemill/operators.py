@@ -55,7 +55,7 @@ class FieldOperator(nn.Module):
         with own_precision(self.device):
             return super().__call__(*inputs)
 
-    @torch.inference_mode(False)  # filters made in it would never be differentiated again
+    @torch.inference_mode(False)  # filters made in it could never be differentiated
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         before, wanted = self.dtype, fn(self._zero).dtype
         must_be_real(wanted)
@@ -112,7 +112,7 @@ def check_whole(**values: object) -> None:
 
 
 def must_be_tensor(x: object) -> None:
-    """Refuse what is no tensor."""
+    """Refuse what is not a tensor."""
     if not isinstance(x, Tensor):
         raise ShapeMismatch(
             f"expected a torch tensor, got {type(x).__module__}.{type(x).__qualname__}: "
@@ -153,7 +153,7 @@ def mirror(spectrum: Tensor) -> Tensor:
 
 
 def double(x: Tensor) -> Tensor:
-    """Return real fields ``(..., y, x)`` in float64, or refuse what are none."""
+    """Return real fields ``(..., y, x)`` in float64, or refuse anything else."""
     must_be_tensor(x)
     if x.is_complex() or x.ndim < 2:
         raise ShapeMismatch(
@@ -163,7 +163,7 @@ def double(x: Tensor) -> Tensor:
 
 
 def transformed(transform: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
-    """Return a transform of ``torch.fft`` of fields, of which it refuses to take none."""
+    """Return a transform by ``torch.fft``, which by itself refuses an empty batch."""
     if x.numel():
         return transform(x, **options)
     one = transform(x.new_zeros(x.shape[-2:]), **options)
@@ -181,8 +181,8 @@ def own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any
 def power_of_two(largest: Tensor) -> Tensor:
     """Return the power of 2 at or below each positive number, and 1 for 0.
 
-    In units of it fields are transformed to the same bits, but no square overflows, nor vanishes
-    unless it is negligible.
+    Divided by it, fields are transformed to the same bits, but no square overflows, and none
+    vanishes unless it is negligible.
     """
     power = torch.exp2(torch.log2(largest.clamp(min=torch.finfo(largest.dtype).tiny)).floor())
     return torch.where(largest == 0, torch.ones_like(power), power)

@@ -1,8 +1,8 @@
 """Functions of one tensor that a GPU repeats by itself.
 
-A loss of moments and its gradient are a thousand small kernels: Python sends them more slowly than
-a GPU does them. Recorded as a CUDA graph they are sent at once. Descents and small batches, which
-ask for the same shapes again and again, are what this is for.
+A loss of moments and its gradient are a thousand small kernels, which Python launches more slowly
+than a GPU runs them. Recorded as a CUDA graph they are launched at once. This is for descents and
+small batches, which ask for the same shapes again and again.
 
 Source: the CUDA graphs of torch (``torch.cuda.graph``).
 """
@@ -17,14 +17,14 @@ from torch import Tensor
 
 Function = Callable[[Tensor], tuple[Tensor, ...]]
 Recording = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
-AFTER = 3  # calls on one shape, which also build what later ones find built
+AFTER = 3  # calls on one shape before recording; they also build what later calls reuse
 
 
 class Replayed:
-    """``function``, which a GPU replays from the fourth call on a shape on; unchanged elsewhere.
+    """``function``, which a GPU replays from its fourth call with a shape; unchanged elsewhere.
 
     The function must depend on nothing but its argument and tensors that stay where they are, and
-    may neither wait for the device nor copy to it. Should recording fail, it is called as before.
+    may neither wait for the device nor copy to it. If recording fails, it is called as before.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Replayed:
         self._recording: Recording | None = None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return what the function returns of ``x``, in tensors of its own."""
+        """Return what the function returns for ``x``, in new tensors."""
         if not x.is_cuda:
             return self.function(x)
         shape = (tuple(x.shape), x.dtype, x.device)
@@ -57,10 +57,10 @@ class Replayed:
         return tuple(output.clone() for output in found)
 
     def _record(self, x: Tensor) -> Recording | None:
-        """Record a call, after one aside as torch asks for; None if that fails."""
+        """Record a call, after one on a side stream, as torch requires; None if that fails."""
         given = x.detach().clone()
         try:
-            with torch.cuda.device(x.device):  # streams and graphs are of the current device
+            with torch.cuda.device(x.device):  # streams and graphs belong to the current device
                 graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
                 aside.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(aside):

@@ -13,7 +13,7 @@ Padding = Literal["reflect", "periodic"]
 
 
 def padding(size: int, J: int, mode: Padding) -> tuple[Tensor, int]:
-    """Return the sample that each padded point repeats, and how many of those come first."""
+    """Return the sample that each point repeats, and how many padded points come first."""
     if mode == "periodic":
         return torch.arange(size), 0
     padded = ((size + 2**J) // 2**J + 1) * 2**J
@@ -24,9 +24,9 @@ def padding(size: int, J: int, mode: Padding) -> tuple[Tensor, int]:
 
 
 def averaging(size: int, J: int, level: int) -> Tensor:
-    """Return the matrix that convolves with phi_J and samples every 2^J points of the whole.
+    """Return the matrix that convolves with phi_J and samples every 2^J points of the full grid.
 
-    It maps the ``size / 2^level`` samples of an axis at that resolution to ``size / 2^J``.
+    It maps the ``size / 2^level`` samples of an axis at that level to ``size / 2^J``.
     """
     transform = morlet.low_pass(size, J)
     if level:

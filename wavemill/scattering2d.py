@@ -13,7 +13,7 @@ the modulus, at order 1 or at both:
 After the wavelet of scale j a field is sampled every 2^j points, by folding its spectrum. Filters
 at those resolutions are the full ones cut to the coarser grid's frequencies (its positive Nyquist
 frequency left out), as in Kymatio, whose numbers and order of channels these are. Without averages
-nothing is sampled nor cut.
+nothing is sampled or cut.
 
 Source: Bruna and Mallat, *Invariant scattering convolution networks*, IEEE TPAMI 35, 1872 (2013);
 Andreux et al., *Kymatio*, JMLR 21, 60 (2020); for the rectifier Zarka, Thiry, Angles and Mallat,
@@ -44,8 +44,8 @@ from wavemill.scattering_paths import Paths, Task, Window, usable
 
 Nonlinearity = Literal["modulus", "rectifier", "fully-rectified"]
 COLUMNS = ("order", "j1", "l1", "alpha1", "j2", "l2", "alpha2")
-_CACHED = 3 << 20  # bytes of one array on a CPU that still stay in its caches
-_LAUNCHED = 1 << 30  # bytes of one array on other devices, which want few large kernels
+_CACHED = 3 << 20  # bytes of one array on a CPU that still fit its caches
+_LAUNCHED = 1 << 30  # bytes of one array on other devices, where few large kernels are best
 
 
 class Scattering2D(FieldOperator):
@@ -59,8 +59,8 @@ class Scattering2D(FieldOperator):
     ----------
     shape
         Grid ``(y, x)``; with reflection any sizes of at least 2^J, periodic ones multiples of 2^J.
-        Sides whose prime factors are small once they are padded are fastest: 37 costs twice, 107
-        five times as much as 2.
+        Sides whose prime factors, after padding, are small are fastest: 37 costs twice, 107 five
+        times as much as 2.
     J, L
         Scales, and angles in a half turn.
     max_order
@@ -133,7 +133,7 @@ class Scattering2D(FieldOperator):
         else:
             parts = self._parts(fields / unit, self.L * math.prod(self.grid))
             features = torch.cat([self._transform(part) for part in parts])
-        scaled = torch.mul if torch.is_grad_enabled() else Tensor.mul_  # nobody else holds them
+        scaled = torch.mul if torch.is_grad_enabled() else Tensor.mul_  # nothing else holds them
         return scaled(features, unit[:, None]).reshape(*x.shape[:-2], *features.shape[1:])
 
     def memory(self, batch: int, gradient: bool = False) -> int:
@@ -144,7 +144,7 @@ class Scattering2D(FieldOperator):
         batch
             Fields at once.
         gradient
-            Whether the result is differentiated, for which every field on the way is kept.
+            Whether the result is differentiated, for which every intermediate field is kept.
         """
         points, count = math.prod(self.grid), len(self.coefficients["order"])
         outputs = count / 4**self.J if self.average else count * math.prod(self.shape) / points
@@ -160,7 +160,7 @@ class Scattering2D(FieldOperator):
         return int(self.dtype.itemsize * points * numbers)
 
     def _working(self) -> float:
-        """Return how many numbers a point are alive at once in one field's transform."""
+        """Return how many numbers for each point exist at once in one field's transform."""
         A1, A2 = self.phases
         first = self.L * (4 + 2 * A1)  # waves before and after a transform, and their fields
         if self.max_order < 2:
@@ -170,7 +170,7 @@ class Scattering2D(FieldOperator):
         return max(first, self.L * (2 + max(1, A1)) + second)
 
     def _kept_for_gradients(self) -> float:
-        """Return how many numbers a point of one field are kept for the way back."""
+        """Return how many numbers for each point of one field are kept for the gradient."""
         A1, A2 = self.phases
         share = [0.25**j if self.average else 1.0 for j in range(self.J)]
         pairs = sum(j * part for j, part in enumerate(share)) if self.max_order == 2 else 0
@@ -208,7 +208,7 @@ class Scattering2D(FieldOperator):
         return torch.cat(first + second, dim=1)
 
     def _second_order(self, fields: Tensor, j1: int) -> Tensor:
-        """Return ``(batch, coefficient, y', x')`` of the scales j2 > j1 of first-order fields."""
+        """Return ``(batch, coefficient, y', x')`` from first-order fields, at scales j2 > j1."""
         batch, layers = len(fields), fields.flatten(0, -3)
         parts = []
         for part in self._parts(layers, self.L * math.prod(layers.shape[-2:]) // 4):
@@ -224,7 +224,7 @@ class Scattering2D(FieldOperator):
     def _pooled(self, fields: Tensor, level: int) -> Tensor:
         """Return ``fields * phi_J`` at every 2^J points, from fields at every 2^level.
 
-        Without averages: the fields at the points that are not padding.
+        Without averages, return the fields at the points that are not padding.
         """
         if not self.average:
             (top, bottom), (left, right) = self._kept
@@ -264,7 +264,7 @@ class Scattering2D(FieldOperator):
         self._prepare_loop()
 
     def _low_pass(self, axis: int, level: int) -> Tensor:
-        """Return the matrix that averages and samples along one axis, its margins left out."""
+        """Return the matrix that averages and samples along one axis, without its margins."""
         matrix = sampling.averaging(self.grid[axis], self.J, level)
         margin = 1 if self.padding == "reflect" else 0
         return matrix[margin : len(matrix) - margin].to(self.dtype).contiguous()
@@ -293,7 +293,7 @@ class Scattering2D(FieldOperator):
 
     @property
     def fused(self) -> bool:
-        """Whether the compiled loop computes the paths, where neither graphs nor traces forbid."""
+        """Whether the compiled loop computes the paths, unless a graph or a trace prevents it."""
         return self._looped and kernels.available() and self.device.type == "cpu"
 
 
@@ -346,7 +346,7 @@ def _coefficients(
 
 
 def _spectrum(fields: Tensor) -> Tensor:
-    """Return the whole transform of real ``(batch, y, x)``, half of it computed, half mirrored.
+    """Return the full transform of real ``(batch, y, x)``: one half computed, the other mirrored.
 
     ``torch.fft.fft2`` would compute both halves.
     """

@@ -2,12 +2,12 @@
 
 What :mod:`wavemill.scattering2d` writes as a chain of torch operations, ``kernels/scattering.c``
 computes path by path while a wave is in the caches: folded products, inverse transforms, moduli
-and averages, several fields in the lanes of each vector. The way back computes waves again rather
-than keep them. Filters are the operator's own; both give the same numbers to rounding.
+and averages, of several fields in the lanes of each vector. The gradient computes waves again
+rather than keeping them. Filters are the operator's own; both give the same numbers to rounding.
 
-The loop takes plain float32 and float64 memory of a processor and grids whose sides have no prime
+The loop takes plain float32 and float64 memory of a CPU, and grids whose sides have no prime
 factor above 67. Under ``torch.func``, forward derivatives and ``torch.compile``, and for
-derivatives of the gradient, the formulas of torch are taken instead.
+derivatives of the gradient, torch computes the formulas instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """A circulant average of n points sampled every ``step``, without its vanishing weights.
+    """A circulant average of n points, sampled every ``step``, without its weights that vanish.
 
     Output i is the sum over k of ``weights[k] x[(first + step i + k) mod n]``.
     """
@@ -51,7 +51,7 @@ class Window:
         return cls(first, step, len(matrix), kept)
 
     def described(self) -> kernels.Average:
-        """Return it as the loop takes it."""
+        """Return the window as the loop takes it."""
         weights = self.weights
         return kernels.Average(
             first=self.first,
@@ -63,7 +63,7 @@ class Window:
 
 
 class Task:
-    """A transform as the loop takes it, with all that its addresses point to."""
+    """A transform as the loop takes it, with everything that its addresses point to."""
 
     def __init__(self, op: Scattering2D, images: int) -> None:
         scales = range(op.J)
@@ -92,7 +92,7 @@ class Task:
         )
 
     def bytes(self, dtype: torch.dtype, gradient: bool) -> int:
-        """Return what the threads work in, -1 for sides that the loop cannot transform."""
+        """Return how many bytes the threads work in, -1 for sides that the loop cannot take."""
         return kernels.scattering_bytes(self.described, dtype, gradient)
 
 
@@ -101,7 +101,7 @@ def _array(items: Sequence[ctypes.Structure]) -> ctypes.Array[Any]:
 
 
 def usable(op: Scattering2D, *tensors: Tensor) -> bool:
-    """Say whether the loop can compute the transform of these tensors, here and now."""
+    """Say whether the loop can compute the transform of these tensors at this point."""
     return op.fused and kernels.unfollowed() and kernels.usable(*tensors)
 
 
@@ -133,7 +133,7 @@ class Paths(torch.autograd.Function):
 
 
 def _by_formulas(op: Scattering2D, spectra: Tensor, gradient: Tensor, graph: bool) -> Tensor:
-    """Return the gradient by torch, itself with a ``graph`` or not."""
+    """Return the gradient by torch, with a ``graph`` of its own or not."""
     with torch.enable_grad():
         leaf = spectra if graph else spectra.detach().requires_grad_()
         paths = op.paths_by_formulas(leaf)

@@ -173,8 +173,8 @@ class RingForcing:
 
     At each step every wave of the ring gets the same energy with a random phase, which injects
     energy at the given mean rate whatever the flow (Alvelius, Phys. Fluids 11, 1880, 1999;
-    Boffetta and Ecke, Annu. Rev. Fluid Mech. 44, 427, 2012). What the damping takes of it within
-    the step is taken exactly.
+    Boffetta and Ecke, Annu. Rev. Fluid Mech. 44, 427, 2012). What damping removes of it within
+    the step is accounted for exactly.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ class RingForcing:
         self.generators = generators
 
     def increment(self, like: Tensor, dt: Tensor) -> Tensor:
-        """Draw what a step of length ``dt`` ``(batch,)`` has added at its end, shaped ``like``.
+        """Draw what forcing has added at the end of a step ``dt`` ``(batch,)``, shaped ``like``.
 
         White noise of unit power leaves a wave of damping d with variance
         ``(1 - exp(-2 d dt)) / (2 d)`` (Uhlenbeck and Ornstein, Phys. Rev. 36, 823, 1930).
@@ -246,7 +246,7 @@ def integrate(
         Time to advance by.
     dt
         Time step; shortened so that steps are equal and end on ``duration``. None: at each
-        step the longest of Courant number ``cfl``.
+        step the longest that Courant number ``cfl`` allows.
     cfl
         Courant number ``(|u|/dx + |v|/dy) dt`` of adaptive steps.
     forcing
@@ -260,7 +260,7 @@ def integrate(
     Raises
     ------
     UnstableSimulation
-        If the Courant number of a given ``dt`` passes ``COURANT_LIMIT``, or a value is not finite.
+        If the Courant number of a given ``dt`` exceeds ``COURANT_LIMIT``, or a value is not finite.
     """
     remaining = torch.full(
         spectrum.shape[:1], duration, dtype=torch.float64, device=spectrum.device
@@ -373,7 +373,7 @@ def _batch_size(N: int, device: torch.device) -> int:
     """One realisation at a time on a CPU, many on an accelerator.
 
     On a CPU a batch gains little, as it leaves the cache, and vectorised loops may round an element
-    otherwise when its place in memory changes: alone, a realisation always has the same bits.
+    differently when its place in memory changes. Alone, a realisation always has the same bits.
     """
     return 1 if device.type == "cpu" else max(1, POINTS_ON_DEVICE // N**2)
 

@@ -24,7 +24,7 @@ from wavemill.operators import (
     transformed,
 )
 
-ROUNDINGS = 4  # of the largest value: a deviation of so few is that of a mean's rounding
+ROUNDINGS = 4  # of the largest value: so small a deviation is rounding error of the mean
 
 
 class PowerSpectrum(FieldOperator):
@@ -145,8 +145,8 @@ def tapered(x: Tensor, together: bool = False) -> Tensor:
     """Return fields that fall to 0 at their borders: for spectra of what does not wrap around.
 
     ``(x - m) h / rms(h)`` with h the Hann window of both axes and m the mean under it, of each
-    field or, ``together``, of all along the first axis: white noise keeps its spectrum, and a jump
-    from border to border does not cover steep ones.
+    field or, ``together``, of all along the first axis. White noise keeps its spectrum, and a jump
+    from border to border does not hide steep ones.
     """
     sides = [
         torch.sin(math.pi * (torch.arange(n, dtype=x.dtype, device=x.device) + 0.5) / n).square()
@@ -245,7 +245,7 @@ def _increments(field: Tensor, lag: int, axis: int, periodic: bool) -> Tensor:
 def standardised(x: Tensor) -> Tensor:
     """Return ``(x - <x>) / std`` over the last two axes, float64; 0 where x is constant.
 
-    Where the deviation is a few units of rounding of the largest value, it is that of the mean.
+    A deviation of a few rounding units of the largest value is rounding error of the mean.
     """
     field = double(x)
     field = field / power_of_two(field.detach().abs().amax((-2, -1), keepdim=True))
@@ -264,7 +264,7 @@ def _shells(
     ky = 2 * math.pi * np.fft.fftfreq(shape[0], spacing[0])
     kx = 2 * math.pi * np.fft.rfftfreq(shape[1], spacing[1])
     radius = np.hypot(ky[:, None], kx[None, :]) / step
-    return step, np.floor(radius + 0.5 + 1e-9).astype(np.int64)  # half-way goes up, everywhere
+    return step, np.floor(radius + 0.5 + 1e-9).astype(np.int64)  # half-way rounds up, everywhere
 
 
 def _mode_weights(shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -100,9 +100,9 @@ class WaveletTransform(FieldOperator):
         return transformed(torch.fft.ifft2, x_hat * self._phi).real
 
     def inverse(self, low: Tensor, bands: Tensor) -> Tensor:
-        """Return ``W^T (low, bands)``, real ``(..., y, x)``: the field they are the transform of.
+        """Return ``W^T (low, bands)``, real ``(..., y, x)``: the field whose transform these are.
 
-        Coefficients that no field has are projected onto those that one has.
+        Coefficients that no field has are projected onto those of a field.
 
         Raises
         ------

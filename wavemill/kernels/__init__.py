@@ -1,11 +1,11 @@
 """Compiled loops of transforms, covariances and sparse codes, where they could be built.
 
-The sources, in C, need a compiler and nothing else; ``build.py`` runs it when the package is
-installed. Where there is none, and wherever a tensor is not plain memory of a processor, callers
-compute the same with torch. ``WAVEMILL_KERNELS=0`` in the environment does so everywhere.
+The sources, in C, need nothing but a compiler; ``build.py`` runs it when the package is installed.
+Where there is none, and wherever a tensor is not plain memory of a CPU, callers compute the same
+with torch. With ``WAVEMILL_KERNELS=0`` in the environment they do so everywhere.
 
-Each file in C has one here that describes its structures, field by field, and calls it;
-``solid.py`` is of two, ``atoms.c`` and ``solid.c``.
+Each file in C has a module here that describes its structures, field by field, and calls it;
+``solid.py`` serves two, ``atoms.c`` and ``solid.c``.
 """
 
 from wavemill.kernels.boxes import fourier

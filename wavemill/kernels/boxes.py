@@ -1,4 +1,4 @@
-"""What ``boxes.c`` does: transforms of which a box is given or wanted."""
+"""What ``boxes.c`` does: transforms of which only a box of frequencies is given or wanted."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def fourier(
 ) -> Tensor | None:
     """Return the frequencies in ``box`` of the transform on a grid ``shape``, not normalised.
 
-    ``x`` is ``(..., y, x)``, all of the grid or the box of frequencies that are not 0, which lie in
-    the order of the FFT; either it or what is returned is all of the grid. Of a complex ``x`` the
-    real part can be had alone, on all of the grid, for half as much. ``half`` is the box of which
-    columns from 0 on are given or wanted, for real fields. None where the loops cannot do it: on
-    other devices, for sides with a prime factor above 67, in a graph of autograd.
+    ``x`` is ``(..., y, x)``: the whole grid, or a box outside which frequencies are 0, in the order
+    of the FFT. Either ``x`` or the result is the whole grid. ``part_real`` gives only the real part
+    of the transform of a complex ``x``, on the whole grid, at half the cost. For real fields,
+    ``half`` is the box whose columns from 0 on are given or wanted. None where the loops cannot do
+    it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
     """
     real = x.dtype.to_real()
     if not usable(x) or not precise(real) or (x.requires_grad and torch.is_grad_enabled()):
@@ -70,9 +70,9 @@ def _task(
     dtype: torch.dtype,
     threads: int,
 ) -> tuple[Boxes, int]:
-    """Return what the loops are asked for, and how many bytes so many threads work in.
+    """Return the loops' task, and how many bytes so many threads work in.
 
-    ``kinds``: whether fields before and after are complex.
+    ``kinds``: whether the fields before and after are complex.
     """
     task = Boxes(
         fields=fields,

@@ -1,6 +1,6 @@
-"""Build the loops in C when the package is installed: a hook of hatchling.
+"""Build the loops in C when the package is installed: a hatchling hook.
 
-Without a C compiler the installation goes on, and says what is missed.
+Without a C compiler the installation goes on, and says what is lost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def compile_kernels(root: Path, library: Path) -> bool:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return _missed("no C compiler was found")
-    fresh = library.with_suffix(f".{os.getpid()}")  # never half a library under its name
+    fresh = library.with_suffix(f".{os.getpid()}")  # no half-written library under its name
     said, made_of = "", fingerprint(root / FOLDER)
     for threads in (["-fopenmp"], []):
         sources = [str(root / source) for source in SOURCES]

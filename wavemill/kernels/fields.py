@@ -11,7 +11,7 @@ from wavemill.kernels.loading import call
 
 
 def harmonics(z: Tensor, k: int) -> Tensor:
-    """Return ``abs(z) (z / abs(z))^k``, k >= 1, or, of k = 0, the real modulus."""
+    """Return ``abs(z) (z / abs(z))^k`` for k >= 1, or the real modulus for k = 0."""
     out = torch.empty_like(z, dtype=z.dtype if k else z.dtype.to_real())
     call("harmonics", z.dtype, z, z.numel(), k, out)
     return out
@@ -20,7 +20,7 @@ def harmonics(z: Tensor, k: int) -> Tensor:
 def add_polar(z: Tensor, k: int, a: Tensor, known: Tensor | None) -> Tensor:
     """Return ``known + Re p - i k Im p`` of ``p = a (z / abs(z))^k``, known or none.
 
-    Of ``a`` torch may have put off the conjugation.
+    ``a`` may be a tensor whose conjugation torch has put off.
     """
     out = torch.empty_like(z) if known is None else known
     call("polar", z.dtype, z, a, a.is_conj(), z.numel(), k, known is None, out)
@@ -28,14 +28,14 @@ def add_polar(z: Tensor, k: int, a: Tensor, known: Tensor | None) -> Tensor:
 
 
 def slopes(z: Tensor, radial: Tensor | None, polar: Tensor | None, more: Tensor | None) -> Tensor:
-    """Return ``z / abs(z) (radial + polar) + more``, of which any may be absent."""
+    """Return ``z / abs(z) (radial + polar) + more``; any of the three may be None."""
     out = torch.empty_like(z)
     call("slopes", z.dtype, z, radial, polar, more, z.numel(), out)
     return out
 
 
 def filtered(x: Tensor, filters: Tensor, back: bool) -> Tensor:
-    """Return ``x (field, ...)`` times the real ``filters (channel, ...)``, or go back."""
+    """Return ``x (field, ...)`` times real ``filters (channel, ...)``; ``back``: the transpose."""
     channels, *sizes = filters.shape
     out = x.new_empty(len(x), *([] if back else [channels]), *sizes)
     name = "filtered_back" if back else "filtered"

@@ -21,16 +21,16 @@ class Grams(ctypes.Structure):
 
 
 class GramsTask:
-    """What the loops are given, and the tensors that this points to.
+    """What the loops are given, and the tensors that it points to.
 
     Parameters
     ----------
     field
         Halves of the fields' spectra ``(field, y, x)``, in the box of scale 0.
     spectra
-        Those of the channels of each scale, ``(field, angle, y, x)``.
+        Halves of the spectra of each scale's channels, ``(field, angle, y, x)``.
     units
-        Of the channels, ``(scale, angle)``.
+        Units of the channels, ``(scale, angle)``.
     joint, cross
         Even and odd filters of each scale, ``(angle, 2, frequency)``.
     """
@@ -62,7 +62,7 @@ class GramsTask:
         return out
 
     def gradients(self, values: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return gradients of the fields' halves and of each scale's, from those of the sums."""
+        """Return gradients of the fields' and each scale's halves, from those of the sums."""
         field, spectra, _, _, _ = self._given
         whole, scales = torch.empty_like(field), [torch.empty_like(one) for one in spectra]
         self._call("grams_gradients", values.contiguous(), whole, _pointers(scales))

@@ -18,14 +18,14 @@ from wavemill.kernels.sources import fingerprint
 LIBRARY = "_kernels.so"
 PAIR = 2 * ctypes.c_int64
 TRIPLE = 3 * ctypes.c_int64
-_LINE = 64  # bytes of a cache's line
+_LINE = 64  # bytes of a cache line
 _SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
 Argument = Tensor | ctypes.Structure | int | None
 
 
 def load(path: Path) -> ctypes.CDLL | None:
-    """Return the library, None where there is none for this machine and of these sources."""
+    """Return the library; None if there is none for this machine, compiled from these sources."""
     if os.environ.get("WAVEMILL_KERNELS") == "0" or not path.exists():
         return None
     try:
@@ -66,22 +66,22 @@ def readable(tensor: Tensor) -> bool:
     """Say whether the loops can read a tensor, wherever its numbers lie in memory."""
     return (
         library is not None
-        and type(tensor) is Tensor  # not of a trace
-        and torch._C._has_storage(tensor)  # not of a vmap
+        and type(tensor) is Tensor  # not in a trace
+        and torch._C._has_storage(tensor)  # not in a vmap
         and tensor.device.type == "cpu"
         and not tensor.is_conj()
-        and forward_ad._current_level < 0  # it may have a tangent, which would be lost
+        and forward_ad._current_level < 0  # else it may have a tangent, which would be lost
     )
 
 
 def unfollowed() -> bool:
-    """Say whether results are numbers and no more: of no trace, and of no `torch.func`."""
+    """Say whether results are mere numbers: no `torch.compile` traces them, nor `torch.func`."""
     compiling = torch.compiler.is_compiling()
     return not compiling and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def precise(dtype: torch.dtype) -> bool:
-    """Say whether there are loops of a real precision."""
+    """Say whether there are loops for a real precision."""
     return dtype in _SUFFIX
 
 
@@ -96,7 +96,7 @@ def addresses(*names: str) -> list[tuple[str, type]]:
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Argument) -> int:
-    """Call a function of a precision, real or complex; the number of threads comes last."""
+    """Call a function for a real or complex precision; the number of threads is added last."""
     key = name, dtype.to_real()
     function = _functions.get(key) or _declared(*key, arguments)
     passed = [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
@@ -104,13 +104,13 @@ def call(name: str, dtype: torch.dtype, *arguments: Argument) -> int:
 
 
 def room(size: int) -> Tensor:
-    """Return memory of so many bytes that begins with a line of a cache."""
+    """Return ``size`` bytes of memory that begin with a cache line."""
     memory = torch.empty(size + _LINE, dtype=torch.uint8)
     return memory[-memory.data_ptr() % _LINE :]
 
 
 def _declared(name: str, dtype: torch.dtype, arguments: tuple[Argument, ...]) -> Callable[..., int]:
-    """Return a function that takes such arguments, which are not looked at one by one again."""
+    """Return a function whose argument types are declared, once for all, from its first call."""
     function: Any = getattr(library, f"{name}_{_SUFFIX[dtype]}")
     function.restype = ctypes.c_int64 if name.endswith("_bytes") else ctypes.c_int
     function.argtypes = [*map(_kind, arguments), ctypes.c_int64]

@@ -35,14 +35,14 @@ class Scattering(ctypes.Structure):
 
 
 def scattering_bytes(task: Scattering, dtype: torch.dtype, gradient: bool) -> int:
-    """Return what the threads work in, or -1 for sides with a prime factor above 67."""
+    """Return how many bytes the threads work in, -1 for sides with a prime factor above 67."""
     return call("scattering_bytes", dtype, task, gradient)
 
 
 def scatter(
     spectra: Tensor, task: Scattering, out: Tensor, gradients: Tensor | None = None
 ) -> None:
-    """Write coefficients into ``out``; or, given ``gradients``, those of spectra from ``out``."""
+    """Write coefficients into ``out``; or write ``gradients`` of spectra, from those in ``out``."""
     size = scattering_bytes(task, out.dtype, gradients is not None)
     values = torch.view_as_real(spectra)
     if not call("scattering", out.dtype, values, task, out, gradients, room(size)):

@@ -1,4 +1,4 @@
-"""What ``shifts.c`` does: covariances of spectra or fields at few shifts, and their gradients."""
+"""What ``shifts.c`` does: covariances of spectra or fields at a few shifts, and their gradients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Shifts(ctypes.Structure):
 
 
 def shifts_bytes(task: Shifts, dtype: torch.dtype, gradient: bool) -> int:
-    """Return what the threads work in."""
+    """Return how many bytes the threads work in."""
     return call("shifts_bytes", dtype, task, gradient)
 
 
@@ -43,6 +43,6 @@ def add_gradients_at_shifts(
     fresh: tuple[bool, bool],
     size: int,
 ) -> None:
-    """Add to both stacks' gradients, or write where ``fresh``, those from the means' gradient."""
+    """Add both stacks' gradients, from ``values`` of the means; where ``fresh``, overwrite."""
     written = task, values, *gradients, *fresh, room(size)
     call("shifts_gradients", values.dtype, *spectra, *written)

@@ -57,7 +57,7 @@ def square_convolved(
     """Return ``(molecule, field, z', y', x')`` of ``(molecule, field, z, y, x)``.
 
     ``axes`` are ``(power, molecule, new, old)``; ``coefficients`` ``(m, monomial)``, of monomials
-    ordered by b and a, are taken times ``factor``. None as of `square_about_atoms`.
+    ordered by b and a, are multiplied by ``factor``. None where `square_about_atoms` is.
     """
     if not _can(field, *axes) or field.stride(-1) != 1:
         return None
@@ -71,7 +71,7 @@ def square_convolved(
 def integrals(square: Tensor, powers: tuple[float, ...]) -> tuple[Tensor, Tensor] | None:
     """Return the roots of ``(..., z, y, x)``, and sums of their powers, ``(..., power)``.
 
-    The latter are in float64. None as of `square_about_atoms`.
+    The sums are in float64. None where `square_about_atoms` is.
     """
     if not _can(square) or not square.is_contiguous():
         return None
@@ -84,7 +84,7 @@ def integrals(square: Tensor, powers: tuple[float, ...]) -> tuple[Tensor, Tensor
 
 
 def _can(first: Tensor, *others: Tensor) -> bool:
-    """Say whether the loops can do it; how the first lies in memory is left open."""
+    """Say whether the loops can do it; the first tensor may lie in memory in any way."""
     graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (first, *others))
     memory = readable(first) and usable(*others) and precise(first.dtype)
     return unfollowed() and memory and not graph

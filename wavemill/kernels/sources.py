@@ -1,4 +1,4 @@
-"""What the compiled loops are compiled from: a library says of which sources it is."""
+"""What the compiled loops are compiled from: a library tells the sources it was made from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def fingerprint(folder: Path) -> str:
-    """Return 16 hexadecimal digits that tell these sources from any others; none: ''."""
+    """Return 16 hexadecimal digits that tell these sources from any others; '' without sources."""
     files = sorted(folder.glob("*.[ch]"))
     content = b"".join(file.name.encode() + file.read_bytes() for file in files)
     return hashlib.sha256(content).hexdigest()[:16] if files else ""

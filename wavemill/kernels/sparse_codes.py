@@ -32,7 +32,7 @@ def istc_gradients(
     """Return gradients of beta, W and D ``(atom, channel)``, and the thresholds.
 
     ``tables`` are beta, M, D and W by atoms, and the thresholds. Every thread has sums of its own,
-    which are added in one order.
+    which are added in a fixed order.
     """
     beta, threads = tables[0], torch.get_num_threads()
     whole = (threads, sizes.atoms, sizes.channels)

@@ -2,13 +2,14 @@
 
     x^(w) = K(w)^{1/2} y^(w) ,   K = P^{1/4} P / (P + f) ,
 
-with P the references' isotropic spectrum. Moments are divided by each octave's power, so the loss
-curves as 1 / P, through many orders of magnitude for turbulence: L-BFGS, which begins from one
-scale for all frequencies, needs many gradients to find that out. P itself would level that, but
-slows whatever couples octaves; the exponent is by experiment (docs/design/003-maximum-entropy.md).
+with P the references' isotropic spectrum. Moments are divided by each octave's power, so the
+curvature of the loss goes as 1 / P, over many orders of magnitude for turbulence. L-BFGS, which
+begins from one scale for all frequencies, needs many gradients to find that out. K = P would level
+it, but slows whatever couples octaves; the exponent was chosen by experiment
+(docs/design/003-maximum-entropy.md).
 
-f is the power of some thirty roundings of the largest amplitude: below, gradients are rounding,
-and the noise that descent begins from, which has the spectrum wanted, stays as it is.
+f is the power of thirty rounding units of the largest amplitude. Below it gradients are rounding
+error, and the noise that descent begins from, which has the spectrum wanted, stays as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from wavemill.spectra import shell_means
 
 EXPONENT = 1 / 4
 ROUNDINGS = 30.0  # of the largest amplitude
-LEAST = 1e-10  # of K^{1/2}, of its largest value: references may have no power at all
+LEAST = 1e-10  # K^{1/2} at least, relative to its largest: references may have no power at all
 
 
 class Coordinates:
@@ -47,7 +48,7 @@ class Coordinates:
             self.root = root.clamp(min=LEAST * root.amax((-2, -1), keepdim=True))
 
     def field(self, y: Tensor) -> Tensor:
-        """Return x ``(n, [component,] y, x)`` float64; also the gradient by y of one by x."""
+        """Return x ``(n, [component,] y, x)`` float64; or, from a gradient by x, the one by y."""
         return y if self.root is None else self._filtered(y, self.root)
 
     def of(self, x: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class Coordinates:
     def _filtered(self, x: Tensor, response: Tensor) -> Tensor:
         if x.ndim == 3:
             response = response[0]
-        # On a processor field by field: no field's rounding depends on the others.
+        # On a CPU field by field: no field's rounding depends on the others.
         parts = [x] if x.is_cuda else torch.split(x, 1)
         spectra = (torch.fft.rfft2(part.double()) * response for part in parts)
         return torch.cat([torch.fft.irfft2(spectrum, self.shape) for spectrum in spectra])

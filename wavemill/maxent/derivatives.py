@@ -1,7 +1,7 @@
-"""Gradients and Laplacians of phase-harmonic moments, exactly, one a real moment.
+"""Exact gradients and Laplacians of phase-harmonic moments, one for each real moment.
 
-A moment is ``C = mean over u of a(u + shift) conj b(u)`` with a a function of the complex response
-``z = x * psi``: a = ([z]^k - m) / s. With the channels' Wirtinger derivatives
+A moment is ``C = mean over u of a(u + shift) conj b(u)``, where a is a function of the complex
+response ``z = x * psi``: a = ([z]^k - m) / s. With the channels' Wirtinger derivatives
 
     a_z = (1 + k)/2 [z]^k / z / s ,   a_z* = (1 - k)/2 [z]^k / z* / s ,
 
@@ -10,14 +10,14 @@ its gradient with respect to x is a sum of filtered products, and its Laplacian 
     tr(K d2C) = mean of  (D a)(u + shift) conj b(u) + a(u + shift) conj (D b)(u)
                 + 2 <grad a(u + shift), grad conj b(u)>_K ,
 
-needs only numbers beside the channels: with ``p = <psi, psi>``, ``n = <psi, psi*>`` in the metric,
-``D a = a_zz p + 2 a_zz* n + a_z*z* p*``. Moduli have a 1/|z| in them, which is
+needs only numbers besides the channels: with ``p = <psi, psi>``, ``n = <psi, psi*>`` in the metric,
+``D a = a_zz p + 2 a_zz* n + a_z*z* p*``. For moduli it has a factor 1/|z|, which is
 integrable in the plane and is left out where z is 0.
 
 Transforms have sign ``-i w u``, unnormalised forward; K is diagonal in frequency.
 
 Source: Hyvarinen, *Estimation of non-normalized statistical models by score matching*, JMLR 6, 695
-(2005), for what they are needed for.
+(2005), which needs them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Key = tuple[int, int, int]  # scale j, angle l (or the low pass), harmonic k
 class Channel:
     """A channel of one field, ``(y, x)`` each: value, Wirtinger derivatives, Laplacian.
 
-    ``filter`` is the transform of its wavelet and ``linear`` tells that it is the response itself.
+    ``filter`` is the transform of its wavelet.
     """
 
     filter: Tensor
@@ -54,7 +54,7 @@ class Channel:
 
 
 class MomentDerivatives:
-    """Gradients and Laplacians of the moments of a table, standardised as by their statistics.
+    """Gradients and Laplacians of the moments of a table, standardised by given statistics.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class MomentDerivatives:
         Rows of wavelets in any harmonic, and of the low pass in k = 1: |y| of a real y has no
         Laplacian.
     mean, scale
-        Of each channel, by its key ``(j, l, k)``: frozen normalisation.
+        Frozen normalisation of each channel, by its key ``(j, l, k)``.
     metric
         K(w) ``(y, x)``, real and even; 1 everywhere for the plain Laplacian.
 
@@ -91,7 +91,7 @@ class MomentDerivatives:
         channels = self._channels(x)
         for row, real in zip(self.table.rows, self._real, strict=True):
             a, b, shift = self._sides(row, channels)
-            # C changes by the mean of (a_z dz + a_z* dz*)(u + shift) b*(u) and its like for b*.
+            # C changes by the mean of (a_z dz + a_z* dz*)(u + shift) b*(u), and likewise by b*.
             other = b.value.conj().roll(shift, (0, 1))
             moved = a.value.roll((-shift[0], -shift[1]), (0, 1))
             by_z = self._back(a.filter, a.by_z * other) + self._back(

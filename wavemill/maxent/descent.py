@@ -188,7 +188,7 @@ class Descent:
         self._move(step)
 
     def _restart(self) -> None:
-        """Drop the memory and go along the gradient; stop where that has just failed."""
+        """Drop the memory and go along the gradient; stop if that has just failed."""
         norm = _norm(self.gradient)
         self.restarts += 1
         if self.restarts > 1 or not 0 < norm < math.inf:
@@ -200,7 +200,7 @@ class Descent:
         self._set_out(-self.gradient, 1 / norm)
 
     def _try_another(self, loss: float, slope: float) -> None:
-        """Choose a step within the bracket, by the parabola through what is known of one end."""
+        """Choose a step within the bracket, by a parabola from what is known of one end."""
         self.trials += 1
         if self.trials == TRIALS:
             self._restart()
@@ -248,7 +248,7 @@ def descend(
 
 
 def pending(descents: Sequence[Descent], iterations: int) -> list[int]:
-    """Return the numbers of those that go on: whose trials are evaluated next."""
+    """Return the numbers of the descents that go on, whose trials are evaluated next."""
     return [
         number
         for number, descent in enumerate(descents)

@@ -1,14 +1,14 @@
-"""The stationary Gaussian law of few second moments: its spectrum, by the convex dual.
+"""The stationary Gaussian law with a few given second moments: its spectrum, by the convex dual.
 
-Among spectra P with the moments ``m_i = mean over w of f_i(w) P(w)`` of a field that of most
-entropy, the largest sum of ln P(w), is ``P = 1 / h``, ``h = sum_i beta_i f_i``, and beta is where
+Among the spectra P with a field's moments ``m_i = mean over w of f_i(w) P(w)``, the one of most
+entropy, the largest sum of ln P(w), is ``P = 1 / h``, ``h = sum_i beta_i f_i``. Here beta minimises
 
-    D(beta) = sum_i beta_i m_i - mean over w of ln h(w)
+    D(beta) = sum_i beta_i m_i - mean over w of ln h(w) .
 
-is least: its gradient is by how much the moments of P miss m. D is convex, and infinite where h is
-not positive; Newton's method with steps that stay inside finds its minimum. The f_i are the real
-and imaginary parts of ``|psi|^2 e^{i w tau}``, even in w, of all rows of set A: energies of bands,
-and how they go together at shifts.
+The gradient of D is by how much the moments of P miss m. D is convex, and infinite where h is not
+positive; Newton's method with steps that stay inside finds its minimum. The f_i are the real and
+imaginary parts of ``|psi|^2 e^{i w tau}``, even in w, of all rows of set A: energies of bands, and
+their covariances at shifts.
 
 Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
 (2021), section 2; Boyd and Vandenberghe, *Convex Optimization* (2004), section 9.5.
@@ -28,7 +28,7 @@ from wavemill.moments.pairs import model
 from wavemill.operators import mirror
 
 STEPS = 100  # of Newton's method, at most
-CLOSE = 1e-20  # of what a step promises to gain
+CLOSE = 1e-20  # a step that promises to gain less is the last
 MOST = 2**30  # bytes of all f_i
 
 
@@ -62,7 +62,7 @@ class BandSpectrum:
         weight[:, 0] = 1  # columns that are their own mirror images
         if shape[1] % 2 == 0:
             weight[:, -1] = 1
-        weight[0, 0] = 0  # a law of fields about their mean
+        weight[0, 0] = 0  # fields are taken about their mean
         self.weight = weight.flatten() / math.prod(shape)
 
     def moments(self, spectrum: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class BandSpectrum:
             scale = hessian.diagonal().sqrt()
             system = hessian / (scale * scale[:, None])
             values, vectors = torch.linalg.eigh(system)
-            kept = values > 1e-13 * values[-1]  # moments that repeat others
+            kept = values > 1e-13 * values[-1]  # not moments that repeat others
             inner = torch.where(kept, 1 / values, 0.0) * (vectors.T @ (gradient / scale))
             step = -(vectors @ inner) / scale
             gain = -float(gradient @ step)
@@ -102,7 +102,7 @@ class BandSpectrum:
         return torch.where(self._still, flat / energies.clamp_min(1e-300), 0.0)
 
     def _h(self, beta: Tensor) -> Tensor:
-        """Return h on the half plane, 1 at w = 0, where no moment looks."""
+        """Return h on the half plane, 1 at w = 0, which no moment sees."""
         h = beta @ self.features
         h[0] = 1
         return h
@@ -112,7 +112,7 @@ class BandSpectrum:
         return float(beta @ target - self.weight @ h.log()) if (h > 0).all() else math.inf
 
     def _moved(self, beta: Tensor, step: Tensor, gain: float, target: Tensor) -> Tensor:
-        """Go as far along a step as lowers D by a part of what its slope promises."""
+        """Go along a step as far as D falls by a tenth or more of what its slope promises."""
         before, size = self._dual(beta, target), 1.0
         while size > 1e-12 and self._dual(beta + size * step, target) > before - 0.1 * size * gain:
             size /= 2
@@ -120,7 +120,7 @@ class BandSpectrum:
 
     @property
     def _still(self) -> Tensor:
-        """Tell which moments are energies, of functions that are nowhere negative."""
+        """Tell which moments are energies: their functions are nowhere negative."""
         return (self.features >= 0).all(1)
 
 

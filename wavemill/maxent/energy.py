@@ -12,10 +12,10 @@ place of the unknown Z, beta minimises the distance of the gradients of log p fr
 Samples come from the Metropolis-adjusted Langevin algorithm (maxent/langevin.py), in coordinates y
 with x = K^{1/2} y.
 
-The density exists if its energy grows in every direction: far out E(t x) / t^2 tends to the same
-form of uncentred moments, which is searched for its least value. Where it falls short, growth in
-the direction found becomes a constraint on beta, to which it is linear, and the rest is as near to
-the data's score as it can be.
+The density exists if its energy grows in every direction. Far out, E(t x) / t^2 tends to the same
+form of uncentred moments, and its least value is sought. Where that is too small, growth in the
+direction found, which is linear in beta, becomes a constraint on beta, which otherwise stays as
+near to the data's score as it can.
 
 Source: Hyvarinen, *Estimation of non-normalized statistical models by score matching*, JMLR 6, 695
 (2005).
@@ -51,16 +51,16 @@ from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import shell_means
 from wavemill.states import over, under
 
-GROWTH = 0.2  # of E(t y) / (t^2 |y|^2) in every direction: two fifths of the Gaussian's
-ROUNDS = 12  # of directions sought, in which it is less
-FLOOR = 1e-6  # of the spectrum, of its largest shell
+GROWTH = 0.2  # E(t y) / (t^2 |y|^2) asked for in every direction: two fifths of the Gaussian's
+ROUNDS = 12  # searches for directions in which it is less
+FLOOR = 1e-6  # of the spectrum, relative to its largest shell
 DIRECTIONS = 30  # random ones, in which the energy must grow
-SEARCHES = 2  # from the least of them, for a worse one
+SEARCHES = 2  # begun from the least of these, for a worse direction
 MOST = 2**30  # bytes of a Jacobian
 
 
 class Energy:
-    """Fields of density ``exp(-beta . phi) / Z``, computed on the processor.
+    """Fields of density ``exp(-beta . phi) / Z``, computed on the CPU.
 
     Parameters
     ----------
@@ -74,17 +74,16 @@ class Energy:
     gaussian_
         The :class:`Gaussian` model of the references: it holds their mean and std.
     metrics_
-        Number of real ``moments``; ``constraints``, directions in which growth was imposed, and
+        Number of real ``moments``; ``constraints``, the directions in which growth was imposed, and
         ``score_lost``, the part of the score's explained square that they cost;
-        ``gaussian_share``, that of a Gaussian in beta, above 0 if constraints did not do;
-        ``growth_random``
-        and ``growth_worst``, the least of E(t y) / (t^2 |y|^2), t large, over random directions
-        and by search: 1/2 for the Gaussian of the references' spectrum; mean, std, skewness and
-        flatness of the references.
+        ``gaussian_share``, that of a Gaussian in beta, above 0 if constraints were not enough;
+        ``growth_random`` and ``growth_worst``, the least of E(t y) / (t^2 |y|^2) for large t over
+        random directions and by search (1/2 for the Gaussian of the references' spectrum); mean,
+        std, skewness and flatness of the references.
     acceptance_, steps_, drifts_
-        After :meth:`sample`, one a sample: the rate after warming up, the step e, and by how many
-        of its deviations the energy still moves then, from the first half of these steps to the
-        second; up to 2, and well below 1 where a chain has arrived.
+        After :meth:`sample`, one for each sample: the rate of acceptance after warming up, the step
+        e, and by how many of its deviations the energy still differs between the first and the
+        second half of the steps that follow; up to 2, and well below 1 where a chain has arrived.
     """
 
     beta_: Tensor
@@ -137,7 +136,7 @@ class Energy:
     def sample(
         self, n: int, seed: int = 0, progress: Progress | None = None, *, first: int = 0
     ) -> Tensor:
-        """Draw ``n`` fields ``(n, y, x)`` by a chain each, those of numbers from ``first`` on.
+        """Draw ``n`` fields ``(n, y, x)``, numbered from ``first`` on, by one chain each.
 
         Sample i depends on ``seed`` and i alone.
         ``progress`` gets the steps taken, with the current ``sample`` and its ``acceptance``.
@@ -149,7 +148,7 @@ class Energy:
         InvalidParameter
             If ``n`` is below 1, or a number is not whole.
         DivergentModel
-            If a chain leaves for infinity: the density cannot be normalised.
+            If a chain runs off to infinity: the density cannot be normalised.
         """
         if not hasattr(self, "beta_"):
             raise NotFitted("the energy model has no coefficients yet: call fit first")
@@ -216,7 +215,7 @@ class Energy:
     ) -> tuple[float, Tensor]:
         """Return E at ``K^{1/2} y``, y of mean 0, and its gradient with respect to y.
 
-        ``statistics`` other than the references' normalise the moments.
+        ``statistics``, if given, normalise the moments in place of the references'.
         """
         form, gradient = self._form_and_gradient(self.colour(y), statistics or self._statistics)
         base = self.beta_[0]
@@ -229,7 +228,7 @@ class Energy:
         self._far_out = Statistics(zero, statistics.scale)  # where means no longer matter
 
     def _score_matching(self, samples: Tensor, progress: Progress | None) -> tuple[Tensor, Tensor]:
-        """Return E[J K J^T] and E[tr(K d2 phi)], the Jacobian of one field at a time."""
+        """Return E[J K J^T] and E[tr(K d2 phi)], holding one field's Jacobian at a time."""
         table = self.operator.table
         mean, scale = channel_statistics(table, samples)
         derivatives = MomentDerivatives(table, mean, scale, self._metric)
@@ -257,8 +256,8 @@ class Energy:
         """Find the beta of least score distance whose energy grows in every direction.
 
         Growth in one direction is linear in beta. Where a search finds too little, enough is asked
-        for there, and the quadratic programme solved again with one more constraint. What is still
-        missing after the last round, a share of the Gaussian makes up.
+        for as a further constraint, and the quadratic programme is solved again. A share of the
+        Gaussian makes up for what is still missing after the last round.
         """
         root = _inverse_root(gram)
         best = root.T @ curvature
@@ -301,7 +300,7 @@ class Energy:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     def _far(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the form far out over |y|^2, and its gradient, of y without its mean."""
+        """Return the form far out over |y|^2, and its gradient, for y without its mean."""
         y = centred(y)
         square = y.square().sum()
         form, gradient = self.energy_and_gradient(y, self._far_out)
@@ -309,7 +308,7 @@ class Energy:
         return quotient, (gradient - 2 * quotient * y) / square
 
     def _far_moments(self, y: Tensor) -> Tensor:
-        """Return what beta is multiplied with in :meth:`_far`."""
+        """Return the numbers whose product with beta is the value of :meth:`_far`."""
         y = centred(y)
         square = y.square().sum()
         values = self.operator.measure(self.colour(y)[None], self._far_out).values
@@ -331,14 +330,14 @@ class Energy:
         size = float(self.beta_[1:].norm())
         unit = self.beta_[1:] / size
         zero, moments = Moments(statistics, 0 * unit), Moments(statistics, unit)
-        # 2 beta . phi = |phi|^2 + |beta|^2 - |phi - beta|^2: losses are what an operator tells.
+        # 2 beta . phi = |phi|^2 + |beta|^2 - |phi - beta|^2: operators compute such losses.
         loss = self.operator.loss(x, zero) - self.operator.loss(x, moments)
         return size * (loss + 1) / 2
 
     def _form_and_gradient(self, x: Tensor, statistics: Statistics) -> tuple[float, Tensor]:
         """Return ``beta . phi`` of one field and its gradient, half that of ``|phi - c|^2``.
 
-        With ``c = phi - beta`` held.
+        There ``c = phi - beta`` is held fixed.
         """
         beta = self.beta_[1:]
         size = float(beta.norm())
@@ -373,7 +372,7 @@ def least_distance(rows: Tensor, asked: Tensor) -> Tensor:
     Raises
     ------
     DivergentModel
-        If there is none.
+        If there is no such u.
     """
     system = torch.cat([rows.T, asked[None]]).numpy()
     target = np.zeros(len(system))

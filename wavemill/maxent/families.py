@@ -17,10 +17,10 @@ SECOND_ORDER = ("A0", "A")
 
 
 def moments_of(spec: MicrocanonicalSpec, shape: tuple[int, int], components: int) -> MomentOperator:
-    """Return the moments of a spec for fields ``(..., y, x)``, or of several components.
+    """Return the moments of a spec for fields ``(..., y, x)``, or fields of several components.
 
-    Of these, the set of each component, and covariances between components
-    (:class:`.CrossCovariance`): those of second order alone for A0 and A.
+    For these, the set of each component, and covariances between components
+    (:class:`.CrossCovariance`), only those of second order for A0 and A.
 
     Raises
     ------

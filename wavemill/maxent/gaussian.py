@@ -29,11 +29,11 @@ class Gaussian:
 
     ``S(w) = < x^(w) x^(w)^* > / points``, a matrix over components at each frequency, averaged over
     the references about their common mean; samples are ``S(w)^{1/2} n^(w)`` with n white. The
-    Hermitian square root exists whatever the rank of S: few references of many components will do.
+    Hermitian square root exists whatever the rank of S: few references of many components suffice.
     With ``method="bands"`` S is the spectrum of most entropy among those with the references' few
     moments of wavelet bands (:class:`~wavemill.maxent.dual.BandSpectrum`). With ``borders="mask"``
-    S is that of tapered references, since a jump from border to border covers steep spectra, in
-    units in which its sum is still the variance of all values.
+    S is that of tapered references, since a jump from border to border would hide steep spectra; it
+    is scaled so that its sum is still the variance of all values.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Gaussian:
     def sample(
         self, n: int, seed: int = 0, progress: Progress | None = None, *, first: int = 0
     ) -> Tensor:
-        """Draw ``n`` fields ``(n, [component,] y, x)``, those of numbers from ``first`` on.
+        """Draw ``n`` fields ``(n, [component,] y, x)``, numbered from ``first`` on.
 
         Sample i depends on ``seed`` and i alone.
 
@@ -152,7 +152,7 @@ class Gaussian:
         return float(self.deviations[0])
 
     def _centred(self, fields: Tensor) -> Iterable[Tensor]:
-        """Return fields about their mean; tapered ones, if they do not wrap, of equal variance."""
+        """Return centred fields; those that do not wrap around are tapered, their variance kept."""
         if self.spec.borders == "wrap":
             return (field - self.mean_[:, None, None] for field in fields)
         within = tapered(fields, together=True)
@@ -160,7 +160,7 @@ class Gaussian:
         return within * (power / left).sqrt()[:, None, None]
 
     def _from_bands(self, spectrum: Tensor) -> Tensor:
-        """Return the spectrum of most entropy with the band moments of one."""
+        """Return the spectrum of most entropy with the band moments of ``spectrum``."""
         if len(spectrum) > 1:
             raise ShapeMismatch(
                 f"the Gaussian model of bands has one component, got {len(spectrum)}: choose one, "

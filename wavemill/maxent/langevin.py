@@ -20,7 +20,7 @@ from wavemill.errors import DivergentModel
 from wavemill.maxent.samples import white_noise
 
 ACCEPTANCE = 0.574  # at which MALA moves fastest in many dimensions
-FAR = 5.0  # root mean square of y, 1 at the fitted spectrum: nothing comes back from there
+FAR = 5.0  # root mean square of y, 1 at the fitted spectrum, from which no chain comes back
 
 
 class Chain:
@@ -52,7 +52,7 @@ class Chain:
 
     @property
     def acceptance(self) -> float:
-        """Fraction of proposals accepted since the step was last let go, or ever set."""
+        """Fraction of proposals accepted after warming up, while the step no longer adapts."""
         return self._accepted / max(self._moves, 1)
 
     def move(self, warming: bool) -> None:
@@ -61,7 +61,7 @@ class Chain:
         Raises
         ------
         DivergentModel
-            If the chain has left for infinity.
+            If the chain has run off to infinity.
         """
         draw = torch.randn(self.y.shape, generator=self._generator, dtype=torch.float32)
         noise = centred(draw.double())
@@ -94,5 +94,5 @@ class Chain:
 
 
 def centred(y: Tensor) -> Tensor:
-    """Return y without its mean, of which an energy says nothing."""
+    """Return y without its mean, on which energies do not depend."""
     return y - y.mean()

@@ -34,7 +34,7 @@ from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 from wavemill.states import over, under
 
 REMEMBERED = 2**28  # bytes of past steps held at once
-ASKED = "asked"  # what a state of a run says that it is of
+ASKED = "asked"  # under which a run's state records what it draws
 
 
 class Microcanonical:
@@ -42,11 +42,11 @@ class Microcanonical:
 
     A sample is Gaussian noise, moved by L-BFGS down ``|C(x) - C_ref|^2`` (standardised moments,
     each distinct one once; see :mod:`wavemill.moments.phase_harmonics` and, for other families,
-    :mod:`wavemill.maxent.families`). Means and deviations of the channels are frozen at the
-    references', and moments averaged over them. Components are standardised one by one. Each
-    sample descends by itself, in coordinates that the references' spectrum suggests if it begins
-    with that spectrum (:mod:`wavemill.maxent.coordinates`): it depends on ``seed`` and its index
-    alone. Descent from noise approximates, and does not equal, the uniform law on the set of equal
+    :mod:`wavemill.maxent.families`). Means and deviations of the channels are frozen at those of
+    the references, over which moments are averaged. Components are standardised one by one. Each
+    sample descends by itself, so that it depends on ``seed`` and its index alone; if it begins with
+    the references' spectrum, its coordinates follow from that (:mod:`wavemill.maxent.coordinates`).
+    Descent from noise approximates, and does not equal, the uniform law on the set of equal
     moments (Bruna and Mallat, *Multiscale sparse microcanonical models*, Math. Stat. Learn. 1, 257,
     2018).
 
@@ -58,14 +58,13 @@ class Microcanonical:
     Attributes
     ----------
     moments_
-        :class:`.Moments` of the references, centred and divided by the
-        mean and std of all their values.
+        :class:`.Moments` of the references, standardised by the mean and std of all their values.
     gaussian_
         The :class:`Gaussian` model of the references: it holds mean, std and the starting spectrum.
     metrics_
         Number of real ``moments`` and of samples fitted; mean, std, skewness and flatness.
     losses_
-        After :meth:`sample`: one array a sample, the loss at each gradient relative to the first.
+        After :meth:`sample`: for each sample, the loss at each gradient relative to the first.
     """
 
     gaussian_: Gaussian
@@ -113,7 +112,7 @@ class Microcanonical:
     ) -> Tensor:
         """Synthesise ``n`` fields ``(n, y, x)``; sample i depends on ``seed`` and i alone.
 
-        Samples descend together, as many as remember their steps in 256 MiB, each with its own
+        Samples descend together, as many as can remember their steps in 256 MiB, each with its own
         memory and steps.
 
         Parameters
@@ -236,10 +235,10 @@ class _Synthesis:
         return torch.stack(self.finished)
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state of :meth:`_state`."""
+        """Continue from a state of :meth:`_state`."""
         if not state:
             return
-        asked = state.get(ASKED, self._asked()).tolist()  # older states do not tell
+        asked = state.get(ASKED, self._asked()).tolist()  # older states do not record it
         if asked != self._asked().tolist():
             raise InvalidParameter(
                 f"resume continues samples of (seed, first, n, shape) {asked}, asked were "
@@ -267,7 +266,7 @@ class _Synthesis:
         return state
 
     def _asked(self) -> Tensor:
-        """Return seed, first number, number of samples and shape of one, as a state tells them."""
+        """Return seed, first number, number of samples and shape of one, as states record them."""
         numbers = self.seed % 2**63, self.numbers[0], len(self.numbers)
         return torch.tensor([*numbers, *self.model.shape])
 
@@ -286,16 +285,16 @@ class _Synthesis:
         return {"tolerance": spec.tolerance, "gradient_tolerance": spec.gradient_tolerance}
 
     def _evaluate(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses and gradients; on a processor field by field.
+        """Return losses and gradients; on a CPU field by field.
 
-        So no field's rounding depends on the others, which descent would magnify.
+        So no field's rounding depends on the others: descent would magnify the difference.
         """
         batches = [y] if y.is_cuda else torch.split(y, 1)
         losses, gradients = zip(*(self._replayed(batch) for batch in batches), strict=True)
         return torch.cat(losses), torch.cat(gradients)
 
     def _loss_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return those by y of a batch."""
+        """Return the losses of a batch, and their gradients by y."""
         model, coordinates = self.model, self.model.coordinates
         losses, gradients = model.operator.loss_and_gradient(coordinates.field(y), model.moments_)
         return losses, coordinates.field(gradients)

@@ -23,7 +23,7 @@ RANGE = 1e70  # of deviations, either way: fourth powers of values stay within f
 
 
 def as_spec(kind: type[AnySpec], spec: AnySpec | Mapping[str, Any] | None) -> AnySpec:
-    """Return ``spec`` itself, one of its parameters, or the default."""
+    """Return ``spec`` itself, one made from its parameters, or the default."""
     if isinstance(spec, Mapping) or spec is None:
         return kind.from_parameters(spec or {})
     if not isinstance(spec, kind):
@@ -41,14 +41,14 @@ def numbers_of(n: int, seed: int, first: int) -> tuple[range, int]:
 
 
 def as_tensor(x: Fields) -> Tensor:
-    """Return a tensor of arrays in any order of bytes and axes, and of nested lists.
+    """Return the tensor of an array in any order of bytes and axes, or of nested lists.
 
     Raises
     ------
     InvalidParameter
         If values are masked.
     ShapeMismatch
-        If ``x`` is no array of numbers.
+        If ``x`` is not an array of numbers.
     """
     if isinstance(x, Tensor):
         return ordinary(x.detach())

@@ -10,15 +10,15 @@ with n_l such that the integral of g^2 r^2 is 1; or, with ``radial="shell"``, th
 
     g_j(r) = exp(-(log r - log sigma_j)^2 / 2 s^2),  s = octave log 2,
 
-which tell bonds of 1.3 and 1.5 Angstrom apart where the widest solid harmonics are all alike. That
-pays from some thousand molecules on. The weight w makes near neighbours count: chemistry
-is local, and what is learnt from few molecules depends on it more than on anything else. Sums
+which tell bonds of 1.3 and 1.5 Angstrom apart, where the widest solid harmonics are all alike. This
+pays from some thousand molecules on. The weight w makes near neighbours count most: chemistry
+is local, and what is learnt from few molecules depends on that more than on anything else. Sums
 over m of products are invariant to rotations and reflections,
 
     B[i, (e, j), (e', j'), l] = sum over m of  A[i, e, j, l, m] A[i, e', j', l, m],
 
 and so are the A of l = 0 themselves. Their sums over the atoms of each element, and the number of
-atoms of each, are extensive: far apart, molecules add up. Everything is smooth in
+atoms of each, are extensive: molecules far apart add up. Everything is smooth in
 the positions.
 """
 
@@ -118,7 +118,7 @@ class AtomicHarmonics(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return self._norms.device
 
     def kinds(self, charges: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class AtomicHarmonics(nn.Module):
         Raises
         ------
         InvalidParameter
-            If there is another element.
+            If a charge is not one of them.
         """
         place = torch.searchsorted(self._charges, charges.contiguous()).clamp(
             max=len(self.elements) - 1
@@ -171,7 +171,7 @@ class AtomicHarmonics(nn.Module):
         Raises
         ------
         InvalidParameter
-            If two atoms coincide, or one is of another element.
+            If two atoms coincide, or the element of one is not in ``elements``.
         """
         sums = self.harmonics(molecules.to(self._norms.device, self.dtype))
         found = [sums[0][:, :, 0]]

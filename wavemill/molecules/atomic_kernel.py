@@ -8,9 +8,9 @@ and the features of an atom are its likenesses to landmarks, atoms of the traini
 drawn for each element by its frequency; their penalty is the kernel among landmarks (A. P. Bartok
 et al., Science Advances 3, 2017; A. J. Smola and B. Schoelkopf, ICML 2000).
 
-Every likeness is near 1 and large weights of both signs tell them apart, so that they are computed
-in double precision: in single precision a prediction depended by 0.05 kcal/mol on how many
-molecules were predicted at once.
+All likenesses are near 1, and large weights of both signs tell them apart. So they are computed in
+double precision: in single precision a prediction varied by 0.05 kcal/mol with the number of
+molecules predicted at once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AtomicKernel(AtomicRegression):
     alpha
         The penalty; None to choose among `ALPHAS` by a tenth of the molecules.
     seed
-        Of the choice of landmarks.
+        Seed of the choice of landmarks.
     """
 
     ALPHAS = tuple(10.0**power for power in range(-12, -4))
@@ -75,11 +75,11 @@ class AtomicKernel(AtomicRegression):
 
     @property
     def size(self) -> int:
-        """Number of landmarks there are."""
+        """Number of landmarks drawn."""
         return len(self.kinds_)
 
     def features(self, atoms: Tensor, kind: int) -> Tensor:
-        """Return k with each landmark of the element, in float64."""
+        """Return k of atoms and each landmark of the element, in float64."""
         return self._compared(atoms, self.landmarks_[self.kinds_ == kind])
 
     def _compared(self, one: Tensor, other: Tensor) -> Tensor:

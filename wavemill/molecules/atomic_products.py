@@ -1,15 +1,16 @@
 """Regression on products of the invariants of each atom.
 
-Let x_a be the invariants of an atom of element e, normalised, in the principal components of that
-element, of variances lambda_i. The polynomial kernel is a sum over monomials F of at most
+Let x be the normalised invariants of an atom of element e, in the principal components of that
+element, whose variances are lambda_i. The polynomial kernel is a sum over monomials F of at most
 ``degree`` factors,
 
     (1 + <x, y> / spread)^degree = sum over F of  c_F^2  prod over i in F of x_i  prod of y_i,
 
-so that ridge regression on the features ``c_F prod x_i`` is kernel regression. Those ``products``
-features are kept whose expected square, ``c_F^2 prod lambda_i`` times the share of the element, is
-greatest. They are orthogonal, nearly, where likenesses to random atoms are all alike: as many of
-them say far more. Bilinear and trilinear forms of *sums* over atoms are not extensive; these are.
+so that ridge regression on the features ``c_F prod x_i`` is kernel regression. The ``products``
+features of greatest expected square, ``c_F^2 prod lambda_i`` times the share of the element, are
+kept. They are nearly orthogonal, whereas likenesses to random atoms are all alike: the same number
+of them says far more. Bilinear and trilinear forms of *sums* over atoms are not extensive; these
+are.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from wavemill.molecules.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules.atomic_regression import AtomicRegression
 from wavemill.molecules.atoms import Molecules
 
-SPREAD = 2.0  # of invariants of norm 1: 1 + the square of their mean, about
-ATOMS = 2000  # of an element, for its principal components
+SPREAD = 2.0  # for invariants of norm 1: about 1 + the square of their mean
+ATOMS = 2000  # of an element at most, for its principal components
 COMPONENTS = 400
 OVERSAMPLED = 32
-NEGLIGIBLE = 1e-10  # of the variance; single precision holds no more
+NEGLIGIBLE = 1e-10  # part of the variance; single precision resolves no less
 SMALLEST = 1e-4  # variance, of rows of norm 1: 1e-10 of it is single precision's rounding
 
 
@@ -48,7 +49,7 @@ class AtomicProducts(AtomicRegression):
     alpha
         The penalty; None to choose among `ALPHAS` by a tenth of the molecules.
     seed
-        Of the search for principal components.
+        Seed of the search for principal components.
     """
 
     ALPHAS = tuple(10.0**power for power in range(-13, -4))
@@ -76,7 +77,7 @@ class AtomicProducts(AtomicRegression):
         found, components = [], {}
         for kind in range(len(self.means_)):
             atoms = (kinds == kind).nonzero()[:, 0]
-            if len(atoms) < 2:  # the composition says all there is to say of one
+            if len(atoms) < 2:  # of a single atom the composition says all there is to say
                 continue
             rows = self.seen(molecules, atoms[:ATOMS]).double()
             self.means_[kind] = rows.mean(0)
@@ -99,7 +100,7 @@ class AtomicProducts(AtomicRegression):
 
     @property
     def size(self) -> int:
-        """Number of monomials there are."""
+        """Number of monomials kept."""
         return len(self.kinds_)
 
     def features(self, atoms: Tensor, kind: int) -> Tensor:
@@ -109,7 +110,7 @@ class AtomicProducts(AtomicRegression):
         return self._products(components, self.factors_[theirs]) * self.strengths_[theirs]
 
     def _products(self, components: Tensor, factors: Tensor) -> Tensor:
-        """Return the products of components that ``factors`` names, counted from 1; 0 is none."""
+        """Return products of the components that ``factors`` lists, counted from 1; 0 is none."""
         x = torch.cat([components.new_ones(len(components), 1), components], 1)
         values = x.index_select(1, factors[:, 0])
         for column in factors.T[1:]:
@@ -117,7 +118,7 @@ class AtomicProducts(AtomicRegression):
         return values
 
     def penalty(self) -> None:
-        """Return what stands for the unit matrix."""
+        """Return None, which stands for the unit matrix."""
 
 
 def principal(rows: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ What is learnt is a sum over atoms, hence extensive,
 
 of features phi of an atom's invariants: likenesses to landmarks (:mod:`.atomic_kernel`) or
 products (:mod:`.atomic_products`). With F the sums of phi over the atoms of a molecule, w
-minimises ``|y - F w|^2 + alpha n w^T P w``. What is held is ``F^T F``, or of fewer
-molecules than features F itself and ``F F^T``: memory is bounded by the number of features.
+minimises ``|y - F w|^2 + alpha n w^T P w``. What is held is ``F^T F`` or, with fewer
+molecules than features, F itself and ``F F^T``: memory is bounded by the number of features.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wavemill.progress import Progress
 
 TOGETHER = 128  # molecules whose atoms are seen at a time
 BLOCK = 1024  # molecules whose sums are added at a time
-COLUMNS = 1024  # of F^T F, added at a time: only those below the diagonal are
+COLUMNS = 1024  # of F, multiplied at a time: F^T F is computed only up to its diagonal
 
 
 class AtomicRegression(abc.ABC):
@@ -39,7 +39,7 @@ class AtomicRegression(abc.ABC):
     alpha
         The penalty; None to choose among `ALPHAS` by a tenth of the molecules.
     seed
-        Of what is drawn.
+        Seed of what is drawn.
     """
 
     ALPHAS: ClassVar[tuple[float, ...]]
@@ -51,7 +51,7 @@ class AtomicRegression(abc.ABC):
 
     @abc.abstractmethod
     def choose(self, molecules: Molecules) -> None:
-        """Fix the features by molecules to learn from."""
+        """Fix the features, given the molecules to learn from."""
 
     @property
     @abc.abstractmethod
@@ -60,10 +60,10 @@ class AtomicRegression(abc.ABC):
 
     @abc.abstractmethod
     def features(self, atoms: Tensor, kind: int) -> Tensor:
-        """Return phi of one element's atoms, by their normalised invariants ``(atom, local_size)``.
+        """Return phi of one element's atoms from normalised invariants ``(atom, local_size)``.
 
-        Only those features that are not 0 for all atoms of the element, ``(atom, some)``; `size` of
-        them for all elements, one after the other.
+        ``(atom, some)``: only those features that can differ from 0 for the element. Those of all
+        elements, one after the other, are `size` features.
         """
 
     @abc.abstractmethod
@@ -97,7 +97,7 @@ class AtomicRegression(abc.ABC):
     ) -> float:
         """Return the penalty of least mean absolute error on molecules that ``learning`` lacks.
 
-        From the middle of `ALPHAS` on as long as errors fall, since each costs a solution.
+        It is sought from the middle of `ALPHAS` while errors fall, since each costs a solution.
         """
         exact = rows.double()
         errors: dict[int, float] = {}
@@ -194,15 +194,15 @@ class Equations(abc.ABC):
 
     @abc.abstractmethod
     def add(self, features: Tensor, rest: Tensor) -> None:
-        """Take more molecules, ``(molecule, size)`` and ``(molecule,)``."""
+        """Add molecules, ``(molecule, size)`` and ``(molecule,)``."""
 
     @abc.abstractmethod
     def weights(self, alpha: float) -> Tensor:
-        """Return the minimum of ``|y - F w|^2 + alpha n w^T P w``, n the molecules seen."""
+        """Return the w of least ``|y - F w|^2 + alpha n w^T P w``, with n molecules seen."""
 
 
 class NormalEquations(Equations):
-    """The normal equations: ``F^T F``, below its diagonal alone, and ``F^T y``.
+    """The normal equations: ``F^T F``, of which only the lower triangle is used, and ``F^T y``.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ class NormalEquations(Equations):
         self.product = torch.zeros(size, dtype=torch.float64)
 
     def add(self, features: Tensor, rest: Tensor) -> None:
-        """Take more molecules."""
+        """Add molecules."""
         rows = features.double()
         self.gram, self.product = self.gram.to(rows.device), self.product.to(rows.device)
         for start in range(0, rows.shape[1], COLUMNS):
@@ -236,7 +236,7 @@ class NormalEquations(Equations):
 
 
 class DualEquations(Equations):
-    """Equations of fewer molecules than features: F, and ``F F^T`` below its diagonal."""
+    """Equations for fewer molecules than features: F, and the lower triangle of ``F F^T``."""
 
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
@@ -244,7 +244,7 @@ class DualEquations(Equations):
         self.rest = torch.zeros(0, dtype=torch.float64)
 
     def add(self, features: Tensor, rest: Tensor) -> None:
-        """Take more molecules."""
+        """Add molecules."""
         more, exact = len(features), features.double()
         self.rows.append(features)
         self.gram = torch.nn.functional.pad(self.gram.to(exact.device), (0, more, 0, more))

@@ -62,9 +62,9 @@ class Composition:
 class Ridge:
     """Linear least squares with a penalty, in closed form, its strength by cross-validation.
 
-    ``w = (X^T X + alpha n I)^-1 X^T y`` on columns of root mean square 1, or of fewer samples than
-    features ``w = X^T (X X^T + alpha n I)^-1 y``, which is the same. Of the ``counts`` first
-    columns the composition's least squares are taken away beforehand, so that they are free.
+    ``w = (X^T X + alpha n I)^-1 X^T y`` on columns of root mean square 1 or, with fewer samples
+    than features, ``w = X^T (X X^T + alpha n I)^-1 y``, which is the same. The least-squares fit of
+    the ``counts`` first columns is subtracted from y beforehand, so that it bears no penalty.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Ridge:
 
 
 class _Features:
-    """Normal equations of ridge regression, a number a feature; rows are taken block by block."""
+    """Normal equations of ridge regression, one a feature; rows are taken block by block."""
 
     def __init__(self, x: Tensor, target: Tensor, scale: Tensor, folds: list[slice]) -> None:
         self.x, self.target, self.scale, self.folds = x, target, scale, folds
@@ -154,29 +154,29 @@ class _Features:
         return gram, product
 
     def weights(self, penalty: float) -> Tensor:
-        """Return w of all samples."""
+        """Return w, learnt from all samples."""
         return penalised(self.gram, self.product, penalty)
 
     def left_out(self, fold: int, penalty: float) -> Tensor:
-        """Return what the samples of a fold are predicted by all others."""
+        """Return predictions for the samples of a fold, learnt from all others."""
         some, part = self.sums[fold]
         weights = penalised(self.gram - some, self.product - part, penalty)
         return (self.x[self.folds[fold]].double() / self.scale) @ weights
 
 
 class _Samples:
-    """The same in the dual, a number a sample."""
+    """The same equations in dual form, one a sample."""
 
     def __init__(self, x: Tensor, target: Tensor, scale: Tensor, folds: list[slice]) -> None:
         self.scaled, self.target, self.folds = x.double() / scale, target, folds
         self.alike = self.scaled @ self.scaled.T
 
     def weights(self, penalty: float) -> Tensor:
-        """Return w of all samples."""
+        """Return w, learnt from all samples."""
         return self.scaled.T @ penalised(self.alike, self.target, penalty)
 
     def left_out(self, fold: int, penalty: float) -> Tensor:
-        """Return what the samples of a fold are predicted by all others."""
+        """Return predictions for the samples of a fold, learnt from all others."""
         others = torch.ones(len(self.target), dtype=torch.bool, device=self.alike.device)
         others[self.folds[fold]] = False
         rows = self.alike[others]
@@ -189,9 +189,9 @@ class Multilinear:
 
         f(x) = ridge(x) + sum over i of  nu_i  prod over s <= order of (<w_i^s, x> + c_i^s)
 
-    with x in units of its root mean square less its mean. The products are learnt by Adam on what
-    ridge regression leaves, with the samples of least validation error kept; products of sums are
-    not extensive, so this is for molecules of the sizes learnt from.
+    with x centred and divided by its root mean square. The products are learnt by Adam on what
+    ridge regression leaves, and those of the epoch of least validation error are kept. Products of
+    sums are not extensive, so this is for molecules of the sizes learnt from.
 
     Parameters
     ----------
@@ -202,10 +202,10 @@ class Multilinear:
     terms
         Number of products.
     epochs, batch, rate
-        Passes over the samples, samples of a step, and the first step length, which falls to 0
+        Passes over the samples, samples in a step, and the first step length, which falls to 0
         as half a cosine.
     seed
-        Of the first weights and of the order of samples.
+        Seed of the first weights and of the order of samples.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Multilinear:
         self.epochs, self.batch, self.rate, self.seed = epochs, batch, rate, seed
 
     def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
-        """Learn from x ``(sample, feature)`` and y ``(sample,)``; a tenth of it validates."""
+        """Learn from x ``(sample, feature)`` and y ``(sample,)``; the last tenth validates."""
         check_pairs(x, y)
         held = max(1, len(x) // 10)
         self.ridge_ = Ridge(self.counts).fit(x[:-held], y[:-held], progress)
@@ -297,11 +297,11 @@ class Multilinear:
 def penalised(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
     """Return ``(G + penalty I)^-1 b``; the penalty grows where rounding has made G indefinite.
 
-    Of G what is on and below the diagonal is read.
+    Only the lower triangle of G, with its diagonal, is read.
     """
     for attempt in range(12):
         strength = max(penalty, 1e-15 * float(gram.diagonal().max())) * 10.0**attempt
-        regular = gram.clone().mT  # in LAPACK's order, the factor takes its place: G is large
+        regular = gram.clone().mT  # LAPACK's order: the factor overwrites it, as G is large
         regular.diagonal().add_(strength)
         failed = torch.zeros((), dtype=torch.int32, device=gram.device)
         torch.linalg.cholesky_ex(regular, upper=True, out=(regular, failed))
@@ -315,8 +315,8 @@ def penalised(gram: Tensor, product: Tensor, penalty: float) -> Tensor:
 def root_mean_square(x: Tensor) -> Tensor:
     """Return the root mean square of each column in float64.
 
-    It is at least a hundredth of that of all columns, so that one hardly ever different from 0
-    is not blown up.
+    It is at least a hundredth of that of all columns, so that a column that is hardly ever
+    different from 0 is not blown up.
     """
     total = sum((block.double().square().sum(0) for block, _ in blocks(x, x)), torch.tensor(0.0))
     scale = (total / max(len(x), 1)).sqrt()

@@ -1,7 +1,7 @@
 """Fields of molecules on full periodic grids, by Fourier transforms: Kymatio's, to rounding.
 
-Fourier transforms have the sign ``exp(-i k u)``. The frequency -pi, of which there is no +pi, is
-kept as it is, so that fields are complex.
+Fourier transforms have the sign ``exp(-i k u)``. The frequency -pi, which has no counterpart +pi,
+is kept as it is, so that fields are complex.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class FullGrids:
     L: int
 
     def first(self, sigma: float | None, degree: int) -> tuple[Tensor, float]:
-        """Return ``sum over m of |rho * psi_lm|^2``, and the volume of a point; rho^2 for None."""
+        """Return ``sum over m of |rho * psi_lm|^2``, and the volume of a point; rho^2 if None."""
         spectra = self.density
         if sigma is None:
             return _squared(torch.fft.ifftn(spectra, dim=AXES)), 1.0
@@ -100,8 +100,8 @@ class FullGrids:
     def density(self) -> Tensor:
         """The Fourier transforms of densities ``(molecule, channel, z, y, x)``.
 
-        They are known in closed form, ``sum of w exp(-i k r - width^2 k^2 / 2)`` over the aliases
-        of k that sampling brings, a product over axes: one matrix product.
+        They have a closed form, ``sum of w exp(-i k r - width^2 k^2 / 2)`` over the aliases of k
+        that sampling adds. As a product over axes it is computed by one matrix product.
         """
         molecules = zip(self.placed.positions, self.placed.weights, strict=True)
         return torch.stack([self._density(*molecule) for molecule in molecules])

@@ -6,9 +6,9 @@ A solid harmonic is a polynomial and a Gaussian is a product over axes, so that 
                = sum over a + b + c = l of  C[m, a, b]  sum over r of  w(r) X_a Y_b Z_c,
 
 with ``X_a = (u_x - r_x)^a exp(-(u_x - r_x)^2 / 2 width^2)``, Y and Z alike. Where the points are
-the atoms that is one matrix product a monomial; where they are a grid themselves, one a monomial
-and axis. Either is exact on any grid, and its rounding is relative to the field where it is small,
-which that of a Fourier transform is not.
+atoms this is one matrix product for each monomial; where they are a grid themselves, one for each
+monomial and axis. Both are exact on any grid. Their rounding is relative to the field even where it
+is small, unlike that of a Fourier transform.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def square_convolved(field: Tensor, axes: list[Tensor], degree: int, factor: flo
     degree
         l.
     factor
-        Of the harmonics.
+        Factor of the harmonics.
     """
     coefficients = matrix(degree, field.dtype, field.device, by_a=False)
     if (made := kernels.square_convolved(field, axes, coefficients, factor)) is not None:
@@ -91,7 +91,7 @@ def square_convolved(field: Tensor, axes: list[Tensor], degree: int, factor: flo
 
 
 def planes(lines: list[Tensor], powers: Powers, degree: int) -> Tensor:
-    """Return ``Y_b X_c`` of each monomial, ``(..., monomial, line, y x)``, of lines by axis."""
+    """Return ``Y_b X_c`` of each monomial, ``(..., monomial, line, y x)``, from lines by axis."""
     found = [lines[1][b][..., None] * lines[2][degree - a - b][..., None, :] for a, b in powers]
     return torch.stack(found, -4).flatten(-2)
 
@@ -105,10 +105,11 @@ def bells(distances: Tensor, width: float, degree: int) -> Tensor:
 
 
 def wavelet_of_atom(sigma: float | None, width: float, degree: int) -> float:
-    """Return the factor that makes a field that of a Gaussian atom, seen through a wavelet.
+    """Return the factor by which harmonics give the field of an atom, seen through a wavelet.
 
-    With ``width^2 = sigma^2 +`` that of the atom it is ``sigma^l / width^(2 l + 3)`` times the
-    wavelet's norm, which is the wavelet itself for a point; without one the integral is 1.
+    It is ``sigma^l / width^(2 l + 3)`` times the wavelet's norm, with ``width^2`` the sum of
+    ``sigma^2`` and that of the Gaussian atom. For a point this gives the wavelet itself. Without a
+    wavelet, sigma None, the integral is 1.
     """
     if sigma is None:
         return math.sqrt(4 * math.pi) / (math.sqrt(2 * math.pi) * width) ** 3
@@ -120,9 +121,9 @@ def wavelet_of_atom(sigma: float | None, width: float, degree: int) -> float:
 @cache
 @torch.inference_mode(False)
 def matrix(degree: int, dtype: torch.dtype, device: torch.device, by_a: bool = True) -> Tensor:
-    """Return the coefficients of `polynomials` where they are used, which takes a GPU long.
+    """Return the coefficients of `polynomials` on a device; cached, as it takes a GPU long.
 
-    Of monomials ordered by a, then b, or by b, then a.
+    Monomials are ordered by a, then b, or else by b, then a.
     """
     powers, table = polynomials(degree)
     order = sorted(range(len(powers)), key=lambda k: powers[k] if by_a else powers[k][::-1])
@@ -132,7 +133,7 @@ def matrix(degree: int, dtype: torch.dtype, device: torch.device, by_a: bool = T
 @cache
 @torch.inference_mode(False)
 def terms(degree: int, dtype: torch.dtype, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Return which monomials each m is made of, and their coefficients."""
+    """Return, for each m, the monomials that it is made of and their coefficients."""
     found = [(row.nonzero()[:, 0], row[row != 0]) for row in polynomials(degree)[1]]
     return [(used.to(device), factors.to(device, dtype)) for used, factors in found]
 

@@ -1,9 +1,10 @@
 """Fields of molecules on grids that are just wide and fine enough for each of them.
 
-A field of Gaussians of width w about atoms reaches ``margin w / 2`` beyond them, and its spectrum
-``band / w``: so wide is its box, so near are its points. Nothing is periodic. Of the first order
-fields are sums over atoms; those of the second are sums over the points of the first, one matrix
-an axis from one grid to the other (:mod:`.solid_gaussians`).
+A field of Gaussians of width w about atoms reaches ``margin w / 2`` beyond them, which gives the
+size of its box, and its spectrum reaches ``band / w``, which gives the distance of its points.
+Nothing is periodic. Fields of the first order are sums over atoms; those of the second are sums
+over the points of the first, by one matrix for each axis, from one grid to the other
+(:mod:`.solid_gaussians`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from wavemill.molecules.solid_gaussians import (
     wavelet_of_atom,
 )
 
-INNER = 0.8  # of a margin: what is beyond hardly reaches where fields of the second order end
+INNER = 0.8  # part of a margin that the second order is computed from: the rest hardly counts
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Placed:
     def of(cls, molecules: Molecules, places: Tensor, weights: Tensor, rows: list[int]) -> Self:
         """Return some of the molecules, from places ``(atom, 3)`` and weights ``(atom, channel)``.
 
-        Where a molecule has fewer atoms than others its first one stands in, without a weight.
+        Where a molecule has fewer atoms than others, its first one fills up, with weight 0.
         """
         chosen = torch.tensor(rows, device=places.device)
         first, size = molecules.offsets[chosen, None], molecules.sizes[chosen, None]
@@ -68,7 +69,7 @@ class _Points:
     there
         1 where a molecule has a point, 0 where only others have one; None if all have all.
     span
-        Which these are of the points of the axis.
+        Which points of the axis these are.
     """
 
     places: Tensor
@@ -88,7 +89,7 @@ class Grid:
     step: float
 
     def axis(self, number: int, device: torch.device, inner: Grid | None = None) -> _Points:
-        """Return the points along an axis; with ``inner`` as many about the middle as that has."""
+        """Return the points along an axis; with ``inner``, only as many in the middle as it has."""
         counts = [shape[number] for shape in self.shapes]
         kept = counts if inner is None else [shape[number] for shape in inner.shapes]
         bounds = [
@@ -114,7 +115,7 @@ def counts(extent: Shape, wide: float, narrow: float, margin: float, band: float
 
 @dataclass(frozen=True)
 class OwnGrids:
-    """Fields of molecules, each in a box of its own; where others are wider all is 0.
+    """Fields of molecules, each in a box of its own, and 0 beyond it where others are wider.
 
     Parameters
     ----------
@@ -141,15 +142,15 @@ class OwnGrids:
     _coarser: dict[tuple[float, float], _Coarse] = field(default_factory=dict)
 
     def grid(self, wide: float, narrow: float) -> Grid:
-        """Return points for a field that reaches as far as Gaussians of one width.
+        """Return points for a field that reaches as far as Gaussians of the width ``wide``.
 
-        Its spectrum is that of Gaussians of another.
+        Its spectrum reaches as far as that of Gaussians of the width ``narrow``.
         """
         shapes = [counts(extent, wide, narrow, self.margin, self.band) for extent in self.extents]
         return Grid(shapes, math.pi * narrow / self.band)
 
     def first(self, sigma: float | None, degree: int) -> tuple[Tensor, float]:
-        """Return ``sum over m of |rho * psi_lm|^2``, and the volume of a point; rho^2 for None."""
+        """Return ``sum over m of |rho * psi_lm|^2``, and the volume of a point; rho^2 if None."""
         width = math.hypot(self.width, sigma or 0.0)
         step, lines = self._about_atoms(width)
         weights = self.placed.weights * wavelet_of_atom(sigma, width, degree)
@@ -166,7 +167,7 @@ class OwnGrids:
             yield wider, square, coarse.cell
 
     def _about_atoms(self, width: float) -> tuple[float, list[Tensor]]:
-        """Return the step of a grid, and what is between its points and atoms along each axis."""
+        """Return the step of a grid, and `bells` of atoms at its points along each axis."""
         if width not in self._lines:
             grid, lines = self.grid(width, width), []
             for number, places in enumerate(self.placed.positions.unbind(-1)):
@@ -177,11 +178,11 @@ class OwnGrids:
         return self._lines[width]
 
     def _coarse(self, sigma: float, wider: float) -> _Coarse:
-        """Return what leads from moduli of one scale to the grid of another."""
+        """Return what takes moduli of one scale to the grid of another."""
         if (sigma, wider) not in self._coarser:
             blurred = math.hypot(self.width, sigma)
             fine, inner = self.grid(blurred, blurred), self.grid(INNER * blurred, blurred)
-            # a modulus has about the spectrum of the field's square, narrower by sqrt(2)
+            # a modulus has about the spectrum of the field's square, which is narrower by sqrt(2)
             narrow = math.hypot(wider, blurred / math.sqrt(2))
             grid = self.grid(math.hypot(wider, blurred), narrow)
             axes, spans = [], []
@@ -203,11 +204,11 @@ class _Coarse:
     Attributes
     ----------
     spans
-        What is convolved of each axis.
+        The points of each axis that are convolved.
     axes
-        `bells` of the distances along each, ``(power, molecule, new, old)``.
+        `bells` of the distances along each axis, ``(power, molecule, new, old)``.
     fine_cell, cell
-        The volume of a point, before and after.
+        The volume of a point before and after.
     """
 
     spans: list[slice]

@@ -14,13 +14,14 @@ where n_l makes the integral of ``(sum over m of |psi_jlm|^2)^(1/2)`` 1, the coe
 
 for j2 > j1
 
-(Eickenberg et al., J. Chem. Phys. 148, 241732, 2018). They are invariant to translations by whole
-samples, quarter turns and reflections to rounding, and to others as well as the grid resolves.
+(Eickenberg et al., J. Chem. Phys. 148, 241732, 2018). They are invariant, to rounding, to
+translations by whole samples, quarter turns and reflections, and to other motions as well as the
+grid resolves.
 
 Each field has a grid of its own, as wide and as fine as it needs (:mod:`.solid_grids`). Full grids
-(``band=None``) are periodic, have a point a sample for all fields, and are transformed at both
-orders: that is Kymatio's transform (:mod:`.solid_filters`). Gradients are those in a box that stays
-where it is, though atoms at its sides move it.
+(``band=None``) are periodic, have one point a sample for all fields, and use Fourier transforms at
+both orders: that is Kymatio's transform (:mod:`.solid_filters`). Gradients are those in a fixed
+box, although atoms at its sides move it.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from wavemill.molecules.solid_grids import OwnGrids, Placed, counts
 from wavemill.operators import keep_buffer, summary
 
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
-NOISE = 0.5  # rounding units of the largest value, below which what a transform gives is noise
-CUSP = 64  # rounding units of what is near, below which a field has no direction to grow in
+NOISE = 0.5  # rounding units of the largest value, below which a transform gives only noise
+CUSP = 64  # rounding units of nearby values, below which a field's root is taken for a cusp
 COARSE = 4  # samples, to which extents are rounded up
 MOST = 16 * 2**30  # bytes that the grids of one molecule may take
 BATCH = {"cpu": 2**15, "cuda": 2**22}  # points of the grids of a batch; a core has small caches
@@ -83,9 +84,9 @@ class SolidHarmonicScattering(nn.Module):
         Names in `CHANNELS`; to add one, put a function of nuclear charges there.
     margin
         Empty space beyond the atoms, both sides together, in widths of a field: 10 for 1e-4 at
-        q = 1/2. Full grids have that of the widest field.
+        q = 1/2. Full grids have the margin of the widest field.
     band
-        Spectra are followed to ``band / width`` and not beyond; None for full grids.
+        Spectra are resolved up to ``band / width``; None for full grids.
     dtype
         Precision of fields; integrals are summed in float64 and returned in this precision.
 
@@ -148,13 +149,13 @@ class SolidHarmonicScattering(nn.Module):
         return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
     def memory(self, molecules: int, extent: float = 80.0) -> int:
-        """Return a bound on the bytes that a batch takes, of molecules of ``extent`` samples."""
+        """Return a bound on the bytes that a batch of molecules of ``extent`` samples takes."""
         points = math.prod(self.finest(self.box([extent] * 3)))
         return self._bytes(max(points, min(molecules * points, self._most)))
 
     def _bytes(self, points: int) -> int:
         itemsize, degrees = torch.finfo(self.dtype).bits // 8, self.L + 1
-        each = 2 * degrees * (degrees + 1) + 4 * degrees  # monomials thrice, lines, fields
+        each = 2 * degrees * (degrees + 1) + 4 * degrees  # three times monomials, lines, fields
         return itemsize * len(self.channels) * each * points
 
     @property
@@ -171,7 +172,7 @@ class SolidHarmonicScattering(nn.Module):
         Raises
         ------
         InvalidParameter
-            If two atoms coincide, or a molecule is so wide that its grids would take too much.
+            If two atoms coincide, or a molecule is so wide that its grids take too much memory.
         """
         molecules = molecules.to(self._here.device, self.dtype)
         molecules.separations()  # refuses coincident atoms
@@ -187,9 +188,9 @@ class SolidHarmonicScattering(nn.Module):
         return torch.cat(found)[torch.argsort(torch.tensor(order, dtype=torch.long))]
 
     def _centred(self, molecules: Molecules) -> tuple[Tensor, Tensor]:
-        """Return samples about the middle of each molecule, and its extents ``(molecule, 3)``.
+        """Return places in samples about each molecule's middle, and extents ``(molecule, 3)``.
 
-        The longest axis comes last, for boxes of few shapes.
+        The longest axis comes last, so that boxes have few shapes.
         """
         owner, held = molecules.owner[:, None].expand(-1, 3), molecules.positions.detach()
         room = held.new_zeros(len(molecules), 3)
@@ -202,12 +203,12 @@ class SolidHarmonicScattering(nn.Module):
         return places, 2 * reach
 
     def _batches(self, boxes: list[Shape]) -> Iterator[list[int]]:
-        """Yield the molecules of each batch: of about one size, or on full grids of one box.
+        """Yield the molecules of each batch: of about one size or, on full grids, of one box.
 
         Raises
         ------
         InvalidParameter
-            If the grids of a molecule would take too much.
+            If the grids of a molecule would take too much memory.
         """
         shapes = [self.finest(box) for box in boxes]
         for row, (box, shape) in enumerate(zip(boxes, shapes, strict=True)):
@@ -232,7 +233,7 @@ class SolidHarmonicScattering(nn.Module):
             yield batch
 
     def box(self, extent: list[float]) -> Shape:
-        """Return the extent that a molecule shares, or the sides of its periodic box, samples."""
+        """Return an extent, rounded up to be shared, or the sides of a periodic box; in samples."""
         if self.band is not None:
             z, y, x = (COARSE * math.ceil(length / COARSE) for length in extent)
         else:
@@ -281,8 +282,8 @@ class SolidHarmonicScattering(nn.Module):
     def _without_noisy_gradients(self, square: Tensor) -> Tensor:
         """Return the same squares, whose gradient is 0 where their root is a cusp.
 
-        In symmetric molecules fields vanish on single points, lines and planes but for rounding.
-        The gradient of a root is the larger the nearer to 0: there it would be that of rounding.
+        In symmetric molecules fields vanish at single points and on lines and planes, but for
+        rounding. Gradients of roots grow towards 0: there they would be those of rounding errors.
         """
         if not square.requires_grad:
             return square
@@ -298,8 +299,8 @@ class SolidHarmonicScattering(nn.Module):
     def _roots_and_integrals(self, square: Tensor, cell: float) -> tuple[Tensor, Tensor]:
         """Return the roots, and the integrals of their powers, ``(..., power)``, summed in float64.
 
-        What is below `NOISE` units of the largest value is 0 on full grids: what transforms leave
-        there is noise, and its root would add up over empty space.
+        On full grids, values below `NOISE` units of the largest count as 0: they are noise of the
+        transforms, and their roots would add up over empty space.
         """
         if self.band is None:
             floor = NOISE * torch.finfo(square.dtype).eps
@@ -315,7 +316,7 @@ class SolidHarmonicScattering(nn.Module):
 
 
 def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
-    """Return the power of a modulus of which the square is known; ``pow`` is slow."""
+    """Return the power of a modulus whose square is known; ``pow`` is slow."""
     match q:
         case 0.5:
             return modulus.sqrt()
@@ -325,7 +326,7 @@ def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
             return square
         case 3.0:
             return modulus * square
-    return torch.pow(modulus, q) * (square > 0)  # a root of what is next to 0 is not
+    return torch.pow(modulus, q) * (square > 0)  # a root of next to 0 may be large
 
 
 def _root(square: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What schedules hold: filters, shared by all of them, and how many numbers a point as they run."""
+"""What schedules hold: filters, which they share, and so many numbers a point while they run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wavemill.moments.pairs import MomentTable
 
 @dataclass(frozen=True)
 class Filters:
-    """Filters of one scale at some angles, real ``(angle, y, x)`` in a box: float64, and not."""
+    """Filters of one scale at some angles, real ``(angle, y, x)`` in a box: float64 and rounded."""
 
     angles: list[int]
     exact: Tensor
     filters: Tensor
 
     def at(self, angles: list[int]) -> Filters:
-        """Return those at contiguous angles, which share memory."""
+        """Return the filters at some contiguous angles, in the same memory."""
         place = among(angles, self.angles)
         return Filters(angles, self.exact[place], self.filters[place])
 
@@ -28,7 +28,7 @@ class Filters:
 def bank_of(
     table: MomentTable, angles: dict[Group, list[int]], dtype: torch.dtype
 ) -> dict[Scale, Filters]:
-    """Return the filters of each scale, in float64 and in a precision."""
+    """Return the filters of each scale, in float64 and in ``dtype``."""
     bank = {}
     for scale, found in bands_of(angles).items():
         exact = filters_of(table, scale, found)
@@ -39,10 +39,10 @@ def bank_of(
 def points_held(
     angles: dict[Group, list[int]], pairs: set[tuple[Group, Group]], gradient: bool
 ) -> int:
-    """Return how many real numbers a point a schedule holds at most, for one field.
+    """Return the most real numbers for each point that a schedule holds, for one field.
 
     A scale holds its responses and what is made of them, from its first group to its last pair; a
-    group its fields or spectra, and their gradient.
+    group holds its fields or spectra, and their gradient.
     """
     place = {group: step for step, group in enumerate(angles)}
     end = dict(place)

@@ -1,7 +1,7 @@
 """Spectra of which only the low frequencies are kept: boxes about w = 0, in the order of the FFT.
 
 A box of ``(n_y, n_x)`` frequencies is either the whole grid along an axis or an odd number of
-frequencies -a..a. Of a field whose spectrum fits a box it keeps everything.
+frequencies -a..a. It loses nothing of a field whose spectrum fits it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def to_field(spectrum: Tensor, shape: Box, real: bool = False) -> Tensor:
 
 
 def to_half_spectrum(field: Tensor, box: Box) -> Tensor:
-    """Return the columns from 0 on of :func:`to_spectrum` of real fields, which tell the others."""
+    """Return columns from 0 on of :func:`to_spectrum` of real fields, which determine the rest."""
     compiled = kernels.fourier(field, _sizes(field), box, inverse=False, half=box)
     if compiled is not None:
         return compiled
@@ -107,7 +107,7 @@ def to_half_spectrum(field: Tensor, box: Box) -> Tensor:
 
 
 def from_half_spectrum(half: Tensor, box: Box, shape: Box) -> Tensor:
-    """Return the real part of ``sum over those columns of half e^{i w u}``, its transpose."""
+    """Return the real part of the sum of ``half e^{i w u}``: `to_half_spectrum` transposed."""
     compiled = kernels.fourier(half, shape, shape, inverse=True, part_real=True, half=box)
     if compiled is not None:
         return compiled

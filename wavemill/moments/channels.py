@@ -3,8 +3,8 @@
     z = x * psi ,   [z]^k = r u^k ,   r = |z| ,   u = z / r ;   d[z]^k = u^k (dr + i k r dphase) .
 
 With A the gradient of [z]^k (d(loss) = Re conj(A) d[z]^k), p = conj(A) u^k adds Re p to the
-gradient a_r of r and -k Im p to a_phase, that of r dphase. A scale gathers a_r + i a_phase,
-whatever its harmonics, and turns it into the gradient ``u (a_r + i a_phase)`` of z once.
+gradient a_r of r and -k Im p to a_phase, that of r dphase. A scale gathers a_r + i a_phase over all
+its harmonics, and turns it once into the gradient ``u (a_r + i a_phase)`` of z.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wavemill.moments.boxes import Box, to_field, to_spectrum
 
 
 class Response:
-    """What one scale's filters answer to a batch of fields.
+    """The responses of one scale's filters to a batch of fields.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Response:
     shape
         Grid ``(y, x)``.
     low_pass
-        The filters are low passes: responses are real.
+        Whether the filters are low passes, whose responses are real.
     """
 
     def __init__(self, spectrum: Tensor, shape: Box, low_pass: bool) -> None:
@@ -41,12 +41,12 @@ class Response:
 
     @cached_property
     def field(self) -> Tensor:
-        """The responses, ``(batch, angle, y, x)``: complex, or real of low passes."""
+        """The responses, ``(batch, angle, y, x)``: complex, or real for low passes."""
         return to_field(self.spectrum, self.shape, real=self.low_pass)
 
     @property
     def modulus(self) -> Tensor:
-        """Their moduli, of wavelets."""
+        """Moduli of the responses of wavelets."""
         if self.field.requires_grad:
             return self.field.abs()
         if kernels.usable(self.field):
@@ -54,7 +54,7 @@ class Response:
         return self._polar[0]
 
     def harmonic(self, k: int, angles: slice) -> Tensor:
-        """Return [z]^k, k >= 0, of some angles; of low passes, y for k = 1 and abs(y) for k = 0."""
+        """Return [z]^k, k >= 0, of some angles; for low passes y if k = 1 and abs(y) if k = 0."""
         if k == 1:
             return self.field[:, angles]
         if self.low_pass:
@@ -67,7 +67,7 @@ class Response:
         return kernels.harmonics(z, k) if kernels.usable(z) else self._powers(k, angles)[1]
 
     def pull(self, k: int, angles: slice, conjugate: Tensor) -> None:
-        """Take in and keep the conjugate of a gradient of [z]^k; real for k = 0 and low passes."""
+        """Take over the conjugate of a gradient of [z]^k; real for k = 0 and low passes."""
         if self.low_pass:
             gradient = conjugate if k else conjugate * self.field.sign()
             self._gradient = self._plus(self._gradient, angles, gradient)
@@ -104,7 +104,7 @@ class Response:
         return to_spectrum(self._gradient, (self.spectrum.shape[-2], self.spectrum.shape[-1]))
 
     def _plus(self, known: Tensor | None, angles: slice, more: Tensor) -> Tensor:
-        """Return ``known + more``, of whose angles ``more`` has some; may keep ``more`` itself."""
+        """Return ``known`` with ``more`` added at some angles; may keep ``more`` itself."""
         if known is None and more.shape == self.field.shape:
             return more.resolve_conj()
         if known is None:
@@ -113,7 +113,7 @@ class Response:
         return known
 
     def _gather_compiled(self, conjugate: Tensor, k: int, angles: slice) -> None:
-        """Do what :meth:`_gather` does, of ``conjugate`` times u^k."""
+        """Do what :meth:`_gather` does, with ``conjugate`` times u^k."""
         z, known = self.field[:, angles], self._polar_gradient
         if known is None and z.shape != self.field.shape:
             self._polar_gradient = known = torch.zeros_like(self.field)
@@ -127,7 +127,7 @@ class Response:
         """Add ``Re p - i k Im p``, one pass over memory with p seen as rows of real numbers."""
         rows = torch.view_as_real(p).flatten(-2)
         weights = rows.new_ones(rows.shape[-1])
-        weights[1::2] = -k  # made there: a copy from elsewhere would wait for all that runs
+        weights[1::2] = -k  # made on the device: a copy to it would wait for all that runs
         if self._polar_gradient is None and p.shape == self.field.shape:
             rows.mul_(weights)
             self._polar_gradient = p
@@ -146,7 +146,7 @@ class Response:
         return square.mul_(inverse), self.field * inverse
 
     def _powers(self, k: int, angles: slice) -> tuple[Tensor, Tensor]:
-        """Return u^k and [z]^k, k >= 1, from those of k // 2, which are often the last ones."""
+        """Return u^k and [z]^k, k >= 1, from those of k // 2, often those of the last call."""
         unit = self._polar[1][:, angles]
         if k == 1:
             return unit, self.field[:, angles]

@@ -2,7 +2,7 @@
 
 A covariance needs two channels, and the loss is a sum over covariances. So rows are sorted into
 chunks that need few scales, then few angles, each with a :class:`.Schedule` of its own; results are
-joined and gradients added. Channels that several chunks need are computed for each.
+joined and gradients added. Channels that several chunks need are computed for each of them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def schedule_of(
     dtype: torch.dtype,
     budget: int,
 ) -> Schedule | Chunks:
-    """Return one schedule if its gradient fits the budget, else chunks that do, or come nearest."""
+    """Return one schedule if its gradient fits the budget, else chunks that fit or come nearest."""
     chunks = chunks_of(rows, table, dtype, budget)
     if len(chunks) == 1:
         return Schedule(table, rows, angles, dtype, bank_of(table, angles, dtype))
@@ -121,8 +121,8 @@ def chunks_of(
 ) -> list[NDArray[np.int64]]:
     """Return which rows go together: as many as fit, of pairs of scales and of blocks of angles.
 
-    Blocks are the widest that fit, or, if none do, that need least: all angles between two that are
-    compared are held, so that one scale is held whole.
+    Blocks are the widest that fit or, if none do, those that need least: all angles between two
+    that are compared are held, so that one scale is held whole.
     """
     bytes_each = math.prod(table.shape) * torch.finfo(dtype).bits // 8
 

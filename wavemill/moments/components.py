@@ -51,7 +51,7 @@ class OfComponent(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Length of the statistics that normalise."""
+        """Length of the normalising statistics."""
         return self.operator.channels
 
     def measure(self, x: Tensor) -> Moments:
@@ -69,21 +69,21 @@ class OfComponent(nn.Module):
 class CrossCovariance(DifferentiatedMoments):
     """Covariances between components: of one wavelet, and of moduli with the next scale.
 
-    For each pair of components c1 < c2 and each wavelet in a half turn (k1, k2) = (1, 1), and
-    unless ``linear`` (0, 0), (0, 1), (1, 0); moduli of the same angle at scales j and j + 1, either
-    component the finer; and (1, 1) of phi_J. With P pairs of components, P (2 J L + 1) real numbers
-    if linear, else P (7 J L + 2 (J - 1) L + 1).
+    For each pair of components c1 < c2: (k1, k2) = (1, 1) of each wavelet in a half turn and of
+    phi_J; and unless ``linear``, (0, 0), (0, 1), (1, 0) of each wavelet, and moduli of the same
+    angle at scales j and j + 1, either component the finer. With P pairs of components, these are
+    P (2 J L + 1) real numbers if linear, else P (7 J L + 2 (J - 1) L + 1).
 
     Parameters
     ----------
     components
-        How many.
+        Number of components.
     shape
         Grid ``(y, x)``, periodic.
     J, L
         Scales, and angles in a half turn, of bump steerable wavelets.
     linear
-        Second order of the field alone.
+        Whether to take only the second order of the field.
     dtype
         Real precision computed and returned.
     """

@@ -2,7 +2,7 @@
 
     c = mean over u of a(u + tau) conj b(u) = sum over w of a^ conj b^ e^{i w tau} / points^2
 
-Three kinds of block compute it for many pairs of channels at once, each as cheaply as they allow:
+Three kinds of block compute it for many pairs of channels at once, as cheaply as these allow:
 
 - :class:`GramBlock`, no shift: one matrix product of all fields, or spectra, with all others;
 - :class:`ShiftBlock`: the discrete Fourier transform of cross-spectra at few shifts, separable;
@@ -44,7 +44,7 @@ class GramBlock(nn.Module):
     Attributes
     ----------
     aligned
-        Only a few pairs, one a channel, are asked for.
+        Whether each channel is in a single pair, so that only these products are computed.
     """
 
     _pick: Tensor
@@ -115,7 +115,7 @@ class GramBlock(nn.Module):
 class ShiftBlock(nn.Module):
     """Covariances at few shifts: the transform of ``a^ conj b^`` at these alone.
 
-    If one is linear, it is taken as b: of ``conj c``, at the opposite shift, if it is a.
+    If only one is linear, it is taken as b; if that is a, ``conj c`` is at the opposite shift.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class ShiftBlock(nn.Module):
     linear
         Which of a and b are linear.
     auto
-        Each channel with itself, real.
+        Whether each channel meets itself, so that cross-spectra are real.
     dtype
         Real precision.
     """
@@ -210,7 +210,7 @@ class PowerBlock(nn.Module):
     pairs
         The rows.
     filters
-        Either stack's filters, real ``(channel, y, x)`` float64, in one box.
+        The filters of each stack, real ``(channel, y, x)`` float64, in one box.
     dtype
         Real precision.
     """
@@ -230,7 +230,7 @@ class PowerBlock(nn.Module):
         return as_complex(half.flatten(1) @ self._products.T)
 
     def pull(self, g: Tensor) -> Tensor:
-        """Return the gradient of the power, ``(batch, y, x)`` in the block's box, of one half."""
+        """Return the power's gradient in the block's box, ``(batch, y, x)``: 0 but in one half."""
         half = (g.real @ self._products).view(len(g), self._box[0], -1)
         return nn.functional.pad(half, (0, self._box[1] - half.shape[-1]))
 

@@ -1,8 +1,8 @@
-"""Moments whose gradient is left to autograd, behind the face of the hand-written ones.
+"""Moments whose gradient is left to autograd, with the interface of the hand-written ones.
 
-A family of moments says how fields are normalised and what its moments are; what is measured, the
-loss and its gradient are the same for all: see :class:`wavemill.PhaseHarmonicCovariance`. Several
-families add up to one (:class:`Joined`).
+A family of moments says how fields are normalised and what its moments are. Measurement, loss and
+gradient are the same for all families: see :class:`wavemill.PhaseHarmonicCovariance`. Several
+families can be joined into one (:class:`Joined`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MomentOperator(Protocol):
 
     @property
     def channels(self) -> int:
-        """Length of the statistics that normalise."""
+        """Length of the normalising statistics."""
         ...
 
     def measure(self, x: Tensor) -> Moments:
@@ -65,7 +65,7 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
     Parameters
     ----------
     shape
-        Of one field.
+        Shape of one field.
     dtype
         Real precision computed and returned.
     """
@@ -84,18 +84,18 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
     @property
     @abc.abstractmethod
     def channels(self) -> int:
-        """Length of the statistics that normalise."""
+        """Length of the normalising statistics."""
 
     @abc.abstractmethod
     def statistics(self, x: Tensor) -> Statistics:
-        """Return the normalisation that fields ``(field, *shape)`` freeze."""
+        """Return the normalisation by fields ``(field, *shape)``, to be frozen."""
 
     @abc.abstractmethod
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
         """Return the moments ``(field, coefficient)`` of fields, differentiable."""
 
     def standardised(self, x: Tensor, statistics: Statistics) -> Tensor:
-        """Return the moments of fields in units of the statistics, which no square leaves."""
+        """Return the moments of fields, computed in a unit in which no square overflows."""
         unit = statistics.unit
         return self.values(x / unit, statistics.over(unit))
 
@@ -138,7 +138,7 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
             (gradient,) = torch.autograd.grad(loss.sum(), field)
         return loss.detach(), gradient
 
-    @torch.inference_mode(False)  # filters made in it would never be differentiated again
+    @torch.inference_mode(False)  # filters made in it could never be differentiated
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         wanted = fn(torch.zeros((), dtype=self.dtype)).dtype
         must_be_real(wanted)
@@ -189,7 +189,7 @@ class Joined(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Length of the statistics that normalise."""
+        """Length of the normalising statistics."""
         return sum(op.channels for op in self.operators)
 
     def measure(self, x: Tensor) -> Moments:
@@ -232,7 +232,7 @@ def _joined(tables: Sequence[Columns]) -> Columns:
 
 
 def check_fits(shape: tuple[int, int], J: int, L: int, least: int = 1) -> None:
-    """Refuse fewer angles than there must be, and a wavelet that does not fit on the grid."""
+    """Refuse fewer angles than ``least``, and a wavelet that does not fit on the grid."""
     check_whole(J=J, L=L)
     if least > L:
         raise InvalidParameter(f"wavelets of L >= {least} angles are needed, got L={L}")

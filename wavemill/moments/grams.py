@@ -3,7 +3,7 @@
     joint  sum over w of psi_3^2 a b^* ,   cross  sum over w of psi_2 x b^* ,
 
 of channels a, b (of a scale or a finer one) and of the field x. Their transforms at -w are
-conjugate to those at w, so a half of all frequencies does. With e and o, a filter's even and odd
+conjugate to those at w, so half of the frequencies suffices. With e and o, a filter's even and odd
 part,
 
     sum over w of f a b^* = E + i O ,   E = sum of e Re(a b^*) ,   O = sum of o Im(a b^*) ,
@@ -23,13 +23,13 @@ from wavemill import kernels
 from wavemill.moments.boxes import Box, add_into_half, crop_half
 from wavemill.operators import keep_buffer
 
-_PADDED = 16  # frequencies in memory are a multiple of it, as vectors want it
+_PADDED = 16  # frequencies in memory are padded to a multiple of it, for vectors
 
 
 class Grams(nn.Module):
     """The sums of all scales, of halves of spectra as :func:`boxes.to_half_spectrum` gives them.
 
-    Scale j has ``n = (j + 1) L`` channels and ``(L, n + 2, n)`` sums: of each angle E + O of the
+    Scale j has ``n = (j + 1) L`` channels and ``(L, n + 2, n)`` sums: for each angle, E + O of
     channels a and b under ``joint``, then E and O of the field and b under ``cross``.
 
     Parameters
@@ -37,9 +37,9 @@ class Grams(nn.Module):
     psi
         Wavelets ``(j, l, y, x)``, real, on the whole grid.
     boxes
-        Of the frequencies of each scale's channels; scale 0 has all.
+        The frequencies of each scale's channels; scale 0 has all.
     kept
-        Frequencies -d .. d-1 that sums of each scale run over, an axis; 0: all.
+        d of each scale, along each axis: sums run over frequencies -d .. d-1; 0: over all.
     dtype
         Real precision.
     """
@@ -57,7 +57,7 @@ class Grams(nn.Module):
                 keep_buffer(self, f"_{name}_{j}", nn.functional.pad(flat, (0, padding)))
 
     def __len__(self) -> int:
-        """Return how many numbers there are."""
+        """Return the number of sums."""
         return sum((channels + 2) * channels * self._angles for channels in self._channels)
 
     @property
@@ -65,7 +65,7 @@ class Grams(nn.Module):
         return [(j + 1) * self._angles for j in range(len(self._boxes))]
 
     def joint(self, j: int, angle: int, a: int, b: int) -> int:
-        """Return the place of a sum of E and O of scale j among all."""
+        """Return the place, among all sums, of E + O of channels a and b of scale j."""
         channels = self._channels[j]
         return self._begin(j) + (angle * (channels + 2) + a) * channels + b
 
@@ -84,10 +84,10 @@ class Grams(nn.Module):
         field
             ``(batch, y, x)``, halves of spectra.
         spectra
-            Those of each scale, ``(batch, angle, y, x)``.
+            Halves of each scale's spectra, ``(batch, angle, y, x)``.
         units
-            What channels are taken in, ``(scale, angle)``; the field under an angle of ``cross`` is
-            in the unit of that channel.
+            Units of the channels, ``(scale, angle)``; under an angle of ``cross`` the field is in
+            the unit of that angle's channel.
         """
         task = self._task(field, spectra, units)
         if task.possible:
@@ -122,7 +122,7 @@ class Grams(nn.Module):
     def _rows(
         self, field: Tensor, spectra: Sequence[Tensor], units: Tensor, j: int
     ) -> tuple[Tensor, Tensor]:
-        """Return what meets, ``(batch, angle, row, w)`` and ``(batch, 1, channel, w)``."""
+        """Return both factors, ``(batch, angle, row, w)`` and ``(batch, 1, channel, w)``."""
         box = self._boxes[j]
         narrow = torch.cat([crop_half(one, box) for one in spectra[: j + 1]], 1).flatten(2)
         channels = (narrow * units[: j + 1].reshape(-1, 1))[:, None]
@@ -158,7 +158,7 @@ class Grams(nn.Module):
 
 
 def _kept(psi: Tensor, reach: tuple[int, ...]) -> Tensor:
-    """Return filters that are 0 but at frequencies -d .. d-1."""
+    """Return filters set to 0 outside the frequencies -d .. d-1."""
     kept = psi
     for axis, d in zip((-2, -1), reach, strict=True):
         size = psi.shape[axis]
@@ -171,7 +171,7 @@ def _kept(psi: Tensor, reach: tuple[int, ...]) -> Tensor:
 def halves(filters: Tensor, box: Box) -> Tensor:
     """Return e and o of filters ``(l, y, x)`` in half a box, ``(l, 2, frequency)``.
 
-    Columns that hold w and -w count once, all others for their opposite, too.
+    Columns that hold both w and -w count once; all others count for their opposite, too.
     """
     opposite = filters.flip((-2, -1)).roll((1, 1), (-2, -1))
     parts = torch.stack([filters + opposite, filters - opposite], dim=1)

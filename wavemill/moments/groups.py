@@ -20,7 +20,7 @@ class Scale(NamedTuple):
 
     @property
     def buffer(self) -> str:
-        """What modules call the tensor that holds the filters."""
+        """Name of the tensor that holds the filters in a module."""
         return f"_{'phi' if self.low_pass else 'psi'}_{self.j}"
 
 
@@ -52,7 +52,7 @@ def groups(rows: Rows, side: str) -> list[Group]:
     low_pass = rows["l" + side] == LOW_PASS
     columns = (low_pass, rows["j" + side], np.abs(rows["k" + side]))
     found = list(zip(*(column.tolist() for column in columns), strict=True))
-    known = {values: Group(*values) for values in set(found)}  # few, of many rows
+    known = {values: Group(*values) for values in set(found)}  # few for many rows
     return [known[values] for values in found]
 
 

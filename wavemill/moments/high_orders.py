@@ -1,7 +1,7 @@
 """Families of moments beyond covariances of phase harmonics: third and fourth orders, rectifiers.
 
 Sources: Mallat, *Mathematical mysteries of deep neural networks* (2019), for moments of high order
-as a model to do better than; Brochard, Zhang and Mallat, *Generalized rectifier wavelet covariance
+as a model to improve on; Brochard, Zhang and Mallat, *Generalized rectifier wavelet covariance
 models for texture synthesis*, ICLR 2022, for the rectifiers.
 """
 
@@ -82,9 +82,10 @@ class RectifierCovariance(DifferentiatedMoments):
     """Covariances of rectified wavelet coefficients, within a scale and with the next.
 
     ``U = rho(Re(e^{i alpha} x * psi_{j,l}))`` at A phases alpha = 2 pi a / A, less its mean and
-    over its deviation, both frozen at a reference's. Of one scale all distinct pairs of angles and
-    phases, of scales j and j + 1 all pairs; and the variance of x * phi_J. No shifts: phases stand
-    for small ones. J LA (LA + 1) / 2 + (J - 1) (LA)^2 + 1 numbers.
+    divided by its deviation, both frozen at a reference's. They are taken for all distinct pairs of
+    angles and phases of one scale, and for all pairs of scales j and j + 1; the variance of
+    x * phi_J is added. There are no shifts: phases stand for small ones.
+    J LA (LA + 1) / 2 + (J - 1) (LA)^2 + 1 numbers.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ class RectifierCovariance(DifferentiatedMoments):
     J, L
         Scales, and angles in a half turn, of bump steerable wavelets.
     A
-        Phases.
+        Number of phases.
     dtype
         Real precision computed and returned.
     """

@@ -20,12 +20,12 @@ from wavemill.operators import keep_buffer
 class Loops(nn.Module):
     """Covariances at few shifts or none in compiled loops, or by a block where these cannot run.
 
-    Of cross-spectra there are a few rows at a time, and boxes are neither cut nor filled.
+    Only a few rows of a cross-spectrum exist at a time, and boxes are neither cut nor filled.
 
     Parameters
     ----------
     block
-        What computes the same with torch.
+        The block that computes the same with torch.
     pairs
         The rows, none mirrored.
     scale
@@ -39,7 +39,7 @@ class Loops(nn.Module):
     box
         Frequencies to sum over; None: in space.
     auto
-        Each channel with itself, real.
+        Whether each channel meets itself, so that cross-spectra are real.
     """
 
     _chosen: Tensor
@@ -71,7 +71,7 @@ class Loops(nn.Module):
         sizes, cosine = np.unique(np.abs(y), return_inverse=True)
         across, place = np.unique(x, return_inverse=True)
         along = few_waves(sizes, shape[0], box[0])
-        sine = len(sizes) + cosine.reshape(-1) - (sizes[0] == 0)  # of a shift 0 there is none
+        sine = len(sizes) + cosine.reshape(-1) - (sizes[0] == 0)  # a shift of 0 has no sine
         means = np.column_stack([pair, cosine.reshape(-1), sine, np.sign(y), place.reshape(-1)])
         keep_buffer(self, "_chosen", torch.from_numpy(np.stack(chosen)))
         keep_buffer(self, "_means", torch.from_numpy(np.ascontiguousarray(means)))
@@ -110,7 +110,7 @@ class Loops(nn.Module):
         kernels.add_gradients_at_shifts(channels, task, values, gradients, fresh, room)
 
     def _usable(self, a: Stack, b: Stack) -> bool:
-        """Say whether the loops can read the channels, which nothing wants to differentiate."""
+        """Say whether the loops can read the channels, and no graph of autograd needs them."""
         alike = a.channels(self._space).dtype == self._across.dtype
         return alike and a.plain(self._space) and b.plain(self._space)
 
@@ -119,7 +119,7 @@ class Loops(nn.Module):
         return (b, a) if self._swapped else (a, b)
 
     def _task(self, first: Tensor, second: Tensor) -> tuple[kernels.Shifts, int, int]:
-        """Return what the loops are asked for, and how much they work in, forward and back."""
+        """Return the loops' task, and how many bytes they work in, forward and back."""
         key = first.shape, second.shape, torch.get_num_threads()
         if key not in self._tasks:
             task = kernels.Shifts(
@@ -143,7 +143,7 @@ class Loops(nn.Module):
         return self._tasks[key]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._tasks = {}  # which point to tables that move
+        self._tasks = {}  # they point to tables that move
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 

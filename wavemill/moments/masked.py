@@ -2,11 +2,11 @@
 
     C(row) = mean over u and u + shift in M of a(u + shift) conj b(u) ,
 
-a and b as in :mod:`.phase_harmonics`. Filters still act on the torus, where the two sides of a
-field that is no torus meet in a jump; M leaves out the points whose filters reach it: of a wavelet
-of scale j, all within 2^(j+1) of a border, where it has 98 % of its energy or more; of a low pass
-phi_j within 2^j, 3.6 of its widths. A pair of scales has the border of the coarser. So fine scales
-are measured nearly everywhere, and coarse ones where they can be.
+a and b as in :mod:`.phase_harmonics`. Filters still act on the torus, where opposite sides of a
+field that does not wrap around meet in a jump. M leaves out the points whose filters reach it: for
+a wavelet of scale j, all within 2^(j+1) of a border, which holds 98 % of its energy or more; for a
+low pass phi_j those within 2^j, 3.6 of its widths. A pair of scales has the border of the coarser.
+So fine scales are measured nearly everywhere, and coarse ones where they can be.
 
 Source: Allys et al., *New interpretable statistics for large-scale structure analysis and
 generation*, Phys. Rev. D 102, 103506 (2020), for leaving out borders by scale.
@@ -50,11 +50,11 @@ Window = tuple[slice, slice]
 
 
 class MaskedCovariance(DifferentiatedMoments):
-    """Phase-harmonic covariances over the points that no filter carries around the border.
+    """Phase-harmonic covariances over the points from which no filter reaches around the border.
 
     The coefficients, channels and normalisation are those of
-    :class:`~wavemill.PhaseHarmonicCovariance`, whose limit this is as grids grow. Its gradient is
-    left to autograd: several times as slow, and it holds all channels at once.
+    :class:`~wavemill.PhaseHarmonicCovariance`, which this tends to as grids grow. Its gradient is
+    left to autograd, which is several times as slow and holds all channels at once.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class MaskedCovariance(DifferentiatedMoments):
     Raises
     ------
     InvalidParameter
-        If a scale's borders leave fewer points along an axis than half of a border.
+        If a scale's borders leave fewer points along an axis than half a border has.
     """
 
     _index: Tensor
@@ -114,7 +114,7 @@ class MaskedCovariance(DifferentiatedMoments):
     def statistics(self, x: Tensor) -> Statistics:
         """Return mean and deviation of each channel over all fields, within its own borders.
 
-        Wavelets of x have none but the mean 0.
+        The mean of x * psi itself is 0.
         """
         means, scales = [], []
         for group, field in self._harmonics(x):
@@ -139,7 +139,7 @@ class MaskedCovariance(DifferentiatedMoments):
         return (parts * self._sign).mean(-1)
 
     def _gram(self, block: _Block, places: Tensor, standard: dict[Group, Tensor]) -> Tensor:
-        """Return the covariances ``(field, row)`` of a block, which are at places of a matrix."""
+        """Return a block's covariances ``(field, row)``, from ``places`` of its Gram matrix."""
         left = standard[block.first][(..., *block.there)].flatten(2)
         right = standard[block.second][(..., *block.here)].flatten(2)
         if left.is_complex() != right.is_complex():
@@ -205,7 +205,7 @@ def window(scale: Scale, shift: Shift, shape: Box) -> Window:
     Raises
     ------
     InvalidParameter
-        If there are fewer than half of a border's along an axis.
+        If there are fewer along an axis than half a border has.
     """
     border = _border(scale)
     sides = [
@@ -221,5 +221,5 @@ def window(scale: Scale, shift: Shift, shape: Box) -> Window:
 
 
 def _border(scale: Scale) -> int:
-    """Return how many points from a border a scale's filters reach it."""
+    """Return the number of points from a border within which a scale's filters reach it."""
     return int(2**scale.j if scale.low_pass else 2 ** (scale.j + 1))

@@ -62,7 +62,7 @@ class MomentTable:
     centred: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse rows that name no filter."""
+        """Refuse rows of filters that do not exist."""
         for side in "12":
             j, angle = self.rows["j" + side], self.rows["l" + side]
             wavelet = (j >= 0) & (j < self.J) & (angle >= 0) & (angle < 2 * self.L)
@@ -175,8 +175,8 @@ def _is_real(
 ) -> NDArray[np.bool_]:
     """Tell which covariances equal their own conjugate.
 
-    Both sides real; or a row whose mirror image is itself, conjugated; or both sides linear in x
-    at a shift that is its own opposite, since the filters' transforms are real.
+    Those with both sides real; those whose mirror image is the row itself, conjugated; and those
+    with both sides linear in x at a shift that is its own opposite: filters' transforms are real.
     """
     l1, k1, l2, k2 = (first[:, column] for column in (L1, K1, L2, K2))
     real_sides = ((l1 == LOW_PASS) | (k1 == 0)) & ((l2 == LOW_PASS) | (k2 == 0))

@@ -57,7 +57,7 @@ def model(name: str, shape: tuple[int, int], J: int, L: int, lags: int = 2) -> M
         ``C``: adds pairs of neighbouring scales in (0, 0), (0, 1), (0, 2), (1, 2).
         ``C+L``: adds low passes phi_1 to phi_J in (0, 0), (0, 1), (1, 1), for the distribution of
         values. ``C+moduli``: adds moduli of all pairs of scales and angles with lags of the coarser
-        scale, and (0, 1) of scales that are no neighbours, for what is rough in the same places.
+        scale, and (0, 1) of scales that are not neighbours, for roughness in the same places.
         ``D``: no shifts, the pairs of C at every distance of angles, averaged over directions.
         ``pywph``: classes S11, S00, S01, C01, Cphase and L (:func:`pywph_classes`).
     shape, J, L
@@ -92,8 +92,8 @@ def model(name: str, shape: tuple[int, int], J: int, L: int, lags: int = 2) -> M
 def nominal_count(name: str, J: int, L: int, lags: int = 2) -> int:
     """Return how many real numbers a model of Zhang and Mallat is said to hold.
 
-    Over all 2L angles, complex covariances counted twice, mirror images and zeros included; a
-    covariance that is in two classes once. D: real and imaginary parts over angular frequencies.
+    Over all 2L angles, complex covariances count twice, and mirror images and zeros are included; a
+    covariance in two classes counts once. D: real and imaginary parts over angular frequencies.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def _scaling(scales: range) -> Iterator[Row]:
 
 
 def _moduli(J: int, L: int, lags: int, reach: int) -> Iterator[Row]:
-    """Yield what C lacks of moduli: every pair of scales and angles, at shifts of both signs."""
+    """Yield the moduli that C lacks: every pair of scales and angles, at shifts of both signs."""
     span, steps = range(-lags, lags + 1), range(-reach, reach + 1)
     for j1, j2 in itertools.combinations_with_replacement(range(J), 2):
         for q, step, ny, nx in product(range(L), steps, span, span):
@@ -214,8 +214,8 @@ def _angular(
 def _isotropic(J: int, L: int) -> Iterator[Row]:
     """Yield D: for each pair of scales and harmonics and each distance of angles, all directions.
 
-    Of distances that give equal means for real x only the first: k = 0 does not tell d from
-    d + L, nor same sides d from -d; opposite wavelets share no frequency.
+    Of distances that give equal means for real x, it takes only the first: k = 0 does not tell d
+    from d + L, nor do equal sides tell d from -d; opposite wavelets share no frequency.
     """
     for j in range(J):
         kinds = [(j, 0, 0, L // 2 + 1), (j, 1, 1, L), (j, 0, 1, L)]

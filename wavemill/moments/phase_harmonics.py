@@ -3,10 +3,10 @@
     C(row) = mean over u of a(u + shift) conj b(u) ,   a = ([x * psi_{j1,l1}]^k1 - m_a) / s_a ,
 
 b likewise, for the rows of a table of moments (:mod:`.pairs`). m and s are each field's own
-channel means and 1, or frozen: the means and standard deviations of a reference, an explicit value.
+channel means and 1, or are given: the frozen means and standard deviations of a reference.
 
-One transform of x, one inverse transform a wavelet (an angle l + L is the conjugate of l), and
-:mod:`.covariances` for the pairs. Transforms have sign ``-i w u``, unnormalised forward.
+This takes one transform of x, one inverse transform for each wavelet (angle l + L is the conjugate
+of l), and :mod:`.covariances` for the pairs. Transforms have sign ``-i w u``, unnormalised forward.
 
 Source: Zhang and Mallat, *Maximum entropy models from phase harmonic covariances*, ACHA 53, 199
 (2021), sections 2 and 3.
@@ -41,7 +41,7 @@ class Statistics:
 
     @property
     def unit(self) -> Tensor:
-        """The power of 2 below the largest scale: fields over it have squares of any precision."""
+        """The power of 2 below the largest scale: squares of fields over it fit any precision."""
         return power_of_two(self.scale.amax())
 
     def over(self, unit: Tensor) -> Statistics:
@@ -58,7 +58,7 @@ class Moments:
 
 
 def fitting(moments: Moments, channels: int, count: int, fields: Tensor) -> Moments:
-    """Return moments as and where the fields are, or refuse those of another operator."""
+    """Return moments in the fields' precision, on their device; refuse another operator's."""
     found = len(moments.statistics.scale), len(moments.values)
     if found != (channels, count):
         raise ShapeMismatch(
@@ -71,7 +71,7 @@ def fitting(moments: Moments, channels: int, count: int, fields: Tensor) -> Mome
 
 
 def floored(scale: Tensor, spread: Tensor) -> Tensor:
-    """Return deviations of channels, 100 units of rounding of the fields' own at least.
+    """Return deviations of channels, at least 100 rounding units of the fields' own.
 
     So a band that holds nothing but rounding error stays small instead of being blown up to 1.
     """
@@ -106,7 +106,7 @@ class PhaseHarmonicCovariance(FieldOperator):
     dtype
         Real precision computed and returned.
     budget
-        Bytes that a gradient of one field may take: beyond, pairs go in chunks
+        Bytes that the gradient of one field may take: if it needs more, pairs go in chunks
         (:mod:`.chunks`), which takes longer. One scale's channels are held in any case.
 
     Raises
@@ -181,7 +181,7 @@ class PhaseHarmonicCovariance(FieldOperator):
     def statistics(self, x: Tensor) -> Statistics:
         """Return the means and standard deviations of the channels over all of ``x (..., y, x)``.
 
-        A deviation is :func:`floored` at 100 units of rounding of the fields' own.
+        A deviation is :func:`floored` at 100 rounding units of the fields' own.
         """
         fields = some(self._checked(x))
         unit = power_of_two(fields.detach().abs().amax())
@@ -208,8 +208,8 @@ class PhaseHarmonicCovariance(FieldOperator):
     def loss(self, x: Tensor, moments: Moments) -> Tensor:
         """Return ``sum over coefficients of (C(x) - C_ref)^2``, one value a field ``(...)``.
 
-        Differentiable once: the gradient comes with the loss, pair by pair, and nothing is kept.
-        ``torch.func`` transforms take ``op(x)`` instead.
+        It is differentiable once: the gradient is computed with the loss, pair by pair, and nothing
+        else is kept. For the transforms of ``torch.func`` use ``op(x)``.
         """
         loss: Tensor = _Loss.apply(x, self, moments)  # type: ignore[no-untyped-call]
         return loss
@@ -271,14 +271,14 @@ class PhaseHarmonicCovariance(FieldOperator):
         return pull
 
     def _known_residuals(self, fields: Tensor, moments: Moments, scale: Tensor) -> Pull:
-        """Return the same where a moment is a mean of results, from a pass of its own."""
+        """Return the same where moments are means of results, which takes a pass of its own."""
         results = self.schedule.evaluate(fields, moments.statistics.mean)[0]
         residual = self._coefficients(results / scale) - moments.values
         gradient = 2 * torch.view_as_complex(self._spread(residual)) / scale
         return lambda rows, _: gradient[:, rows]
 
     def _spread(self, coefficients: Tensor) -> Tensor:
-        """Return what :meth:`_coefficients` transposed makes of ``(field, coefficient)``."""
+        """Apply the transpose of :meth:`_coefficients` to ``(field, coefficient)``."""
         parts = coefficients.new_zeros(len(coefficients), 2 * len(self._left))
         each = (coefficients[:, :, None] * self._sign / self.table.run).flatten(1)
         parts.index_add_(1, self._index.flatten(), each)
@@ -307,7 +307,7 @@ class PhaseHarmonicCovariance(FieldOperator):
         return (parts * self._sign).mean(-1)
 
     def _chunk(self, device: torch.device) -> int:
-        """Return how many fields go together: few enough for the caches of a processor."""
+        """Return how many fields go together: on a CPU few enough for its caches."""
         points = 2**16 if device.type == "cpu" else 2**20
         return max(1, points // math.prod(self.shape))
 
@@ -326,7 +326,7 @@ class PhaseHarmonicCovariance(FieldOperator):
         self._index_results(form, parts)
 
     def _index_results(self, form: Canonical, parts: NDArray[np.int64]) -> None:
-        """Hold where each row's and each coefficient's result comes, and each result's channels."""
+        """Store the places of each row's and coefficient's results, and each result's channels."""
         evaluated = self.schedule.order
         place = np.argsort(evaluated)[form.index]
         keep_buffer(self, "_rows", torch.from_numpy(place))
@@ -384,7 +384,7 @@ def coefficient_places(
 ) -> tuple[Tensor, Tensor]:
     """Return which of (re, im) of all covariances a coefficient is the mean of, and their signs.
 
-    ``place`` tells where each given row's covariance comes; results are ``(coefficient, run)``.
+    ``place`` is the place of each given row's covariance; results are ``(coefficient, run)``.
     """
     flips = form.conjugate[parts // 2] & (parts % 2 == 1)
     index = (2 * place[parts // 2] + parts % 2).reshape(-1, run)

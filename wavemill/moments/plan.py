@@ -1,4 +1,4 @@
-"""In which blocks covariances are computed, when each is due, and what of each group it takes.
+"""In which blocks covariances are computed, when each is due, and what it needs of each group.
 
 Groups of channels (:mod:`.groups`) are made from fine to coarse; a block is due with the later of
 its two groups. What :class:`.Schedule` runs is decided here, once.
@@ -38,7 +38,7 @@ class Due:
 
 @dataclass
 class Step:
-    """One group: what is done once it exists, and what nothing needs any more then."""
+    """One group: what is done once it exists, and what is no longer needed after that."""
 
     group: Group
     due: list[Due] = field(default_factory=list)
@@ -53,15 +53,15 @@ class Plan:
     Attributes
     ----------
     steps
-        One a group, in the order of groups.
+        One for each group, in the order of groups.
     order
         Which row each result is.
     boxes
-        The groups whose spectra are needed, and how much of them.
+        The groups whose spectra are needed, and the box of these.
     spatial
         The groups whose fields are needed.
     centred
-        The groups whose mean matters: x * psi has none, nor meets one.
+        The groups whose means matter: x * psi has mean 0, so the other side's has no effect.
     """
 
     steps: list[Step]
@@ -142,7 +142,7 @@ class _Planner:
         return Plan(steps, order, self._boxes, self._spatial, centred)
 
     def _drafts(self, rows: Rows) -> Iterator[_Draft]:
-        """Yield the rows of each block: pairs of groups, those with shifts apart."""
+        """Yield the rows of each block: one pair of groups, with shifts or without."""
         moved = (rows["shift_y"] != 0) | (rows["shift_x"] != 0)
         names = ("j1", "l1", "k1", "j2", "l2", "k2")
         _, pair = np.unique(np.stack([rows[name] for name in names]), axis=1, return_inverse=True)
@@ -156,7 +156,7 @@ class _Planner:
             yield _Draft(step, a, b, shift, mirrored, np.array(chosen))
 
     def _request_spectra(self, drafts: list[_Draft]) -> None:
-        """Decide which groups need spectra, and how much of them."""
+        """Decide which groups need spectra, and in which box."""
         for draft in drafts:
             if draft.shifted:
                 self._request(draft)
@@ -174,7 +174,7 @@ class _Planner:
             self._boxes[group] = larger(self._boxes.get(group, box), box)
 
     def _in_frequency(self, draft: _Draft) -> bool:
-        """Tell whether products are cheaper there: one linear, the other transformed anyway."""
+        """Tell whether frequencies cost less: one side is linear, the other transformed anyway."""
         other = draft.second if draft.first.linear else draft.first
         return any(draft.linear) and other in self._boxes and not draft.mirrored
 
@@ -221,7 +221,7 @@ class _Planner:
         return self._bank[group.scale].at(self._angles[group]).exact
 
     def _note_ends(self, steps: list[Step]) -> None:
-        """Note after which step each group and each scale is needed no more."""
+        """Note the step after which each group and each scale is no longer needed."""
         end = dict(self._place)
         for number, step in enumerate(steps):
             for due in step.due:

@@ -4,11 +4,11 @@
     C01 = < (x*psi_2) (|x*psi_1|*psi_2)^* > ,
     C11 = < (|x*psi_1|*psi_3) (|x*psi_2|*psi_3)^* > ,   j1 <= j2 <= j3 ,
 
-C01 and C11 divided by ``s_1 s_2``, where s^2 is P00, frozen at a reference's; of P00 and S1 the
-logarithm. C01 holds one factor psi_2 in frequency, not two, as the authors compute it:
+C01 and C11 are divided by ``s_1 s_2``, where s^2 is P00, frozen at a reference's; of P00 and S1 the
+logarithm is taken. C01 holds one factor psi_2 in frequency, not two, as the authors compute it:
 ``<x (|x*psi_1|*psi_2)^*>``. Means over positions are sums over frequencies, of which scale j keeps
-``-d .. d - 1`` an axis, ``d = max(8, N / 2^j)`` at most N / 2. Morlet wavelets, transforms of sign
-``-i w u``.
+``-d .. d - 1`` along each axis, ``d = max(8, N / 2^j)``, at most N / 2. Wavelets are Morlet's,
+transforms have sign ``-i w u``.
 
 Source: Cheng, Morel, Allys, Menard and Mallat, *Scattering spectra models for physics*, PNAS Nexus
 3, pgae103 (2024), and the code of its authors, which the tests compare with.
@@ -101,7 +101,7 @@ class ScatteringSpectra(DifferentiatedMoments):
 
     @property
     def channels(self) -> int:
-        """Bands, and the field itself."""
+        """Number of bands, and 1 for the field itself."""
         return self.J * self.L + 1
 
     def statistics(self, x: Tensor) -> Statistics:
@@ -139,11 +139,11 @@ class ScatteringSpectra(DifferentiatedMoments):
         return torch.cat(losses).reshape(x.shape[:-2]), gradient
 
     def standardised(self, x: Tensor, statistics: Statistics) -> Tensor:
-        """Return the spectra of fields in units of the statistics; logarithms are of theirs."""
+        """Return the spectra of fields, computed in a unit for which logarithms are corrected."""
         return super().standardised(x, statistics) + self._of_unit(statistics.unit)
 
     def _of_unit(self, unit: Tensor) -> Tensor:
-        """Return what logarithms of fields in such units lack, ``(coefficient,)``."""
+        """Return what to add to logarithms of fields divided by a unit, ``(coefficient,)``."""
         return self._degree * unit.log()
 
     def _evaluate(self, x: Tensor, statistics: Statistics) -> _Pass:
@@ -169,7 +169,7 @@ class ScatteringSpectra(DifferentiatedMoments):
         return _Pass(x, half, responses, spectra, means, values)
 
     def _units(self, statistics: Statistics) -> Tensor:
-        """Return the numbers by which half spectra of moduli become those of normalised ones."""
+        """Return the factors that make half spectra of moduli those of normalised moduli."""
         return 1 / (self._points * statistics.scale[:-1].view(self.J, self.L))
 
     def _logarithms(self, means: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class ScatteringSpectra(DifferentiatedMoments):
         return torch.where(above, slopes, 0.0).expand_as(means)
 
     def _index_parts(self) -> None:
-        """Tell what each coefficient is, and of which sums it is the mean, with which signs."""
+        """Set what each coefficient is, and of which sums it is the mean, with which signs."""
         turns = range(self.L if self.isotropic else 1)
         entries = list(self._kept())
         places = [
@@ -256,7 +256,7 @@ class ScatteringSpectra(DifferentiatedMoments):
                 yield from ((family, (j, l1, -1, -1, -1, -1), "re") for l1 in angles)
 
     def _kept(self) -> Iterator[Entry]:
-        """Yield what is distinct, of isotropic ones the first of each turn."""
+        """Yield the distinct coefficients; of isotropic ones the first of each turn."""
         for j in range(self.J):
             channels = list(itertools.product(range(j + 1), range(self.L)))
             for angle, one in itertools.product(range(self.L), channels):
@@ -270,7 +270,7 @@ class ScatteringSpectra(DifferentiatedMoments):
                 yield from self._parts("C11", (*one, *two, j, angle))
 
     def _parts(self, family: str, labels: tuple[int, ...]) -> Iterator[Entry]:
-        """Yield what is kept of a coefficient: of isotropic ones the real part at l1 = 0."""
+        """Yield the parts of a coefficient that are kept: if isotropic, the real one at l1 = 0."""
         if not self.isotropic or labels[1] == 0:
             yield family, labels, "re"
         alone = family == "C11" and labels[:2] == labels[2:4]

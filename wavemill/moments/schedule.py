@@ -108,7 +108,7 @@ class Schedule(nn.Module):
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means, complex, and variances of all channels of one field, ``(channel,)``.
 
-        In two passes: at the coarsest scales a modulus varies by a thousandth of its mean.
+        It takes two passes: at the coarsest scales a modulus varies by a thousandth of its mean.
         """
         pass_ = _Pass(torch.fft.fft2(x, norm="forward"))
         means, variances = [], []
@@ -169,7 +169,7 @@ class Schedule(nn.Module):
                 pass_.pull_field(filtered_back(spectral, getattr(self, scale.buffer)))
 
     def _return(self, pass_: _Pass, group: Group, stack: Stack) -> None:
-        """Hand a group's gradient to its scale, or, of a spectrum linear in x, to the field."""
+        """Hand a group's gradient to its scale or, if its spectrum is linear in x, to the field."""
         spectral, place = stack.spectrum_gradient, self._place[group]
         conjugate = None if stack.field_gradient is None else stack.field_gradient.conj()
         if spectral is not None and stack.linear:

@@ -97,7 +97,7 @@ def _as_complex(rows: Tensor) -> Tensor:
 
 
 def _signs(size: Indices, count: int, sign: Indices) -> Tensor:
-    """Return the matrix that makes e^{i w s} of cos(w abs(s)) and sin(w abs(s)), complex128."""
+    """Return the matrix that combines cos(w abs(s)), sin(w abs(s)) into e^{i w s}, complex128."""
     shift = np.arange(len(size))
     matrix = np.zeros((len(size), 2 * count), dtype=np.complex128)
     matrix[shift, size] = 1
@@ -106,7 +106,7 @@ def _signs(size: Indices, count: int, sign: Indices) -> Tensor:
 
 
 def few_waves(shifts: Indices, size: int, kept: int) -> Tensor:
-    """Return ``e^{i w shift}`` at the frequencies kept of an axis: ``(shift, kept)`` complex128."""
+    """Return ``e^{i w shift}`` at the frequencies kept on an axis: ``(shift, kept)`` complex128."""
     frequency = np.rint(np.fft.fftfreq(kept, 1 / kept)).astype(np.int64)
     turns = np.outer(shifts, frequency) % size  # exact: integer turns are dropped
     return torch.from_numpy(np.exp(2j * np.pi * turns / size))

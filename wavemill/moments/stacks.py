@@ -19,7 +19,7 @@ class Stack:
     Parameters
     ----------
     linear
-        The channels are x * psi itself.
+        Whether the channels are x * psi itself.
     field
         ``(batch, channel, y, x)`` real or complex; None if no block needs it.
     spectrum
@@ -29,7 +29,7 @@ class Stack:
     ----------
     field_gradient, spectrum_gradient
         G with d(loss) = Re sum conj(G) d(field or spectrum); for spectra of channels that are not
-        linear, conj(G), which blocks come by more cheaply. None until a block adds to it.
+        linear, conj(G), which is cheaper for blocks to compute. None until a block adds to it.
     """
 
     def __init__(self, linear: bool, field: Tensor | None, spectrum: Tensor | None) -> None:
@@ -87,10 +87,10 @@ class Stack:
     def begin_gradient(
         self, space: bool, once: bool, sizes: tuple[int, int, int]
     ) -> tuple[Tensor, bool]:
-        """Return memory of their gradient, and if it is to be written to, not to be added to.
+        """Return memory for the gradient, and whether to overwrite it rather than add to it.
 
-        It is where nothing is known yet and what comes, channels of these sizes ``once`` each, is
-        all of it.
+        It is overwritten if nothing is known yet and what comes, channels of these ``sizes``, each
+        ``once``, is all of it.
         """
         known = self.field_gradient if space else self.spectrum_gradient
         if known is not None:
@@ -116,9 +116,9 @@ class Pairs:
     shifts
         (y, x) of each row, ``(row, 2)``.
     channels
-        Channels of either stack.
+        Numbers of channels of the stacks.
     mirrored
-        Replace b by its conjugate.
+        Whether b is replaced by its conjugate.
     """
 
     first: Indices

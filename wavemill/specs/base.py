@@ -2,7 +2,7 @@
 
 A spec is stable under serialisation: fields at their default are dropped, so that adding an
 option keeps the keys of everything computed before it. A published default never changes
-its meaning: a different one is a new field or a higher ``algorithm``.
+its meaning: that takes a new field or a higher ``algorithm``.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _convert(hint: Any, value: Any) -> Any:
         return _boolean(value)
     if hint is int and (isinstance(value, bool) or (isinstance(value, float) and value % 1)):
         raise ValueError(value)
-    if hint is int and abs(int(value)) >= 2**53:  # keys are made of JSON, which has no larger ones
+    if hint is int and abs(int(value)) >= 2**53:  # keys are made of JSON, whose integers end here
         raise ValueError(value)
     return hint(value)
 
@@ -139,14 +139,14 @@ def check(condition: bool, message: str) -> None:
 
 
 def check_least(spec: Spec, least: float, *names: str) -> None:
-    """Refuse a spec of which one of these parameters is below ``least``."""
+    """Refuse a spec if one of these parameters is below ``least``."""
     for name in names:
         value = getattr(spec, name)
         check(value >= least, f"{spec.kind}: {name}={value} must be {least} or more")
 
 
 def check_above(spec: Spec, *names: str) -> None:
-    """Refuse a spec of which one of these parameters is not above 0; None is."""
+    """Refuse a spec if one of these parameters is not above 0; None is allowed."""
     for name in names:
         value = getattr(spec, name)
         good = value is None or value > 0
@@ -154,7 +154,7 @@ def check_above(spec: Spec, *names: str) -> None:
 
 
 def check_part(spec: Spec, *names: str) -> None:
-    """Refuse a spec of which one of these is neither a part below 1 nor a whole number."""
+    """Refuse a spec if one of these is neither a part below 1 nor a whole number."""
     for name in names:
         value = getattr(spec, name)
         good = 0 < value < 1 or (value >= 1 and value % 1 == 0)

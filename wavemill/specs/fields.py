@@ -32,7 +32,7 @@ class SimulationSpec(Spec):
     forcing, kf, injection
         ``"ring"`` injects energy at rate ``injection`` on the wavenumbers within 1 of ``kf``.
     dt, cfl
-        Fixed time step, or None: at each step the longest of Courant number ``cfl``.
+        Fixed time step, or None: at each step the longest that Courant number ``cfl`` allows.
     seed
         Names the family of realisations.
     """
@@ -119,8 +119,8 @@ class ScatteringSpec(Spec):
     max_order
         0, 1 or 2.
     nonlinearity
-        The ``"modulus"``; the ``"rectifier"`` at ``A`` phases at order 1; ``"fully-rectified"``: at
-        both orders.
+        ``"modulus"``; ``"rectifier"``: a rectifier at ``A`` phases at order 1; or
+        ``"fully-rectified"``: at both orders.
     A
         Phases of the rectifiers.
     padding
@@ -130,12 +130,12 @@ class ScatteringSpec(Spec):
     dtype
         Precision of the computation.
     stored
-        Precision of the coefficients as they are kept, that of the computation unless given:
+        Precision of the coefficients as they are kept, by default that of the computation:
         ``"float16"`` halves a store of features to learn from.
     mirrored
-        Whether what is transformed is the mirror image, left to right: to learn from both.
+        Whether to transform the mirror image, left to right: to learn from both.
     colours
-        Of images: what is transformed are ``"rgb"``, red, green and blue, or their
+        Which components of images to transform: ``"rgb"``, red, green and blue, or their
         ``"opponent"`` colours; see :func:`wavemill.images.opponent`.
     """
 

@@ -33,15 +33,15 @@ class GeneratorSpec(Spec):
         Of the sparse inversion: atoms at each point of the grid, iterations of the thresholding,
         and whether coefficients may be negative.
     coarse
-        Learn the sparse inversion's atoms on images averaged over so many points a side first,
-        fewer where the grid is too fine; 1 for whole images at once.
+        Learn the sparse inversion's atoms first on images averaged over so many points a side,
+        or fewer where the grid is too fine; 1 for whole images from the start.
     rate, batch
-        Step of Adam, None for 1e-2 (sparse) or 1e-3 (convolutional), and samples of a step.
+        Step of Adam, None for 1e-2 (sparse) or 1e-3 (convolutional), and samples in a step.
     epochs
-        Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3,
-        or in 300 steps where these are more passes.
+        Most passes over the samples; learning ends when validation gains less than 0.05 dB in 3
+        passes, or in 300 steps if these are more.
     validation
-        Part of the samples that say so, and choose the penalties of least squares.
+        Part of the samples that decides this, and the penalties of least squares.
     crop
         Cut samples into squares of this side; 0 for whole ones.
     test
@@ -49,7 +49,7 @@ class GeneratorSpec(Spec):
     """
 
     kind: ClassVar[str] = "generator"
-    algorithm: ClassVar[int] = 4  # steps from |B|, whitening apart from validation, patience
+    algorithm: ClassVar[int] = 4  # steps set by |B|, whitening without validation, patience
 
     model: typing.Literal["sparse", "convolutional", "linear"] = "sparse"
     dimension: int = 512
@@ -88,7 +88,7 @@ class GeneratorSpec(Spec):
 
     @property
     def pooling(self) -> int:
-        """Points a side that coarse images are averages over: a half of 2^J at most."""
+        """Points a side that coarse images are averaged over: half of 2^J at most."""
         return min(self.coarse, (1 << self.J) // 2)
 
     @property

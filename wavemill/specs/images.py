@@ -16,12 +16,12 @@ class DictionarySpec(Spec):
     Parameters
     ----------
     atoms
-        K.
+        K, the number of atoms.
     components
         Principal components of the channels, whitened, that are coded; 0: all channels, each in
         units of its standard deviation.
     penalty, iterations
-        Of the Lasso that codes signals of norm 1 by positive codes, and its steps of FISTA.
+        Penalty of the Lasso that codes signals of norm 1 by positive codes, and steps of its FISTA.
     epochs
         Passes over the positions.
     positions
@@ -58,24 +58,24 @@ class ClassifierSpec(Spec):
     model
         One of these.
     blocks
-        Atoms of each block of sparse codes and wavelets that maps go through before all that
-        (:mod:`.blocks`; not for ridge); none unless given. The grid is halved before a block of
-        more atoms than the one before.
+        Atoms of each block of sparse codes and wavelets that maps go through before all this
+        (:mod:`.blocks`; not for ridge); by default none. The grid is halved before a block of more
+        atoms than the one before.
     components
         Principal components of the channels, whitened, that stand for them; 0: all channels.
     power
-        What features are raised to, with their signs, before they are standardised.
+        Power that features are raised to, with their signs, before they are standardised.
     statistics
-        Samples that the standardisation is fitted to, spread over all; 0: every one.
+        Number of samples, spread over all, that the standardisation is fitted to; 0: all.
     channels, kernel
         Of the projection: its outputs, and the positions a side that it sees.
     atoms, free, first, last, iterations
-        The dictionary, which begins from noise: its atoms are the least coherent. Whether W is free
-        of D, and the thresholds.
+        Atoms of the dictionary, which begins from noise, whose atoms are the least coherent;
+        whether W is free of D; the first and last threshold, and their number.
     pool
         Positions a side averaged.
     thin
-        Part of what the layers, or the linear form, see that is left out at random in training.
+        Part of the inputs of the layers, or of the linear form, left out at random in training.
     hidden, dropout
         Units of the layers, and the part of them left out at random.
     epochs, batch, rate, momentum, decay
@@ -88,10 +88,10 @@ class ClassifierSpec(Spec):
         Whether the last linear form begins as ridge regression on what it sees.
     mirror, both
         Name of a view of the mirrored images, which training sees half of the time, and ridge
-        beside the others; whether scores are the means over an image and its mirror image.
+        besides the others; whether scores are means over an image and its mirror image.
     flip, shift
-        In each epoch anew, mirror half of the images, and move them by so many pixels at most along
-        each axis: of a view that is computed as it is read.
+        Anew in each epoch, mirror half of the images, and move all by at most so many pixels along
+        each axis; for a view that is computed as it is read.
     smoothing
         Part of the target that all classes share.
     precision

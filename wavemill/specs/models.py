@@ -34,7 +34,7 @@ class GaussianSpec(Spec):
         Of the bands: as in :class:`PhaseHarmonicsSpec`.
     borders
         ``"wrap"``: fields are periodic. ``"mask"``: they are not, and their spectrum is that of
-        fields that fall to 0 at their borders, of the power of all their values.
+        fields that fall to 0 at their borders, scaled to the power of all their values.
     """
 
     kind: ClassVar[str] = "gaussian"
@@ -68,11 +68,11 @@ class MicrocanonicalSpec(Spec):
     start
         Noise that descent begins from: with the reference's ``"spectrum"``, or ``"white"``.
     borders
-        ``"wrap"``: fields are periodic. ``"mask"``: they are not, and points that a filter carries
-        around the border are left out of its moments; the start's spectrum is as in
-        :class:`GaussianSpec`. Sets of phase harmonics alone, and fields of one component.
+        ``"wrap"``: fields are periodic. ``"mask"``: they are not, and points from which a filter
+        reaches around the border are left out of its moments; the start's spectrum is as in
+        :class:`GaussianSpec`. Only for sets of phase harmonics, and fields of one component.
     tolerance, gradient_tolerance
-        A sample is done before that once its loss, or the norm of the gradient, is this small
+        A sample is finished earlier once its loss, or the norm of the gradient, is this small
         relative to the first; 0: never.
     dtype
         Precision of the moments and of the samples.
@@ -107,7 +107,7 @@ class MicrocanonicalSpec(Spec):
             check(0 <= value < 1, f"{self.kind}: {name}={value} must be in [0, 1)")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return :meth:`Spec.to_dict`; with masked borders starts are not as they were."""
+        """Return :meth:`Spec.to_dict`, one algorithm higher for masked borders: starts changed."""
         masked = self.borders == "mask"
         return super().to_dict() | ({"algorithm": self.algorithm + 1} if masked else {})
 
@@ -122,13 +122,13 @@ class EnergySpec(Spec):
         The moments in the energy, as in :class:`PhaseHarmonicsSpec`; not the sets of pywph and C+L,
         which hold moduli of real low passes.
     steps
-        Of the chain that makes one sample; in the first half its step adapts.
+        Steps of the chain that makes one sample; in the first half their length adapts.
     dtype
         Precision of the samples; all else is in float64.
     """
 
     kind: ClassVar[str] = "energy"
-    algorithm: ClassVar[int] = 3  # grows by constraints, in no direction much less than a Gaussian
+    algorithm: ClassVar[int] = 3  # growth by constraints, nowhere much less than a Gaussian's
 
     J: int = 3
     L: int = 4
@@ -151,7 +151,7 @@ class EvaluationSpec(Spec):
     Parameters
     ----------
     samples
-        Drawn from the model.
+        Number of samples drawn from the model.
     real
         Most real fields to judge by, spread over those that the model was not fitted to.
     J, L

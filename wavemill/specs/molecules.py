@@ -105,8 +105,8 @@ class RegressionSpec(Spec):
     Parameters
     ----------
     model
-        ``composition``, ``ridge``, ``multilinear``, or of the view's invariants of single atoms
-        ``kernel`` or ``products``. ``kind`` is another name of this parameter.
+        ``composition``, ``ridge``, ``multilinear``, or, on the view's invariants of single atoms,
+        ``kernel`` or ``products``. ``kind`` is another name for this parameter.
     alpha
         Penalty of ridge, kernel and products; None to choose it by validation.
     order
@@ -122,7 +122,7 @@ class RegressionSpec(Spec):
     test
         Part of the samples held out, by a hash of their ids, or their number if 1 or more.
     halvings
-        The learning curve's points below the last: so often half as many molecules.
+        Points of the learning curve below the last, each with half as many molecules.
     """
 
     kind: ClassVar[str] = "regression"
