@@ -55,7 +55,7 @@ class FieldOperator(nn.Module):
         with own_precision(self.device):
             return super().__call__(*inputs)
 
-    @torch.inference_mode(False)  # filters made in it could never be differentiated
+    @torch.inference_mode(False)  # autograd could never save filters made in it
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         before, wanted = self.dtype, fn(self._zero).dtype
         must_be_real(wanted)

@@ -96,7 +96,8 @@ def fista(
 ) -> Tensor:
     """Return the Lasso's code as :func:`ista` does, but in fewer iterations.
 
-    With Nesterov's momentum the error falls as 1 / iterations^2.
+    It has both signs unless ``positive``. With Nesterov's momentum the error falls as
+    1 / iterations^2.
     """
     step, t = _step(beta, D, penalty, iterations, step), 1.0
     z = ahead = beta.new_zeros(*beta.shape[:-1], D.shape[1])

@@ -3,8 +3,8 @@
     w = L U x ,   x ~ G(w) ,   draws G(w) of Gaussian white w,
 
 The embedding is fixed but for its whitening; G is ridge regression, a convolutional network or a
-sparse inversion, learnt in standard units, in which the mean of each component is subtracted and
-its deviation is 1.
+sparse inversion, learnt in standard units, in which each component has mean 0 and deviation 1 over
+all samples.
 """
 
 from __future__ import annotations

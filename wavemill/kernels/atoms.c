@@ -11,10 +11,10 @@
 
 #include "monomials.h"
 
-/* Atoms that reach a sheet of points, in the order in which they do along x: which they are, the
- * points of a row that each reaches, numbers (power of z, field, atom) and vectors (tile, atom, power);
- * and those of them that reach a row: numbers (power of x, power of y and field, atom), and where
- * their vectors are. */
+/* Atoms that reach a sheet of points, in the order in which they are reached along x: which they
+ * are, the points of a row that each reaches, numbers (power of z, field, atom) and vectors (tile,
+ * atom, power). Then those of them that reach a row: numbers (power of x, power of y and field,
+ * atom), and where their vectors are. */
 typedef struct {
     int64_t *atoms, *where;
     Span *spans, *reached, *along;
@@ -115,9 +115,9 @@ static void NAMED(sort)(const Span *spans, int64_t n, int32_t *order) {
     }
 }
 
-/* out (molecule, field, z, y, x) of weights (molecule, field, atom), by lines along z, y and x (power,
- * molecule, atom, point) and C (m, monomial), whose monomials are ordered by a, then b; returns
- * whether there was memory */
+/* out (molecule, field, z, y, x) from weights (molecule, field, atom), lines along z, y and x
+ * (power, molecule, atom, point) and C (m, monomial), whose monomials are ordered by a, then b;
+ * returns whether there was memory */
 int NAMED(square_about_atoms)(const REAL *weights, const REAL *along_z, const REAL *along_y,
                               const REAL *along_x, const REAL *C, const Solid *s, REAL *out,
                               int threads) {

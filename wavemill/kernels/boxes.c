@@ -1,15 +1,15 @@
 /* Fourier transforms of fields of whose frequencies only a box is given or wanted: what
  * wavemill/moments/boxes.py does with torch.
  *
- * LANES rows are transformed at once, then LANES columns; where a box is given, columns first: always
- * the fewer lines first. What lies in between fits the second cache. */
+ * LANES rows are transformed at once, then LANES columns. Where a box is given, columns come first,
+ * so that the first lines are always the fewer. What lies in between fits the second cache. */
 #ifndef REAL
 
 #include "kernels.h"
 
-/* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. Real ones
- * are all of the grid; where those after are real, what comes out imaginary is left out. `half`: of
- * the frequencies of real fields, columns from 0 on are given, or wanted. */
+/* Fields of a grid, rows and columns in memory before and after: all, or frequencies -a..a. Real
+ * fields have all; if those after are real, the imaginary part is left out. `half`: of the
+ * frequencies of real fields, only columns from 0 on are given or wanted. */
 typedef struct {
     int64_t fields, height, width, from[2], to[2], complex[2], inverse, half;
 } Boxes;
@@ -21,7 +21,7 @@ typedef struct {
 
 #include "fourier.h"
 
-/* What one thread works in; `field` may be a team's, of rows `row` numbers apart. */
+/* What one thread works in; a team may share `field`, whose rows are `row` numbers apart. */
 typedef struct {
     PLAN y, x;
     COMPLEX *line, *spare;
@@ -31,7 +31,7 @@ typedef struct {
 
 #define DESK NAMED(Desk)
 
-/* Rows of n numbers become the lanes of vectors `apart` from each other. */
+/* Rows of n numbers become the lanes of vectors that lie `apart` from each other. */
 INLINE void NAMED(read_rows)(const REAL *from, int64_t row, int64_t rows, int64_t n, int apart,
                              VEC *to) {
     const REAL *start[WIDTH / sizeof(REAL)];
@@ -85,7 +85,8 @@ INLINE void NAMED(write_columns)(const COMPLEX *line, int64_t row, int64_t colum
     }
 }
 
-/* The frequencies -a..a of a line of n, from its first `known` or in them. */
+/* Moves the frequencies -a..a of a line of n from its first `known` places to their own; `narrow`
+ * moves them back. */
 INLINE void NAMED(widen)(COMPLEX *line, int64_t known, int64_t n) {
     const int64_t reach = known / 2;
     if (known == n) return;
@@ -152,10 +153,10 @@ CLONED static void NAMED(from_real_rows)(const Boxes *task, SIDE from, SIDE to, 
     }
 }
 
-/* The other way. */
+/* The reverse. */
 CLONED static void NAMED(to_real_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
     const int64_t n = task->width, end = NAMED(begin)(task->height, desk, 1);
-    const REAL share = task->half ? (REAL)0.5 : 1; /* of what is at k alone, for k and -k each */
+    const REAL share = task->half ? (REAL)0.5 : 1; /* for k and -k each, of what is given at k */
     COMPLEX *z = desk->line, *a = desk->spare, *b = a + n;
     for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += 2 * LANES) {
         const int64_t rows = SOME(end - y), more = SOME(end - y - LANES);
@@ -185,7 +186,7 @@ CLONED static void NAMED(to_real_rows)(const Boxes *task, SIDE from, SIDE to, co
 #define OWN(y, rows) \
     (int64_t y = (rows) * desk->part / desk->parts; y < (rows) * (desk->part + 1) / desk->parts; y++)
 
-/* Of frequencies of a real field, columns of -k from those of k. */
+/* The columns at -k of a real field's frequencies, from those at k. */
 CLONED static void NAMED(mirror)(const Boxes *task, SIDE to, const DESK *desk) {
     const int64_t height = task->to[0], n = to.columns, half = (n - 1) / 2;
     for OWN(y, height) {
@@ -199,7 +200,7 @@ CLONED static void NAMED(mirror)(const Boxes *task, SIDE to, const DESK *desk) {
     }
 }
 
-/* The part of a box that makes fields real, its columns from 0 on: (x_k + conj x_-k) / 2. */
+/* The part of a box that gives real fields, in columns from 0 on: (x_k + conj x_-k) / 2. */
 CLONED static void NAMED(even_part)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
     const int64_t height = task->from[0], n = from.columns;
     for OWN(y, height) {
@@ -296,7 +297,7 @@ int64_t NAMED(boxes_bytes)(const Boxes *task, int threads) {
     return good ? fields * field + threads * 3 * n * (int64_t)sizeof(COMPLEX) : -1;
 }
 
-/* Fields become what `task` says; `memory` is as large as `boxes_bytes` says. */
+/* Transforms fields as `task` says; `memory` is as large as `boxes_bytes` says. */
 int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, int threads) {
     const int64_t n = task->height > task->width ? task->height : task->width;
     const int64_t before = task->from[0] * NAMED(columns)(task, 0) * (task->complex[0] ? 2 : 1);

@@ -4,7 +4,7 @@
 
 #include "kernels.h"
 
-/* What this is compiled from, given by build.py: the loader refuses a library of other sources. */
+/* The sources' fingerprint, given by build.py: the loader refuses a library of other sources. */
 const char *kernels_sources(void) { return KERNELS_SOURCES; }
 
 #define LOOPS "fields.c"
@@ -12,7 +12,7 @@ const char *kernels_sources(void) { return KERNELS_SOURCES; }
 
 #else /* one precision */
 
-/* z at LANES points from one on, or at as many as are left. */
+/* z at LANES consecutive points, or at as many as are left. */
 INLINE COMPLEX NAMED(get)(const REAL *from, int64_t left) {
     REAL some[2 * WIDTH / sizeof(REAL)] = {0};
     if (left < LANES) from = memcpy(some, from, 2 * left * sizeof(REAL));
@@ -39,7 +39,7 @@ INLINE void NAMED(put_real)(VEC x, REAL *to, int64_t left) {
     else LOOSE(to) = sorted;
 }
 
-/* out = r u^k, or, of k = 0, the real r. */
+/* out = r u^k, or the real r for k = 0. */
 CLONED static void NAMED(some_harmonics)(const REAL *z, int64_t i, int64_t end, int64_t k,
                                          REAL *out) {
     VEC r;
@@ -70,7 +70,7 @@ CLONED static void NAMED(some_polar)(const REAL *z, int64_t i, int64_t end, int6
     }
 }
 
-/* out = u (radial + polar) + more, of which any may be absent. */
+/* out = u (radial + polar) + more; any of the three may be absent. */
 CLONED static void NAMED(some_slopes)(const REAL *z, int64_t i, int64_t end, const REAL *radial,
                                       const REAL *polar, const REAL *more, REAL *out) {
     VEC r;

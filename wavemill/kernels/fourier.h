@@ -1,9 +1,9 @@
-/* Fourier transforms of LANES lines at once, one in each lane of a vector: no shuffles, and every
- * step of a scattering transform can work on lines while they are in the nearest cache.
+/* Fourier transforms of LANES lines at once, one in each lane of a vector: this takes no shuffles,
+ * and every step of a scattering transform can work on lines while they are in the nearest cache.
  *
  * A line is a row of complex vectors. Its transform is Stockham's, of mixed radix: every stage
- * reads one row and writes another in order, so that nothing is reversed. The inverse is the
- * transform with real and imaginary parts changed about, which is why both are given apart. */
+ * reads one row and writes another in order, so that nothing has to be reversed. The inverse is the
+ * transform with real and imaginary parts exchanged, which is why these are passed separately. */
 
 /* A length, its factors, the twiddles e^{-2 pi i k p / length} of each stage, and behind them the
  * roots of unity (cosine, sine) of each prime factor above 5, which begin where `roots` says. */
@@ -105,7 +105,7 @@ BUTTERFLY(five) {
     PUT(4, er - gi, ei + gr);
 }
 
-/* An odd prime: sums and differences of x_j and x_-j meet cosines and sines, as for five. */
+/* An odd prime: sums and differences of x_j and x_-j times cosines and sines, as for five. */
 INLINE void NAMED(odd)(const VEC *xr, const VEC *xi, int64_t apart, VEC *yr, VEC *yi, int64_t gap,
                        const REAL *w, int turned, int radix, const REAL *roots) {
     VEC ar[PRIME / 2], ai[PRIME / 2], br[PRIME / 2], bi[PRIME / 2];
@@ -155,7 +155,7 @@ INLINE void NAMED(stage)(int radix, const VEC *xr, const VEC *xi, VEC *yr, VEC *
 #undef ALL
 }
 
-/* The line's transform, its elements `step` apart; `spare` holds 2 n, apart from x and y. */
+/* The line's transform, its elements `step` apart; `spare` holds 2 n, and not those of x or y. */
 CLONED static void NAMED(transform)(const PLAN *plan, const VEC *xr, const VEC *xi, VEC *yr,
                                     VEC *yi, int64_t step, COMPLEX *spare) {
     const REAL *w = plan->twiddles;

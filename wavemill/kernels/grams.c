@@ -1,14 +1,14 @@
 /* Sums over frequencies of products of two real fields' transforms and of filters, and gradients of
- * these: what wavemill/moments/grams.py does with torch. A tile of frequencies of all channels is read
- * once for all products; these are never written to memory. */
+ * these: what wavemill/moments/grams.py does with torch. A tile of frequencies of all channels is
+ * read once for all products; these are never written to memory. */
 #ifndef REAL
 
 #include "kernels.h"
 
-/* Halves of spectra, (field, row, column) in boxes that shrink from scale to scale, of a field and of
- * `angles` channels a scale, which are taken in `units` (scale, angle). At each scale all channels of it
- * and of finer ones meet under filters (angle, 2, column padded to vectors), even and odd: `joint`
- * weighs two channels, `cross` the field and one. */
+/* Halves of spectra, (field, row, column) in boxes that shrink from scale to scale, of a field and
+ * of `angles` channels a scale, which are taken in `units` (scale, angle). At each scale, its
+ * channels and all finer ones are multiplied under filters (angle, 2, column padded to vectors),
+ * even and odd: `joint` weighs two channels, `cross` the field and a channel. */
 typedef struct {
     int64_t fields, scales, angles;
     const int64_t *boxes, *padded;
@@ -29,7 +29,7 @@ typedef struct {
 typedef struct { VEC re[TILE], im[TILE]; } NAMED(Line);
 /* A filter's numbers at a tile. */
 typedef struct { const REAL *even, *odd; } NAMED(Filter);
-/* Of both channels of a product: g + g^T and g - g^T. */
+/* For both channels of a product: g + g^T and g - g^T. */
 typedef struct { REAL even, odd; } NAMED(Slope);
 
 #define LINE NAMED(Line)
@@ -42,8 +42,8 @@ INLINE int64_t NAMED(frequencies)(const Grams *task, int64_t scale) {
 
 INLINE int64_t NAMED(channels)(const Grams *task, int64_t scale) { return (scale + 1) * task->angles; }
 
-/* Sums of a scale: (angle, row, channel), rows being channels under `joint`, and the field's even and
- * odd part under `cross`. */
+/* Sums of a scale: (angle, row, channel), rows being channels under `joint`, and the field's even
+ * and odd part under `cross`. */
 INLINE int64_t NAMED(sums)(const Grams *task, int64_t scale) {
     const int64_t channels = NAMED(channels)(task, scale);
     return task->angles * (channels + 2) * channels;
@@ -56,7 +56,7 @@ INLINE FILTER NAMED(filter)(const Grams *task, const void *const *filters, int64
     return (FILTER){even, even + n};
 }
 
-/* Where the box of a scale has the frequency k in the box of another, and how many follow in a row. */
+/* Where frequency k of a scale's box lies in the box of another, and how many follow in its row. */
 INLINE int64_t NAMED(place)(const Grams *task, int64_t scale, int64_t other, int64_t k,
                             int64_t *follow) {
     const int64_t rows = task->boxes[2 * scale], columns = task->boxes[2 * scale + 1];
@@ -66,7 +66,7 @@ INLINE int64_t NAMED(place)(const Grams *task, int64_t scale, int64_t other, int
     return row * task->boxes[2 * other + 1] + x;
 }
 
-/* Frequencies from `first` on of a half of a spectrum in another scale's box; 0 behind them. */
+/* Frequencies from `first` on of half a spectrum in another scale's box; 0 after them. */
 INLINE void NAMED(read)(const Grams *task, const REAL *half, int64_t scale, int64_t other,
                         int64_t first, int64_t count, REAL unit, LINE *line) {
     REAL *restrict re = (REAL *)line->re, *restrict im = (REAL *)line->im;
@@ -163,7 +163,7 @@ CLONED static void NAMED(add_tile)(const Grams *task, int64_t scale, int64_t fir
     }
 }
 
-/* Gradients of BLOCK channels at a tile, from c on; the last is taken again where there are fewer. */
+/* Gradients at a tile of BLOCK channels from c on; if there are fewer, the last is taken again. */
 INLINE void NAMED(pull_block)(const Grams *task, int64_t scale, int64_t first, int64_t n,
                               const LINE *lines, const SLOPE *slopes, int64_t c, LINE *out) {
     const int64_t channels = NAMED(channels)(task, scale), square = channels * channels;
@@ -233,7 +233,7 @@ INLINE void NAMED(find_slopes)(const Grams *task, int64_t scale, const REAL *val
                                  values[a * n + b] - values[b * n + a]};
 }
 
-/* Lines that a thread works in: channels, rounded up to blocks, their gradients, and the field's. */
+/* A thread's lines: channels, rounded up to blocks, and their gradients; the field, and its own. */
 INLINE int64_t NAMED(lines)(const Grams *task) {
     return 2 * (NAMED(channels)(task, task->scales - 1) + BLOCK + 1);
 }
@@ -316,7 +316,7 @@ int NAMED(grams)(const REAL *halves, const Grams *task, REAL *out, char *memory,
     return 1;
 }
 
-/* Gradients of the fields' halves and of the channels', written to `gradients` as `spectra` lie. */
+/* Gradients of the fields' and the channels' halves; the latter in `gradients`, like `spectra`. */
 int NAMED(grams_gradients)(const REAL *halves, const Grams *task, const REAL *values,
                            REAL *fields_gradient, const int64_t *gradients, char *memory,
                            int threads) {

@@ -1,5 +1,5 @@
-/* What the compiled loops share: each file includes itself once for each precision. Functions marked
- * CLONED are compiled for several processors and chosen when the library is loaded. */
+/* What the compiled loops share: each file includes itself once for each precision. Functions
+ * marked CLONED are compiled for several processors and chosen when the library is loaded. */
 #ifndef WAVEMILL_KERNELS_H
 #define WAVEMILL_KERNELS_H
 
@@ -26,7 +26,7 @@
 #define WIDTH 32 /* bytes of a vector */
 #define LANES ((int64_t)(WIDTH / sizeof(REAL)))
 #define FACTORS 24
-#define PRIME 67 /* the largest factor of a side */
+#define PRIME 67 /* the largest prime factor of a side */
 #define PI 3.14159265358979323846
 
 #define JOIN_(name, type) name##_##type

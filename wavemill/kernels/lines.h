@@ -1,16 +1,16 @@
-/* What a scattering transform does to single rows and columns, and the transposes of that. */
+/* What a scattering transform does to single rows and columns, and the transposes of this. */
 
 /* Plans of both axes at one scale; distances between columns of waves, and rows of spectra. */
 typedef struct { PLAN y, x; int64_t column, row; } NAMED(Grid);
 
 #define GRID NAMED(Grid)
 
-/* A line of a spectrum and its weights, each given twice. */
+/* A line of a spectrum and its weights, each of which is there twice. */
 typedef struct { const COMPLEX *x; const REAL *psi; } NAMED(Term);
 
 #define TERM NAMED(Term)
 
-/* out (+)= weights times one line, or two; of -k: backwards and conjugate */
+/* out (+)= weights times one line, or two; `mirrored`, from -k: backwards and conjugated */
 INLINE void NAMED(weigh)(COMPLEX *restrict out, const TERM *a, const TERM *b, int64_t n, int more,
                          int mirrored) {
     const int64_t step = mirrored ? -1 : 1;
@@ -34,7 +34,7 @@ INLINE void NAMED(weigh_all)(COMPLEX *out, const TERM *terms, int count, int64_t
 }
 
 /* One row of the folded product of a bank's filter l with the half spectrum of real fields, whose
- * rows end with their first element once more: what is missing is the conjugate of -k. */
+ * rows end with their first element again: missing frequencies are conjugate to those at -k. */
 INLINE void NAMED(fold_half)(const COMPLEX *half, const GRID *grid, const Bank *s, int64_t l,
                              int64_t row, COMPLEX *out) {
     const int64_t n = s->columns / 2, ny = grid->y.n, nx = grid->x.n;
@@ -59,7 +59,7 @@ INLINE void NAMED(fold_half)(const COMPLEX *half, const GRID *grid, const Bank *
     if (!(more | counts[0] | counts[1])) memset(out, 0, n * sizeof(COMPLEX));
 }
 
-/* The same with spectra of images, a filter and an image in each lane. */
+/* The same with whole spectra of images: each lane has a filter and an image of its own. */
 INLINE void NAMED(fold_lanes)(const Scattering *task, const REAL *spectra, const Bank *s,
                               int64_t job, int64_t row, REAL *rows, COMPLEX *out) {
     const int64_t L = task->L, jobs = task->images * L;
@@ -174,7 +174,7 @@ INLINE void NAMED(spread)(const Average *y, const Average *x, int64_t ny, int64_
     }
 }
 
-/* out[lane][x'][y'] of the jobs that there are */
+/* out[lane][y'][x'] from sums[x'][y'], in lanes that have a job */
 INLINE void NAMED(put)(const VEC *sums, const Average *y, const Average *x, int64_t lanes,
                        REAL *const *out) {
     for (int64_t lane = 0; lane < lanes; lane++)
@@ -193,7 +193,7 @@ INLINE void NAMED(get)(VEC *sums, const Average *y, const Average *x, int64_t la
                 ((REAL *)(sums + j * y->count + i))[lane] = out[lane][i * x->count + j];
 }
 
-/* |z|, of z in those units */
+/* |z|, of z times `unit` */
 INLINE void NAMED(moduli)(const COMPLEX *z, VEC *u, int64_t n, REAL unit) {
     for (int64_t i = 0; i < n; i++) {
         const VEC re = z[i].re * unit, im = z[i].im * unit, square = re * re + im * im + TINY;
@@ -201,7 +201,7 @@ INLINE void NAMED(moduli)(const COMPLEX *z, VEC *u, int64_t n, REAL unit) {
     }
 }
 
-/* rho(Re(e^{i alpha} z)), with the cosine and sine of alpha in those units */
+/* rho(Re(e^{i alpha} z)) times a unit, by which the cosine and sine of alpha are multiplied */
 INLINE void NAMED(rectified)(const COMPLEX *z, VEC *u, int64_t n, REAL cosine, REAL sine) {
     for (int64_t i = 0; i < n; i++) {
         const VEC part = z[i].re * cosine - z[i].im * sine;
@@ -210,7 +210,7 @@ INLINE void NAMED(rectified)(const COMPLEX *z, VEC *u, int64_t n, REAL cosine, R
     }
 }
 
-/* slope = the gradient z g / |z|, bounded where z is rounding, or 0, of z in those units */
+/* slope = the gradient z g / |z|, of z times `unit`, bounded where z is 0 or rounding error */
 INLINE void NAMED(slopes)(const COMPLEX *z, const VEC *gradient, COMPLEX *slope, int64_t n,
                           REAL unit) {
     for (int64_t i = 0; i < n; i++) {

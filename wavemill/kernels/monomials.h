@@ -1,10 +1,12 @@
-/* Sums of Gaussians times monomials, and squares of solid harmonics made of them: of one precision.
+/* Sums of Gaussians times monomials, and the squares of solid harmonics made of them, in one
+ * precision.
  *
- * All sums are of numbers by vectors, of points along x. */
+ * All sums are of products of a number and a vector, which holds points along x. */
 #ifndef WAVEMILL_MONOMIALS_H
 #define WAVEMILL_MONOMIALS_H
 
-/* Where fields lie, and on which points they are wanted. */
+/* How many fields there are, of what; points along each axis before and after; and the distances in
+ * memory between molecules, fields, sheets and rows. */
 typedef struct {
     int64_t molecules, fields, sources, degree, monomials;
     int64_t old[3], new[3], molecule, field, sheet, row;
@@ -12,21 +14,21 @@ typedef struct {
 
 typedef struct { int64_t first, last; } Span;
 
-#define ROWS 6 /* sums in registers: of so many rows */
-#define PAIR 2 /* by so many vectors */
+#define ROWS 6 /* rows whose sums are in registers together, */
+#define PAIR 2 /* each of so many vectors */
 #define BLOCK (ROWS * PAIR)
 #define SOME 4 /* vectors of a row whose squares are summed together */
 #endif
 
 #undef FAR
 #ifdef SINGLE
-#define FAR 1e-14f /* of the height of a Gaussian: 8 widths, and what is beyond is left out */
+#define FAR 1e-14f /* part of a Gaussian's height, at 8 widths: what is beyond is left out */
 #else
 #define FAR 1e-26
 #endif
 
-/* Numbers of a matrix, and vectors: distances between rows, and between what is added up, or where
- * each of that is. */
+/* Numbers of a matrix, and vectors: distances between rows, and between the terms of a sum, or
+ * where each term is. */
 typedef struct { const REAL *at; int64_t row, next; } NAMED(Numbers);
 typedef struct { VEC *at; int64_t row, next; const int64_t *where; } NAMED(Lines);
 
@@ -49,7 +51,7 @@ INLINE void NAMED(sums)(NUMBERS a, LINES b, Span k, LINES out, int rows, int vec
         for (int v = 0; v < vectors; v++) out.at[r * out.row + v * out.next] = sum[r][v];
 }
 
-/* The same of any number of vectors; `apart`: each PAIR of them has a span of its own. */
+/* The same for any number of vectors; `apart`: each PAIR of them has a span of its own. */
 INLINE void NAMED(line)(NUMBERS a, LINES b, const Span *k, int apart, LINES out, int rows,
                         int64_t vectors) {
     for (; vectors >= PAIR; vectors -= PAIR, k += apart) {
@@ -59,7 +61,7 @@ INLINE void NAMED(line)(NUMBERS a, LINES b, const Span *k, int apart, LINES out,
     if (vectors) NAMED(sums)(a, b, *k, out, rows, 1);
 }
 
-/* And of up to ROWS rows. */
+/* And for up to ROWS rows. */
 INLINE void NAMED(product)(NUMBERS a, LINES b, const Span *k, int apart, LINES out, int64_t rows,
                            int64_t vectors) {
     switch (rows) {
@@ -86,7 +88,7 @@ INLINE void NAMED(squares)(const TERM *term, const Solid *s, const VEC *monomial
     }
 }
 
-/* Lists what each m is made of. */
+/* Lists the monomials that each m is made of. */
 static TERM *NAMED(terms)(const REAL *C, const Solid *s) {
     const int64_t rows = 2 * s->degree + 1, P = s->monomials;
     TERM *terms = malloc(rows * P * sizeof(*terms)), *next = terms;
@@ -98,7 +100,7 @@ static TERM *NAMED(terms)(const REAL *C, const Solid *s) {
     return terms;
 }
 
-/* Which of the numbers reach beyond FAR from 0 in any of some rows. */
+/* From the first to the last of the numbers that exceed FAR in any of some rows. */
 static Span NAMED(reach)(const REAL *matrix, int64_t rows, int64_t row, int64_t n) {
     Span found = {n, 0};
     for (int64_t r = 0; r < rows; r++) {
@@ -112,8 +114,8 @@ static Span NAMED(reach)(const REAL *matrix, int64_t rows, int64_t row, int64_t 
     return found;
 }
 
-/* Matrices of one molecule, of a power each `powers` further: along an axis from old points to new
- * ones, of which blocks have spans; or from atoms to points. */
+/* Matrices of one molecule along each axis, those of one power and the next `powers` apart: from
+ * old points to new ones, each block of which has a span; or from atoms to points. */
 typedef struct { const REAL *at[3]; int64_t powers[3]; Span *spans[3]; } NAMED(Axes);
 
 #define AXES NAMED(Axes)

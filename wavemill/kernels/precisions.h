@@ -1,4 +1,4 @@
-/* The file LOOPS, which includes this, once more for each precision. */
+/* Includes LOOPS, the file that includes this, once more for each precision. */
 #define REAL float
 #define SINGLE
 #include "vectors.h"

@@ -1,39 +1,39 @@
-/* Scattering transforms: what wavemill/scattering2d.py does with torch, fused, so that a field is
+/* Scattering transforms: what wavemill/scattering2d.py does with torch, fused so that a field is
  * seldom further away than the second cache.
  *
  * LANES first-order fields are computed at once, one in each lane of a vector: angles of an image,
  * or of several images. A wave is a folded spectrum, which is transformed along x row by row as it
- * is made, and along y column by column as its modulus is averaged; nothing but these two passes
- * visits memory. Fields are transposed in between: their columns are contiguous. */
+ * is made, and along y column by column as its modulus is averaged; only these two passes visit
+ * memory. Fields are transposed in between: their columns are contiguous. */
 #ifndef REAL
 
 #include "kernels.h"
 #define SCALES 24
 
-/* Products that are summed at once at most. */
+/* Most products that are summed at once. */
 #define TERMS 256
 
-/* Bytes that each thread may take to work apart, on fields of its own. Beyond, a team shares them and
+/* Most bytes of fields that a thread works on by itself. Larger fields are shared by a team, which
  * meets after each pass. */
 #define APART ((int64_t)1 << 24)
 
-/* Block (y, x) of a spectrum, the filters first..last-1 that reach it, and which term of the sums
- * the first of them is. Filters lie row by row, in a row term by term: other orders put what is
- * read together a multiple of 4096 bytes apart, where caches hold few lines. */
+/* Block (y, x) of a spectrum, the filters first..last-1 that reach it, and the number of the first
+ * one's term in the sums. Filters lie row by row, and in a row term by term: other orders would put
+ * what is read together a multiple of 4096 bytes apart, where caches hold few lines. */
 typedef struct { int64_t y, x, first, last, term; } Place;
 
-/* An average along one axis: output i is the sum over k of weights[k] x[(first + step i + k) mod n] */
+/* An average along one axis: output i sums weights[k] x[(first + step i + k) mod n] over k. */
 typedef struct { int64_t first, step, count, length; const void *weights; } Average;
 
-/* Filters and the places that they reach; terms in a row; rows and reals a row of a block. */
+/* Filters and the places that they reach; terms in a row; rows of a block, and reals in each. */
 typedef struct {
     const void *values;
     const Place *reached;
     int64_t places, terms, rows, columns;
 } Bank;
 
-/* What is to be computed of images of so many rows, and reals a row. First banks are by scale j1,
- * second ones by (j1, j2), averages by scale and axis (y, x). */
+/* What is to be computed of images of `height` rows with `width` reals each. First banks are by
+ * scale j1, second ones by (j1, j2), averages by scale and axis (y, x). */
 typedef struct {
     int64_t images, height, width, J, L, phases, order, coefficients;
     const Bank *first, *second;
@@ -62,8 +62,8 @@ VECTORS
 #include "fourier.h"
 #include "lines.h"
 
-/* What one thread works on, and which part of it is its own: fields may be those of a team, the
- * rest is never shared. */
+/* What one thread works on, and which part of it is its own: a team may share the fields, but never
+ * the rest. */
 typedef struct NAMED(Desk) {
     COMPLEX *waves, *spectrum, *gradient, *line, *slope, *spare;
     VEC *extended, *averaged, *sums, *pair;
@@ -112,7 +112,7 @@ CLONED static void NAMED(second_rows)(const Bank *bank, const GRID *finer, const
         }
 }
 
-/* Along y: the averages of moduli or rectifiers; moduli take the place of waves if they go on. */
+/* Along y: the averages of moduli or rectifiers; `keep`: moduli take the place of waves. */
 CLONED static void NAMED(columns)(COMPLEX *waves, const GRID *grid, const Average *averages,
                                   int64_t phases, int keep, const DESK *desk) {
     const int64_t ny = grid->y.n, nx = grid->x.n, outputs = averages[0].count * averages[1].count;
@@ -164,7 +164,8 @@ CLONED static void NAMED(half_rows)(const GRID *grid, const DESK *desk) {
     }
 }
 
-/* First-order waves at scale j1, averages of their moduli or rectifiers; the moduli if they go on. */
+/* First-order waves at scale j1 and averages of their moduli or rectifiers; `deeper`: also the half
+ * spectrum of the moduli, for the second order. */
 static void NAMED(first_order)(const Scattering *task, const REAL *spectra, const GRID *grid,
                                int64_t j1, int64_t job, int64_t phases, int deeper,
                                const DESK *desk) {
@@ -178,7 +179,7 @@ static void NAMED(first_order)(const Scattering *task, const REAL *spectra, cons
     NAMED(half_rows)(grid, desk);
 }
 
-/* Columns of second-order waves, transformed along x, become gradients of the same. */
+/* Columns of second-order waves, transformed along x, become gradients of these. */
 CLONED static void NAMED(second_columns_back)(COMPLEX *waves, const GRID *grid,
                                               const Average *averages, const DESK *desk) {
     const int64_t ny = grid->y.n, nx = grid->x.n;
@@ -194,7 +195,7 @@ CLONED static void NAMED(second_columns_back)(COMPLEX *waves, const GRID *grid,
     }
 }
 
-/* Rows of those, transformed back along x, join the gradient of the half spectrum. */
+/* Rows of these gradients, transformed back along x, are added to that of the half spectrum. */
 CLONED static void NAMED(second_rows_back)(const COMPLEX *waves, const Bank *bank, const GRID *finer,
                                            const GRID *grid, int64_t l, const DESK *desk) {
     COMPLEX *z = desk->line;
@@ -269,7 +270,7 @@ CLONED static void NAMED(half_rows_back)(const GRID *grid, const DESK *desk) {
     }
 }
 
-/* Where the coefficients of these jobs begin, the first of each given. */
+/* Where the coefficients of these jobs begin: at `start` in an image, and `each` for an angle. */
 static void NAMED(places)(const Scattering *task, REAL *out, int64_t job, int64_t lanes,
                           int64_t start, int64_t each, REAL **to) {
     const int64_t size = task->averages[0].count * task->averages[1].count;
@@ -286,7 +287,7 @@ static int64_t NAMED(start)(const Scattering *task, int64_t j1) {
     return start;
 }
 
-/* Write fields of averages, each a sum over the team's columns, and go on in `to`. */
+/* Write fields of averages, each a sum over the team's columns, and advance `to`. */
 static void NAMED(write)(const DESK *desk, const Average *averages, int64_t fields, int64_t lanes,
                          REAL **to) {
     const int64_t outputs = averages[0].count * averages[1].count;
@@ -380,14 +381,14 @@ static void NAMED(paths_back)(const Scattering *task, const REAL *spectra, const
 static int64_t NAMED(lay_fields)(DESK *desk, char *memory, const Scattering *task,
                                  const GRID *grid, int back) {
     int64_t used = 0;
-    /* at scales coarser by 4^d as many angles: */
+    /* where a scale has 4^d times fewer points, as many times more angles: */
     TAKE(waves, COMPLEX, grid->x.n * (grid->y.n + ((int64_t)1 << (task->J - 1))));
     TAKE(spectrum, COMPLEX, (grid->y.n / 2 + 1) * grid->row);
     TAKE(gradient, COMPLEX, back ? (grid->y.n / 2 + 1) * grid->row : 0);
     return used;
 }
 
-/* The same of what each thread has to itself. */
+/* The same for what each thread has to itself. */
 static int64_t NAMED(lay_lines)(DESK *desk, char *memory, const Scattering *task,
                                 const GRID *grid) {
     const int64_t ny = grid->y.n, nx = grid->x.n, n = ny > nx ? ny : nx;
@@ -406,8 +407,8 @@ static int64_t NAMED(lay_lines)(DESK *desk, char *memory, const Scattering *task
 
 #undef TAKE
 
-/* Whether threads work on the same fields: on large ones, and on smaller ones where there are fewer
- * than threads. The way back never does: it adds to arrays of each thread's own. */
+/* Whether threads share fields: large ones, and smaller ones if there are fewer of them than
+ * threads. For gradients they never do: each thread adds to an array of its own. */
 static int NAMED(together)(const Scattering *task, int64_t bytes, int back, int threads) {
 #ifdef _OPENMP
     const int64_t tiles = (task->images * task->L + LANES - 1) / LANES;
@@ -434,8 +435,8 @@ static int64_t NAMED(lay)(DESK *desks, char *memory, const Scattering *task, con
     return behind + threads * lines;
 }
 
-/* Bytes that so many threads work in, or -1 if a side has a large prime factor, or scales are too
- * many. */
+/* Bytes that so many threads work in, or -1 if a side has a large prime factor or there are too
+ * many scales. */
 int64_t NAMED(scattering_bytes)(const Scattering *task, int64_t back, int threads) {
     const int64_t rows = task->height, columns = task->width / 2;
     PLAN y, x;
@@ -445,10 +446,10 @@ int64_t NAMED(scattering_bytes)(const Scattering *task, int64_t back, int thread
     return good ? NAMED(lay)(NULL, NULL, task, &grid, back != 0, threads) : -1;
 }
 
-/* out (image, coefficient, y', x') but order 0 from spectra of images; or, given `gradients`
- * (thread, image, y, x), 0 to begin with, those of spectra from out, those of coefficients. `memory`
- * is as large as `scattering_bytes` says. Each thread does the same every time: sums do not depend on
- * chance. */
+/* out (image, coefficient, y', x'), all but order 0, from spectra of images. Or, given `gradients`
+ * (thread, image, y, x), which are 0 to begin with: those of spectra, from those of coefficients in
+ * `out`. `memory` is as large as `scattering_bytes` says. Each thread does the same every time, so
+ * that sums do not depend on chance. */
 int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, REAL *gradients,
                       char *memory, int threads) {
     const int64_t tiles = (task->images * task->L + LANES - 1) / LANES;

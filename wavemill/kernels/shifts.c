@@ -1,17 +1,17 @@
 /* Covariances of spectra, or of fields, at few shifts or none, and the gradients of these: what
- * GramBlock and ShiftBlock of wavemill/moments/covariances.py do with torch. Cross-spectra are never
- * written to memory. */
+ * GramBlock and ShiftBlock of wavemill/moments/covariances.py do with torch. Cross-spectra are
+ * never written to memory. */
 #ifndef REAL
 
 #include "kernels.h"
 
-/* A mean to be taken: of which pair, with which waves along y, the cosine and `sign` i times the sine,
- * and with which wave along x. */
+/* A mean to be taken: of which pair, with which waves along y, the cosine and `sign` i times the
+ * sine, and with which wave along x. */
 typedef struct { int64_t pair, cosine, sine, sign, across; } Mean;
 
 /* Which channels of two stacks of spectra, (field, channel, y, x) in boxes of their own, meet in a
  * box common to both; waves along y, (wave, y), and along x, complex and (wave, x). `alone`: each
- * channel meets itself, and cross-spectra are real. `plain`: gradients of either stack are such, not
+ * channel meets itself, and cross-spectra are real. `plain`, for each stack: gradients are not
  * conjugated. */
 typedef struct {
     int64_t fields, pairs, means, waves, rows, columns, channels[2], boxes[2][2];
@@ -28,7 +28,7 @@ typedef struct {
 
 #else /* one precision */
 
-/* A row of a spectrum, of which frequencies above a/2 begin `jump` numbers later than in the box. */
+/* A row of a spectrum, whose negative frequencies lie `jump` numbers later than in the box. */
 typedef struct { REAL *start; int64_t jump; } NAMED(Row);
 
 #define ROW NAMED(Row)
@@ -142,7 +142,7 @@ CLONED static void NAMED(spread_rows)(const Shifts *task, int64_t y, int64_t row
         }
 }
 
-/* Gradients of one row of a pair's spectra, given those of its cross-spectrum's. */
+/* Gradients of one row of a pair's spectra, given those of the row of its cross-spectrum. */
 CLONED static void NAMED(pull_row)(const Shifts *task, const REAL *first, const REAL *second,
                                    int64_t pair, int64_t y, const REAL *line,
                                    REAL *first_gradient, REAL *second_gradient,
@@ -223,7 +223,7 @@ INLINE int64_t NAMED(width)(const Shifts *task) {
     return (task->alone ? 1 : 2) * task->columns;
 }
 
-/* The first row that is a thread's own: they share blocks of ROWS. */
+/* The first row that is a thread's own; threads divide up blocks of ROWS rows. */
 INLINE int64_t NAMED(block)(const Shifts *task, int64_t part, int64_t parts) {
     const int64_t y = (task->rows + ROWS - 1) / ROWS * part / parts * ROWS;
     return y < task->rows ? y : task->rows;
@@ -236,7 +236,7 @@ int64_t NAMED(shifts_bytes)(const Shifts *task, int64_t gradient, int threads) {
     return (threads * ROWS * NAMED(width)(task) + spectra * sums) * (int64_t)sizeof(REAL);
 }
 
-/* out (field, mean), complex. Each pair is one thread's: sums do not depend on chance. */
+/* out (field, mean), complex. Each pair is one thread's, so that sums do not depend on chance. */
 int NAMED(shifts)(const REAL *first, const REAL *second, const Shifts *task, REAL *out, REAL *memory,
                   int threads) {
     const int64_t width = NAMED(width)(task), all = task->fields * task->pairs;
@@ -253,8 +253,8 @@ int NAMED(shifts)(const REAL *first, const REAL *second, const Shifts *task, REA
     return 1;
 }
 
-/* The gradients of either stack from those of the means, added, or written where `fresh`; each row is
- * one thread's. */
+/* The gradients of both stacks from those of the means: added, or written where `fresh`. Each row
+ * is one thread's. */
 int NAMED(shifts_gradients)(const REAL *first, const REAL *second, const Shifts *task,
                             const REAL *values, REAL *first_gradient, REAL *second_gradient,
                             int64_t first_fresh, int64_t second_fresh, REAL *memory,

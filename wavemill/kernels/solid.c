@@ -1,8 +1,8 @@
 /* Fields convolved with Gaussians times solid harmonics, squared and summed over m, and integrals of
  * powers: wavemill/molecules/solid_gaussians.py explains the former, and does the same in torch.
  *
- * A vector of points along x is made of all that reaches it; what lies between its sums fits the
- * second cache. */
+ * Each vector of points along x is computed from all points that reach it; what is held between its
+ * sums fits the second cache. */
 #ifndef REAL
 
 #include "kernels.h"
@@ -81,7 +81,7 @@ CLONED static void NAMED(convolve)(const REAL *field, const AXES *axes, const TE
         }
 }
 
-/* out (molecule, field, z', y', x') of fields (molecule, field, z, y, x), by matrices along z, y and
+/* out (molecule, field, z', y', x') from fields (molecule, field, z, y, x), matrices along z, y and
  * x (power, molecule, new, old) and C (m, monomial), whose monomials are ordered by b, then a;
  * returns whether there was memory */
 int NAMED(square_convolved)(const REAL *field, const REAL *along_z, const REAL *along_y,

@@ -15,7 +15,7 @@ typedef struct { int64_t rows, channels, atoms, iterations, positive; } Coding;
 typedef struct { int64_t count; int32_t *atoms; REAL *values; } NAMED(Code);
 
 #define STRIP 512 /* columns of v at a time: they stay in the nearest cache */
-#define LOOK 32   /* of which a threshold is looked for together */
+#define LOOK 32   /* columns compared with the threshold together */
 #define SUMS 16
 
 /* out += a x */
@@ -33,7 +33,7 @@ INLINE REAL NAMED(dot)(const REAL *x, const REAL *y, int64_t n) {
     return total;
 }
 
-/* Appends what of v[first..first+n) exceeds the threshold, or is no number. */
+/* Appends the entries of v[first..first+n) that exceed the threshold, or are NaN. */
 INLINE void NAMED(exceeding)(const REAL *v, int64_t first, int64_t n, REAL threshold, int positive,
                              NAMED(Code) *z) {
     for (int64_t i = 0; i < n; i += LOOK) {
@@ -117,7 +117,7 @@ int NAMED(istc)(const REAL *analysed, const REAL *M, const REAL *thresholds, con
 /* Where the gradients of one thread go: (atom, channel) twice, and one number an iteration. */
 typedef struct { REAL *W, *D, *thresholds; } NAMED(Slopes);
 
-/* g, on the support of z, to g on that of the code before: see wavemill/dictionaries/active_sets.py */
+/* From g on the support of z to g on that of the code before: see dictionaries/active_sets.py */
 CLONED static void NAMED(back)(const REAL *beta, const REAL *D, const REAL *W, const Coding *s,
                                const NAMED(Code) *z, const NAMED(Code) *before, REAL *g, REAL *rest,
                                NAMED(Slopes) to, REAL *d_beta, REAL *spare) {

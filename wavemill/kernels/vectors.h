@@ -1,5 +1,5 @@
-/* Vectors of one precision, wherever they lie in memory, and complex numbers in two of them. Included
- * once for each precision, of REAL: SINGLE says which (precisions.h). */
+/* Vectors of one precision, wherever they lie in memory, and complex numbers in two of them.
+ * Included once for each precision of REAL; SINGLE tells which it is (precisions.h). */
 
 #undef ROOT
 #undef TINY
@@ -38,8 +38,8 @@
 #define LOOSE(p) (*(NAMED(Loose) *)(p))
 #endif
 
-/* EVEN and ODD part complex numbers, LOW and HIGH join them; in between they lie as SORT would put
- * real numbers, and back: so each is one instruction. */
+/* EVEN and ODD separate the parts of complex numbers, LOW and HIGH join them again. In between,
+ * parts lie in the order that SORT gives real numbers, and undoes: so each is one instruction. */
 #ifdef SINGLE
 #define ROOT sqrtf
 #define TINY FLT_MIN
@@ -84,7 +84,7 @@ INLINE COMPLEX NAMED(times)(COMPLEX a, COMPLEX b) {
     return (COMPLEX){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
 
-/* u, 0 where z is, and r. */
+/* u = z / r, 0 where z is, and r = |z|. */
 INLINE COMPLEX NAMED(unit)(COMPLEX z, VEC *modulus) {
     const VEC square = z.re * z.re + z.im * z.im + TINY;
     VEC root;
@@ -94,7 +94,7 @@ INLINE COMPLEX NAMED(unit)(COMPLEX z, VEC *modulus) {
     return (COMPLEX){z.re * inverse, z.im * inverse};
 }
 
-/* u^k, k >= 1, by squares. */
+/* u^k, k >= 1, by repeated squaring. */
 INLINE COMPLEX NAMED(power)(COMPLEX u, int64_t k) {
     COMPLEX out = u;
     int64_t bit = 1;

@@ -28,7 +28,7 @@ from wavemill.moments.pairs import model
 from wavemill.operators import mirror
 
 STEPS = 100  # of Newton's method, at most
-CLOSE = 1e-20  # a step that promises to gain less is the last
+CLOSE = 1e-20  # least gain that a step must promise to be taken
 MOST = 2**30  # bytes of all f_i
 
 

@@ -34,7 +34,7 @@ from wavemill.specs import GaussianSpec, MicrocanonicalSpec
 from wavemill.states import over, under
 
 REMEMBERED = 2**28  # bytes of past steps held at once
-ASKED = "asked"  # under which a run's state records what it draws
+ASKED = "asked"  # name under which a run's state records what it draws
 
 
 class Microcanonical:

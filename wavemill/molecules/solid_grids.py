@@ -1,7 +1,7 @@
 """Fields of molecules on grids that are just wide and fine enough for each of them.
 
 A field of Gaussians of width w about atoms reaches ``margin w / 2`` beyond them, which gives the
-size of its box, and its spectrum reaches ``band / w``, which gives the distance of its points.
+size of its box, and its spectrum reaches ``band / w``, which gives the spacing of its points.
 Nothing is periodic. Fields of the first order are sums over atoms; those of the second are sums
 over the points of the first, by one matrix for each axis, from one grid to the other
 (:mod:`.solid_gaussians`).

@@ -326,7 +326,7 @@ def _power(modulus: Tensor, square: Tensor, q: float) -> Tensor:
             return square
         case 3.0:
             return modulus * square
-    return torch.pow(modulus, q) * (square > 0)  # a root of next to 0 may be large
+    return torch.pow(modulus, q) * (square > 0)  # a low power of nearly 0 is not
 
 
 def _root(square: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What schedules hold: filters, which they share, and so many numbers a point while they run."""
+"""What schedules hold: filters, which they share, and numbers for each point while they run."""
 
 from __future__ import annotations
 

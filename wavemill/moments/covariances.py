@@ -115,7 +115,8 @@ class GramBlock(nn.Module):
 class ShiftBlock(nn.Module):
     """Covariances at few shifts: the transform of ``a^ conj b^`` at these alone.
 
-    If only one is linear, it is taken as b; if that is a, ``conj c`` is at the opposite shift.
+    If only one side is linear, it is taken as b. If it is a, that gives ``conj c``, at the opposite
+    shift.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
             (gradient,) = torch.autograd.grad(loss.sum(), field)
         return loss.detach(), gradient
 
-    @torch.inference_mode(False)  # filters made in it could never be differentiated
+    @torch.inference_mode(False)  # autograd could never save filters made in it
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         wanted = fn(torch.zeros((), dtype=self.dtype)).dtype
         must_be_real(wanted)
