@@ -36,8 +36,9 @@ def snapshots(tmp_path: Path) -> Path:
 
 
 def listen_to_interrupts() -> None:
-    """Give a process its Ctrl-C back: a shell that starts tests in the background takes it away."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Let a process hear Ctrl-C and the end of its terminal: tests in the background do not."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # a shell takes the first, nohup the second
+        signal.signal(number, signal.SIG_DFL)
 
 
 def write_snapshots(folder: Path, names: list[str], side: int = 16) -> None:

@@ -166,8 +166,8 @@ def test_a_share_of_a_gaussian_in_an_energy_is_warned_of(
             made = fit("energy", "flow", store_url, {"J": 2, "L": 2, "lags": 0, "steps": 2})
             assert made.written == written
     said = f"{made.metrics['gaussian_share']:.0%} of this energy is a Gaussian's"
-    shares = [text.split(":")[0] for text in heard if "a Gaussian's" in text]
-    assert shares == [said, said]
+    shares = [text for text in heard if text.startswith(said)]
+    assert len(shares) == 2
 
 
 @pytest.mark.slow
