@@ -18,6 +18,7 @@ from storage.patches import Patches
 from storage.records import AXES, OWN_COLUMNS, DatasetVersion, PartRef, Schema
 from storage.tables import (
     broad_kind,
+    in_one_piece,
     no_samples,
     nullable,
     of_one_kind,
@@ -65,7 +66,7 @@ class Dataset:
         frame = frame.assign(__part=frame["part"].map(order)).sort_values(["__part", "row"])
         frame = frame.drop(columns="__part").reset_index(drop=True)
         places = zip(frame["part"], frame["row"], strict=True)
-        return frame.assign(
+        return in_one_piece(frame).assign(
             withdrawn=pd.Series([gone.get(place) for place in places], dtype=object)
         )
 

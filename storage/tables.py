@@ -55,6 +55,17 @@ def read_table(backend: Backend, key: str) -> pd.DataFrame:
     return frame
 
 
+def in_one_piece(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with each column of texts in one piece: of many, Arrow copies the column.
+
+    It does so whenever some rows are taken, which is what every batch does.
+    """
+    texts = {str(name): frame[name] for name in frame if frame[name].dtype == "str"}
+    table = pa.table({name: pa.array(column) for name, column in texts.items()})
+    joined = table.combine_chunks().to_pandas()
+    return frame.assign(**{name: joined[name].set_axis(frame.index) for name in texts})
+
+
 def no_samples() -> pd.DataFrame:
     """Return a table of no samples, with the columns that those of every dataset have."""
     columns = [*("sample_id", "part", "row"), *("source", "index", "sha256", "unit", "stamp")]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import xarray as xr
 
@@ -160,6 +161,16 @@ def test_what_a_notebook_shows_is_a_line_however_many_parts_there_are(store: Sto
     sizes = "sample: 10, coefficient: 2, y: 8, x: 6"
     assert repr(frame) == f"FeatureFrame(double of 'flow'; {sizes}; not read)"
     assert repr(frame.load()) == f"FeatureFrame(double of 'flow'; {sizes}; in memory)"
+
+
+def test_texts_of_samples_lie_in_one_piece(store: Store) -> None:
+    """Of several, Arrow copies whole columns whenever rows are taken: with every batch."""
+    for where in (None, "row > 0"):
+        samples = store.dataset("flow").samples(where)
+        texts = [name for name in samples if samples[name].dtype == "str"]
+        assert "part" in texts
+        assert "sha256" in texts
+        assert {pa.chunked_array(pa.array(samples[name])).num_chunks for name in texts} == {1}
 
 
 def test_arrays_say_their_units(store: Store) -> None:
