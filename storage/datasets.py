@@ -13,7 +13,7 @@ from storage.documents import Document
 from storage.errors import InvalidRequest
 from storage.images import read_encoded
 from storage.molecules import Atoms, read_atoms
-from storage.parts import lazy_rows
+from storage.parts import each, lazy_rows
 from storage.patches import Patches
 from storage.records import AXES, OWN_COLUMNS, DatasetVersion, PartRef, Schema
 from storage.tables import (
@@ -56,7 +56,7 @@ class Dataset:
 
     def all_samples(self) -> pd.DataFrame:
         """Return every sample of every part, with ``withdrawn`` (None or the reason)."""
-        tables = [read_table(self.store.backend, key) for key in self.version.samples]
+        tables = each(lambda key: read_table(self.store.backend, key), self.version.samples)
         if not tables:
             return no_samples()
         order = {part.key: index for index, part in enumerate(self.version.parts)}

@@ -100,7 +100,7 @@ def gather(
     codes, parts = pd.factorize(keys)
     wanted = np.asarray(rows, dtype=np.intp)
     return _twice(
-        lambda: _gather(_each(lambda k: _opened(url, k, name), list(parts)), codes, wanted, columns)
+        lambda: _gather(each(lambda k: _opened(url, k, name), list(parts)), codes, wanted, columns)
     )
 
 
@@ -120,7 +120,7 @@ def _gather(
         if place is None:
             values[at] = out
 
-    _each(read, _by_shard(codes, rows, shard))
+    each(read, _by_shard(codes, rows, shard))
     return values
 
 
@@ -135,7 +135,7 @@ def _by_shard(
     return np.split(order, np.flatnonzero(ends) + 1)
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Apply a function that waits for a disk or a network to each item, eight at a time."""
     if len(items) < 2:
         return list(map(function, items))

@@ -47,8 +47,9 @@ def read_table(backend: Backend, key: str) -> pd.DataFrame:
         If it is missing or its bytes changed.
     """
     data = read_checked(backend, table_path(key), key)
-    table = pq.read_table(io.BytesIO(data))
-    frame: pd.DataFrame = table.to_pandas()
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    # of small tables, of which a dataset may have thousands, threads take longer than the work
+    frame: pd.DataFrame = table.to_pandas(use_threads=len(data) > _LARGE)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count:  # else they would be floats
             frame[name] = column.cast(pa.int64()).to_pandas(types_mapper=_NULLABLE.get)
@@ -159,6 +160,7 @@ _KINDS = {
     "date": "date",
     "empty": "empty",
 }
+_LARGE = 2**20  # bytes
 _NULLABLE = {pa.int64(): pd.Int64Dtype()}
 _ONE = "one expression is taken, not several statements or clauses"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pytest
 import xarray as xr
 
-from storage import InvalidRequest, Store, open_store
+from storage import InvalidRequest, Store, datasets, open_store
+from storage.backends import Backend
 from storage.export import export
 from tests.storage.test_conformance import add_dataset, add_view
 
@@ -171,6 +173,20 @@ def test_texts_of_samples_lie_in_one_piece(store: Store) -> None:
         assert "part" in texts
         assert "sha256" in texts
         assert {pa.chunked_array(pa.array(samples[name])).num_chunks for name in texts} == {1}
+
+
+def test_tables_of_many_runs_are_read_together(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From S3 each takes a while, and every run that finds something new adds one."""
+    both, read = threading.Barrier(2), datasets.read_table
+
+    def waiting(backend: Backend, key: str) -> pd.DataFrame:
+        both.wait(30)
+        return read(backend, key)
+
+    monkeypatch.setattr(datasets, "read_table", waiting)
+    assert len(store.dataset("flow").samples()) == 10
 
 
 def test_arrays_say_their_units(store: Store) -> None:
