@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ import wavemill
 from storage import BadInput, InvalidRequest, Schema
 from storage.arrays import create_array
 from storage.parts import FIELDS
-from storage.readers import EXTENSIONS, Frame, Header, ReadOptions, read_frames, read_header
+from storage.readers import EXTENSIONS, Frame, Header, ReadOptions, read_frames, read_headers
 from storage.records import AXES, OWN_COLUMNS
 from storage.shards import write_rows
 from storage.sources import Discovery, Unit, discover
@@ -238,15 +238,11 @@ def _rounded(schema: Schema) -> Schema:
     return replace(schema, spacing=spacing, steps=steps)
 
 
-def _schemas(inputs: Iterable[Input], options: FieldOptions) -> Iterator[Schema | BadInput]:
-    for item in inputs:
-        if isinstance(item, Simulated):
-            yield schema_of_simulation(item)
-            continue
-        try:
-            yield schema_of(read_header(item, None, options.reading()), options)
-        except BadInput as error:
-            yield error
+def _schemas(inputs: Sequence[Input], options: FieldOptions) -> Iterator[Schema | BadInput]:
+    units = [item for item in inputs if isinstance(item, Unit)]
+    for found in read_headers(units, options.reading()):
+        yield found if isinstance(found, BadInput) else schema_of(found, options)
+    yield from (schema_of_simulation(item) for item in inputs if isinstance(item, Simulated))
 
 
 def schema_of_simulation(item: Simulated) -> Schema:

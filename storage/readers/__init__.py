@@ -2,7 +2,7 @@
 
 from storage.readers.found import Found
 from storage.readers.frames import Frame, Header, ReadOptions
-from storage.readers.reading import EXTENSIONS, read_frames, read_header
+from storage.readers.reading import EXTENSIONS, read_frames, read_header, read_headers
 
 __all__ = [
     "EXTENSIONS",
@@ -12,4 +12,5 @@ __all__ = [
     "ReadOptions",
     "read_frames",
     "read_header",
+    "read_headers",
 ]

@@ -19,7 +19,7 @@ from storage.readers.netcdf import open_netcdf
 from storage.readers.numpy_files import open_npy, open_npz
 from storage.readers.variables import Variable
 from storage.readers.zarr_folders import open_zarr
-from storage.sources import SourceFile, Unit
+from storage.sources import SourceFile, Unit, read_units
 
 Opener = Callable[[bytes, int, ReadOptions], AbstractContextManager[list[Variable]]]
 FORMATS: dict[str, Opener] = {
@@ -70,6 +70,31 @@ def read_header(
         with _opened(file, data, size, _for_one(unit, options)) as (found, chosen):
             headers.append(selection.read_header(found, chosen, size))
     return headers[0] if len(headers) == 1 else _stacked_header(unit, headers, options)
+
+
+def read_headers(
+    units: Sequence[Unit], options: ReadOptions | None = None
+) -> list[Header | BadInput]:
+    """Describe units as `read_header`, or say why not; members of one archive in one pass.
+
+    One by one, the list of a zip would be read for each of them, and a compressed tar up to each.
+    """
+    found: dict[Unit, Header | BadInput] = {}
+    for unit, payload in _contents(units):
+        try:
+            if isinstance(payload, BadInput):
+                raise payload
+            found[unit] = read_header(unit, payload, options)
+        except BadInput as error:
+            found[unit] = error
+    return [found[unit] for unit in units]
+
+
+def _contents(units: Sequence[Unit]) -> Iterator[tuple[Unit, list[bytes] | BadInput | None]]:
+    """Yield units, with their contents if they lie in archives."""
+    packed = [unit for unit in units if any(file.member is not None for file in unit.files)]
+    yield from ((unit, None) for unit in units if unit not in packed)
+    yield from read_units(sorted(packed, key=lambda unit: unit.files[0].url))
 
 
 def read_frames(

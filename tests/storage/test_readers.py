@@ -27,10 +27,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.errors import BadInput, InvalidRequest
-from storage.readers import EXTENSIONS, Found, Frame, Header, ReadOptions, read_frames, read_header
+from storage.readers import (
+    EXTENSIONS,
+    Found,
+    Frame,
+    Header,
+    ReadOptions,
+    read_frames,
+    read_header,
+    read_headers,
+)
 from storage.readers.coordinates import Coordinate
-from storage.sources import SourceFile, Unit, discover, read_units
+from storage.sources import SourceFile, Unit, archives, discover, files, read_units
 from storage.sources.filesystem import read_folder
+from tests.storage.test_sources import archive_bytes
 
 Array = npt.NDArray[Any]
 FLOW = np.random.default_rng(0).normal(size=(7, 9, 2)).astype(np.float32)
@@ -676,6 +686,33 @@ def test_headers_of_large_files_are_read_from_their_beginning(tmp_path: Path) ->
     watched = Unit("a", (Watched(**found.files[0].__dict__),))
     assert read_header(watched).shape == (600, 500)
     assert reads == [4096]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_headers_of_members_take_one_pass_over_their_archive(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each alone, the list of a zip would be read, and a compressed tar up to it."""
+    members = {f"{i}.npy": npy(np.zeros((4, 4 + i), np.float32)) for i in (2, 0, 1)}
+    path = tmp_path / f"all{suffix}"
+    path.write_bytes(archive_bytes(suffix, {**members, "3.npy": b"no field"}))
+    (tmp_path / "plain.npy").write_bytes(npy(np.zeros((4, 9), np.float32)))
+    units = discover([str(path), str(tmp_path / "plain.npy")], extensions=EXTENSIONS)
+    opened: list[str] = []
+
+    def counting(url: str) -> Any:
+        opened.append(url)
+        return Path(url).open("rb")
+
+    monkeypatch.setattr(archives, "open_binary", counting)
+    monkeypatch.setattr(files, "open_binary", counting)
+    found = read_headers(units)
+    assert [h.shape[1] if isinstance(h, Header) else h.reason for h in found] == [
+        *(4, 5, 6),
+        "magic",
+        9,
+    ]
+    assert opened == [str(path)]
 
 
 # --- bad files ----------------------------------------------------------------------------
