@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 from storage.attempts import manifest_path, read_manifest
 from storage.backends import ObjectInfo
@@ -15,6 +16,7 @@ from storage.leases import LIFETIME, collector_lease
 from storage.store import Store
 
 GRACE = timedelta(hours=24)
+_EXPIRED = "expired version"
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,18 @@ def collect(
         sweep = _Sweep(store, retention or Retention(), grace, lease.path)
         removals = list(sweep.removals())
         if delete:
-            for removal in removals:
-                store.backend.delete([removal.path])
+            for _, group in groupby(sorted(removals, key=_stage), _stage):
+                store.backend.delete([removal.path for removal in group])
         return removals
+
+
+def _stage(removal: Removal) -> int:
+    """Return when something goes: in no order among its like, as S3 removes a thousand at once."""
+    if removal.why == _EXPIRED:
+        return 0
+    home = "/".join(removal.path.split("/")[:3])
+    inside = removal.path.startswith(("parts/", "artifacts/"))
+    return 2 if inside and removal.path != manifest_path(home) else 1
 
 
 class _Sweep:
@@ -123,8 +134,8 @@ class _Sweep:
             self.tables.add(documents[number]["coefficients"])
 
     def removals(self) -> Iterator[Removal]:
-        """Yield what goes, in the order in which it goes."""
-        yield from (Removal(path, 0, "expired version") for path in self.records)
+        """Yield what goes: of each stage, records and then manifests before what they name."""
+        yield from (Removal(path, 0, _EXPIRED) for path in self.records)
         yield from (Removal(entry.path, entry.size, "abandoned lease") for entry in self.stale)
         yield from self._old(
             (e for e in self.backend.walk("tables") if _stem(e.path) not in self.tables),

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -792,6 +792,28 @@ class TestStore:
         assert [v.version for v in store.versions("flow")] == [2]
         assert list(verify(store)) == []
         assert len(store.dataset("flow").samples()) == 5
+
+    def test_gc_removes_in_bulk_records_then_manifests_then_shards(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """S3 takes a thousand a request; killed between two of them, it leaves nothing astray."""
+        add_dataset(store, (1, 2, 3))
+        remove(store, "flow")
+        add_dataset(store, (4,))
+        store.dataset("flow").withdraw(["s4-0"])
+        requests: list[list[str]] = []
+
+        def deleting(paths: Iterable[str]) -> None:
+            requests.append(list(paths))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store.backend, "delete", deleting)
+            gone = collect(store, Retention(versions=1), timedelta(seconds=-1), delete=True)
+        records, manifests, shards = (batch for batch in requests if batch[0][:6] != "leases")
+        assert sorted(records + manifests + shards) == sorted(entry.path for entry in gone)
+        assert all(path.startswith("datasets/") for path in records)
+        assert sum(path.endswith("/manifest.json") for path in manifests) == 3
+        assert not any(path.endswith("/manifest.json") for path in shards)
 
     def test_gc_and_runs_exclude_each_other(self, store: Store) -> None:
         """Whichever comes second sees the first."""
