@@ -282,11 +282,16 @@ class Store:
 
     def artifacts(self) -> list[Artifact]:
         """Return every artifact, oldest first."""
-        backend, found = self.backend, []
-        for kind in backend.names("artifacts"):
-            for key in backend.names(f"artifacts/{kind}"):
-                with contextlib.suppress(NotFound):
-                    found.append(self.artifact_at(kind, key))
+        return self._artifacts()
+
+    def _artifacts(self, kind: str = "", key: str = "") -> list[Artifact]:
+        """Return those of a kind, and with a key that begins like this; no others are read."""
+        found = []
+        for name in (name for name in self.backend.names("artifacts") if kind in ("", name)):
+            for whole in self.backend.names(f"artifacts/{name}"):
+                if whole.startswith(key):
+                    with contextlib.suppress(NotFound):
+                        found.append(self.artifact_at(name, whole))
         return sorted(found, key=lambda artifact: str(artifact.manifest["published"]))
 
     def artifact_at(self, kind: str, key: str) -> Artifact:
@@ -302,9 +307,13 @@ class Store:
         NotFound
             If none or several match.
         """
-        matches = [a for a in self.artifacts() if _matches(a, reference)]
-        if reference.endswith("@latest") and matches:
-            return matches[-1]
+        kind, _, rest = reference.rpartition("/")
+        matches = []
+        if rest.endswith("@latest"):
+            found, dataset = self._artifacts(kind), rest.removesuffix("@latest")
+            matches = [one for one in found if one.manifest.get("dataset") == dataset][-1:]
+        elif len(rest) >= SHORTEST:
+            matches = self._artifacts(kind, rest)
         if len(matches) == 1:
             return matches[0]
         problem = "no artifact" if not matches else f"{len(matches)} artifacts"
@@ -368,12 +377,3 @@ def _newest_for(log: Log, as_of: AsOf) -> Document | None:
         return log.as_of(as_of)
     documents = (log.read(number) for number in reversed(log.numbers()))
     return next((d for d in documents if d["dataset_version"] <= asked), None)
-
-
-def _matches(artifact: Artifact, reference: str) -> bool:
-    kind, slash, rest = reference.rpartition("/")
-    if slash and artifact.kind != kind:
-        return False
-    if rest.endswith("@latest"):
-        return bool(artifact.manifest.get("dataset") == rest.removesuffix("@latest"))
-    return len(rest) >= SHORTEST and artifact.key.startswith(rest)
