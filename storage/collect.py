@@ -151,7 +151,9 @@ class _Sweep:
         homes: dict[str, list[ObjectInfo]] = {}
         for top in ("parts", "artifacts"):
             for entry in self.backend.walk(top):
-                homes.setdefault("/".join(entry.path.split("/")[:3]), []).append(entry)
+                *home, within = entry.path.split("/", 3)
+                if len(home) == 3 and within:  # else a file manager's, beside the homes
+                    homes.setdefault("/".join(home), []).append(entry)
         return homes
 
     def _home(self, home: str, entries: list[ObjectInfo]) -> Iterator[Removal]:

@@ -76,7 +76,12 @@ def verify(
     def wanted(name: str) -> bool:
         return name in named if dataset else name.startswith(key or "")
 
-    tables = [name for name in backend.names("tables") if wanted(name.removesuffix(".parquet"))]
+    keys = [
+        name.removesuffix(".parquet")
+        for name in backend.names("tables")
+        if name.endswith(".parquet")  # else a file manager's
+    ]
+    tables = [key for key in keys if wanted(key)]
     every = homes(backend, "parts", "artifacts")
     found = [home for home in every if wanted(home.rpartition("/")[2])]
     whole = key is None or dataset is not None
@@ -89,8 +94,8 @@ def verify(
         for path in users.records:
             seen(path)
         yield from users.damaged
-    for name in tables:
-        yield from _table(backend, name, users, seen)
+    for table in tables:
+        yield from _table(backend, table, users, seen)
     for home in found:
         yield from _home(backend, home, users, seen)
     if whole:
@@ -170,9 +175,8 @@ class _Users:
 
 
 def _table(
-    backend: Backend, name: str, users: _Users, seen: Callable[[str], object]
+    backend: Backend, key: str, users: _Users, seen: Callable[[str], object]
 ) -> Iterator[Finding]:
-    key = name.removesuffix(".parquet")
     path = table_path(key)
     seen(path)
     if digest(backend.read(path)) != key:

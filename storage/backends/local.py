@@ -33,11 +33,14 @@ class LocalBackend:
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes ``start:stop`` of a file."""
-        with self._file(path).open("rb") as file:
-            if start < 0:  # a shorter file is read whole
-                start = max(0, start + os.fstat(file.fileno()).st_size)
-            file.seek(start)
-            return file.read() if stop is None else file.read(stop - start)
+        try:
+            with self._file(path).open("rb") as file:
+                if start < 0:  # a shorter file is read whole
+                    start = max(0, start + os.fstat(file.fileno()).st_size)
+                file.seek(start)
+                return file.read() if stop is None else file.read(stop - start)
+        except NotADirectoryError as error:  # a file lies where a folder would
+            raise FileNotFoundError(*error.args, error.filename) from None
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write to a temporary file, then rename it into place."""

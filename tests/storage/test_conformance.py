@@ -1037,6 +1037,25 @@ def test_gc_removes_what_a_write_that_was_killed_left(tmp_path: Path) -> None:
     assert list(verify(store)) == []
 
 
+def test_what_file_managers_leave_stops_nothing(tmp_path: Path) -> None:
+    """They put files of their own into every folder, network file systems those still open."""
+    store = open_store(str(tmp_path), writable=True)
+    add_dataset(store)
+    add_view(store)
+    with store.attempt_artifact("gaussian", "f" * 64) as attempt:
+        attempt.write("weights.safetensors", b"weights")
+        attempt.publish({"key": "f" * 64, "kind": "gaussian", "dataset": "flow"})
+    remove(store, "flow/double")
+    for folder in [tmp_path, *(path for path in tmp_path.glob("**") if path.is_dir())]:
+        (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert [store.datasets(), store.views("flow")] == [["flow"], []]
+    assert [artifact.short for artifact in store.artifacts()] == [f"gaussian/{'f' * 12}"]
+    assert list(verify(store)) == []
+    collect(store, grace=timedelta(seconds=-1), delete=True)
+    assert store.dataset("flow").version.count == 10
+    assert list(verify(store)) == []
+
+
 @pytest.mark.parametrize("times", [1, 100], ids=["for-once", "for-ever"])
 def test_what_s3_does_not_delete_is_tried_again_and_named(
     times: int, monkeypatch: pytest.MonkeyPatch
