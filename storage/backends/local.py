@@ -128,7 +128,8 @@ class LocalBackend:
         except NoRoom:
             raise
         except PermissionError as error:
-            if os.access(self.root, os.W_OK):
+            leases = self.root / "leases"  # perhaps another user's, in a group's folder
+            if os.access(leases if leases.exists() else self.root, os.W_OK):
                 return False  # the file system has no hard links
             raise PermissionError(f"{self.url} is not writable: {error}") from error
         except OSError:

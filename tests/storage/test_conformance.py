@@ -917,6 +917,22 @@ def test_a_store_without_exclusive_creation_needs_a_single_writer(
     assert store.dataset("flow").version.count == 10
 
 
+def test_a_store_of_another_user_is_not_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder may be a group's and those within not: hard links have no part in that."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    open_store(str(tmp_path), writable=True)
+    assert (tmp_path / "leases").is_dir()
+    monkeypatch.setattr("storage.backends.local._opened", refuse)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) == tmp_path)
+    with pytest.raises(PermissionError, match=r"is not writable: .*Permission denied"):
+        open_store(str(tmp_path), writable=True)
+
+
 def test_a_full_disk_can_be_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a disk has room for names of files, but not for bytes, and not always for folders."""
 
