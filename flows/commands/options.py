@@ -69,7 +69,7 @@ def settings(pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if config is not None:
         try:
-            values |= tomllib.loads(config.read_text())
+            values |= tomllib.loads(config.read_text("utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise typer.BadParameter(f"{config}: {error}", param_hint="--config") from None
         _check_whole_numbers(values)

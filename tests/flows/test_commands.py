@@ -704,7 +704,7 @@ def test_settings_come_from_a_file_and_from_the_line(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "view.toml"
-    config.write_text("J = 3\nL = 2\n")
+    config.write_bytes(b"\xef\xbb\xbfJ = 3\r\nL = 2\r\n")  # as editors of Windows save it
     features = ["features", "flow", f"--store={place / 'store'}", "--cluster=threads", "--json"]
     made = json.loads(
         told(
