@@ -98,7 +98,9 @@ class _Sweep:
         self.tables: set[str] = set()
         self.records: list[str] = []
         self.stale = [
-            entry for path, entry in leases.items() if path != lease and self._age(entry) > LIFETIME
+            entry
+            for path, entry in leases.items()
+            if path != lease and abs(self._age(entry)) > LIFETIME
         ]
         for name in store.datasets():
             self._mark(name, retention)

@@ -58,7 +58,11 @@ class Lease:
 
 
 def alive(backend: Backend, kind: Kind, own: str) -> list[ObjectInfo]:
-    """Return leases of ``kind`` whose last beat is recent by the store's own clock."""
+    """Return leases of ``kind`` whose last beat is recent by the store's own clock.
+
+    One from the future is not: a clock that was ahead has been put right since it was written, and
+    who is alive writes it anew.
+    """
     leases = {entry.path: entry for entry in backend.walk("leases")}
     present = leases[own].modified if own in leases else time.time()
     return [
@@ -66,7 +70,7 @@ def alive(backend: Backend, kind: Kind, own: str) -> list[ObjectInfo]:
         for path, entry in leases.items()
         if path.startswith(f"leases/{kind}-")
         and path != own
-        and present - entry.modified < LIFETIME
+        and abs(present - entry.modified) < LIFETIME
     ]
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -43,7 +44,7 @@ from storage.backends import open_backend
 from storage.collect import Retention, collect
 from storage.documents import read_document, seal
 from storage.keys import derivation_key, digest
-from storage.leases import collector_lease
+from storage.leases import collector_lease, run_lease
 from storage.parts import part_home, read_rows, read_whole
 from storage.patches import CORNER
 from storage.removal import named, remove
@@ -1070,6 +1071,21 @@ def test_what_file_managers_leave_stops_nothing(tmp_path: Path) -> None:
     collect(store, grace=timedelta(seconds=-1), delete=True)
     assert store.dataset("flow").version.count == 10
     assert list(verify(store)) == []
+
+
+def test_a_lease_from_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path) -> None:
+    """The clock was put right after its holder died: it would be alive until that time came."""
+    store = open_store(str(tmp_path), writable=True)
+    add_dataset(store)
+    ahead = time.time() + 400 * 86400
+    for kind in ("run", "gc"):
+        lease = tmp_path / f"leases/{kind}-0123456789ab.json"
+        lease.write_bytes(b"")
+        os.utime(lease, (ahead, ahead))
+    with run_lease(store.backend, patience=-1.0):
+        pass
+    assert {removal.why for removal in collect(store, delete=True)} == {"abandoned lease"}
+    assert [path.name for path in (tmp_path / "leases").iterdir()] == []
 
 
 @pytest.mark.parametrize("times", [1, 100], ids=["for-once", "for-ever"])
