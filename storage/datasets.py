@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from storage.store import Store
 
+Place = tuple[str, int]  # of a sample: key of a part, row in it
+Marks = dict[Place, str | None]
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -296,19 +299,33 @@ class Change:
 
     def apply(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion | None:
         """Return the successor of ``version``, or None if the change is already in it."""
-        current = replace(dataset, version=version)
-        rows = current.all_samples()
-        live = rows[rows["withdrawn"].isna()]
-        reasons = dict(self.withdraw)
-        if self.parts:
-            added = self._added_to(version)
-            old = live["sample_id"].isin(added["sample_id"]) | live["unit"].isin(added["unit"])
-            reasons |= dict.fromkeys(live[old]["sample_id"], "replaced")
-        marks = live[live["sample_id"].isin(list(reasons))]
-        parts = _marked(version.parts, marks, reasons)
-        parts = _restored(parts, rows, self.restore)
-        following = self._extended(dataset.store, replace(version, parts=parts, note=self.note))
+        rows = replace(dataset, version=version).all_samples()
+        marks = self._marks(version, rows)
+        back = self.samples[[place in marks for place in _places(self.samples)]]
+        stamps = dict(zip(back.get("unit", ()), back.get("stamp", ()), strict=False))
+        following = replace(self, stamps={**self.stamps, **stamps})._extended(
+            dataset.store,
+            replace(version, parts=_marked(version.parts, marks), note=self.note),
+        )
         return None if _same(following, version) else following
+
+    def _marks(self, version: DatasetVersion, rows: pd.DataFrame) -> Marks:
+        """Say why rows are withdrawn from now on; None of those that are live again.
+
+        A file may hold again what it once held: its rows are there, and were replaced.
+        """
+        why, places = rows["withdrawn"], pd.Series(_places(rows), dtype=object)
+        live, missing = why.isna(), why == "missing"
+        leaving = rows["sample_id"].map(self.withdraw).where(live)
+        marks: Marks = dict(zip(places[leaving.notna()], leaving.dropna(), strict=True))
+        marks |= dict.fromkeys(places[missing & rows["sample_id"].isin(list(self.restore))])
+        if self.parts:
+            again = places.isin(_places(self.samples))
+            taken = pd.concat([self._added_to(version), rows[again & ~live]])
+            ours = rows["sample_id"].isin(taken["sample_id"]) | rows["unit"].isin(taken["unit"])
+            marks |= dict.fromkeys(places[ours & ~again & (live | missing)], "replaced")
+            marks |= dict.fromkeys(places[again & (missing | (why == "replaced"))])
+        return marks
 
     def _extended(self, store: Store, version: DatasetVersion) -> DatasetVersion:
         """Append the parts and the tables that ``version`` lacks."""
@@ -362,31 +379,17 @@ def _with_properties(schema: Schema, other: Schema) -> Schema:
     return replace(schema, properties=(*schema.properties, *fresh))
 
 
-def _marked(
-    parts: tuple[PartRef, ...], rows: pd.DataFrame, reasons: dict[str, str]
-) -> tuple[PartRef, ...]:
-    """Return the parts with ``rows`` withdrawn."""
-    marks: dict[str, list[tuple[int, str]]] = {}
-    for sample, key, row in zip(rows["sample_id"], rows["part"], rows["row"], strict=True):
-        marks.setdefault(key, []).append((int(row), reasons[sample]))
-    return tuple(
-        replace(part, withdrawn=tuple(sorted((*part.withdrawn, *marks[part.key]))))
-        if part.key in marks
-        else part
-        for part in parts
-    )
+def _places(rows: pd.DataFrame) -> list[Place]:
+    return list(zip(rows["part"], map(int, rows["row"]), strict=True)) if len(rows) else []
 
 
-def _restored(
-    parts: tuple[PartRef, ...], rows: pd.DataFrame, samples: Collection[str]
-) -> tuple[PartRef, ...]:
-    """Return the parts with the rows of ``samples`` that went missing live again."""
-    back = rows[rows["sample_id"].isin(list(samples)) & (rows["withdrawn"] == "missing")]
-    places = set(zip(back["part"], back["row"], strict=True))
-    return tuple(
-        replace(part, withdrawn=tuple(m for m in part.withdrawn if (part.key, m[0]) not in places))
-        for part in parts
-    )
+def _marked(parts: tuple[PartRef, ...], marks: Marks) -> tuple[PartRef, ...]:
+    """Return the parts with the rows among ``marks`` withdrawn, or live again."""
+    after = {part.key: dict[int, str | None](part.withdrawn) for part in parts}
+    for (key, row), why in marks.items():
+        after[key][row] = why
+    kept = {key: sorted((r, why) for r, why in of.items() if why) for key, of in after.items()}
+    return tuple(replace(part, withdrawn=tuple(kept[part.key])) for part in parts)
 
 
 def _same(one: DatasetVersion, other: DatasetVersion) -> bool:

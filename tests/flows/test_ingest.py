@@ -127,6 +127,27 @@ def test_a_changed_file_replaces_its_sample(snapshots: Path, store_url: str) -> 
     np.testing.assert_array_equal(earlier[3].values, old)
 
 
+def test_a_file_that_holds_again_what_it_once_held_is_that_sample(
+    store_url: str, tmp_path: Path
+) -> None:
+    """Its part is there, of rows that were replaced: the newer contents stayed, night by night."""
+    file = tmp_path / "fields" / "m.npy"
+    file.parent.mkdir()
+    made = []
+    for number, contents in enumerate((0.0, 1.0, 0.0, 0.0)):
+        np.save(file, np.eye(8) + contents)
+        os.utime(file, (number, number))
+        made.append(run(store_url, file.parent))
+    assert [(one.version, one.replaced, one.unchanged) for one in made] == [
+        (1, 0, 0),
+        (2, 1, 0),
+        (3, 1, 0),
+        (4, 0, 1),  # touched
+    ]
+    assert made[2].parts_written == 0
+    np.testing.assert_array_equal(read(store_url)["m"], np.eye(8))
+
+
 def test_a_touched_file_is_read_once_and_kept(snapshots: Path, store_url: str) -> None:
     run(store_url, snapshots)
     os.utime(snapshots / "m03.npy", (1, 1))

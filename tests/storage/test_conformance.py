@@ -301,6 +301,36 @@ class TestStore:
             "s1-4",
         ]
 
+    def test_contents_that_were_replaced_can_come_back(self, store: Store) -> None:
+        """A file that holds again what it once held; what a person withdrew stays so."""
+        made = {seed: add_part(store, seed) for seed in (1, 7)}
+        ids = [f"s{row}" for row in range(5)]
+
+        def read_again(seed: int, stamp: str) -> pd.DataFrame:
+            part, table = made[seed]
+            table = table.assign(sample_id=ids, unit="file", stamp=stamp)
+            store.change_dataset("flow", Change(SCHEMA, parts=(part,), samples=table))
+            return store.dataset("flow").samples()
+
+        read_again(1, "first")
+        store.dataset("flow").withdraw(["s4"])
+        read_again(7, "second")
+        samples = read_again(1, "third")
+        assert list(samples["sample_id"]) == ids[:4]
+        assert set(samples["part"]) == {made[1][0].key}
+        assert set(samples["stamp"]) == {"third"}
+
+    def test_what_went_missing_and_came_back_changed_comes_once(self, store: Store) -> None:
+        """The old contents are replaced, too: they came back beside the new ones."""
+        add_dataset(store, (1,))
+        ids = list(store.dataset("flow").samples()["sample_id"])
+        store.change_dataset("flow", Change(SCHEMA, withdraw=dict.fromkeys(ids, "missing")))
+        part, table = add_part(store, 7)
+        table = table.assign(sample_id=ids, unit="file1")
+        store.change_dataset("flow", Change(SCHEMA, parts=(part,), samples=table))
+        store.change_dataset("flow", Change(SCHEMA, restore=ids))
+        assert list(store.dataset("flow").samples()["part"]) == [part.key] * len(ids)
+
     def test_quarantine_is_merged_by_unit(self, store: Store) -> None:
         """Entries not looked at stay; those looked at are replaced."""
 
