@@ -62,8 +62,8 @@ def publish(
     options = options.informed(discovery)
     refused = _refusals(outcomes, discovery)
     samples = _sample_table(outcomes)
-    held = _owners(store, dataset)
-    samples, repeated = _without_duplicates(held, samples)
+    held = _held(store, dataset)
+    samples, repeated = _without_duplicates(dict(held["unit"]), samples)
     samples, dropped, schema = options.complete(samples, plan.schema)
     bad = dropped[dropped["reason"] != ""][["sample_id", "reason", "message"]]
     bad = bad.rename(columns={"sample_id": "unit"})
@@ -89,8 +89,16 @@ def publish(
     made = store.change_dataset(dataset, change)
     if (labels := options.labels(made.samples())) is not None:
         made = made.relabel(labels, "ingest: a table changed")
-    replaced = sum(name in held for name in samples["sample_id"])
-    return _summary(made, plan, outcomes, len(samples) - replaced, replaced, refused, discovery)
+    before = samples["sample_id"].map(dict(held["part"]))
+    return _summary(
+        made,
+        plan,
+        outcomes,
+        added=int(before.isna().sum()),
+        replaced=int((before.notna() & (before != samples["part"])).sum()),
+        refused=refused,
+        discovery=discovery,
+    )
 
 
 def _refusals(outcomes: Sequence[PartOutcome], discovery: Discovery) -> pd.DataFrame:
@@ -125,12 +133,11 @@ def _sample_table(outcomes: Sequence[PartOutcome]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else no_samples().drop(columns="withdrawn")
 
 
-def _owners(store: Store, dataset: str) -> dict[str, str]:
-    """Return the samples that a dataset holds, with the unit that each is from."""
-    if dataset not in store.datasets():
-        return {}
-    rows = store.dataset(dataset).samples()
-    return dict(zip(rows["sample_id"], rows["unit"], strict=True))
+def _held(store: Store, dataset: str) -> pd.DataFrame:
+    """Return the unit and the part of each sample that a dataset holds, by its id."""
+    there = dataset in store.datasets()
+    rows = store.dataset(dataset).samples() if there else no_samples()
+    return rows.set_index("sample_id")[["unit", "part"]]
 
 
 def _without_duplicates(

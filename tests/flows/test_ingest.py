@@ -26,6 +26,7 @@ from storage.verify import verify
 from tasks.fields import FieldOptions
 from tasks.images import ImageOptions
 from tasks.progress import hearing
+from tasks.publish import publish
 from tests.flows.conftest import write_snapshots
 from wavemill.fields import vorticity
 
@@ -146,6 +147,19 @@ def test_a_file_that_holds_again_what_it_once_held_is_that_sample(
     ]
     assert made[2].parts_written == 0
     np.testing.assert_array_equal(read(store_url)["m"], np.eye(8))
+
+
+def test_a_run_that_finds_what_another_has_just_published_replaces_nothing(
+    snapshots: Path, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def published_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        run(store_url, snapshots)
+        return publish(*arguments)
+
+    monkeypatch.setattr("tasks.steps.ingestion.publish", published_meanwhile)
+    made = run(store_url, snapshots)
+    assert (made.version, made.added, made.replaced) == (1, 0, 0)
 
 
 def test_a_touched_file_is_read_once_and_kept(snapshots: Path, store_url: str) -> None:
