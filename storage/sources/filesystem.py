@@ -24,6 +24,9 @@ from storage.addresses import without_secrets
 from storage.errors import InvalidRequest
 
 FOLDER_FORMATS = (".zarr",)  # folders that are one file to a user
+_OF_A_STORE = re.compile(
+    r"(^|/)((parts|artifacts)/[^/]+/[0-9a-f]{64}/|tables/[0-9a-f]{64}\.parquet$)"
+)
 _WEB = ("http://", "https://")
 _IN_MEMORY = 2**26  # bytes; what is larger is fetched to a disk
 
@@ -174,7 +177,11 @@ def _way_out(url: str) -> str:
 
 
 def fold(entries: Iterable[Entry]) -> list[Entry]:
-    """Make every folder such as ``x.zarr`` one entry and drop hidden files."""
+    """Make every folder such as ``x.zarr`` one entry; drop hidden files and those of a store.
+
+    A store may lie in the folder that is ingested, as it does by default in the present one: its
+    parts would be samples of the next run.
+    """
     single: list[Entry] = []
     folders: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -310,7 +317,7 @@ def _remote(url: str) -> tuple[Any, str]:
 
 
 def _hidden(path: str) -> bool:
-    return path.startswith(".") or "/." in path
+    return path.startswith(".") or "/." in path or _OF_A_STORE.search(path) is not None
 
 
 def _folder_format(path: str) -> str | None:

@@ -149,6 +149,16 @@ def test_a_file_that_holds_again_what_it_once_held_is_that_sample(
     np.testing.assert_array_equal(read(store_url)["m"], np.eye(8))
 
 
+def test_a_store_in_the_folder_that_is_ingested_is_not_read(tmp_path: Path) -> None:
+    """There it lies by default, if the folder is the present one: its parts became samples."""
+    np.save(tmp_path / "m.npy", np.eye(8))
+    store_url = str(tmp_path / "wavemill-store")
+    made = [run(store_url, tmp_path) for _ in range(2)]
+    assert [(one.version, one.samples, one.quarantined) for one in made] == [(1, 1, {})] * 2
+    part = next(tmp_path.glob("wavemill-store/parts/*/*/*/data.zarr/fields"))
+    assert run(store_url, part.parent, FieldOptions(slice="sample:0"), "named").samples == 1
+
+
 def test_a_run_that_finds_what_another_has_just_published_replaces_nothing(
     snapshots: Path, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
