@@ -214,6 +214,16 @@ def test_the_place_of_a_run_that_died_with_its_server_is_free_again() -> None:
     assert kept.storage_path.is_relative_to(get_current_settings().home)
 
 
+def test_what_containers_know_outlives_them() -> None:
+    """Their server's leases lie on a volume, as its database does; their worker hears of a stop."""
+    compose = yaml.safe_load(deployments_file().with_name("compose.yaml").read_text())
+    server, worker = compose["services"]["server"], compose["services"]["worker"]
+    volume, _, folder = server["volumes"][0].partition(":")
+    assert server["environment"]["PREFECT_HOME"] == folder
+    assert volume in compose["volumes"]
+    assert "&& exec prefect worker start" in worker["command"]  # else a shell has the signal
+
+
 def test_only_flows_of_snapshots_are_of_the_watched_dataset() -> None:
     description = yaml.safe_load(deployments_file().read_text())
     made = scheduled(description, Service("store", dataset="mine"))["deployments"]
