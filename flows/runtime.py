@@ -170,22 +170,35 @@ def _processes(
 
 
 @cache
-def _own_keys() -> dict[str, Any]:
+def _own_keys() -> dict[str, str]:
     """Return Dask's settings for a key and a certificate of this process, kept in memory.
 
     A scheduler runs whatever it is sent, and on loopback every user of the machine can reach it:
     only clients and workers that have this key are let in.
     """
     made = Security.temporary()
-    keys = {
-        f"distributed.comm.tls.{role}": {
-            "key": getattr(made, f"tls_{role}_key"),
-            "cert": getattr(made, f"tls_{role}_cert"),
-        }
+    named = {
+        f"{role}.{part}": getattr(made, f"tls_{role}_{part}")
         for role in ("client", "scheduler", "worker")
+        for part in ("key", "cert")
     }
-    whole = {"distributed.comm.require-encryption": True}
-    return {**whole, "distributed.comm.tls.ca-file": made.tls_ca_file, **keys}
+    settings = {"ca-file": made.tls_ca_file, **named}
+    return {f"distributed.comm.tls.{name}": value for name, value in settings.items()}
+
+
+def environment_to_reach(address: str) -> dict[str, str]:
+    """Return the variables by which a process that this one starts reaches a cluster of this one.
+
+    The key is among them: only the same user can read the environment of a process.
+    """
+    if not address.startswith("tls:"):
+        return {}
+    settings = _own_keys().items()
+    return {f"DASK_{_variable(name)}": value for name, value in settings}
+
+
+def _variable(setting: str) -> str:
+    return setting.replace(".", "__").replace("-", "_").upper()
 
 
 def _scheduler() -> dict[str, Any]:

@@ -22,7 +22,7 @@ import yaml
 
 from flows.durations import seconds
 from flows.homes import prefect_home
-from flows.runtime import LOOPBACK, open_cluster
+from flows.runtime import LOOPBACK, environment_to_reach, open_cluster
 from storage.errors import InvalidRequest, StorageError
 
 POOL = "wavemill"
@@ -207,6 +207,7 @@ def told(service: Service, port: int, address: str) -> dict[str, str]:
         "WAVEMILL_STORE": service.store,
         # A worker's runs are processes of their own: they cannot use a thread of this one.
         "WAVEMILL_CLUSTER": "threads" if address.startswith("inproc") else address,
+        **({} if address == service.cluster else environment_to_reach(address)),
         "WAVEMILL_WATCH": service.watch or "snapshots",
     }
 
