@@ -191,14 +191,9 @@ def environment_to_reach(address: str) -> dict[str, str]:
 
     The key is among them: only the same user can read the environment of a process.
     """
-    if not address.startswith("tls:"):
-        return {}
-    settings = _own_keys().items()
-    return {f"DASK_{_variable(name)}": value for name, value in settings}
-
-
-def _variable(setting: str) -> str:
-    return setting.replace(".", "__").replace("-", "_").upper()
+    settings = _own_keys() if address.startswith("tls:") else {}
+    table = str.maketrans({".": "__", "-": "_"})
+    return {f"DASK_{name.translate(table).upper()}": value for name, value in settings.items()}
 
 
 def _scheduler() -> dict[str, Any]:

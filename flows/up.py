@@ -82,7 +82,7 @@ def up(service: Service) -> None:
         print(f"pid {os.getpid()}, {url}", file=notes, flush=True)
         _say("starting Dask")
         address = stack.enter_context(open_cluster(service.cluster, device=service.device))
-        environment = told(service, port, address)
+        environment = environment_of(service, port, address)
         _say(f"starting a Prefect server on port {port}")
         host, number = service.host, str(port)
         command = ["server", "start", "--host", host, "--port", number]
@@ -188,7 +188,7 @@ def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any
     return made
 
 
-def told(service: Service, port: int, address: str) -> dict[str, str]:
+def environment_of(service: Service, port: int, address: str) -> dict[str, str]:
     """Return the environment of the processes, in which nothing is sent anywhere else.
 
     Clients give the password that the server asks for.

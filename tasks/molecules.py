@@ -18,7 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from storage import BadInput, InvalidRequest, Schema
 from storage.molecules import Atoms, write_atoms
 from storage.readers import Found
-from storage.readers.molecules import EXTENSIONS, Molecule, qm9, read_molecules
+from storage.readers.molecules import EXTENSIONS, Molecule, qm9, read_molecules, through_ase
 from storage.readers.molecules.ids import Listed, own_name, read_ids
 from storage.readers.molecules.molecule import nuclear_charge, symbols
 from storage.readers.molecules.tables import Target, align, choose, numbers, read_table
@@ -38,7 +38,6 @@ SCHEMA = Schema(
 )
 TO_KCAL = {"hartree": qm9.KCAL, "eV": 23.060548, "kcal/mol": 1.0, "kJ/mol": 1 / 4.184}
 EXCLUDED = "on the list of exclusions"
-_UNITLESS = re.compile(r"\.(sdf|mol|npz|mat|h5|hdf5)(\?.*)?$", re.IGNORECASE)  # not of ASE's
 _PART = re.compile(r"([A-Z][a-z]?)(\d*)")
 log = logging.getLogger("wavemill.tasks")
 
@@ -341,8 +340,8 @@ def _energy_unit(samples: pd.DataFrame) -> str | None:
     if "energy" not in samples:
         return None
     sources = samples["source"][samples["energy"].notna()].astype(str)
-    named = {_UNITLESS.search(place) is not None for place in sources}
-    return "eV" if named == {False} else "eV in some files" if len(named) > 1 else None
+    through = {through_ase(place.partition("?")[0]) for place in sources}
+    return "eV" if through == {True} else "eV in some files" if len(through) > 1 else None
 
 
 def _free_energy(

@@ -28,7 +28,7 @@ from prefect.utilities.callables import parameter_schema
 import flows
 from flows import turbulence
 from flows.durations import seconds
-from flows.up import Service, alone, deployments_file, free_port, scheduled, told, url_of
+from flows.up import Service, alone, deployments_file, environment_of, free_port, scheduled, url_of
 from storage import InvalidRequest, open_store
 from tasks.fields import FieldOptions
 from tests.flows.conftest import listen_to_interrupts, write_snapshots
@@ -201,15 +201,23 @@ def test_the_nightly_run_waits_for_a_folder() -> None:
 def test_clients_know_the_password_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else deploying and the worker would be refused, and nothing would come up."""
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:word")
-    assert told(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"] == "user:word"
+    assert (
+        environment_of(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"]
+        == "user:word"
+    )
     monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "as:before")
-    assert told(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"] == "as:before"
+    assert (
+        environment_of(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"]
+        == "as:before"
+    )
 
 
 def test_the_place_of_a_run_that_died_with_its_server_is_free_again() -> None:
     """Leases of places outlive the server: else a schedule would wait for one for ever."""
-    name = told(Service("store"), 4200, "inproc://")["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+    name = environment_of(Service("store"), 4200, "inproc://")[
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
+    ]
     kept = importlib.import_module(name).ConcurrencyLeaseStorage()
     assert kept.storage_path.is_relative_to(get_current_settings().home)
 

@@ -38,7 +38,7 @@ from storage.readers import (
     read_headers,
 )
 from storage.readers.coordinates import Coordinate
-from storage.sources import SourceFile, Unit, archives, discover, files, read_units
+from storage.sources import SourceFile, Unit, discover, read_units
 from storage.sources.filesystem import read_folder
 from tests.storage.test_sources import archive_bytes
 
@@ -690,7 +690,7 @@ def test_headers_of_large_files_are_read_from_their_beginning(tmp_path: Path) ->
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
 def test_headers_of_members_take_one_pass_over_their_archive(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, note_openings: Callable[[], list[str]]
 ) -> None:
     """Of each alone, the list of a zip would be read, and a compressed tar up to it."""
     members = {f"{i}.npy": npy(np.zeros((4, 4 + i), np.float32)) for i in (2, 0, 1)}
@@ -698,14 +698,7 @@ def test_headers_of_members_take_one_pass_over_their_archive(
     path.write_bytes(archive_bytes(suffix, {**members, "3.npy": b"no field"}))
     (tmp_path / "plain.npy").write_bytes(npy(np.zeros((4, 9), np.float32)))
     units = discover([str(path), str(tmp_path / "plain.npy")], extensions=EXTENSIONS)
-    opened: list[str] = []
-
-    def counting(url: str) -> Any:
-        opened.append(url)
-        return Path(url).open("rb")
-
-    monkeypatch.setattr(archives, "open_binary", counting)
-    monkeypatch.setattr(files, "open_binary", counting)
+    opened = note_openings()
     found = read_headers(units)
     assert [h.shape[1] if isinstance(h, Header) else h.reason for h in found] == [
         *(4, 5, 6),

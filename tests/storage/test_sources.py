@@ -26,7 +26,7 @@ from s3fs.errors import translate_boto_error
 from storage import sources
 from storage.errors import BadInput, InvalidRequest
 from storage.readers import EXTENSIONS
-from storage.sources import SourceFile, Unit, archives, files, fingerprint, read_many, read_units
+from storage.sources import SourceFile, Unit, archives, fingerprint, read_many, read_units
 
 discover = partial(sources.discover, extensions=EXTENSIONS)
 CONTENT = {f"run/{number:02}.npy": f"content {number}".encode() * 50 for number in range(20)}
@@ -111,19 +111,12 @@ def test_archives_in_a_folder_carry_their_name_into_the_samples(tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz", ".zip"])
 def test_consecutive_members_of_a_compressed_archive_take_one_pass(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, note_openings: Callable[[], list[str]]
 ) -> None:
     path = tmp_path / f"all{suffix}"
     path.write_bytes(archive_bytes(suffix, CONTENT))
     units = discover([str(path)])
-    opened: list[str] = []
-
-    def counting(url: str) -> object:
-        opened.append(url)
-        return Path(url).open("rb")
-
-    monkeypatch.setattr(archives, "open_binary", counting)
-    monkeypatch.setattr(files, "open_binary", counting)
+    opened = note_openings()
     assert contents(units) == STEMS
     assert opened == [str(path)]
 

@@ -50,9 +50,8 @@ class GramsTask:
         """Whether the loops can do it: not on other devices, nor in a graph of autograd."""
         field, spectra, units, joint, cross = self._given
         every = field, *spectra, units, *joint, *cross
-        graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
         alike = len({tensor.dtype.to_real() for tensor in every}) == 1
-        return unfollowed() and not graph and alike and precise(units.dtype) and usable(*every)
+        return unfollowed(*every) and alike and precise(units.dtype) and usable(*every)
 
     def sums(self, count: int) -> Tensor:
         """Return the sums of all scales, ``(field, count)``."""

@@ -74,10 +74,11 @@ def readable(tensor: Tensor) -> bool:
     )
 
 
-def unfollowed() -> bool:
-    """Say whether results are mere numbers: no `torch.compile` traces them, nor `torch.func`."""
+def unfollowed(*tensors: Tensor) -> bool:
+    """Say whether results of tensors are mere numbers: of no trace, `torch.func` or graph."""
+    graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     compiling = torch.compiler.is_compiling()
-    return not compiling and torch._C._functorch.peek_interpreter_stack() is None
+    return not compiling and not graph and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def precise(dtype: torch.dtype) -> bool:

@@ -85,9 +85,8 @@ def integrals(square: Tensor, powers: tuple[float, ...]) -> tuple[Tensor, Tensor
 
 def _can(first: Tensor, *others: Tensor) -> bool:
     """Say whether the loops can do it; the first tensor may lie in memory in any way."""
-    graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (first, *others))
     memory = readable(first) and usable(*others) and precise(first.dtype)
-    return unfollowed() and memory and not graph
+    return memory and unfollowed(first, *others)
 
 
 def _solid(coefficients: Tensor, molecules: int, fields: int, new: list[int]) -> Solid:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wavemill import kernels
+from wavemill.operators import mirror
 
 Box = tuple[int, int]
 WORTHWHILE = 0.6  # of an axis: larger boxes save less than cutting and filling costs
@@ -119,6 +120,18 @@ def from_half_spectrum(half: Tensor, box: Box, shape: Box) -> Tensor:
 def crop_half(half: Tensor, box: Box) -> Tensor:
     """Return the frequencies of ``box`` of half a spectrum in a larger one."""
     return _crop(half[..., : box[1] // 2 + 1], -2, box[0])
+
+
+def folded(spectra: Tensor, sign: int = 1) -> Tensor:
+    """Return the half plane of spectra, plus or minus the other half: twice the even or odd part.
+
+    Columns that hold both w and -w count once.
+    """
+    size = spectra.shape[-1]
+    both = (spectra + sign * mirror(spectra))[..., : size // 2 + 1]
+    alone = [0, size // 2] if size % 2 == 0 else [0]
+    both[..., alone] /= 2
+    return both
 
 
 def add_into_half(into: Tensor, half: Tensor) -> None:

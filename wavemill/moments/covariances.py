@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavemill.moments.boxes import Box, crop
+from wavemill.moments.boxes import Box, crop_half, folded
 from wavemill.moments.shifts import FewShifts, Indices
 from wavemill.moments.stacks import Pairs, Stack
 from wavemill.operators import keep_buffer, mirror
@@ -221,13 +221,13 @@ class PowerBlock(nn.Module):
     def __init__(self, pairs: Pairs, filters: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
         super().__init__()
         other = mirror(filters[1]) if pairs.mirrored else filters[1]
-        products = _folded(filters[0][pairs.first] * other[pairs.second])
+        products = folded(filters[0][pairs.first] * other[pairs.second])
         self._box: Box = (filters[0].shape[-2], filters[0].shape[-1])
         keep_buffer(self, "_products", products.flatten(1).to(dtype))
 
     def evaluate(self, power: Tensor) -> Tensor:
         """Return the covariances ``(batch, row)`` from ``|x^|^2 (batch, y, x)``, even in w."""
-        half = crop(power, self._box)[..., : self._box[1] // 2 + 1]
+        half = crop_half(power, self._box)
         return as_complex(half.flatten(1) @ self._products.T)
 
     def pull(self, g: Tensor) -> Tensor:
@@ -249,13 +249,3 @@ def _contiguous(index: Indices) -> slice | None:
     """Return a slice that picks what ``index`` picks, or None if there is none."""
     span = _span(index)
     return span if np.array_equal(index, np.arange(span.start, span.stop)) else None
-
-
-def _folded(spectra: Tensor) -> Tensor:
-    """Return the half plane of spectra, the other half added, to sum what is even in w."""
-    size = spectra.shape[-1]
-    half = size // 2 + 1
-    both = (spectra + mirror(spectra))[..., :half]
-    alone = [0, half - 1] if size % 2 == 0 else [0]  # columns that are their own mirror images
-    both[..., alone] /= 2
-    return both

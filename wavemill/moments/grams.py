@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from wavemill import kernels
-from wavemill.moments.boxes import Box, add_into_half, crop_half
+from wavemill.moments.boxes import Box, add_into_half, crop_half, folded
 from wavemill.operators import keep_buffer
 
 _PADDED = 16  # frequencies in memory are padded to a multiple of it, for vectors
@@ -58,7 +58,7 @@ class Grams(nn.Module):
 
     def __len__(self) -> int:
         """Return the number of sums."""
-        return sum((channels + 2) * channels * self._angles for channels in self._channels)
+        return self._begin(len(self._boxes))
 
     @property
     def _channels(self) -> list[int]:
@@ -108,8 +108,7 @@ class Grams(nn.Module):
         whole, pulled = torch.zeros_like(field), [torch.zeros_like(one) for one in spectra]
         for j, n in enumerate(self._channels):
             rows, channels = self._rows(field, spectra, units, j)
-            size = self._angles * (n + 2) * n
-            slopes = g[:, self._begin(j) : self._begin(j) + size].view(len(g), 1, -1, n)
+            slopes = g[:, self._begin(j) : self._begin(j + 1)].view(len(g), 1, -1, n)
             gradient = _complex(slopes.mT @ _real(rows.flatten(1, 2)[:, None]))[:, 0]
             weighted = _complex(slopes @ _real(channels)).view(rows.shape)
             joint = weighted[:, :, :n] * self._joint(j).conj()
@@ -171,12 +170,9 @@ def _kept(psi: Tensor, reach: tuple[int, ...]) -> Tensor:
 def halves(filters: Tensor, box: Box) -> Tensor:
     """Return e and o of filters ``(l, y, x)`` in half a box, ``(l, 2, frequency)``.
 
-    Columns that hold both w and -w count once; all others count for their opposite, too.
+    Frequencies whose opposite is in the other half count for it, too.
     """
-    opposite = filters.flip((-2, -1)).roll((1, 1), (-2, -1))
-    parts = torch.stack([filters + opposite, filters - opposite], dim=1)
-    columns = torch.arange(parts.shape[-1])
-    parts = torch.where(2 * columns % parts.shape[-1] == 0, parts / 2, parts)
+    parts = torch.stack([folded(filters), folded(filters, -1)], dim=1)
     return crop_half(parts, box).flatten(2)
 
 

@@ -28,6 +28,12 @@ FORMATS: dict[str, Callable[[bytes], Found[Molecule]]] = {
 EXTENSIONS = (*FORMATS, *other.EXTENSIONS)
 
 
+def through_ase(name: str) -> bool:
+    """Say whether ASE reads the energies in a file of this name, which are then in eV."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix not in FORMATS or suffix in (".xyz", ".extxyz")
+
+
 def read_molecules(name: str, data: bytes) -> Found[Molecule]:
     """Read the molecules of a file.
 
