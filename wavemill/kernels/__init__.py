@@ -8,8 +8,13 @@ Each file in C has a module here that describes its structures, field by field, 
 ``solid.py`` serves two, ``atoms.c`` and ``solid.c``.
 """
 
-from wavemill.kernels.boxes import fourier
-from wavemill.kernels.fields import add_polar, filtered, harmonics, slopes
+from wavemill.kernels.boxes import (
+    add_polar_spectra,
+    fourier,
+    harmonic_spectra,
+    slope_spectra,
+)
+from wavemill.kernels.fields import add_polar, filtered, harmonics
 from wavemill.kernels.grams import GramsTask
 from wavemill.kernels.loading import available, load, unfollowed, usable
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
@@ -26,9 +31,11 @@ __all__ = [
     "Shifts",
     "add_gradients_at_shifts",
     "add_polar",
+    "add_polar_spectra",
     "available",
     "filtered",
     "fourier",
+    "harmonic_spectra",
     "harmonics",
     "integrals",
     "istc",
@@ -38,7 +45,7 @@ __all__ = [
     "scatter",
     "scattering_bytes",
     "shifts_bytes",
-    "slopes",
+    "slope_spectra",
     "square_about_atoms",
     "square_convolved",
     "unfollowed",

@@ -14,6 +14,18 @@ typedef struct {
     int64_t fields, height, width, from[2], to[2], complex[2], inverse, half;
 } Boxes;
 
+/* What rows of complex fields become before they are transformed, or what the transforms' rows
+ * become after it. Let z be responses of `channels` wavelets, r = |z| and u = z / r.
+ * HARMONICS, of z: r u^k, less each channel's mean, if that is given.
+ * SLOPES, of z: u (radial + polar) + more, of which any may be absent.
+ * POLAR, after it: p = a u^k of the transform a becomes Re p - i k Im p, added to what is there
+ * unless `fresh`. */
+enum { PLAIN, HARMONICS, SLOPES, POLAR };
+typedef struct {
+    int64_t kind, k, channels, fresh;
+    const void *z, *mean, *radial, *polar, *more;
+} Harmonics;
+
 #define LOOPS "boxes.c"
 #include "precisions.h"
 
@@ -21,12 +33,16 @@ typedef struct {
 
 #include "fourier.h"
 
-/* What one thread works in; a team may share `field`, whose rows are `row` numbers apart. */
+/* What one thread works in; a team may share `field`, whose rows are `row` numbers apart. Where its
+ * field's mean is, and by how many numbers others' of its kind go before it. */
 typedef struct {
     PLAN y, x;
     COMPLEX *line, *spare;
     REAL *field;
     int64_t row, part, parts;
+    const Harmonics *harmonics;
+    REAL mean[2];
+    int64_t before;
 } NAMED(Desk);
 
 #define DESK NAMED(Desk)
@@ -117,16 +133,75 @@ typedef struct { REAL *at; int64_t row, columns; } NAMED(Side);
 #define SIDE NAMED(Side)
 #define SOME(rows) ((rows) < 0 ? 0 : (rows) < LANES ? (rows) : LANES)
 
+/* Some rows of complex fields like those that are transformed, or zeros. */
+INLINE void NAMED(read_more)(const void *from, const DESK *desk, int64_t y, int64_t rows,
+                             int64_t n, COMPLEX *to) {
+    if (!from) memset(to, 0, n * sizeof(COMPLEX));
+    else NAMED(read_rows)((const REAL *)from + 2 * (desk->before + y * n), 2 * n, rows, 2 * n, 1, &to->re);
+}
+
+/* What responses in a line become. */
+INLINE void NAMED(prepare)(const DESK *desk, int64_t y, int64_t rows, int64_t n) {
+    const Harmonics *h = desk->harmonics;
+    COMPLEX *z = desk->line, *sum = desk->spare, *more = sum + n;
+    VEC r;
+    if (h->kind == HARMONICS)
+        for (int64_t i = 0; i < n; i++) {
+            const COMPLEX u = NAMED(power)(NAMED(unit)(z[i], &r), h->k);
+            z[i] = (COMPLEX){r * u.re - desk->mean[0], r * u.im - desk->mean[1]};
+        }
+    if (h->kind != SLOPES) return;
+    NAMED(read_more)(h->polar, desk, y, rows, n, sum);
+    if (h->radial) {
+        const REAL *radial = (const REAL *)h->radial + desk->before + y * n;
+        NAMED(read_rows)(radial, n, rows, n, 2, &more->re);
+        for (int64_t i = 0; i < n; i++) sum[i].re += more[i].re;
+    }
+    NAMED(read_more)(h->more, desk, y, rows, n, more);
+    for (int64_t i = 0; i < n; i++) {
+        z[i] = NAMED(times)(NAMED(unit)(z[i], &r), sum[i]);
+        z[i].re += more[i].re, z[i].im += more[i].im;
+    }
+}
+
+/* What the gradients in a line make of row y and those after it. */
+INLINE void NAMED(gather)(const DESK *desk, const REAL *known, int64_t y, int64_t rows, int64_t n) {
+    const Harmonics *h = desk->harmonics;
+    COMPLEX *a = desk->line, *z = desk->spare, *sum = z + n;
+    VEC r;
+    NAMED(read_more)(h->z, desk, y, rows, n, z);
+    if (h->fresh) memset(sum, 0, n * sizeof(COMPLEX));
+    else NAMED(read_rows)(known, 2 * n, rows, 2 * n, 1, &sum->re);
+    for (int64_t i = 0; i < n; i++) {
+        const COMPLEX p = NAMED(times)(a[i], NAMED(power)(NAMED(unit)(z[i], &r), h->k));
+        a[i] = (COMPLEX){sum[i].re + p.re, sum[i].im - (REAL)h->k * p.im};
+    }
+}
+
 CLONED static void NAMED(along_rows)(const Boxes *task, SIDE from, SIDE to, const DESK *desk) {
     const int64_t end = NAMED(begin)(task->height, desk, 1);
     for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += LANES) {
         const int64_t rows = SOME(end - y);
         NAMED(read_rows)(from.at + y * from.row, from.row, rows, 2 * from.columns, 1,
                          &desk->line->re);
+        NAMED(prepare)(desk, y, rows, from.columns);
         NAMED(widen)(desk->line, from.columns, task->width);
         NAMED(turn)(&desk->x, desk, task->inverse);
         NAMED(narrow)(desk->line, to.columns, task->width);
-        NAMED(write_rows)(&desk->line->re, 1, to.row, rows, 2 * to.columns, to.at + y * to.row);
+        REAL *out = to.at + y * to.row;
+        if (desk->harmonics->kind == POLAR) NAMED(gather)(desk, out, y, rows, to.columns);
+        NAMED(write_rows)(&desk->line->re, 1, to.row, rows, 2 * to.columns, out);
+    }
+}
+
+/* Moduli of responses, less their mean, as a part of a line. */
+INLINE void NAMED(read_moduli)(const REAL *from, int64_t row, int64_t rows, int64_t n,
+                               const DESK *desk, VEC *to) {
+    COMPLEX *z = desk->spare;
+    NAMED(read_rows)(from, row, rows, 2 * n, 1, &z->re);
+    for (int64_t i = 0; i < n; i++) {
+        NAMED(unit)(z[i], to + 2 * i);
+        to[2 * i] -= desk->mean[0];
     }
 }
 
@@ -137,9 +212,14 @@ CLONED static void NAMED(from_real_rows)(const Boxes *task, SIDE from, SIDE to, 
     COMPLEX *z = desk->line, *a = desk->spare, *b = a + n;
     for (int64_t y = NAMED(begin)(task->height, desk, 0); y < end; y += 2 * LANES) {
         const int64_t rows = SOME(end - y), more = SOME(end - y - LANES);
-        const REAL *start = from.at + y * from.row;
-        NAMED(read_rows)(start, from.row, rows, n, 2, &z->re);
-        if (more) NAMED(read_rows)(start + LANES * from.row, from.row, more, n, 2, &z->im);
+        const REAL *start = from.at + y * from.row, *next = start + LANES * from.row;
+        if (desk->harmonics->kind) {
+            NAMED(read_moduli)(start, from.row, rows, n, desk, &z->re);
+            if (more) NAMED(read_moduli)(next, from.row, more, n, desk, &z->im);
+        } else {
+            NAMED(read_rows)(start, from.row, rows, n, 2, &z->re);
+            if (more) NAMED(read_rows)(next, from.row, more, n, 2, &z->im);
+        }
         for (int64_t i = 0; !more && i < n; i++) z[i].im = (VEC){0};
         NAMED(turn)(&desk->x, desk, task->inverse);
         for (int64_t k = 0; k < to.columns; k++) {
@@ -245,7 +325,8 @@ INLINE int64_t NAMED(columns)(const Boxes *task, int side) {
 /* One field, or a thread's part of it. */
 static void NAMED(field)(const Boxes *task, const REAL *from, REAL *to, const DESK *desk) {
     const int64_t known = NAMED(columns)(task, 0), kept = NAMED(columns)(task, 1);
-    const SIDE before = {(REAL *)from, task->complex[0] ? 2 * known : known, known};
+    const int64_t whole = task->complex[0] || desk->harmonics->kind;
+    const SIDE before = {(REAL *)from, whole ? 2 * known : known, known};
     const SIDE after = {to, task->complex[1] ? 2 * kept : kept, kept};
     SIDE between = {desk->field, desk->row, kept};
     if (!task->complex[0]) {
@@ -262,7 +343,8 @@ static void NAMED(field)(const Boxes *task, const REAL *from, REAL *to, const DE
         NAMED(along_columns)(task, task->half ? before : between, between, desk);
         NAMED(meet)(desk);
         NAMED(to_real_rows)(task, between, after, desk);
-    } else if (known < task->width || task->from[0] < task->height) {
+    } else if (known < task->width || task->from[0] < task->height ||
+               desk->harmonics->kind == POLAR) {
         between.columns = known;
         NAMED(along_columns)(task, before, between, desk);
         NAMED(meet)(desk);
@@ -297,13 +379,15 @@ int64_t NAMED(boxes_bytes)(const Boxes *task, int threads) {
     return good ? fields * field + threads * 3 * n * (int64_t)sizeof(COMPLEX) : -1;
 }
 
-/* Transforms fields as `task` says; `memory` is as large as `boxes_bytes` says. */
-int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, int threads) {
+/* Transforms fields as `task` and `harmonics` say; `memory` is as large as `boxes_bytes` says. */
+int NAMED(boxes)(const REAL *from, const Boxes *task, const Harmonics *harmonics, REAL *to,
+                 char *memory, int threads) {
     const int64_t n = task->height > task->width ? task->height : task->width;
-    const int64_t before = task->from[0] * NAMED(columns)(task, 0) * (task->complex[0] ? 2 : 1);
+    const int64_t whole = task->complex[0] || harmonics->kind;
+    const int64_t before = task->from[0] * NAMED(columns)(task, 0) * (whole ? 2 : 1);
     const int64_t after = task->to[0] * NAMED(columns)(task, 1) * (task->complex[1] ? 2 : 1);
     const int shared = NAMED(together)(task, threads);
-    DESK one = {.row = NAMED(row)(task), .parts = shared ? threads : 1};
+    DESK one = {.row = NAMED(row)(task), .parts = shared ? threads : 1, .harmonics = harmonics};
     const int good = NAMED(plan)(&one.y, task->height) & NAMED(plan)(&one.x, task->width);
     const int64_t field = task->height * one.row * (int64_t)sizeof(REAL);
     const int large = task->fields * task->height * task->width > 1 << 14;
@@ -318,8 +402,12 @@ int NAMED(boxes)(const REAL *from, const Boxes *task, REAL *to, char *memory, in
         desk.line = (COMPLEX *)own, desk.spare = desk.line + n;
         desk.field = (REAL *)(memory + threads * 3 * n * sizeof(COMPLEX) + (shared ? 0 : thread) * field);
         desk.part = shared ? thread : 0, desk.parts = shared ? all : 1;
-        for (int64_t f = shared ? 0 : thread; good && f < task->fields; f += shared ? 1 : all)
+        for (int64_t f = shared ? 0 : thread; good && f < task->fields; f += shared ? 1 : all) {
+            const REAL *mean = harmonics->mean;
+            if (mean) memcpy(desk.mean, mean + 2 * (f % harmonics->channels), sizeof(desk.mean));
+            desk.before = f * task->height * task->width;
             NAMED(field)(task, from + f * before, to + f * after, &desk);
+        }
     }
     free(one.y.twiddles), free(one.x.twiddles);
     return good;

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from wavemill.kernels.loading import PAIR, call, numbers, precise, room, usable
+from wavemill.kernels.loading import PAIR, addresses, call, numbers, precise, room, usable
 
 Box = tuple[int, int]
 
@@ -24,6 +24,19 @@ class Boxes(ctypes.Structure):
         ("complex", PAIR),
         *numbers("inverse", "half"),
     ]
+
+
+class Harmonics(ctypes.Structure):
+    """What fields become before they are transformed, or transforms after it."""
+
+    _fields_ = [
+        *numbers("kind", "k", "channels", "fresh"),
+        *addresses("z", "mean", "radial", "polar", "more"),
+    ]
+
+
+_PLAIN = Harmonics()
+_HARMONICS, _SLOPES, _POLAR = 1, 2, 3
 
 
 def fourier(
@@ -43,18 +56,83 @@ def fourier(
     it: on other devices, for sides with a prime factor above 67, in a graph of autograd.
     """
     real = x.dtype.to_real()
-    if not usable(x) or not precise(real) or (x.requires_grad and torch.is_grad_enabled()):
+    if not _possible(x):
         return None
     kinds = x.is_complex(), not part_real
     known = half if half and kinds[0] else (x.shape[-2], x.shape[-1])
-    fields, threads = math.prod(x.shape[:-2]), torch.get_num_threads()
-    task, size = _task(fields, shape, known, box, kinds, inverse, half is not None, real, threads)
-    if size < 0:
-        return None
     columns = box[1] // 2 + 1 if half and kinds[1] else box[1]
     dtype = real if part_real else real.to_complex()
     out = torch.empty(*x.shape[:-2], box[0], columns, dtype=dtype)
-    call("boxes", real, x, task, out, room(size))
+    return _run(x, out, (shape, known, box, kinds, inverse, half is not None))
+
+
+def harmonic_spectra(z: Tensor, k: int, mean: Tensor | None, box: Box) -> Tensor | None:
+    """Return :func:`fourier` of :func:`.harmonics` less their means, which are not stored.
+
+    ``z`` is ``(field, channel, y, x)``, ``mean`` complex ``(channel,)``. None where the loops
+    cannot do it.
+    """
+    if not _possible(z):
+        return None
+    mean = None if mean is None else mean.to(z.dtype).contiguous()
+    own = Harmonics(kind=_HARMONICS, k=k, channels=z.shape[1], mean=_address(mean))
+    whole = z.shape[-2], z.shape[-1]
+    out = z.new_empty(*z.shape[:-2], *box)
+    return _run(z, out, (whole, whole, box, (k > 0, True), False, False), own)
+
+
+def slope_spectra(
+    z: Tensor, radial: Tensor | None, polar: Tensor | None, more: Tensor | None, box: Box
+) -> Tensor | None:
+    """Return :func:`fourier` of ``z / abs(z) (radial + polar) + more``; any of the three may lack.
+
+    None where the loops cannot do it.
+    """
+    if not _possible(z):
+        return None
+    addresses = {"radial": _address(radial), "polar": _address(polar), "more": _address(more)}
+    whole = z.shape[-2], z.shape[-1]
+    out = z.new_empty(*z.shape[:-2], *box)
+    own = Harmonics(kind=_SLOPES, **addresses)
+    return _run(z, out, (whole, whole, box, (True, True), False, False), own)
+
+
+def add_polar_spectra(spectra: Tensor, z: Tensor, k: int, known: Tensor | None) -> Tensor | None:
+    """Return :func:`.add_polar` of ``sum over w of spectra e^{-i w u}``, which is not stored.
+
+    ``spectra`` is ``(field, channel, y, x)`` in a box; ``known`` is changed in place. None where
+    the loops cannot do it.
+    """
+    if not (_possible(spectra) and _possible(z)):
+        return None
+    box, whole = (spectra.shape[-2], spectra.shape[-1]), (z.shape[-2], z.shape[-1])
+    out = torch.empty_like(z) if known is None else known
+    own = Harmonics(kind=_POLAR, k=k, fresh=known is None, z=z.data_ptr())
+    return _run(spectra, out, (whole, box, whole, (True, True), False, False), own)
+
+
+def _possible(x: Tensor) -> bool:
+    """Say whether loops can read a tensor, and no graph of autograd needs what they make of it."""
+    followed = x.requires_grad and torch.is_grad_enabled()
+    return usable(x) and precise(x.dtype.to_real()) and not followed
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _run(
+    x: Tensor,
+    out: Tensor,
+    sizes: tuple[Box, Box, Box, tuple[bool, bool], bool, bool],
+    harmonics: Harmonics = _PLAIN,
+) -> Tensor | None:
+    """Return ``out``, filled; None if the sides have a large prime factor."""
+    real, fields = x.dtype.to_real(), math.prod(x.shape[:-2])
+    task, size = _task(fields, *sizes, real, torch.get_num_threads())
+    if size < 0:
+        return None
+    call("boxes", real, x, task, harmonics, out, room(size))
     return out
 
 

@@ -70,21 +70,6 @@ CLONED static void NAMED(some_polar)(const REAL *z, int64_t i, int64_t end, int6
     }
 }
 
-/* out = u (radial + polar) + more; any of the three may be absent. */
-CLONED static void NAMED(some_slopes)(const REAL *z, int64_t i, int64_t end, const REAL *radial,
-                                      const REAL *polar, const REAL *more, REAL *out) {
-    VEC r;
-    for (; i < end; i += LANES) {
-        const COMPLEX u = NAMED(unit)(NAMED(get)(z + 2 * i, end - i), &r);
-        COMPLEX sum = polar ? NAMED(get)(polar + 2 * i, end - i) : (COMPLEX){{0}, {0}};
-        if (radial) sum.re += NAMED(get_real)(radial + i, end - i);
-        sum = NAMED(times)(u, sum);
-        const COMPLEX rest = more ? NAMED(get)(more + 2 * i, end - i) : (COMPLEX){{0}, {0}};
-        sum.re += rest.re, sum.im += rest.im;
-        NAMED(put)(sum, out + 2 * i, end - i);
-    }
-}
-
 #define SHARE(work, i, n, end, threads)                                                      \
     _Pragma("omp parallel for num_threads(threads) if (threads > 1 && n > 1 << 14)")         \
     for (int64_t part = 0; part < threads; part++) {                                         \
@@ -101,12 +86,6 @@ int NAMED(harmonics)(const REAL *z, int64_t n, int64_t k, REAL *out, int threads
 int NAMED(polar)(const REAL *z, const REAL *a, int64_t conjugate, int64_t n, int64_t k,
                  int64_t fresh, REAL *polar, int threads) {
     SHARE(NAMED(some_polar)(z, i, end, k, a, conjugate, fresh, polar), i, n, end, threads)
-    return 1;
-}
-
-int NAMED(slopes)(const REAL *z, const REAL *radial, const REAL *polar, const REAL *more, int64_t n,
-                  REAL *out, int threads) {
-    SHARE(NAMED(some_slopes)(z, i, end, radial, polar, more, out), i, n, end, threads)
     return 1;
 }
 

@@ -27,13 +27,6 @@ def add_polar(z: Tensor, k: int, a: Tensor, known: Tensor | None) -> Tensor:
     return out
 
 
-def slopes(z: Tensor, radial: Tensor | None, polar: Tensor | None, more: Tensor | None) -> Tensor:
-    """Return ``z / abs(z) (radial + polar) + more``; any of the three may be None."""
-    out = torch.empty_like(z)
-    call("slopes", z.dtype, z, radial, polar, more, z.numel(), out)
-    return out
-
-
 def filtered(x: Tensor, filters: Tensor, back: bool) -> Tensor:
     """Return ``x (field, ...)`` times real ``filters (channel, ...)``; ``back``: the transpose."""
     channels, *sizes = filters.shape

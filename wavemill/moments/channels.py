@@ -66,6 +66,30 @@ class Response:
             return phase_harmonic(z, k)
         return kernels.harmonics(z, k) if kernels.usable(z) else self._powers(k, angles)[1]
 
+    def harmonic_spectrum(
+        self, k: int, angles: slice, mean: Tensor | None, box: Box
+    ) -> Tensor | None:
+        """Return the transform of [z]^k - mean within a box, by loops that do not store [z]^k.
+
+        ``mean`` is complex ``(angle,)``, or None for 0. None where the loops cannot do it.
+        """
+        if k == 1 or self.low_pass or self.field.requires_grad:
+            return None
+        return kernels.harmonic_spectra(self.field[:, angles], k, mean, box)
+
+    def pull_spectrum(self, k: int, angles: slice, spectrum: Tensor) -> bool:
+        """Take over the conjugate of a gradient of [z]^k from its spectrum, if loops can do it.
+
+        They do not store the conjugate, ``sum over w of spectrum e^{-i w u}``.
+        """
+        if k < 2 or self.low_pass:
+            return False
+        z, known = self.field[:, angles], self._known(angles)
+        gathered = kernels.add_polar_spectra(spectrum, z, k, known)
+        if known is None:
+            self._polar_gradient = gathered
+        return gathered is not None
+
     def pull(self, k: int, angles: slice, conjugate: Tensor) -> None:
         """Take over the conjugate of a gradient of [z]^k; real for k = 0 and low passes."""
         if self.low_pass:
@@ -86,11 +110,13 @@ class Response:
     def pulled(self) -> Tensor | None:
         """Return the gradient of the spectrum from all that was taken in; None if nothing was."""
         radial, polar = self._radial, self._polar_gradient
+        box = self.spectrum.shape[-2], self.spectrum.shape[-1]
         if kernels.usable(self.field) and (radial is not None or polar is not None):
-            radial = None if radial is None else radial.contiguous()
             more = None if self._gradient is None else self._gradient.contiguous()
-            self._gradient = kernels.slopes(self.field, radial, polar, more)
-            radial = polar = None
+            radial = None if radial is None else radial.contiguous()
+            compiled = kernels.slope_spectra(self.field, radial, polar, more, box)
+            if compiled is not None:
+                return compiled
         if radial is not None:
             if polar is None:
                 polar = torch.complex(radial, torch.zeros_like(radial))
@@ -101,7 +127,7 @@ class Response:
             self._gradient = polar if self._gradient is None else polar.add_(self._gradient)
         if self._gradient is None:
             return None
-        return to_spectrum(self._gradient, (self.spectrum.shape[-2], self.spectrum.shape[-1]))
+        return to_spectrum(self._gradient, box)
 
     def _plus(self, known: Tensor | None, angles: slice, more: Tensor) -> Tensor:
         """Return ``known`` with ``more`` added at some angles; may keep ``more`` itself."""
@@ -114,14 +140,17 @@ class Response:
 
     def _gather_compiled(self, conjugate: Tensor, k: int, angles: slice) -> None:
         """Do what :meth:`_gather` does, with ``conjugate`` times u^k."""
-        z, known = self.field[:, angles], self._polar_gradient
-        if known is None and z.shape != self.field.shape:
-            self._polar_gradient = known = torch.zeros_like(self.field)
-        of_these = None if known is None else known[:, angles]
-        conjugate = conjugate.to(z.dtype).contiguous()
-        gathered = kernels.add_polar(z, k, conjugate, of_these)
+        z, known = self.field[:, angles], self._known(angles)
+        gathered = kernels.add_polar(z, k, conjugate.to(z.dtype).contiguous(), known)
         if known is None:
             self._polar_gradient = gathered
+
+    def _known(self, angles: slice) -> Tensor | None:
+        """Return what is known of some angles' polar gradient; None: they are all, of nothing."""
+        known, field = self._polar_gradient, self.field
+        if known is None and field[:, angles].shape != field.shape:
+            self._polar_gradient = known = torch.zeros_like(field)
+        return None if known is None else known[:, angles]
 
     def _gather(self, p: Tensor, k: int, angles: slice) -> None:
         """Add ``Re p - i k Im p``, one pass over memory with p seen as rows of real numbers."""

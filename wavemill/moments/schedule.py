@@ -144,17 +144,19 @@ class Schedule(nn.Module):
             if group in self._plan.boxes:
                 spectrum = self._response(pass_, group.scale).spectrum[:, self._place[group]]
             return Stack(True, field, spectrum)
+        box, centred = self._plan.boxes.get(group), group in self._plan.centred
+        mean = means[self._channels[group]] if centred and means is not None else None
+        if box is not None and group not in self._plan.spatial and not (centred and means is None):
+            response, place = self._response(pass_, group.scale), self._place[group]
+            spectrum = response.harmonic_spectrum(group.k, place, mean, box)
+            if spectrum is not None:
+                return Stack(False, None, spectrum)
         field = self._harmonic(pass_, group)
-        if group in self._plan.centred:
-            field = self._centre(field, group, means)
-        box = self._plan.boxes.get(group)
+        if mean is not None:
+            field = field - (mean if field.is_complex() else mean.real)[:, None, None]
+        elif centred:
+            field = field - field.mean((-2, -1), keepdim=True)
         return Stack(False, field, None if box is None else to_spectrum(field, box))
-
-    def _centre(self, field: Tensor, group: Group, means: Tensor | None) -> Tensor:
-        if means is None:
-            return field - field.mean((-2, -1), keepdim=True)
-        mean = means[self._channels[group], None, None]
-        return field - (mean if field.is_complex() else mean.real)
 
     def _drop(self, pass_: _Pass, step: Step, differentiate: bool) -> None:
         """Forget groups and scales that nothing needs any more, handing on their gradients."""
@@ -175,11 +177,16 @@ class Schedule(nn.Module):
         if spectral is not None and stack.linear:
             filters = getattr(self, group.scale.buffer)[place]
             pass_.pull_field(filtered_back(spectral, filters))
-        elif spectral is not None:
+            spectral = None
+        if spectral is None and conjugate is None:
+            return
+        response = self._response(pass_, group.scale)
+        if spectral is not None:
+            if conjugate is None and response.pull_spectrum(group.k, place, spectral):
+                return
             pulled = to_conjugate_field(spectral, self.shape, real=group.real)
             conjugate = pulled if conjugate is None else pulled + conjugate
-        if conjugate is not None:
-            self._response(pass_, group.scale).pull(group.k, place, conjugate)
+        response.pull(group.k, place, conjugate)
 
 
 class _Pass:
