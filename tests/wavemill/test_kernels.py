@@ -204,12 +204,53 @@ def test_harmonics_and_their_gradients_equal_those_of_torch(monkeypatch, dtype):
         assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
 
 
+@compiled
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_spectra_of_harmonics_and_gradients_from_spectra_equal_those_of_torch(
+    monkeypatch, set_threads, grid, dtype
+):
+    """With and without means, for all angles and some, in whole boxes and small ones."""
+    generator = torch.manual_seed(17)
+    z, a, b = torch.randn(3, 2, 3, *grid, dtype=dtype.to_complex(), generator=generator)
+    means = torch.randn(3, dtype=z.dtype, generator=generator)
+    everything, some = slice(0, 3), slice(1, 3)
+
+    def compute(box):
+        response = Response(crop(b, box), grid, low_pass=False)
+        response.field = z
+        found = []
+        for k, mean in product((0, 2, 3), (None, means)):
+            spectrum = response.harmonic_spectrum(k, everything, mean, box)
+            if spectrum is None:
+                centred = response.harmonic(k, everything)
+                if mean is not None:
+                    centred = centred - (mean if k else mean.real)[:, None, None]
+                spectrum = to_spectrum(centred, box)
+            found.append(spectrum)
+        response.pull(0, everything, a.real)
+        response.pull(1, everything, b)
+        for k, angles in ((2, everything), (5, everything), (3, some)):
+            spectrum = crop(a, box)[:, angles].contiguous()
+            if not response.pull_spectrum(k, angles, spectrum):
+                response.pull(k, angles, to_conjugate_field(spectrum, grid))
+        return [*found, response.pulled()]
+
+    tolerance = 4e-6 if dtype == torch.float32 else 1e-14
+    boxes = {grid, tuple(2 * (n // 5) + 1 for n in grid)}
+    for threads, box in product((1, 2), boxes):
+        set_threads(threads)
+        for ours, torchs in zip(*both(monkeypatch, partial(compute, box)), strict=True):
+            assert (ours - torchs).abs().max() < tolerance * torchs.abs().max()
+
+
 SETS = {  # one field and several, shifts and none, channels alone, linear, and mirrored
     "C": {"moments": "C", "lags": 2},
     "C+L": {"moments": "C+L", "lags": 1},
     "C+moduli": {"moments": "C+moduli", "lags": 1},
     "D": {"moments": "D", "lags": 1},
     "pywph": {"moments": "pywph", "lags": 2},
+    "C, 5 angles": {"moments": "C", "lags": 1, "L": 5},  # no whole number of blocks
 }
 
 
@@ -218,7 +259,7 @@ SETS = {  # one field and several, shifts and none, channels alone, linear, and 
 @pytest.mark.parametrize("fields", [1, 3])
 @pytest.mark.parametrize("name", SETS)
 def test_covariances_and_their_gradients_equal_those_of_torch(monkeypatch, name, fields, dtype):
-    op = PhaseHarmonicCovariance((40, 30), J=3, L=4, dtype=dtype, **SETS[name])
+    op = PhaseHarmonicCovariance((40, 30), J=3, dtype=dtype, **SETS[name])
     x, y = torch.randn(2, fields, 40, 30, dtype=dtype, generator=torch.manual_seed(7))
     moments = op.measure(y)
     tolerance = 5e-6 if dtype == torch.float32 else 1e-13
@@ -338,6 +379,20 @@ def test_tangents_go_through(op):
     expected = torch.func.jvp(op, (x,), (along,))[1]
     assert expected.abs().max() > 0.01
     torch.testing.assert_close(with_tangents(op, x, along), expected, rtol=1e-4, atol=1e-5)
+
+
+@compiled
+def test_threads_do_not_change_products_of_channels(set_threads):
+    """Sums are of 16 parts of a large field, whatever the number of threads."""
+    x, y = torch.randn(2, 128, 96, generator=torch.manual_seed(18))
+    found = []
+    for threads in (1, 2):
+        set_threads(threads)
+        op = PhaseHarmonicCovariance((128, 96), J=2, L=4)
+        loss, gradient = op.loss_and_gradient(x, op.measure(y))
+        found.append((float(loss), gradient))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
 
 
 @compiled

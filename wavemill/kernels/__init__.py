@@ -17,6 +17,7 @@ from wavemill.kernels.boxes import (
 from wavemill.kernels.fields import add_polar, filtered, harmonics
 from wavemill.kernels.grams import GramsTask
 from wavemill.kernels.loading import available, load, unfollowed, usable
+from wavemill.kernels.products import add_gradients_of_products, parts, products
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
 from wavemill.kernels.shifts import Shifts, add_gradients_at_shifts, means_at_shifts, shifts_bytes
 from wavemill.kernels.solid import integrals, square_about_atoms, square_convolved
@@ -30,6 +31,7 @@ __all__ = [
     "Scattering",
     "Shifts",
     "add_gradients_at_shifts",
+    "add_gradients_of_products",
     "add_polar",
     "add_polar_spectra",
     "available",
@@ -42,6 +44,8 @@ __all__ = [
     "istc_gradients",
     "load",
     "means_at_shifts",
+    "parts",
+    "products",
     "scatter",
     "scattering_bytes",
     "shifts_bytes",

@@ -17,7 +17,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("wavemill/kernels")
-NAMES = "atoms boxes fields grams scattering shifts solid sparse_codes"
+NAMES = "atoms boxes fields grams products scattering shifts solid sparse_codes"
 SOURCES = [FOLDER / f"{name}.c" for name in NAMES.split()]
 LIBRARY = FOLDER / "_kernels.so"
 fingerprint = runpy.run_path(str(Path(__file__).with_name("sources.py")))["fingerprint"]

@@ -45,6 +45,8 @@ class GramBlock(nn.Module):
     ----------
     aligned
         Whether each channel is in a single pair, so that only these products are computed.
+    dense
+        Whether a quarter at least of the channels of all pairs are wanted.
     """
 
     _pick: Tensor
@@ -56,6 +58,7 @@ class GramBlock(nn.Module):
         first, second, pair = pairs.distinct()
         self.aligned = bool(_contiguous(first) and _contiguous(second))
         self._products = [span.stop - span.start for span in (self._first, self._second)]
+        self.dense = 4 * len(pair) >= math.prod(pairs.channels)
         flat = (pairs.first - self._first.start) * self._products[1]
         flat = flat + pairs.second - self._second.start
         keep_buffer(self, "_pick", torch.from_numpy(pair if self.aligned else flat))

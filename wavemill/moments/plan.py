@@ -6,6 +6,7 @@ its two groups. What :class:`.Schedule` runs is decided here, once.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,18 +22,18 @@ from wavemill.moments.covariances import GramBlock, PowerBlock, ShiftBlock
 from wavemill.moments.groups import Group, Scale, groups
 from wavemill.moments.loops import Loops
 from wavemill.moments.pairs import Rows
+from wavemill.moments.products import Meeting, Products
 from wavemill.moments.stacks import Pairs
 
-Block = GramBlock | ShiftBlock | PowerBlock | Loops
+Block = GramBlock | ShiftBlock | PowerBlock | Loops | Products
 
 
 @dataclass(frozen=True)
 class Due:
-    """A block, its two groups, and which of the results are its own."""
+    """A block, its groups, of which all others meet the last, and which results are its own."""
 
     results: slice
-    first: Group
-    second: Group
+    groups: tuple[Group, ...]
     block: Block
 
 
@@ -106,6 +107,10 @@ class _Draft:
     def linear(self) -> tuple[bool, bool]:
         return self.first.linear, self.second.linear
 
+    def other(self, group: Group) -> Group:
+        """Return the group that meets this one."""
+        return self.second if self.first == group else self.first
+
     @property
     def key(self) -> tuple[int, Group, Group, bool, bool]:
         """What blocks are sorted by."""
@@ -130,16 +135,17 @@ class _Planner:
         """Sort rows into blocks, each due with the later of its groups."""
         drafts = sorted(self._drafts(rows), key=lambda draft: draft.key)
         self._request_spectra(drafts)
-        steps, start = [Step(group) for group in self._angles], 0
-        for draft in drafts:
-            stop = start + len(draft.members)
-            block = self._block(rows[draft.members], draft)
-            steps[draft.step].due.append(Due(slice(start, stop), *draft.groups, block))
-            start = stop
+        steps: list[Step] = [Step(group) for group in self._angles]
+        order: list[int] = []
+        for number, own in itertools.groupby(drafts, key=lambda draft: draft.step):
+            step = steps[number]
+            for members, together, block in self._blocks(rows, list(own), step.group):
+                results = slice(len(order), len(order) + len(members))
+                step.due.append(Due(results, together, block))
+                order += members
         self._note_ends(steps)
-        order = np.concatenate([draft.members for draft in drafts])
         centred = {group for draft in drafts if not any(draft.linear) for group in draft.groups}
-        return Plan(steps, order, self._boxes, self._spatial, centred)
+        return Plan(steps, np.array(order), self._boxes, self._spatial, centred)
 
     def _drafts(self, rows: Rows) -> Iterator[_Draft]:
         """Yield the rows of each block: one pair of groups, with shifts or without."""
@@ -188,7 +194,39 @@ class _Planner:
         y, x = self._bank[group.scale].exact.shape[-2:]
         return y, x
 
-    def _block(self, rows: Rows, draft: _Draft) -> Block:
+    def _blocks(
+        self, rows: Rows, drafts: list[_Draft], last: Group
+    ) -> Iterator[tuple[list[int], tuple[Group, ...], Block]]:
+        """Yield the blocks of a step, each with its rows and groups.
+
+        Where most channels of other groups meet most of the step's own, one block holds them all.
+        """
+        dense: dict[Box | None, list[tuple[_Draft, GramBlock, Pairs, float]]] = {}
+        for draft in drafts:
+            block, pairs, scale, within = self._block(rows[draft.members], draft)
+            if isinstance(block, GramBlock) and not block.aligned and block.dense:
+                dense.setdefault(within, []).append((draft, block, pairs, scale))
+            else:
+                yield draft.members.tolist(), draft.groups, block
+        for box, found in dense.items():
+            others = list(dict.fromkeys(draft.other(last) for draft, *_ in found))
+            meetings = [
+                Meeting(
+                    others.index(draft.other(last)),
+                    block,
+                    pairs,
+                    scale,
+                    draft.linear,
+                    (box is None and draft.first.real, box is None and draft.second.real),
+                    draft.second != last,
+                )
+                for draft, block, pairs, scale in found
+            ]
+            members = [row for draft, *_ in found for row in draft.members.tolist()]
+            yield members, (*others, last), Products(meetings, self._dtype, self._shape, box)
+
+    def _block(self, rows: Rows, draft: _Draft) -> tuple[Block, Pairs, float, Box | None]:
+        """Return a draft's block, its pairs, their factor, and the box, None in space."""
         a, b = draft.groups
         pairs = Pairs(
             np.searchsorted(self._angles[a], rows["l1"]),
@@ -198,12 +236,12 @@ class _Planner:
             draft.mirrored,
         )
         box = self._common(draft)
+        scale = math.prod(1.0 if linear else 1 / self._points for linear in draft.linear)
+        within: Box | None = box
+        block: Block
         if all(draft.linear) and not draft.shifted:
             banks = (crop(self._filters(a), box), crop(self._filters(b), box))
-            return PowerBlock(pairs, banks, self._dtype)
-        scale = math.prod(1.0 if linear else 1 / self._points for linear in draft.linear)
-        block: GramBlock | ShiftBlock
-        within: Box | None = box
+            return PowerBlock(pairs, banks, self._dtype), pairs, scale, within
         auto, looped = False, not draft.mirrored
         if draft.shifted:
             auto = a == b and looped and bool((pairs.first == pairs.second).all())
@@ -212,10 +250,10 @@ class _Planner:
             if not self._in_frequency(draft):
                 scale, within = 1 / self._points, None
             block = GramBlock(pairs, scale, within)
-            looped &= within is not None or block.aligned  # else a matrix product is faster
-        if not looped:
-            return block
-        return Loops(block, pairs, scale, self._shape, draft.linear, self._dtype, within, auto)
+            looped &= block.aligned or (within is not None and not block.dense)
+        if looped:
+            block = Loops(block, pairs, scale, self._shape, draft.linear, self._dtype, within, auto)
+        return block, pairs, scale, within
 
     def _filters(self, group: Group) -> Tensor:
         return self._bank[group.scale].at(self._angles[group]).exact
@@ -225,7 +263,7 @@ class _Planner:
         end = dict(self._place)
         for number, step in enumerate(steps):
             for due in step.due:
-                for group in (due.first, due.second):
+                for group in due.groups:
                     end[group] = max(end[group], number)
         ends_of_scales: dict[Scale, int] = {}
         for group, number in end.items():

@@ -122,7 +122,7 @@ class Schedule(nn.Module):
 
     def memory(self, gradient: bool) -> int:
         """Return an upper bound in bytes of :meth:`evaluate` for one field."""
-        pairs = {(due.first, due.second) for due in self._plan.due}
+        pairs = {(group, due.groups[-1]) for due in self._plan.due for group in due.groups}
         points = points_held(self._angles, pairs, gradient) * math.prod(self.shape)
         return points * torch.finfo(self.dtype).bits // 8
 
@@ -178,15 +178,14 @@ class Schedule(nn.Module):
             filters = getattr(self, group.scale.buffer)[place]
             pass_.pull_field(filtered_back(spectral, filters))
             spectral = None
-        if spectral is None and conjugate is None:
-            return
         response = self._response(pass_, group.scale)
         if spectral is not None:
             if conjugate is None and response.pull_spectrum(group.k, place, spectral):
                 return
             pulled = to_conjugate_field(spectral, self.shape, real=group.real)
             conjugate = pulled if conjugate is None else pulled + conjugate
-        response.pull(group.k, place, conjugate)
+        if conjugate is not None:
+            response.pull(group.k, place, conjugate)
 
 
 class _Pass:
@@ -222,11 +221,11 @@ class _Pass:
 def _compare(pass_: _Pass, due: Due) -> Tensor:
     if isinstance(due.block, PowerBlock):
         return due.block.evaluate(pass_.power)
-    return due.block.evaluate(pass_.stacks[due.first], pass_.stacks[due.second])
+    return due.block.evaluate(*(pass_.stacks[group] for group in due.groups))
 
 
 def _pull(pass_: _Pass, due: Due, g: Tensor) -> None:
     if isinstance(due.block, PowerBlock):
         pass_.pull_power(due.block.pull(g))
     else:
-        due.block.pull(g, pass_.stacks[due.first], pass_.stacks[due.second])
+        due.block.pull(g, *(pass_.stacks[group] for group in due.groups))

@@ -1,0 +1,236 @@
+/* Sums over points, or over frequencies, of products of all channels of some stacks with all of the
+ * last one, part by part, and gradients of these: what GramBlock of wavemill/moments/covariances.py
+ * does with torch. A tile of all channels is read once for all products. */
+#ifndef REAL
+
+#include "kernels.h"
+
+/* Channels of a stack, (field, channel, y, x), each complex, of two parts, or real, of one; numbers
+ * of parts are rounded up to blocks. */
+typedef struct { int64_t channels, complex, height, width; } Stack;
+
+/* Stacks that meet the last of them in a box common to all. */
+typedef struct {
+    int64_t fields, rows, columns, stacks;
+    const Stack *stack;
+} Products;
+
+#define TILE 16 /* vectors of points at once */
+#define BLOCK 4 /* parts whose sums are in registers, */
+#define PAIR 2  /* with so many vectors of gradients */
+#define PARTS 16 /* of all points that are added up apart, whatever the number of threads */
+
+#define LOOPS "products.c"
+#include "precisions.h"
+
+#else /* one precision */
+
+/* A part of a channel at a tile. */
+typedef struct { VEC at[TILE]; } NAMED(Piece);
+
+#define PIECE NAMED(Piece)
+
+INLINE int64_t NAMED(points)(const Products *task) { return task->rows * task->columns; }
+
+/* Parts of a stack, rounded up to blocks. */
+INLINE int64_t NAMED(parts)(const Stack *stack) {
+    return (stack->channels * (stack->complex ? 2 : 1) + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+/* Parts of all stacks but the last, and of the last. */
+INLINE int64_t NAMED(rows)(const Products *task) {
+    int64_t rows = 0;
+    for (int64_t s = 0; s + 1 < task->stacks; s++) rows += NAMED(parts)(task->stack + s);
+    return rows;
+}
+
+INLINE int64_t NAMED(columns)(const Products *task) {
+    return NAMED(parts)(task->stack + task->stacks - 1);
+}
+
+/* Where point k of the common box lies in a channel, and how many follow it in memory. */
+INLINE int64_t NAMED(place)(const Products *task, const Stack *stack, int64_t k, int64_t *follow) {
+    const int64_t y = k / task->columns, x = k % task->columns, half = task->columns / 2;
+    *follow = (x > half ? task->columns : half + 1) - x;
+    return (y > task->rows / 2 ? y + stack->height - task->rows : y) * stack->width +
+           (x > half ? x + stack->width - task->columns : x);
+}
+
+/* `count` points from k on of a field's channels; 0 after them. */
+INLINE void NAMED(read_tile)(const Products *task, const Stack *stack, const REAL *at,
+                             int64_t field, int64_t k, int64_t count, PIECE *pieces) {
+    const int64_t each = stack->complex ? 2 : 1, size = each * stack->height * stack->width;
+    if (count < TILE * LANES) memset(pieces, 0, NAMED(parts)(stack) * sizeof(PIECE));
+    at += field * stack->channels * size;
+    for (int64_t c = 0; c < stack->channels; c++, at += size, pieces += each)
+        for (int64_t done = 0, n; done < count; done += n) {
+            const REAL *from = at + each * NAMED(place)(task, stack, k + done, &n);
+            REAL *restrict re = (REAL *)pieces[0].at + done;
+            REAL *restrict im = (REAL *)pieces[each - 1].at + done;
+            n = n < count - done ? n : count - done;
+            if (each == 1) memcpy(re, from, n * sizeof(REAL));
+            else
+                for (int64_t i = 0; i < n; i++) re[i] = from[2 * i], im[i] = from[2 * i + 1];
+        }
+}
+
+/* A tile of all stacks. */
+CLONED static void NAMED(read_tiles)(const Products *task, const REAL *const *at, int64_t field,
+                                     int64_t k, int64_t count, PIECE *pieces) {
+    for (int64_t s = 0; s < task->stacks; s++) {
+        NAMED(read_tile)(task, task->stack + s, at[s], field, k, count, pieces);
+        pieces += NAMED(parts)(task->stack + s);
+    }
+}
+
+/* Writes a tile of a channel's gradient, or adds it. */
+INLINE void NAMED(write_tile)(const Products *task, const Stack *stack, const PIECE *pieces,
+                              int64_t k, int64_t count, int64_t fresh, REAL *channel) {
+    const int64_t each = stack->complex ? 2 : 1;
+    for (int64_t done = 0, n; done < count; done += n) {
+        REAL *restrict to = channel + each * NAMED(place)(task, stack, k + done, &n);
+        const REAL *re = (const REAL *)pieces[0].at + done;
+        const REAL *im = (const REAL *)pieces[each - 1].at + done;
+        n = n < count - done ? n : count - done;
+        if (each == 1 && fresh) memcpy(to, re, n * sizeof(REAL));
+        else if (each == 1)
+            for (int64_t i = 0; i < n; i++) to[i] += re[i];
+        else if (fresh)
+            for (int64_t i = 0; i < n; i++) to[2 * i] = re[i], to[2 * i + 1] = im[i];
+        else
+            for (int64_t i = 0; i < n; i++) to[2 * i] += re[i], to[2 * i + 1] += im[i];
+    }
+}
+
+/* sums (part of a, part of b) += a b */
+CLONED static void NAMED(meet)(const PIECE *a, int64_t rows, const PIECE *b, int64_t columns,
+                               VEC *sums) {
+    for (int64_t r = 0; r < rows; r += BLOCK)
+        for (int64_t c = 0; c < columns; c += BLOCK) {
+            VEC sum[BLOCK][BLOCK] = {{{0}}};
+            for (int64_t i = 0; i < TILE; i++)
+                for (int p = 0; p < BLOCK; p++)
+                    for (int q = 0; q < BLOCK; q++) sum[p][q] += a[r + p].at[i] * b[c + q].at[i];
+            for (int p = 0; p < BLOCK; p++)
+                for (int q = 0; q < BLOCK; q++) sums[(r + p) * columns + c + q] += sum[p][q];
+        }
+}
+
+/* out = BLOCK rows of a matrix times the parts of a stack */
+INLINE void NAMED(spread)(const REAL *matrix, const PIECE *parts, int64_t count, PIECE *out) {
+    for (int64_t i = 0; i < TILE; i += PAIR) {
+        VEC sum[BLOCK][PAIR] = {{{0}}};
+        for (int64_t k = 0; k < count; k++)
+            for (int p = 0; p < BLOCK; p++)
+                for (int v = 0; v < PAIR; v++)
+                    sum[p][v] += matrix[p * count + k] * parts[k].at[i + v];
+        for (int p = 0; p < BLOCK; p++)
+            for (int v = 0; v < PAIR; v++) out[p].at[i + v] = sum[p][v];
+    }
+}
+
+/* A tile of one stack's gradient: rows of a matrix times parts. */
+CLONED static void NAMED(pull_tile)(const Products *task, const Stack *stack, const REAL *matrix,
+                                    const PIECE *parts, int64_t columns, int64_t field, int64_t k,
+                                    int64_t count, int64_t fresh, REAL *gradient) {
+    const int64_t each = stack->complex ? 2 : 1, size = each * stack->height * stack->width;
+    PIECE out[BLOCK];
+    for (int64_t r = 0; r < each * stack->channels; r += BLOCK) {
+        NAMED(spread)(matrix + r * columns, parts, columns, out);
+        for (int64_t p = 0; p < BLOCK && r + p < each * stack->channels; p += each)
+            NAMED(write_tile)(task, stack, out + p, k, count, fresh,
+                              gradient + (field * stack->channels + (r + p) / each) * size);
+    }
+}
+
+/* Bytes that so many threads work in: pieces, a thread's sums, and those of the parts. */
+int64_t NAMED(products_bytes)(const Products *task, int threads) {
+    const int64_t rows = NAMED(rows)(task), columns = NAMED(columns)(task);
+    return threads * ((rows + columns) * sizeof(PIECE) + rows * columns * sizeof(VEC)) +
+           PARTS * rows * columns * (int64_t)sizeof(REAL);
+}
+
+/* Tiles of a part. */
+#define OWN_TILES(k, count, part, parts)                                                       \
+    for (int64_t tile = TILE * LANES, all = (NAMED(points)(task) + tile - 1) / tile,           \
+                 k = all * (part) / (parts) * tile, end = all * ((part) + 1) / (parts) * tile, \
+                 count;                                                                        \
+         count = NAMED(points)(task) - k < tile ? NAMED(points)(task) - k : tile, k < end;     \
+         k += tile)
+
+/* out (field, row, column): parts of the stacks `at`, one after the other, times the last one's. */
+int NAMED(products)(const REAL *const *at, const Products *task, REAL *out, char *memory,
+                    int threads) {
+    const int64_t rows = NAMED(rows)(task), columns = NAMED(columns)(task), all = rows * columns;
+    const int64_t pieces = (rows + columns) * sizeof(PIECE), own = pieces + all * sizeof(VEC);
+    REAL *sums = (REAL *)(memory + threads * own);
+    const int large = NAMED(points)(task) > 1 << 12;
+#pragma omp parallel num_threads(threads) if (threads > 1 && large)
+    {
+        int64_t thread = 0;
+#ifdef _OPENMP
+        thread = omp_get_thread_num();
+#endif
+        PIECE *a = (PIECE *)(memory + thread * own);
+        VEC *vectors = (VEC *)((char *)a + pieces);
+        memset(a, 0, pieces);
+        for (int64_t f = 0; f < task->fields; f++) {
+#pragma omp for schedule(static, 1)
+            for (int64_t part = 0; part < PARTS; part++) {
+                memset(vectors, 0, all * sizeof(VEC));
+                OWN_TILES(k, count, part, PARTS) {
+                    NAMED(read_tiles)(task, at, f, k, count, a);
+                    NAMED(meet)(a, rows, a + rows, columns, vectors);
+                }
+                for (int64_t i = 0; i < all; i++) {
+                    REAL sum = 0;
+                    for (int64_t lane = 0; lane < LANES; lane++) sum += vectors[i][lane];
+                    sums[part * all + i] = sum;
+                }
+            }
+#pragma omp for
+            for (int64_t i = 0; i < all; i++) {
+                REAL sum = 0;
+                for (int64_t part = 0; part < PARTS; part++) sum += sums[part * all + i];
+                out[f * all + i] = sum;
+            }
+        }
+    }
+    return 1;
+}
+
+/* Gradients of all stacks, by a matrix for each field, (row, column) as in `products`, and its like
+ * for the last stack, (column, row): added, or written where `fresh`. */
+int NAMED(products_gradients)(const REAL *const *at, const Products *task, const REAL *matrices,
+                              const REAL *to_last, REAL *const *gradients, const int64_t *fresh,
+                              char *memory, int threads) {
+    const int64_t rows = NAMED(rows)(task), columns = NAMED(columns)(task), last = task->stacks - 1;
+    const int large = NAMED(points)(task) > 1 << 12;
+#pragma omp parallel num_threads(threads) if (threads > 1 && large)
+    {
+        int64_t part = 0, parts = 1;
+#ifdef _OPENMP
+        part = omp_get_thread_num(), parts = omp_get_num_threads();
+#endif
+        PIECE *a = (PIECE *)memory + part * (rows + columns);
+        memset(a, 0, (rows + columns) * sizeof(PIECE));
+        for (int64_t f = 0; f < task->fields; f++)
+            OWN_TILES(k, count, part, parts) {
+                const REAL *matrix = matrices + f * rows * columns;
+                NAMED(read_tiles)(task, at, f, k, count, a);
+                for (int64_t s = 0; s < last; s++) {
+                    const Stack *stack = task->stack + s;
+                    NAMED(pull_tile)(task, stack, matrix, a + rows, columns, f, k, count, fresh[s],
+                                     gradients[s]);
+                    matrix += NAMED(parts)(stack) * columns;
+                }
+                NAMED(pull_tile)(task, task->stack + last, to_last + f * rows * columns, a, rows, f,
+                                 k, count, fresh[last], gradients[last]);
+            }
+    }
+    return 1;
+}
+
+#undef OWN_TILES
+#undef PIECE
+#endif
