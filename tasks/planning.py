@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from glob import has_magic
 
 import pandas as pd
 
 from storage import InvalidRequest, Schema, Store
 from storage.sources import Discovery
+from storage.sources.filesystem import absolute
 from storage.tables import no_samples
 from tasks.inputs import SIMULATE, Input, Simulated, identity, place, realisations, stamp
 from tasks.options import Options
@@ -34,6 +38,9 @@ class Plan:
         Inputs that the dataset does not hold, or whose size or time of change differs.
     known
         The fingerprint last seen of each input, by its identity.
+    looked_for
+        Units in quarantine that are refused again in this run or not at all: where they were
+        found, it looks at everything.
     """
 
     schema: Schema
@@ -42,6 +49,7 @@ class Plan:
     restore: tuple[str, ...]
     missing: tuple[str, ...]
     known: dict[str, str]
+    looked_for: tuple[str, ...] = ()
 
     def known_of(self, batch: tuple[Input, ...]) -> Work:
         """Return a batch with what is known of it alone: a task needs no more, out of a million."""
@@ -50,9 +58,14 @@ class Plan:
 
 
 def plan(
-    store: Store, dataset: str, schema: Schema, inputs: Sequence[Input], options: Options
+    store: Store,
+    dataset: str,
+    schema: Schema,
+    inputs: Sequence[Input],
+    options: Options,
+    sources: Sequence[str],
 ) -> Plan:
-    """Compare the inputs with what the dataset holds."""
+    """Compare the inputs, which these sources hold, with what the dataset holds."""
     rows = _held(store, dataset)
     options.check_held(rows, inputs)
     held = rows.groupby("unit").first()
@@ -70,7 +83,36 @@ def plan(
         tuple(back),
         tuple(gone) if options.mirror else (),
         dict(held["sha256"]),
+        _looked_for(store, dataset, sources, present),
     )
+
+
+def _looked_for(
+    store: Store, dataset: str, sources: Sequence[str], unchanged: Collection[str]
+) -> tuple[str, ...]:
+    """Return the units in quarantine that lie in these sources, but not in unchanged inputs.
+
+    A file may be gone, an archive may have been mended, a stack may be complete: no input is then
+    called as what was refused.
+    """
+    if dataset not in store.datasets():
+        return ()
+    places = {place.rstrip("/") for source in sources for place in (source, absolute(source))}
+    patterns = [place for place in places if has_magic(place)]
+
+    def within(unit: str) -> bool:
+        return any(
+            end in places or any(fnmatchcase(end, pattern) for pattern in patterns)
+            for end in _above(unit)
+        )
+
+    refused = store.dataset(dataset).quarantine()["unit"]
+    return tuple(u for u in refused if within(u) and not any(i in unchanged for i in _above(u)))
+
+
+def _above(unit: str) -> Iterator[str]:
+    """Yield what a unit may lie in, and itself: folders, archives, files of several samples."""
+    return (unit[: mark.start()] for mark in re.finditer(r"[/!#]| \+ |$", unit))
 
 
 def _held(store: Store, dataset: str) -> pd.DataFrame:

@@ -65,8 +65,8 @@ def publish(
     held = _held(store, dataset)
     samples, repeated = _without_duplicates(dict(held["unit"]), samples)
     samples, dropped, schema = options.complete(samples, plan.schema)
-    bad = dropped[dropped["reason"] != ""][["sample_id", "reason", "message"]]
-    bad = bad.rename(columns={"sample_id": "unit"})
+    bad = dropped[dropped["reason"] != ""]
+    bad = bad.assign(unit=list(map(labelled, bad["unit"], bad["index"])))[list(refused)]
     refused = pd.concat([refused, repeated, bad], ignore_index=True)
     touched = {identity(o.inputs[i]): stamp(o.inputs[i]) for o in outcomes for i in o.same}
     _check_quality(len(samples) + plan.unchanged + len(touched), refused, options)
@@ -82,7 +82,7 @@ def publish(
         withdraw=dict.fromkeys(plan.missing, "missing"),
         restore=plan.restore,
         stamps=touched,
-        seen=[identity(item) for outcome in outcomes for item in outcome.inputs],
+        seen=[*(identity(i) for outcome in outcomes for i in outcome.inputs), *plan.looked_for],
         refused=refused,
         note="ingest",
     )

@@ -26,7 +26,7 @@ def plan_ingest(
     store = open_store(url)
     inputs, discovery = find_inputs(sources, options)
     schema = choose_schema(store, dataset, inputs, options, discovery)
-    return plan(store, dataset, schema, inputs, options), discovery
+    return plan(store, dataset, schema, inputs, options, sources), discovery
 
 
 @task(name="ingest parts")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,50 @@ def test_bad_files_are_quarantined_and_the_others_kept(snapshots: Path, store_ur
     assert "b_nan" not in {
         Path(u).stem for u in open_store(store_url).dataset("flow").quarantine()["unit"]
     }
+
+
+def test_what_is_whole_or_gone_leaves_quarantine(snapshots: Path, store_url: str) -> None:
+    """Archives and files that were still being copied, a frame, a file removed, one elsewhere."""
+    elsewhere = snapshots.parent / "elsewhere"
+    elsewhere.mkdir()
+    for file in snapshots.iterdir():
+        np.save(file, np.load(file)[None])
+    field = np.load(snapshots / "m00.npy")
+    stack = np.concatenate([field, np.full_like(field, np.nan)])
+    np.save(elsewhere / "far.npy", stack[1:])
+    (snapshots / "removed.npy").write_bytes(b"")
+    np.save(snapshots / "mended.npy", stack)
+    np.save(snapshots / "stays.npy", stack)
+    for name in ("a.zip", "b.tar"):
+        shutil.make_archive(str(snapshots.parent / name[0]), name[2:], snapshots, "m01.npy")
+    packed = {name: (snapshots.parent / name).read_bytes() for name in ("a.zip", "b.tar")}
+    for name, data in packed.items():
+        (snapshots / name).write_bytes(data[:600])
+    options = replace(FOUR_ROWS, slice="0:all")
+    ingest("flow", [str(snapshots), str(elsewhere)], store_url, options, "threads")
+
+    def quarantined() -> list[str]:
+        units = open_store(store_url).dataset("flow").quarantine()["unit"]
+        return sorted(Path(unit.replace("!", "/")).name for unit in units)
+
+    always = ["far.npy", "stays.npy#axis0=1"]
+    assert quarantined() == sorted([*always, "a.zip", "b.tar", "mended.npy#axis0=1", "removed.npy"])
+    for name, data in packed.items():
+        (snapshots / name).write_bytes(data)
+    (snapshots / "removed.npy").unlink()
+    np.save(snapshots / "mended.npy", np.concatenate([field, -field]))
+    assert run(store_url, snapshots, options).samples == 15
+    assert quarantined() == always
+
+
+def test_a_stack_that_becomes_complete_leaves_quarantine(snapshots: Path, store_url: str) -> None:
+    for name in ("u_0", "v_0", "u_1"):
+        np.save(snapshots / f"{name}.npy", np.load(snapshots / "m00.npy"))
+    pattern, options = snapshots / "[uv]*.npy", replace(FOUR_ROWS, components=("u", "v"))
+    assert run(store_url, pattern, options).quarantined == {"components": 1}
+    np.save(snapshots / "v_1.npy", np.load(snapshots / "m01.npy"))
+    assert run(store_url, pattern, options).samples == 2
+    assert len(open_store(store_url).dataset("flow").quarantine()) == 0
 
 
 def test_strict_fails_and_publishes_nothing(snapshots: Path, store_url: str) -> None:

@@ -181,6 +181,8 @@ def test_molecules_that_a_table_lacks_are_quarantined(molecules: Path, store_url
     assert (made.samples, made.quarantined) == (10, {"target": 2})
     atoms = open_store(store_url).dataset("set").atoms()
     assert len(atoms) == 10
+    assert run(store_url, molecules, table=table(molecules, 12)).samples == 12
+    assert len(open_store(store_url).dataset("set").quarantine()) == 0
 
 
 def test_a_corrected_table_relabels_without_copying_arrays(molecules: Path, store_url: str) -> None:
