@@ -10,6 +10,7 @@ from flows.ending import forks_end_well
 from flows.runtime import open_cluster, workers_of
 from storage import open_store
 from storage.errors import InvalidRequest
+from tasks.progress import caution
 
 _outer: ContextVar[Session | None] = ContextVar("session", default=None)
 
@@ -61,7 +62,7 @@ def session(url: str, cluster: str, device: str = "cpu") -> Iterator[Session]:
         yield outer
         return
     with contextlib.ExitStack() as stack:
-        stack.enter_context(store.lease())
+        stack.enter_context(store.lease(caution))
         opened = Session(store.url, cluster, device, stack)
         token = _outer.set(opened)
         stack.callback(_outer.reset, token)

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from storage.backends import Backend, ObjectInfo
@@ -75,8 +75,17 @@ def alive(backend: Backend, kind: Kind, own: str) -> list[ObjectInfo]:
 
 
 @contextlib.contextmanager
-def run_lease(backend: Backend, *, patience: float = 600.0) -> Iterator[Lease]:
+def run_lease(
+    backend: Backend, *, patience: float = 600.0, tell: Callable[[str], object] = log.warning
+) -> Iterator[Lease]:
     """Hold a lease for a run, waiting for a collector to finish first.
+
+    Parameters
+    ----------
+    patience
+        Seconds to wait.
+    tell
+        Called once with why this waits, if it does.
 
     Raises
     ------
@@ -86,8 +95,14 @@ def run_lease(backend: Backend, *, patience: float = 600.0) -> Iterator[Lease]:
     lease = Lease(backend, "run")
     lease.start()
     try:
-        deadline = time.monotonic() + patience
+        deadline, told = time.monotonic() + patience, False
         while alive(backend, "gc", lease.path):
+            if not told:
+                tell(
+                    f"waiting: something is being removed from {backend.url} (or a gc or remove "
+                    "was killed there, which counts as alive for two minutes)"
+                )
+                told = True
             if time.monotonic() > deadline:
                 raise Conflict(f"a `wavemill gc` has been at work for {patience:.0f} s: try later")
             lease.beat()
@@ -113,7 +128,7 @@ def collector_lease(backend: Backend) -> Iterator[Lease]:
             if others := alive(backend, kind, lease.path):
                 raise Conflict(
                     f"{others[0].path} is alive, and nothing is removed meanwhile: try again when "
-                    "it ends"
+                    "it ends (two minutes later if it was killed)"
                 )
         yield lease
     finally:

@@ -360,9 +360,9 @@ class Store:
         return online_features(self, dataset, ids, view, coefficients)
 
     @contextlib.contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """Hold a run's lease: nothing is collected meanwhile."""
-        with run_lease(self.backend) as lease:
+    def lease(self, tell: Callable[[str], object] = log.warning) -> Iterator[Lease]:
+        """Hold a run's lease: nothing is collected meanwhile; ``tell`` why it has to wait."""
+        with run_lease(self.backend, tell=tell) as lease:
             yield lease
 
 

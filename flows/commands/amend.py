@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import STORE, AsJson, Quiet, SingleWriter, StoreUrl, absolute, tell
+from flows.commands.options import (
+    STORE,
+    AsJson,
+    Quiet,
+    SingleWriter,
+    StoreUrl,
+    absolute,
+    tell,
+    warn,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +46,7 @@ def label(
     from tasks.labels import label as labelled
 
     opened = open_store(absolute(store, single_writer), writable=True, existing=True)
-    with opened.lease():
+    with opened.lease(warn):
         made = labelled(opened, dataset, table, on)
     lines = [
         f"dataset {made.dataset} version {made.version}: {made.matched} of {made.rows} rows match "

@@ -854,8 +854,10 @@ class TestStore:
         holder = collector_lease(store.backend)
         holder.__enter__()
         released.start()
-        with store.lease():  # waits for the collector
+        told: list[str] = []
+        with store.lease(told.append):  # waits for the collector, and says so once
             released.join()
+            assert [text.partition(":")[0] for text in told] == ["waiting"]
             assert [e.path for e in store.backend.walk("leases") if "gc" in e.path] == []
 
     def test_a_removed_name_is_free_and_its_numbers_do_not_come_again(self, store: Store) -> None:
