@@ -16,6 +16,8 @@ from storage.parts import part_home
 from storage.store import Store
 from storage.tables import table_path
 
+_MISSING = "is missing"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -54,6 +56,9 @@ def verify(
     store: Store, key: str | None = None, seen: Callable[[str], object] = lambda path: None
 ) -> Iterator[Finding]:
     """Yield what is damaged, reading every object once.
+
+    What is collected or removed meanwhile is passed over: records go before what they name, and
+    manifests before what they list.
 
     Parameters
     ----------
@@ -113,7 +118,8 @@ class _Users:
 
     def __init__(self, store: Store, dataset: str | None) -> None:
         self.backend = store.backend
-        self.parts: dict[str, str] = {}
+        self.parts: dict[str, tuple[str, str]] = {}
+        """For each part, the last record that names it, and what brings it back."""
         self.tables: dict[str, dict[str, str]] = {}
         """For each table, the records that name it, and what brings each back."""
         self.records: list[str] = []
@@ -131,11 +137,16 @@ class _Users:
     def _documents(self, folder: str, remedy: str) -> Iterator[tuple[str, Document]]:
         log = Log(self.backend, folder)
         for path in map(log.path, log.numbers()):
-            self.records.append(path)
             try:
-                yield path, unseal(self.backend.read(path), path)
+                document = unseal(self.backend.read(path), path)
+            except FileNotFoundError:
+                continue
             except Damaged as error:
+                self.records.append(path)
                 self.damaged.append(Finding(path, _said(error, path), remedy, (path,)))
+            else:
+                self.records.append(path)
+                yield path, document
 
     def _note_dataset(self, path: str, document: Document, remedy: str) -> None:
         tables = [*document["samples"], *filter(None, [document["quarantine"]])]
@@ -152,9 +163,14 @@ class _Users:
         if astray := [key for key in (*parts, *tables) if not is_below(key)]:
             self.damaged.append(Finding(path, _leads_out(astray[0]), remedy, (path,)))
             return
-        self.parts.update(dict.fromkeys(parts, remedy))
+        self.parts.update(dict.fromkeys(parts, (path, remedy)))
         for table in tables:
             self.tables.setdefault(table, {})[path] = remedy
+
+    def remedy(self, home: str, manifest: Document | None = None) -> str:
+        """Return what brings back a part or an artifact."""
+        _, remedy = self.parts.get(home.rpartition("/")[2], ("", ""))
+        return remedy or _remake(home, manifest)
 
     def table(self, key: str, problem: str) -> Finding:
         """Return the finding that a table is damaged: all records that name it go with it."""
@@ -165,21 +181,26 @@ class _Users:
 
     def missing(self) -> Iterator[Finding]:
         """Yield what a record names and the store does not hold."""
-        for key, remedy in self.parts.items():
+        exists = self.backend.exists
+        for key, (record, remedy) in self.parts.items():
             path = manifest_path(part_home(key))
-            if not self.backend.exists(path):
-                yield Finding(path, "is missing", remedy)
-        for key in self.tables:
-            if not self.backend.exists(table_path(key)):
-                yield self.table(key, "is missing")
+            if not exists(path) and exists(record):
+                yield Finding(path, _MISSING, remedy)
+        for key, records in self.tables.items():
+            if not exists(table_path(key)) and any(map(exists, records)):
+                yield self.table(key, _MISSING)
 
 
 def _table(
     backend: Backend, key: str, users: _Users, seen: Callable[[str], object]
 ) -> Iterator[Finding]:
     path = table_path(key)
+    try:
+        data = backend.read(path)
+    except FileNotFoundError:
+        return
     seen(path)
-    if digest(backend.read(path)) != key:
+    if digest(data) != key:
         yield users.table(key, "differs from what was written")
 
 
@@ -187,25 +208,36 @@ def _home(
     backend: Backend, home: str, users: _Users, seen: Callable[[str], object]
 ) -> Iterator[Finding]:
     """Check a manifest and every object it lists."""
-    path, key = manifest_path(home), home.rsplit("/", 1)[1]
+    path = manifest_path(home)
     try:
-        manifest = unseal(backend.read(path), path)
+        data = backend.read(path)
+        manifest = unseal(data, path)
     except FileNotFoundError:
         return  # an attempt that has not won: not yet, or never, part of anything
     except Damaged as error:
         seen(path)
-        yield Finding(path, _said(error, path), users.parts.get(key, _remake(home)), (path,))
+        yield Finding(path, _said(error, path), users.remedy(home), (path,))
         return
     seen(path)
-    remedy = users.parts.get(key) or _remake(home, manifest)
+    remedy = users.remedy(home, manifest)
     for name, expected in manifest["objects"].items():
         where = f"{home}/{manifest['attempt']}/{name}"
         if not is_below(where):  # a repair must not follow it
             yield Finding(path, _leads_out(where), remedy, (path,))
             continue
+        problem = _problem(lambda where=where: backend.read(where), expected)  # type: ignore[misc]
+        if problem == _MISSING and not _holds(backend, path, data):
+            return
         seen(where)
-        if problem := _problem(lambda where=where: backend.read(where), expected):  # type: ignore[misc]
+        if problem:
             yield Finding(where, problem, remedy, (path, where))
+
+
+def _holds(backend: Backend, path: str, data: bytes) -> bool:
+    try:
+        return backend.read(path) == data
+    except FileNotFoundError:
+        return False
 
 
 def _leads_out(path: str) -> str:
@@ -221,7 +253,7 @@ def _problem(read: Callable[[], bytes], expected: dict[str, Any]) -> str:
     try:
         data = read()
     except FileNotFoundError:
-        return "is missing"
+        return _MISSING
     if "sha256" in expected:  # of shards of older parts, too
         same = digest(data) == expected["sha256"]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import threading
@@ -1103,6 +1104,37 @@ def test_what_file_managers_leave_stops_nothing(tmp_path: Path) -> None:
     collect(store, grace=timedelta(seconds=-1), delete=True)
     assert store.dataset("flow").version.count == 10
     assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "made-anew"])
+def test_what_is_removed_beside_a_verification_is_not_damage(
+    again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal and a collection before each of its readings, one after another."""
+    for instant in itertools.count():
+        store = open_store(f"memory://verified-{again}-{instant}", writable=True)
+        add_dataset(store, (1,))
+        add_dataset(store)
+        add_view(store)
+        read, left = store.backend.read, list(range(instant))
+
+        def reading(path: str, store: Store = store, read: Any = read, left: Any = left) -> bytes:
+            if not left:
+                store.backend.read = read  # type: ignore[method-assign]
+                remove(store, "flow")
+                collect(store, grace=timedelta(seconds=-1), delete=True)
+                if again:
+                    add_dataset(store, (1,))
+            else:
+                left.pop()
+            return bytes(read(path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store.backend, "read", reading)
+            assert list(verify(store)) == []
+        if left:  # there are no more readings
+            break
+    assert instant > 10
 
 
 def test_a_lease_from_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path) -> None:
