@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -233,7 +234,7 @@ def _file(url: str, name: str) -> Entry | None:
         if not filesystem.isfile(path):
             return None
         return _remote_entry(name, filesystem.info(path))
-    return _local_entry(name, Path(url)) if Path(url).is_file() else None
+    return _local_entry(name, Path(url))
 
 
 def _is_folder(url: str) -> bool:
@@ -256,8 +257,8 @@ def _files_under(url: str) -> Iterator[Entry]:
         for name in sorted(names):
             file = Path(folder) / name
             place = file.relative_to(url).as_posix()
-            if file.is_file():  # no socket
-                yield _local_entry(place, file)
+            if (found := _local_entry(place, file)) is not None:
+                yield found
             elif _is_dangling(file):  # refused when it is read
                 yield Entry(place, 0)
 
@@ -290,9 +291,13 @@ def _glob_base(pattern: str) -> str:
     return "/".join(fixed)
 
 
-def _local_entry(name: str, path: Path) -> Entry:
-    status = path.stat()
-    return Entry(name, status.st_size, status.st_mtime)
+def _local_entry(name: str, path: Path) -> Entry | None:
+    """Return a plain file, None if it is none or goes meanwhile, as names of copies do."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_file():  # no socket
+            status = path.stat()
+            return Entry(name, status.st_size, status.st_mtime)
+    return None
 
 
 def _remote_entry(name: str, info: dict[str, Any]) -> Entry:

@@ -180,6 +180,23 @@ def test_hidden_files_are_left_out_and_unknown_ones_counted(tmp_path: Path) -> N
     assert units.ignored == {".txt": 2, "": 1}
 
 
+@pytest.mark.parametrize("pattern", ["", "*.npy"], ids=["folder", "glob"])
+def test_a_file_that_is_renamed_while_it_is_listed_is_passed_over(
+    pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, {"a.npy": b"-", "going.npy": b"-"})
+    is_file = Path.is_file
+
+    def and_gone(path: Path) -> bool:
+        found = is_file(path)
+        if path.name == "going.npy":
+            path.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", and_gone)
+    assert [unit.name for unit in discover([str(tmp_path / pattern)])] == ["a"]
+
+
 def test_a_file_called_by_name_is_taken_whatever_its_extension(tmp_path: Path) -> None:
     put(tmp_path, {"a.dat": b"1"})
     assert contents(discover([str(tmp_path / "a.dat")])) == {"a": b"1"}
