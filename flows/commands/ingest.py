@@ -286,9 +286,7 @@ def _ingest(
 
 
 def _ingest_lines(made: Any) -> list[str]:
-    ignored = ", ".join(
-        f"{count} {suffix or 'without extension'}" for suffix, count in made.ignored.items()
-    )
+    ignored = ", ".join(f"{count} {suffix}" for suffix, count in made.ignored.items())
     lines = [
         f"dataset {made.dataset} version {made.version}: {made.samples} samples",
         f"  {made.added} new, {made.replaced} replaced, {made.unchanged} unchanged, "

@@ -112,7 +112,8 @@ def find_files(
             if file.name.lower().endswith(known) or (listing.named and file.member is None):
                 files.setdefault((file.url, file.member), file)
             else:
-                ignored[writable(PurePosixPath(file.name).suffix.lower())] += 1
+                suffix = writable(PurePosixPath(file.name).suffix.lower())
+                ignored[suffix or "without extension"] += 1
     for key, file in list(files.items()):
         if writable(file.url + file.name) != file.url + file.name:
             refused.append(Refused(file.name, file.url, "name", "is not in UTF-8: rename it"))

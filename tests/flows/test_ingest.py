@@ -551,7 +551,8 @@ def test_reference_data_ingests_as_the_table_says(
     [
         ("u0.npy v1.npy", FieldOptions(components=("u", "v")), "none of 2.*needs one file for"),
         ("cifar-10-batches-py/data_batch_1", ImageOptions(), "none of 1 inputs.*is a pickle"),
-        ("readme.docx", ImageOptions(), "only 1 .docx"),
+        ("cifar-100-python/train", ImageOptions(), "none of 1 inputs.*is a pickle"),
+        ("readme.docx LICENSE", ImageOptions(), "only 1 without extension, 1 .docx"),
     ],
 )
 def test_sources_without_any_input_say_why(

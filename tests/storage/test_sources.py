@@ -177,7 +177,7 @@ def test_hidden_files_are_left_out_and_unknown_ones_counted(tmp_path: Path) -> N
     )
     units = discover([str(tmp_path)])
     assert [unit.name for unit in units] == ["a"]
-    assert units.ignored == {".txt": 2, "": 1}
+    assert units.ignored == {".txt": 2, "without extension": 1}
 
 
 @pytest.mark.parametrize("pattern", ["", "*.npy"], ids=["folder", "glob"])

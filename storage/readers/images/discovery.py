@@ -25,6 +25,8 @@ _OTHERS = (
     ".csv",
     "_batch",
     *(f"batch_{number}" for number in range(1, 6)),
+    "cifar-100-python/train",
+    "cifar-100-python/test",
 )
 _PICKLE = re.compile(r"cifar-100?-(batches-py|python)/[^/.]+")
 
