@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -258,3 +261,33 @@ def test_what_cannot_be_built_is_refused() -> None:
         Standardisation(9).update(maps()).solve()
     with pytest.raises(NotFitted):
         Standardisation()(maps())
+    with pytest.raises(NotFitted):
+        RidgeClassifier(3).update(torch.eye(3), torch.arange(3))(torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (lambda: learnt_maps()(maps()[:, :, 0, 0]), r"are \(n, 6, y, x\), got \(40, 6\)"),
+        (lambda: learnt_maps()(maps(channels=5)), r"\(n, 6, y, x\), got \(40, 5, 3, 3\)"),
+        (lambda: learnt_maps().update(maps(channels=5)), r"\(n, 6, y, x\), got"),
+        (lambda: Standardisation().update(torch.ones(4, 6)), r"\(n, channel, y, x\), got"),
+        (lambda: learnt_rows(torch.ones(3, 4, 1)), r"\(n, feature\), got \(3, 4, 1\)"),
+        (lambda: learnt_rows(torch.eye(3)[:2]), r"2 rows take as many classes, got \(3,\)"),
+        (lambda: learnt_rows(torch.eye(3).numpy()), "expected a torch tensor, got numpy"),
+        (lambda: learnt_rows(torch.eye(3))(torch.ones(1, 4)), r"\(n, 3\), got \(1, 4\)"),
+        (lambda: learnt_rows(torch.eye(3)).update(torch.eye(4), torch.arange(4)), r"\(n, 3\)"),
+    ],
+)
+def test_features_of_another_shape_are_refused(refused: Callable[[], object], said: str) -> None:
+    """Without a grid they would have been scaled along the wrong axis."""
+    with pytest.raises(ShapeMismatch, match=said):
+        refused()
+
+
+def learnt_maps() -> Standardisation:
+    return Standardisation().update(maps()).solve()
+
+
+def learnt_rows(x: Any) -> RidgeClassifier:
+    return RidgeClassifier(3).update(x, torch.arange(3)).solve(0.1)

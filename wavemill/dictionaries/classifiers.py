@@ -20,7 +20,7 @@ from wavemill.dictionaries.blocks import Block
 from wavemill.dictionaries.dictionary import Dictionary, homotopy, istc
 from wavemill.dictionaries.team import SharedNorm
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
-from wavemill.operators import keep_buffer
+from wavemill.operators import keep_buffer, must_be_tensor
 from wavemill.specs.images import ClassifierSpec
 
 ALPHAS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
@@ -28,6 +28,7 @@ _MOST = 5 * 2**30  # bytes that ridge regression may take
 _TOGETHER = 256  # samples multiplied at a time
 _WIDTH = 1024  # features multiplied at a time
 _LEAST = 1e-2  # part of the mean variance that is added before whitening
+_MAPS, _ROWS = ("n", "channel", "y", "x"), ("n", "feature")
 
 
 class Standardisation:
@@ -50,12 +51,17 @@ class Standardisation:
     def __init__(self, components: int = 0, power: float = 1.0) -> None:
         self.components, self.power = components, power
         self._count = 0
+        self._size: int | None = None
 
     def update(self, x: Tensor) -> Self:
-        """Add a batch ``(n, channel, y, x)``; sums are in float64, about the first one's mean."""
+        """Add a batch ``(n, channel, y, x)``; sums are in float64, about the first one's mean.
+
+        Other shapes, or other channels than those of the first, are a `ShapeMismatch`.
+        """
+        _check(x, _MAPS, self._size)
         rows = self._raised(x).movedim(1, -1).reshape(-1, x.shape[1])
         if not self._count:
-            size = x.shape[1]
+            size = self._size = x.shape[1]
             self._origin = rows.mean(0)
             self._sum = rows.new_zeros(size, dtype=torch.float64)
             shape = (size, size) if self.components else (size,)
@@ -102,6 +108,7 @@ class Standardisation:
         """Return float32 ``(n, component or channel, y, x)``."""
         if not hasattr(self, "mean_"):
             raise NotFitted("Standardisation has learnt nothing yet: call solve first")
+        _check(x, _MAPS, len(self.mean_))
         mean, deviation = self.mean_.to(x.device), self.deviation_.to(x.device)
         standard = (self._raised(x) - mean[:, None, None]).div_(deviation[:, None, None])
         if not self.components:
@@ -146,6 +153,7 @@ class RidgeClassifier:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._count = 0
+        self._size: int | None = None
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def update(self, x: Tensor, y: Tensor) -> Self:
@@ -153,13 +161,19 @@ class RidgeClassifier:
 
         Raises
         ------
-        InvalidParameter
-            As `check_ridge`, for all samples added so far.
+        ShapeMismatch, InvalidParameter
+            If there is not a class for each row, or other features than before; as `check_ridge`,
+            for all samples added so far.
         """
+        _check(x, _ROWS, self._size)
+        must_be_tensor(y)
+        if y.shape != x.shape[:1]:
+            raise ShapeMismatch(f"{len(x)} rows take as many classes, got {tuple(y.shape)}")
         rows, target = x.float(), nn.functional.one_hot(y, self.classes).float()
         size = x.shape[1]
         check_ridge(self._count + len(rows), size)
         if not self._count:
+            self._size = size
             zeros = rows.new_zeros(size + self.classes, dtype=torch.float64)
             self._sums = (zeros[:size], zeros[size:])
         self._count += len(rows)
@@ -225,6 +239,9 @@ class RidgeClassifier:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return scores ``(n, class)`` of features ``(n, feature)``."""
+        if not hasattr(self, "weights_"):
+            raise NotFitted("RidgeClassifier has learnt nothing yet: call solve first")
+        _check(x, _ROWS, self.weights_.shape[1])
         return _linear(x, self.weights_, self.bias_)
 
 
@@ -244,6 +261,14 @@ def check_ridge(samples: int, features: int) -> None:
             f"{needed / 2**30:.1f} GiB, more than {_MOST // 2**30}: take fewer features "
             "(components, a larger J of the view), or model=linear, which learns from batches"
         )
+
+
+def _check(x: Tensor, axes: tuple[str, ...], size: int | None) -> None:
+    """Refuse features of other axes, or of another size along the second if that is known."""
+    must_be_tensor(x)
+    if x.ndim != len(axes) or size not in (None, x.shape[1]):
+        shape = ", ".join(axes if size is None else (axes[0], str(size), *axes[2:]))
+        raise ShapeMismatch(f"features are ({shape}), got {tuple(x.shape)}")
 
 
 def _linear(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
