@@ -54,7 +54,20 @@ def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None 
     """
     name = model.short
     _check_alike(dataset, model, name)
-    rows, files, places = dataset.samples(where), None, []
+    found = not_learnt(store, dataset, model, dataset.samples(where))
+    if len(found.rows) < 2:
+        same = f" ({found.same} more are the same fields by other names)" if found.same else ""
+        raise InvalidRequest(
+            f"{len(found.rows)} samples of {dataset.name!r} are left that {name} was not fitted to"
+            f"{same}, and judging takes two: fit on some with --where, or evaluate on another "
+            "dataset"
+        )
+    return found
+
+
+def not_learnt(store: Store, dataset: Dataset, model: Artifact, rows: pd.DataFrame) -> HeldOut:
+    """Return those of a dataset's rows that a model did not learn from."""
+    files, places = None, []
     if fitted := fitted_to(store, model):
         source, ids = fitted
         learnt = source.all_samples()
@@ -64,15 +77,7 @@ def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None 
     if model.manifest["dataset"] == dataset.name:
         rows = rows[~rows["sample_id"].isin(json.loads(model.read("samples.json")))]
     known = pd.Series(_contents(rows, dataset), rows.index, dtype=object).isin(places)
-    left = rows[~known]
-    if len(left) < 2:
-        same = f" ({known.sum()} more are the same fields by other names)" if known.any() else ""
-        raise InvalidRequest(
-            f"{len(left)} samples of {dataset.name!r} are left that {name} was not fitted to"
-            f"{same}, and judging takes two: fit on some with --where, or evaluate on another "
-            "dataset"
-        )
-    return HeldOut(left, int(known.sum()), files)
+    return HeldOut(rows[~known], int(known.sum()), files)
 
 
 def _check_alike(dataset: Dataset, model: Artifact, name: str) -> None:

@@ -20,7 +20,9 @@ from tasks.artifacts import Contents, publish, stored
 from tasks.classifier_data import label_names
 from tasks.classifier_report import per_class
 from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores
+from tasks.held_out import not_learnt
 from tasks.prediction import class_scores
+from tasks.progress import caution
 from tasks.report import Picture, Section, Table, write_report
 from tasks.requests import rows_digest
 from wavemill.dictionaries.training import confusion, topk
@@ -49,7 +51,7 @@ def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationO
     if request.parameters:
         given = ", ".join(request.parameters)
         raise InvalidRequest(f"scores of a {model.kind} have no parameters; given: {given}")
-    spec, rows = ScoresSpec(), _judging(source, model, request.where)
+    spec, rows = ScoresSpec(), _judging(store, source, model, request.where)
     target = model.manifest.get("target")
     answers = digest(canonical(list(map(str, rows[target]) if target else [])))
     key = derivation_key(
@@ -63,7 +65,7 @@ def score(store: Store, dataset: str, request: EvaluationRequest) -> EvaluationO
     return EvaluationOutcome(KIND, key, found.written, model.short, table)
 
 
-def _judging(source: Dataset, model: Artifact, where: str | None) -> pd.DataFrame:
+def _judging(store: Store, source: Dataset, model: Artifact, where: str | None) -> pd.DataFrame:
     """Return the selected samples that a model did not learn from, and whose answer is known.
 
     Generators give no answers.
@@ -78,15 +80,20 @@ def _judging(source: Dataset, model: Artifact, where: str | None) -> pd.DataFram
         )
     if target:
         rows = rows[rows[target].notna()]
-    if model.manifest["dataset"] == source.name:
-        rows = rows[~rows["sample_id"].isin(json.loads(model.read("samples.json")))]
-    if not len(rows):
+    found = not_learnt(store, source, model, rows)
+    if not len(found.rows):
         answered = f"has {target!r} and that " if target else ""
+        same = f" ({found.same} more are the same by other names)" if found.same else ""
         raise InvalidRequest(
             f"no sample of {source.name!r} is left that {answered}{name} did not "
-            "learn from: select others with --where, or name another dataset"
+            f"learn from{same}: select others with --where, or name another dataset"
         )
-    return rows.reset_index(drop=True)
+    if found.same:
+        caution(
+            f"{found.same} samples of {source.name} do not judge: {name} learnt from the same "
+            "under other names"
+        )
+    return found.rows.reset_index(drop=True)
 
 
 def _of_classes(

@@ -187,6 +187,27 @@ def test_scores_are_of_samples_not_learnt_from_and_unlearnt_classes_are_wrong(
         evaluate(f"scores/{found.key}", "stripes", stripes)
 
 
+def test_samples_learnt_from_do_not_score_under_another_name(stripes: str) -> None:
+    """The same files again, in a dataset whose labels are all of one class."""
+    where = "sample_id < 's40'"
+    arguments = ({**SMALL, "model": "ridge"}, where, None, 0, "cpu", "scattering", "label")
+    made = fit("classifier", "stripes", stripes, *arguments)
+    learnt = json.loads(open_store(stripes).artifact(f"classifier/{made.key}").read("samples.json"))
+    ingest("again", [str(Path(stripes).parent)], stripes, FieldOptions(), "threads")
+    features("again", "scattering", stripes, None, {"J": 2, "L": 4}, "threads")
+    again = open_store(stripes).dataset("again")
+    again.relabel(again.samples()[["sample_id"]].assign(label="lying"))
+    heard: list[str] = []
+    with hearing(heard.append):
+        found = evaluate(f"classifier/{made.key}", "again", stripes)
+    assert found.table["model"]["samples"] == 64 - len(learnt)
+    (said,) = heard
+    assert said.startswith(f"{len(learnt)} samples of again do not judge")
+    chosen = f"sample_id IN ('{learnt[0]}', '{learnt[1]}')"
+    with pytest.raises(InvalidRequest, match=r"no sample .* \(2 more are the same by other names"):
+        evaluate(f"classifier/{made.key}", "again", stripes, None, chosen)
+
+
 @pytest.mark.slow
 def test_a_fit_killed_at_any_instant_ends_with_the_same_bits(
     stripes: str, one_thread: None
