@@ -93,6 +93,8 @@ class _Fit:
             sides = 1 if self.data.mirror is None else 2
             features = math.prod(reduced(self.data.shape, self.spec))
             check_ridge(sides * len(self.data.learnt), features)
+        else:
+            self._check_batch()
         found = self.checkpoints.latest()
         self.team.wait()  # nobody writes before all have read
         if found is not None:
@@ -107,6 +109,15 @@ class _Fit:
         if self.spec.model == "ridge":
             return self._ridge()
         return self._trained(found)
+
+    def _check_batch(self) -> None:
+        """Refuse batches that training would leave out, all of them: see `shuffled`."""
+        most, least = min(self.spec.batch, len(self.data.learnt)), max(2, self.team.size)
+        if most < least:
+            raise InvalidRequest(
+                f"batches of {most} of the {len(self.data.learnt)} samples learnt from are too "
+                f"small: they take {least} or more"
+            )
 
     def _standardise(self) -> None:
         report = Reporter(f"standardise {self.dataset}")

@@ -43,6 +43,7 @@ from tasks.requests import FitRequest
 from tasks.together import fit_together
 from tests.flows.classifier_driver import request
 from wavemill.dictionaries.classifiers import Standardisation
+from wavemill.dictionaries.team import Team
 from wavemill.dictionaries.training import generator_seed
 from wavemill.images import Augmentation
 from wavemill.specs import ClassifierSpec, DictionarySpec
@@ -185,6 +186,14 @@ def test_scores_are_of_samples_not_learnt_from_and_unlearnt_classes_are_wrong(
         evaluate(f"classifier/{made.key}", "stripes", stripes, None, "label = 'none'")
     with pytest.raises(InvalidRequest, match="cannot be judged: evaluate one of"):
         evaluate(f"scores/{found.key}", "stripes", stripes)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 1), (3, 4), (128, 49)])
+def test_batches_too_small_to_learn_from_are_refused(stripes: str, batch: int, size: int) -> None:
+    """Each would have been left out, and the network published as it began."""
+    asked = request({**SMALL, "model": "linear", "batch": batch})
+    with pytest.raises(InvalidRequest, match=f"too small: they take {max(2, size)} "):
+        classifier.fit(open_store(stripes), "stripes", asked, Team(size=size))
 
 
 def test_samples_learnt_from_do_not_score_under_another_name(stripes: str) -> None:

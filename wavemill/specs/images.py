@@ -79,7 +79,8 @@ class ClassifierSpec(Spec):
     hidden, dropout
         Units of the layers, and the part of them left out at random.
     epochs, batch, rate, momentum, decay
-        Of stochastic descent; the decay is of the squared weights.
+        Of stochastic descent; the decay is of the squared weights. A batch has 2 samples or more,
+        one for each process.
     schedule, every, factor
         The rate falls by ``factor`` after ``every`` epochs (``steps``) or as half a ``cosine``.
     alpha
