@@ -146,7 +146,7 @@ def _of_files(
         raise InvalidRequest(f"{source} is not a dataset here and holds no images")
     bad = pd.DataFrame({"sample_id": list(flags), "flag": list(flags.values())})
     if not names:
-        return bad.assign(predicted=None, score=np.nan, likeliest=None)
+        return bad.reindex(columns=["sample_id", "predicted", "score", "likeliest", "flag"])
     made = predictor.table(names, torch.cat(scores)).assign(flag="")
     return pd.concat([made, bad], ignore_index=True) if len(bad) else made
 

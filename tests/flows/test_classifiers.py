@@ -414,6 +414,8 @@ def test_the_flow_goes_from_pictures_to_their_classes(pictures: Path, tmp_path: 
     rows = predict_to(store, key, str(tmp_path / "new"), tmp_path / "p.csv").set_index("sample_id")
     assert (rows.loc["00", "predicted"], rows.loc["01", "predicted"]) == ("red", "blue")
     assert rows.loc["broken", "flag"] != ""
+    alone = predict_to(store, key, str(tmp_path / "new" / "broken.png"), tmp_path / "p.csv")
+    assert list(alone) == ["sample_id", *rows]  # the same columns in the same order
     whole = predict_to(store, key, "set", tmp_path / "p.parquet").set_index("sample_id")
     labels = store.dataset("set").samples().set_index("sample_id")["label"]
     assert (whole["predicted"] == labels[whole.index]).all()
