@@ -101,8 +101,9 @@ def _columns(table: Scores) -> list[str]:
 def _shown(scores: Mapping[str, float], metric: str) -> str:
     if metric not in scores:
         return ""
-    scatter = scores.get(f"{metric}_scatter")
-    return f"{scores[metric]:.3g}" + ("" if scatter is None else f" ± {scatter:.2g}")
+    value, scatter = float(scores[metric]), scores.get(f"{metric}_scatter")
+    number = f"{value:.0f}" if value.is_integer() else f"{value:.3g}"  # counts are not rounded
+    return number + ("" if scatter is None else f" ± {scatter:.2g}")
 
 
 def lines(table: Scores) -> list[str]:

@@ -19,7 +19,7 @@ from flows.cli import run
 from storage import InvalidRequest, open_store
 from storage.removal import remove
 from tasks import figures
-from tasks.comparison import parsed_models
+from tasks.comparison import lines, parsed_models
 from tasks.fields import FieldOptions
 from tasks.fit import mind_chain
 from tasks.progress import hearing
@@ -316,3 +316,16 @@ def test_models_that_make_no_table_are_refused_before_any_is_fitted(
 ) -> None:
     with pytest.raises(InvalidRequest, match=said):
         compare_models("none", str(tmp_path), parsed_models(wrong))
+
+
+def test_a_terminal_shows_how_many_samples_there_were() -> None:
+    """A count in three digits, 1.92e+03, is not the count."""
+    table = {
+        "held out when fitted": {"top1": 0.58667},
+        "model": {"top1": 0.58802, "samples": 1920.0},
+    }
+    assert [line.split()[-2:] for line in lines(table)] == [
+        ["top1", "samples"],
+        ["fitted", "0.587"],
+        ["0.588", "1920"],
+    ]
