@@ -8,7 +8,8 @@ Three kinds of block compute it for many pairs of channels at once, as cheaply a
 - :class:`ShiftBlock`: the discrete Fourier transform of cross-spectra at few shifts, separable;
 - :class:`PowerBlock`, both linear in x, no shift: |x^|^2 against products of filters.
 
-:class:`wavemill.moments.loops.Loops` stands in for the first two where compiled loops can run.
+:class:`wavemill.moments.loops.Loops` stands in for the first two where compiled loops can run, and
+:class:`wavemill.moments.products.Products` for the first where most channels meet most others.
 
 ``evaluate`` returns ``(batch, row)`` complex; ``pull`` takes g with d(loss) = Re sum conj(g) dc and
 adds to the stacks' gradients. Spectra live in boxes of frequencies (:mod:`wavemill.moments.boxes`);
