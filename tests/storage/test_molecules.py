@@ -110,9 +110,12 @@ def test_a_drawing_has_no_positions_in_space() -> None:
 
 
 def test_an_item_of_digits_and_other_characters_is_a_text() -> None:
-    items = V2000 + "> <id>\n12_34\n\n> <E>\n-1.5D+01\n\n"
+    items = V2000 + "> <id>\n12_34\n\n> <code>\n12D4\n\n> <E>\n-1.5D+01\n\n> <F>\n2.d3\n\n"
     (found,) = read_molecules("a.sdf", items.encode())
-    assert (found.labels, found.properties) == ({"id": "12_34"}, {"E": -15.0})
+    assert (found.labels, found.properties) == (
+        {"id": "12_34", "code": "12D4"},
+        {"E": -15.0, "F": 2000.0},
+    )
 
 
 def test_a_bad_group_or_row_costs_itself() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +21,7 @@ WIDEST = 1000.0  # Angstrom; what is wider is not a molecule, or not in Angstrom
 CLOSEST = 0.1  # Angstrom; nearer atoms are one atom given twice
 HEAVIEST = 118
 BOHR = 0.529177210903  # Angstrom (CODATA 2018)
+_FORTRAN = re.compile(r"(\.\d*)[dD]")
 
 
 @dataclass
@@ -154,6 +156,8 @@ def text_of(data: bytes) -> str:
 def number(text: str) -> float:
     """Read a number as quantum chemistry writes it: ``5.*^-6``, ``0.``, ``1.0D-3``, ``-.5``.
 
+    Fortran has a point before D: ``12D4`` is a name.
+
     Raises
     ------
     BadInput
@@ -162,6 +166,6 @@ def number(text: str) -> float:
     try:
         if "_" in text:  # a digit's neighbour for Python alone, and in files part of a name
             raise ValueError
-        return float(text.replace("*^", "e").replace("D", "e").replace("d", "e"))
+        return float(_FORTRAN.sub(r"\1e", text).replace("*^", "e"))
     except ValueError:
         raise BadInput("number", f"{text!r} is not a number") from None
