@@ -308,6 +308,12 @@ def test_the_penalty_is_that_of_least_error(best: float) -> None:
     assert len(known.tried) == len(set(known.tried))
 
 
+@ATOMIC
+def test_a_penalty_of_0_is_one_that_was_given(make: Any) -> None:
+    train = molecules(12)
+    assert make(alpha=0.0).fit(train, energies(train)).alpha_ == 0
+
+
 def test_what_is_learnt_can_be_stored_and_loaded() -> None:
     x = features(60).float()
     y = (x[:, 4] * x[:, 5]).double()

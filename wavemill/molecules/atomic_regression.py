@@ -87,7 +87,11 @@ class AtomicRegression(abc.ABC):
             if progress is not None:
                 progress(rows.stop, len(molecules), {})
         validating = torch.cat([part for _, part in self.blocks(molecules[count:])])
-        self.alpha_ = self.alpha or self.validated(learning, validating, rest[count:], progress)
+        self.alpha_ = (
+            self.validated(learning, validating, rest[count:], progress)
+            if self.alpha is None
+            else self.alpha
+        )
         learning.add(validating, rest[count:])
         self.weights_ = learning.weights(self.alpha_)
         return self
