@@ -339,6 +339,11 @@ def test_nothing_is_predicted_before_it_is_learnt() -> None:
 def test_targets_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeMismatch, match="features"):
         Ridge(COUNTS).fit(features(4), torch.zeros(3))
+    for begin in (Composition, Ridge, Multilinear):
+        with pytest.raises(InvalidParameter, match="1 of 3 targets are not finite"):
+            begin(COUNTS).fit(features(3), torch.tensor([0.0, torch.nan, 1.0]))
+    with pytest.raises(InvalidParameter, match="1 of 3 targets are not finite"):
+        products().fit(molecules(3), torch.tensor([0.0, torch.inf, 1.0]))
     with pytest.raises(InvalidParameter, match="order=4"):
         Multilinear(COUNTS, order=4)
     with pytest.raises(InvalidParameter, match="landmarks=0"):

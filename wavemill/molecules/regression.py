@@ -331,12 +331,14 @@ def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def check_pairs(x: Tensor, y: Tensor) -> None:
-    """Raise `ShapeMismatch` unless there is one number for each row of features."""
+    """Refuse targets unless there is one for each row of features, and all are finite."""
     if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
         raise ShapeMismatch(
             f"features {tuple(x.shape)} and targets {tuple(y.shape)}: give (sample, feature) and "
             "(sample,)"
         )
+    if unknown := int((~torch.isfinite(y)).sum()):
+        raise InvalidParameter(f"{unknown} of {len(y)} targets are not finite: leave them out")
 
 
 def learnt(model: object, name: str) -> None:
