@@ -373,10 +373,10 @@ class Change:
 
 
 def _with_properties(schema: Schema, other: Schema) -> Schema:
-    """Return ``schema`` with, in addition, the quantities that only ``other`` has."""
-    known = {name for name, _ in schema.properties}
-    fresh = tuple(entry for entry in other.properties if entry[0] not in known)
-    return replace(schema, properties=(*schema.properties, *fresh))
+    """Return ``schema`` with the quantities of both, and units that only ``other`` knows."""
+    known, fresh = dict(schema.properties), dict(other.properties)
+    units = {name: known.get(name) or fresh.get(name) for name in {**known, **fresh}}
+    return replace(schema, properties=tuple(units.items()))
 
 
 def _places(rows: pd.DataFrame) -> list[Place]:

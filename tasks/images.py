@@ -211,7 +211,7 @@ class ImageOptions(Options):
         _caution_of_pages(made)
         return made, samples[:0].assign(reason="", message=""), schema
 
-    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
+    def labels(self, samples: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
         """Return labels of all samples, None if they carry them already.
 
         Raises

@@ -155,24 +155,36 @@ class MoleculeOptions(Options):
         Raises
         ------
         InvalidRequest
-            If the rows of the table cannot be assigned to samples.
+            If the rows of the table cannot be assigned to samples, or a property that the dataset
+            has comes in another unit.
         """
         if not len(samples):
-            return samples, samples.assign(reason="", message=""), schema
+            stated = _agreed(schema, self._stated(schema))
+            return samples, samples.assign(reason="", message=""), stated
         kept = of_one_kind(samples[~self._listed(samples)].reset_index(drop=True))
         table = self._table(kept)
         kept, lacking = _joined(kept, table)
         given = table.units if table is not None else {}
-        kept, made = self._atomised(kept, given)
-        units = {**_units(kept), **given, **made}
-        properties = tuple((name, units[name]) for name in map(str, kept) if name in units)
-        return kept, lacking, replace(schema, properties=properties)
+        kept, made = self._atomised(kept, schema, given)
+        units = {**_units(kept), **given, **self._stated(schema), **made}
+        return kept, lacking, _agreed(schema, {str(n): units[n] for n in kept if n in units})
+
+    def _stated(self, schema: Schema) -> dict[str, str]:
+        """Return the units that flags state, also of columns that are stored."""
+        targets = map(Target.parse, self.target)
+        asked = _asked(self.atomise)
+        known = {f"{name}_atom": "kcal/mol" for name in asked if name in dict(schema.properties)}
+        told = {name: unit for name, unit in asked.items() if unit}
+        return {target.name: target.unit for target in targets if target.unit} | told | known
+
+    def unwanted(self, rows: pd.DataFrame) -> pd.Series:
+        """Say which samples are on the lists of exclusions."""
+        return _on_list(rows, listed_ids(self.exclude))
 
     def _listed(self, samples: pd.DataFrame) -> pd.Series:
         """Say which samples are on the lists of exclusions; warn if these leave out none."""
         ids = listed_ids(self.exclude)
-        pairs = zip(samples["sample_id"], _own_names(samples), strict=True)
-        listed = pd.Series([ids.names(*pair) for pair in pairs], index=samples.index, dtype=bool)
+        listed = _on_list(samples, ids)
         count = self.left_out + int(listed.sum())
         if self.exclude and not count:
             caution(
@@ -184,13 +196,17 @@ class MoleculeOptions(Options):
             log.info("--exclude lists %d ids and leaves %d molecules out", len(ids), count)
         return listed
 
-    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
-        """Return the table's values for all samples, None if they carry them already."""
+    def labels(self, samples: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
+        """Return the table's values for all samples, and energies without those of free atoms.
+
+        None if they carry them already.
+        """
         table = self._table(samples)
-        if table is None:
+        if table is None and not self.atomise:
             return None
-        values = {str(c): table.columns[c].to_numpy() for c in table.columns}
-        made, derived = self._atomised(samples.assign(**values), table.units)
+        columns, given = (table.columns, table.units) if table is not None else (samples[[]], {})
+        values = {str(c): columns[c].to_numpy() for c in columns}
+        made, derived = self._atomised(samples.assign(**values), schema, given)
         fresh = made[["sample_id", *dict.fromkeys([*values, *derived])]]
         held = samples.reindex(columns=list(fresh))
         fresh = fresh.where(fresh.notna(), held)  # a value that the table no longer has stays known
@@ -220,7 +236,7 @@ class MoleculeOptions(Options):
         return _Values(found, {target.name: target.unit for target in targets}, lacking)
 
     def _atomised(
-        self, samples: pd.DataFrame, given: Mapping[str, str | None]
+        self, samples: pd.DataFrame, schema: Schema, given: Mapping[str, str | None]
     ) -> tuple[pd.DataFrame, dict[str, str | None]]:
         """Add ``<name>_atom``, kcal/mol, for QM9's energies and those asked for.
 
@@ -229,9 +245,10 @@ class MoleculeOptions(Options):
         InvalidRequest
             If one asked for is not there or not in a unit of energy, or a free atom's is unknown.
         """
-        asked = {name: unit for name, _, unit in (text.partition(":") for text in self.atomise)}
+        asked = _asked(self.atomise)
         told = {name: unit for name, unit in asked.items() if unit}
-        units = {**_units(samples), **given, **told}
+        held = {name: unit for name, unit in schema.properties if unit}
+        units = {**_units(samples), **given, **held, **told}
         known = set(samples) if "gdb" in samples else set()
         wanted = {name: at for at, name in enumerate(qm9.ENERGIES) if name in known}
         for name in asked:
@@ -283,6 +300,28 @@ def _listed_units(units: Sequence[Unit], ids: Listed) -> set[Unit]:
         if len(names) < 2 and all(ids.names(unit.name, name) for name in names):
             gone.add(unit)
     return gone
+
+
+def _on_list(samples: pd.DataFrame, ids: Listed) -> pd.Series:
+    pairs = zip(samples["sample_id"], _own_names(samples), strict=True)
+    return pd.Series([ids.names(*pair) for pair in pairs], index=samples.index, dtype=bool)
+
+
+def _asked(atomise: Sequence[str]) -> dict[str, str]:
+    """Return the unit of each property to atomise, "" where none is given."""
+    return {name: unit for name, _, unit in (text.partition(":") for text in atomise)}
+
+
+def _agreed(schema: Schema, units: Mapping[str, str | None]) -> Schema:
+    """Return the schema with these quantities, refusing another unit than the dataset has."""
+    held = dict(schema.properties)
+    for name, unit in units.items():
+        if unit and held.get(name, unit) not in (unit, None):
+            raise InvalidRequest(
+                f"{name} is in {held[name]} in this dataset, and the flags or files say {unit}: "
+                "leave the unit out, or choose another --name"
+            )
+    return replace(schema, properties=tuple(units.items()))
 
 
 def atoms_of(formula: str) -> list[int]:

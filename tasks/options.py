@@ -81,6 +81,10 @@ class Options(ABC):
         """Return the options with what discovery has found beside the samples."""
         return self
 
-    def labels(self, samples: pd.DataFrame) -> pd.DataFrame | None:
+    def unwanted(self, rows: pd.DataFrame) -> pd.Series:
+        """Say which of the samples that the dataset holds are to be withdrawn."""
+        return pd.Series(False, index=rows.index)
+
+    def labels(self, samples: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
         """Return columns that old samples are to carry, None if there are none to set."""
         return None

@@ -73,15 +73,16 @@ def plan(
     fresh = [item for item in inputs if options.rehash or stamps.get(identity(item)) != stamp(item)]
     present = {identity(item) for item in inputs} - {identity(item) for item in fresh}
     lost, live = rows["withdrawn"] == "missing", rows["withdrawn"].isna()
-    back = rows[lost & rows["unit"].isin(list(present))]["sample_id"]
+    unwanted = options.unwanted(rows)
+    back = rows[lost & ~unwanted & rows["unit"].isin(list(present))]["sample_id"]
     everything = [identity(item) for item in inputs]
-    gone = rows[live & ~rows["unit"].isin(everything)]["sample_id"]
+    gone = ~rows["unit"].isin(everything) & options.mirror
     return Plan(
         schema,
         tuple(fresh),
         len(present),
         tuple(back),
-        tuple(gone) if options.mirror else (),
+        tuple(rows[live & (gone | unwanted)]["sample_id"]),
         dict(held["sha256"]),
         _looked_for(store, dataset, sources, present),
     )

@@ -87,7 +87,7 @@ def publish(
         note="ingest",
     )
     made = store.change_dataset(dataset, change)
-    if (labels := options.labels(made.samples())) is not None:
+    if (labels := options.labels(made.samples(), made.schema)) is not None:
         made = made.relabel(labels, "ingest: a table changed")
     before = samples["sample_id"].map(dict(held["part"]))
     return _summary(

@@ -220,6 +220,31 @@ def test_listed_ids_are_left_out_by_their_number(
     assert (again.version, again.unchanged) == (1, 9)
 
 
+def test_units_and_atomise_and_exclude_count_in_a_later_run_too(
+    molecules: Path, store_url: str
+) -> None:
+    """They had done nothing to molecules that were stored, and nothing said so."""
+    path, listed = table(molecules), molecules.parent / "ids.txt"
+    listed.write_text("m_003\nm_011\n")
+    run(store_url, molecules, table=path)
+    stated = {"table": path, "target": ("energy:eV",)}
+    made = run(store_url, molecules, **stated, atomise=("energy",), exclude=(str(listed),))
+    assert (made.samples, made.withdrawn) == (10, 2)
+    dataset = open_store(store_url).dataset("set")
+    assert dataset.schema.properties == (("energy", "eV"), ("energy_atom", "kcal/mol"))
+    rows = dataset.samples()
+    free = rows["formula"].map({"CH2": -38.847318, "C2H2": -76.69409, "C2H3": -77.194363})
+    expected = 23.060548 * rows["energy"] - 627.5095 * free
+    known = free.notna()
+    assert known.any()
+    assert rows["energy_atom"][known].tolist() == pytest.approx(expected[known].tolist())
+    again = run(store_url, molecules, **stated, atomise=("energy",), exclude=(str(listed),))
+    assert (again.version, again.withdrawn) == (made.version, 0)
+    with pytest.raises(InvalidRequest, match="energy is in eV in this dataset"):
+        run(store_url, molecules, table=path, target=("energy:hartree",))
+    assert run(store_url, molecules, table=path).restored == 2
+
+
 def test_atomisation_energies_take_the_free_atoms_away(
     molecules: Path, store_url: str, tmp_path: Path
 ) -> None:
