@@ -294,7 +294,7 @@ def _ingest_lines(made: Any) -> list[str]:
         f"{sum(made.quarantined.values())} quarantined",
         f"  {made.parts_written} parts written, {made.parts_reused} reused",
     ]
-    return [*lines, f"  ignored by their extension: {ignored}"] if ignored else lines
+    return [*lines, f"  ignored: {ignored}"] if ignored else lines
 
 
 def reading(

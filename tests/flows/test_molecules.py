@@ -16,6 +16,7 @@ import pytest
 
 from flows import cli, evaluate, features, fit, ingest
 from flows import molecules as flow
+from flows.commands.ingest import _ingest_lines
 from storage import InvalidRequest, open_store
 from storage.verify import verify
 from tasks.molecules import EXCLUDED, MoleculeOptions
@@ -230,6 +231,7 @@ def test_units_and_atomise_and_exclude_count_in_a_later_run_too(
     stated = {"table": path, "target": ("energy:eV",)}
     made = run(store_url, molecules, **stated, atomise=("energy",), exclude=(str(listed),))
     assert (made.samples, made.withdrawn) == (10, 2)
+    assert "  ignored: 2 on the list of exclusions" in _ingest_lines(made)
     dataset = open_store(store_url).dataset("set")
     assert dataset.schema.properties == (("energy", "eV"), ("energy_atom", "kcal/mol"))
     rows = dataset.samples()
