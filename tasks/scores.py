@@ -130,9 +130,10 @@ def _of_numbers(
     target, unit = str(model.manifest["target"]), model.manifest["unit"]
     truth, given = regression.target_of(rows, source, target)
     if given != unit:
+        way = f": ingest it again with --target {target}:{unit}" if unit and not given else ""
         raise InvalidRequest(
             f"{model.short} predicts {target!r} in {unit or 'an unknown unit'}, "
-            f"{source.name} has it in {given or 'an unknown unit'}"
+            f"{source.name} has it in {given or 'an unknown unit'}{way}"
         )
     named = rows[["sample_id", "formula"]]
     said = regression.predict(store, model, named, source.read_atoms(rows), device)

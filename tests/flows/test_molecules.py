@@ -426,6 +426,36 @@ def test_scores_of_a_regression_are_errors_on_molecules_not_learnt_from(
     assert (whole.table["model"]["samples"], whole.table["model"]["flagged"]) == (30, 1)
 
 
+def test_molecules_learnt_from_judge_in_no_other_dataset(
+    learnable: tuple[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    url, folder = learnable
+    made = learn(url, "ridge")
+    table = str(folder.parent / "energies.csv")
+    options = MoleculeOptions(table=table, target=("energy:hartree",))
+    ingest("again", [str(folder)], url, options, "threads")
+    scores = evaluate(f"regression/{made.key}", "again", url).table["model"]
+    assert scores["samples"] == 30
+    assert scores["mae"] == pytest.approx(made.metrics["mae"], rel=1e-3)
+    assert "90 samples of again do not judge" in caplog.text
+
+
+def test_an_unknown_unit_is_refused_with_the_way_to_state_it(
+    learnable: tuple[str, Path],
+) -> None:
+    url, folder = learnable
+    made, path = learn(url, "ridge"), str(folder.parent / "energies.csv")
+    (folder / "m_200.xyz").write_text(xyz(200))
+    with Path(path).open("a") as file:
+        file.write("m_200,0.3\n")
+    ingest("other", [str(folder)], url, MoleculeOptions(table=path), "threads")
+    with pytest.raises(InvalidRequest, match="again with --target energy:kcal/mol"):
+        evaluate(f"regression/{made.key}", "other", url)
+    stated = MoleculeOptions(table=path, target=("energy:hartree",))
+    ingest("other", [str(folder)], url, stated, "threads")
+    assert evaluate(f"regression/{made.key}", "other", url).table["model"]["samples"] == 31
+
+
 def test_what_cannot_be_judged_is_flagged_not_predicted(
     learnable: tuple[str, Path], tmp_path: Path
 ) -> None:
