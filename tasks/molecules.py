@@ -97,6 +97,11 @@ class MoleculeOptions(Options):
     rehash: Rehash = False
     left_out: SkipJsonSchema[int] = 0  # files on the lists of exclusions: see `informed`
 
+    def __post_init__(self) -> None:
+        """Refuse columns of no table."""
+        if self.target and self.table is None:
+            raise InvalidRequest("--target names columns of a table: give --table as well")
+
     def find(self, places: Sequence[str]) -> Discovery:
         """Find the files of molecules; a sample is named after its file, whatever the folder."""
         files = [located(place) for place in places if not place.startswith(EMBEDDED)]
@@ -197,10 +202,7 @@ class MoleculeOptions(Options):
         return listed
 
     def labels(self, samples: pd.DataFrame, schema: Schema) -> pd.DataFrame | None:
-        """Return the table's values for all samples, and energies without those of free atoms.
-
-        None if they carry them already.
-        """
+        """Return table values and atomised energies of all samples, None if they carry them."""
         table = self._table(samples)
         if table is None and not self.atomise:
             return None
@@ -246,9 +248,8 @@ class MoleculeOptions(Options):
             If one asked for is not there or not in a unit of energy, or a free atom's is unknown.
         """
         asked = _asked(self.atomise)
-        told = {name: unit for name, unit in asked.items() if unit}
-        held = {name: unit for name, unit in schema.properties if unit}
-        units = {**_units(samples), **given, **held, **told}
+        held = {name: unit for name, unit in (*schema.properties, *asked.items()) if unit}
+        units = {**_units(samples), **given, **held}
         known = set(samples) if "gdb" in samples else set()
         wanted = {name: at for at, name in enumerate(qm9.ENERGIES) if name in known}
         for name in asked:
@@ -270,7 +271,7 @@ class MoleculeOptions(Options):
             hartree = TO_KCAL.get(units.get(name) or "hartree", np.nan) / qm9.KCAL
             base = samples["formula"].map(energies)
             made[f"{name}_atom"] = qm9.KCAL * (samples[name].astype(float) * hartree - base)
-        return samples.assign(**made), {**told, **dict.fromkeys(made, "kcal/mol")}
+        return samples.assign(**made), dict.fromkeys(made, "kcal/mol")
 
 
 def located(place: str) -> str:

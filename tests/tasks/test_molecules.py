@@ -131,6 +131,11 @@ def test_columns_of_the_datasets_own_are_not_targets(folder: Path) -> None:
     assert kept["level"].tolist() == [5, 6]
 
 
+def test_columns_of_no_table_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="give --table as well"):
+        MoleculeOptions(target=("E:hartree",))
+
+
 def test_only_what_is_asked_for_must_be_there(folder: Path) -> None:
     write(folder, named("m_1", "m_2", "m_3", "m_4"))
     table = "id,E,F\nm_1,1,\nm_2,inf,2\nm_3,3,3\n"
