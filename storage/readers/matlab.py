@@ -40,8 +40,11 @@ def open_mat(data: bytes, size: int, options: ReadOptions) -> Iterator[list[Vari
     """Give the numeric arrays of a MAT file."""
     if is_hdf5(data):
         with open_file(data) as file:
+            # Writers other than MATLAB may leave the class out.
             numeric = [
-                (n, d) for n, d in datasets(file) if text(d.attrs.get("MATLAB_class")) in TYPES
+                (name, dataset)
+                for name, dataset in datasets(file)
+                if text(dataset.attrs.get("MATLAB_class", "double")) in TYPES
             ]
             yield [_reversed(name, dataset, options) for name, dataset in numeric]
     elif not data.startswith(b"MATLAB 5.0 MAT-file"[: len(data)]):

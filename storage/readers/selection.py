@@ -135,9 +135,11 @@ def choose(variables: Sequence[Variable], options: ReadOptions) -> list[tuple[Va
     names = options.variables()
     if not names:
         labels = {variable.label for variable in fields}
-        if len(labels) != 1:
-            what = "has several variables" if labels else "has no array of two or more axes"
-            raise BadInput("variable", f"{what}: {_listed(variables)}; choose with --variable")
+        if not labels:
+            raise BadInput("variable", "has no array of numbers with two or more axes")
+        if len(labels) > 1:
+            listed = _listed(variables)
+            raise BadInput("variable", f"has several variables: {listed}; choose with --variable")
         return [(variable,) for variable in fields]
     columns = [_named(name, variables) for name in names]
     if len({len(column) for column in columns}) > 1:

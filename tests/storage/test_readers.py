@@ -294,6 +294,17 @@ def test_mat_keeps_rows_as_y_and_columns_as_x(write: Callable[..., bytes]) -> No
     np.testing.assert_array_equal(velocity.array, np.moveaxis(FLOW, -1, 0))
 
 
+def test_mat_of_other_writers_lacks_classes_and_is_reversed_all_the_same() -> None:
+    (frame,) = read("a.mat", hdf5(lambda file: file.create_dataset("w", data=FIELD.T)))
+    np.testing.assert_array_equal(frame.array[0], FIELD)
+
+
+@pytest.mark.parametrize("write", [mat, mat73], ids=["version 5", "version 7.3"])
+def test_mat_without_arrays_is_said_to_have_none(write: Callable[..., bytes]) -> None:
+    with pytest.raises(BadInput, match=r"has no array of numbers with two or more axes$"):
+        read("a.mat", write())
+
+
 def test_mat_offers_only_numeric_arrays() -> None:
     data = mat(
         w=FIELD,
