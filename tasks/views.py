@@ -144,6 +144,7 @@ def view_spec(
 
 
 _MOST = 2**20  # samples in a batch
+_SIGNED = {"k1", "k2", "shift_y", "shift_x"}  # where -1 is a value; elsewhere it stands for none
 
 
 class Operator:
@@ -234,7 +235,11 @@ def operator(spec: Document, schema: Schema, device: str = "cpu") -> Operator:
 
 def _names(table: pd.DataFrame) -> list[str]:
     """Return names such as ``order=1,j1=0,l1=3``: the columns that apply."""
+
+    def applies(column: object, value: object) -> bool:
+        return value != "" and (value != -1 or column in _SIGNED)
+
     return [
-        ",".join(f"{column}={value}" for column, value in row.items() if value not in (-1, ""))
+        ",".join(f"{column}={value}" for column, value in row.items() if applies(column, value))
         for row in table.to_dict("records")
     ]

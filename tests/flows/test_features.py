@@ -45,6 +45,19 @@ def test_features_equal_the_transform_called_directly(
         np.testing.assert_array_equal(array[column].values, values)
 
 
+def test_names_tell_harmonics_and_shifts_of_either_sign(snapshots: Path, store_url: str) -> None:
+    ingest("flow", [str(snapshots)], store_url, SMALL, "threads")
+    features("flow", "phase-harmonics", store_url, None, {"J": 2, "L": 4}, "threads")
+    table = open_store(store_url).get_historical_features("flow", "phase-harmonics").coefficients
+    signed = ["k1", "k2", "shift_y", "shift_x"]
+    assert (table[signed] == -1).any().to_list() == [False, True, True, True]
+    told = [dict(part.split("=") for part in name.split(",")) for name in table["name"]]
+    assert table[signed].astype(str).to_dict("records") == [
+        {column: row[column] for column in signed} for row in told
+    ]
+    assert [row.get("l1", "-1") for row in told] == list(table["l1"].astype(str))
+
+
 def test_components_are_coefficients_of_their_own(store_url: str, tmp_path: Path) -> None:
     velocity = np.random.default_rng(0).standard_normal((5, 2, 16, 16)).astype("float32")
     np.savez(tmp_path / "v.npz", u=velocity[:, 0], v=velocity[:, 1])
