@@ -19,6 +19,7 @@ from storage.molecules import Atoms
 from storage.typing import Array
 from tasks.kinds import LAYOUTS, views
 from tasks.molecules import elements_of
+from tasks.progress import caution
 from wavemill.images import OPPONENTS, as_float, opponent
 from wavemill.molecules.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules.atoms import Molecules
@@ -143,6 +144,16 @@ def view_spec(
     return view.spec.from_parameters({**view.defaults(dataset, held), **parameters}).to_dict()
 
 
+def mind_borders(kind: str, dataset: Dataset) -> None:
+    """Warn if a view takes fields to wrap around that do not."""
+    if kind in _WRAPPING and not dataset.schema.periodic:
+        caution(
+            f"{dataset.name} is not periodic: {kind} takes opposite borders to meet, and the jump "
+            "there for fine scales; if it is, ingest it with --periodic"
+        )
+
+
+_WRAPPING = ("spectrum", "phase-harmonics")
 _MOST = 2**20  # samples in a batch
 _SIGNED = {"k1", "k2", "shift_y", "shift_x"}  # where -1 is a value; elsewhere it stands for none
 

@@ -13,7 +13,7 @@ from tasks import features as feature_tasks
 from tasks import show
 from tasks.features import FeatureOutcome
 from tasks.steps.mapped import mapped
-from tasks.views import operator, view_spec
+from tasks.views import mind_borders, operator, view_spec
 
 
 @task(name="plan features")
@@ -28,6 +28,7 @@ def plan_features(
     spec = view_spec(kind, parameters, source, held)
     operator(spec, version.schema)  # refuses what cannot be built, before any worker starts
     store.bind_view(dataset, name, spec)
+    mind_borders(kind, source)
     known = feature_tasks.known_parts(store, dataset, name)
     parts = [part for part in version.parts if part.live]
     held = [known[part.key] for part in parts if part.key in known]

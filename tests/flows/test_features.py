@@ -102,6 +102,19 @@ def test_a_spectrum_is_in_the_units_of_the_dataset(snapshots: Path, store_url: s
     assert made.spec["parameters"] == {"spacing": [0.25, 0.5]}
 
 
+def test_views_that_let_opposite_borders_meet_warn_of_it(snapshots: Path, store_url: str) -> None:
+    wrapped = FieldOptions(periodic=True)
+    ingest("flow", [str(snapshots)], store_url, SMALL, "threads")
+    ingest("wrapped", [str(snapshots)], store_url, wrapped, "threads")
+    heard: list[str] = []
+    with hearing(heard.append):
+        for name in ("wrapped", "flow"):
+            features(name, "spectrum", store_url, None, {}, "threads")
+        features("flow", "scattering", store_url, None, {"J": 2, "L": 3}, "threads")
+    (warning,) = heard
+    assert warning.startswith("flow is not periodic: spectrum takes opposite borders to meet")
+
+
 def test_a_fit_learns_from_the_selected_samples(snapshots: Path, store_url: str) -> None:
     ingest("flow", [str(snapshots)], store_url, SMALL, "threads")
     made = fit("gaussian", "flow", store_url, {"dtype": "float64"}, "sample_id < 'm03'", None, 5)
