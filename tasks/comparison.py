@@ -159,6 +159,8 @@ def comparison_report(
 def _scores(table: Scores, first: Mapping[str, Any]) -> Section:
     turns = first["turns"]
     same = f" ({first['same']} that are, by another name, do not)" if first["same"] else ""
+    one, *others = first["schema"]["components"]
+    of = f" Pictures, and rows without a component in brackets, are of {one}." if others else ""
     text = (
         f"{first['samples']} real fields that no model was fitted to judge{same}. A distance is "
         f"the mean over {turns['times']} turns, ± their standard deviation: in each, as many "
@@ -167,7 +169,7 @@ def _scores(table: Scores, first: Mapping[str, Any]) -> Section:
         "a model is worth what the row of as many real fields says. (Turns share drawn fields "
         "where fewer are drawn than all take, and ± is smaller then.) Skewness and "
         "flatness are means over all fields of a row, ± their standard deviation. Foveal matrix: "
-        f"J = {first['scales']} scales."
+        f"J = {first['scales']} scales.{of}"
     )
     meaning = [{"metric": name, "what": METRICS[name]} for name in _columns(table)]
     return Section("Scores", text, tables=[Table.of(records(table)), Table.of(meaning)])

@@ -80,7 +80,9 @@ def test_every_component_is_judged_and_how_they_go_together(tmp_path: Path) -> N
         f"'{name}'" for name in open_store(store).dataset("flow").samples().sample_id[:2]
     )
     fit("gaussian", "flow", store, None, f"sample_id in ({first})")
-    table = evaluate("gaussian/flow@latest", "flow", store, SMALL).table
+    page = tmp_path / "page.html"
+    table = evaluate("gaussian/flow@latest", "flow", store, SMALL, report=str(page)).table
+    assert "rows without a component in brackets, are of u." in page.read_text("utf-8")
     rows = ["real, one map", "model"]
     assert set(table) == {f"{row}{c}" for row in rows for c in ("", " [v]")}
     assert table["model"]["coherence"] < 1e-5 < table["model"]["eps"]
@@ -201,6 +203,7 @@ def test_models_are_compared_in_one_table_one_page_and_the_ui(place: Path, tmp_p
     assert not re.search(r"(src|href)=\"(?!data:)", text)  # self-contained
     assert all(name in text for name in ("real, one map", "gaussian", "set", "eps"))
     assert "coherence" not in text  # of several components
+    assert "in brackets" not in text
     commands = re.findall(r"wavemill evaluate \S+ flow --seed 3 --set L=2 --set samples=3", text)
     assert len(commands) == len(MODELS)
     assert text.count('<table class="wide">') == 2  # scores and lineage: no column beyond the page
