@@ -38,7 +38,8 @@ Rows = dict[str, dict[str, float]]
 METRICS = {
     "eps": "|R_test - R_model| / |R_test| on the foveal phase-harmonic correlation matrix",
     "spectrum": "root mean square of ln(model / test) over octaves of the power spectrum",
-    "pdf": "Wasserstein distance of the distributions of values, in standard deviations",
+    "pdf": "Wasserstein distance of the distributions of values, by 1,023 quantiles, in standard "
+    "deviations",
     "skewness": "mean over samples",
     "skewness_scatter": "standard deviation over samples",
     "flatness": "mean over samples; 3 if Gaussian",
