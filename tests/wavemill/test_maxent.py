@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from sklearn.base import clone
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.generation import Generator
 from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import TRIALS, Descent, descend
+from wavemill.maxent.samples import Specified
 from wavemill.replay import Replayed
 from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec, ScatteringSpec
 from wavemill.spectra import PowerSpectrum, flatness
@@ -362,3 +365,25 @@ def test_every_model_is_fitted_to_arrays_of_any_layout(
         for name, value in model.fit(layout).state().items():
             assert torch.equal(value, expected[name]), name
             assert not value.requires_grad
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Gaussian({"J": 2, "method": "bands"}),
+        Microcanonical({"J": 2}),
+        Energy({"J": 2}),
+        Generator({"J": 2}),
+    ],
+)
+def test_models_are_cloned_and_changed_as_scikit_learns_are(model: Specified) -> None:
+    made = clone(model)
+    assert made is not model
+    assert (repr(made), made.spec) == (repr(model), model.spec)
+    assert made.set_params(L=3) is made
+    assert made.spec.parameters() == model.spec.parameters() | {"L": 3}
+    assert made.set_params().spec.L == made.set_params(spec=made.spec).spec.L == 3
+    with pytest.raises(InvalidParameter, match="has no parameter 'Q'"):
+        made.set_params(Q=1)
+    with pytest.raises(InvalidParameter, match="J"):
+        made.set_params(J=-1)

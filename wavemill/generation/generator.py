@@ -27,7 +27,7 @@ from wavemill.generation.samples import BLOCK, RealImages
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import CodedImages, EarlyStopping, Epoch, Trainer
 from wavemill.generation.whitening import whiteness
-from wavemill.maxent.samples import as_spec
+from wavemill.maxent.samples import Specified, as_spec
 from wavemill.operators import check_whole
 from wavemill.progress import Progress
 from wavemill.specs.generation import GeneratorSpec
@@ -37,7 +37,7 @@ FINE = 0.1  # factor of the rate for whole images, after averaged ones
 FAR = 2.0  # images between 0 and 1 stay below this, whatever was added to them
 
 
-class Generator:
+class Generator(Specified):
     """An embedding and its inverse, by scikit-learn's convention.
 
     Samples are images uint8 ``(n, y, x, rgb)`` or fields ``(n[, component], y, x)``; what is
@@ -57,7 +57,7 @@ class Generator:
     follow: Progress | None = None
 
     def __init__(self, spec: GeneratorSpec | Mapping[str, Any] | None = None) -> None:
-        self.spec = as_spec(GeneratorSpec, spec)
+        self.spec: GeneratorSpec = as_spec(GeneratorSpec, spec)
         self.metrics_: dict[str, float] = {}
         self.curve_: list[Epoch] = []
 

@@ -39,6 +39,7 @@ from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.langevin import Chain, centred
 from wavemill.maxent.samples import (
     Fields,
+    Specified,
     as_samples,
     as_spec,
     as_tensor,
@@ -59,7 +60,7 @@ SEARCHES = 2  # begun from the least of these, for a worse direction
 MOST = 2**30  # bytes of a Jacobian
 
 
-class Energy:
+class Energy(Specified):
     """Fields of density ``exp(-beta . phi) / Z``, computed on the CPU.
 
     Parameters
@@ -94,10 +95,7 @@ class Energy:
     drifts_: list[float]
 
     def __init__(self, spec: EnergySpec | Mapping[str, Any] | None = None) -> None:
-        self.spec = as_spec(EnergySpec, spec)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec!r})"
+        self.spec: EnergySpec = as_spec(EnergySpec, spec)
 
     def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Fit beta to ``x``, real ``(sample, y, x)`` or ``(sample, 1, y, x)``.

@@ -12,6 +12,7 @@ from wavemill.errors import NotFitted, ShapeMismatch
 from wavemill.maxent.dual import BandSpectrum
 from wavemill.maxent.samples import (
     Fields,
+    Specified,
     as_samples,
     as_spec,
     as_tensor,
@@ -24,7 +25,7 @@ from wavemill.specs import GaussianSpec
 from wavemill.spectra import tapered
 
 
-class Gaussian:
+class Gaussian(Specified):
     """Stationary Gaussian field with the mean and the second order of its references.
 
     ``S(w) = < x^(w) x^(w)^* > / points``, a matrix over components at each frequency, averaged over
@@ -56,10 +57,7 @@ class Gaussian:
     metrics_: dict[str, float]
 
     def __init__(self, spec: GaussianSpec | Mapping[str, Any] | None = None) -> None:
-        self.spec = as_spec(GaussianSpec, spec)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec!r})"
+        self.spec: GaussianSpec = as_spec(GaussianSpec, spec)
 
     def fit(self, x: Fields, progress: Progress | None = None) -> Self:
         """Measure mean and spectrum of ``x``, real ``(sample, [component,] y, x)``.

@@ -19,6 +19,7 @@ from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import (
     Fields,
+    Specified,
     as_samples,
     as_spec,
     as_tensor,
@@ -37,7 +38,7 @@ REMEMBERED = 2**28  # bytes of past steps held at once
 ASKED = "asked"  # name under which a run's state records what it draws
 
 
-class Microcanonical:
+class Microcanonical(Specified):
     """Fields whose wavelet moments are those of the references.
 
     A sample is Gaussian noise, moved by L-BFGS down ``|C(x) - C_ref|^2`` (standardised moments,
@@ -73,10 +74,7 @@ class Microcanonical:
     losses_: list[NDArray[np.float64]]
 
     def __init__(self, spec: MicrocanonicalSpec | Mapping[str, Any] | None = None) -> None:
-        self.spec = as_spec(MicrocanonicalSpec, spec)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec!r})"
+        self.spec: MicrocanonicalSpec = as_spec(MicrocanonicalSpec, spec)
 
     @torch.inference_mode(False)
     def fit(self, x: Fields, progress: Progress | None = None) -> Self:
