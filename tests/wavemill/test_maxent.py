@@ -9,11 +9,11 @@ import torch
 from sklearn.base import clone
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.estimators import Specified
 from wavemill.generation import Generator
 from wavemill.maxent import Energy, Gaussian, Microcanonical
 from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import TRIALS, Descent, descend
-from wavemill.maxent.samples import Specified
 from wavemill.replay import Replayed
 from wavemill.specs import EnergySpec, GaussianSpec, MicrocanonicalSpec, ScatteringSpec
 from wavemill.spectra import PowerSpectrum, flatness

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 from tests.wavemill.test_atomic_harmonics import ELEMENTS, ROUNDING, molecule, moved, rotation
 from wavemill import (
@@ -312,6 +313,28 @@ def test_the_penalty_is_that_of_least_error(best: float) -> None:
 def test_a_penalty_of_0_is_one_that_was_given(make: Any) -> None:
     train = molecules(12)
     assert make(alpha=0.0).fit(train, energies(train)).alpha_ == 0
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Composition(COUNTS), Ridge(COUNTS, 1e-3), Multilinear(COUNTS, order=3), kernel(), products()],
+)
+def test_regressions_are_cloned_and_changed_as_scikit_learns_are(model: Any) -> None:
+    made = clone(model)
+    assert made is not model
+    assert repr(made) == repr(model)
+    if "alpha" in model.get_params():
+        assert made.set_params(alpha=0.5) is made
+        assert made.alpha == 0.5
+    with pytest.raises(InvalidParameter, match="has no parameter 'depth'; it has"):
+        made.set_params(depth=3)
+
+
+def test_a_parameter_is_not_changed_to_what_it_cannot_be() -> None:
+    model = Multilinear(COUNTS, order=3)
+    with pytest.raises(InvalidParameter, match="order=4"):
+        model.set_params(order=4)
+    assert model.order == 3
 
 
 def test_what_is_learnt_can_be_stored_and_loaded() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.estimators import Specified, as_spec
 from wavemill.generation.convolutional import ConvolutionalGenerator
 from wavemill.generation.embedding import Embedding
 from wavemill.generation.linear import LinearGenerator
@@ -27,7 +28,6 @@ from wavemill.generation.samples import BLOCK, RealImages
 from wavemill.generation.sparse import SparseInversion
 from wavemill.generation.training import CodedImages, EarlyStopping, Epoch, Trainer
 from wavemill.generation.whitening import whiteness
-from wavemill.maxent.samples import Specified, as_spec
 from wavemill.operators import check_whole
 from wavemill.progress import Progress
 from wavemill.specs.generation import GeneratorSpec

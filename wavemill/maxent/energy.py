@@ -34,14 +34,13 @@ from scipy.optimize import fmin_l_bfgs_b, nnls
 from torch import Tensor
 
 from wavemill.errors import DivergentModel, InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.estimators import Specified, as_spec
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.langevin import Chain, centred
 from wavemill.maxent.samples import (
     Fields,
-    Specified,
     as_samples,
-    as_spec,
     as_tensor,
     describe,
     numbers_of,

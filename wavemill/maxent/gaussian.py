@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import NotFitted, ShapeMismatch
+from wavemill.estimators import Specified, as_spec
 from wavemill.maxent.dual import BandSpectrum
 from wavemill.maxent.samples import (
     Fields,
-    Specified,
     as_samples,
-    as_spec,
     as_tensor,
     describe,
     numbers_of,

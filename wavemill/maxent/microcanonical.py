@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted
+from wavemill.estimators import Specified, as_spec
 from wavemill.maxent.coordinates import Coordinates
 from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import (
     Fields,
-    Specified,
     as_samples,
-    as_spec,
     as_tensor,
     describe,
     numbers_of,

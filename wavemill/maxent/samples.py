@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,48 +13,11 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.operators import check_whole, ordinary
-from wavemill.specs import Spec
 from wavemill.spectra import flatness, skewness
 
 Fields = Tensor | NDArray[Any] | Sequence[Any]
-AnySpec = TypeVar("AnySpec", bound=Spec)
 
 RANGE = 1e70  # of deviations, either way: fourth powers of values stay within float64
-
-
-def as_spec(kind: type[AnySpec], spec: AnySpec | Mapping[str, Any] | None) -> AnySpec:
-    """Return ``spec`` itself, one made from its parameters, or the default."""
-    if isinstance(spec, Mapping) or spec is None:
-        return kind.from_parameters(spec or {})
-    if not isinstance(spec, kind):
-        raise InvalidParameter(f"expected a {kind.__name__}, its parameters or None, got {spec!r}")
-    return spec
-
-
-class Specified:
-    """What is made from a spec alone, so that scikit-learn's ``clone`` gives one not yet fitted."""
-
-    spec: Any
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.spec!r})"
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return what another is made from, ``{"spec": spec}``."""
-        return {"spec": self.spec}
-
-    def set_params(self, *, spec: Any = None, **changes: Any) -> Self:
-        """Take another spec, or the same with changed parameters; what is learnt stays as it is.
-
-        Raises
-        ------
-        InvalidParameter
-            If there is no such parameter, or it cannot have that value.
-        """
-        kind = type(self.spec)
-        chosen = self.spec if spec is None else as_spec(kind, spec)
-        self.spec = kind.from_parameters(chosen.parameters() | changes) if changes else chosen
-        return self
 
 
 def numbers_of(n: int, seed: int, first: int) -> tuple[range, int]:

@@ -19,6 +19,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from wavemill.estimators import Estimator
 from wavemill.molecules.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.regression import Composition, learnt, penalised
@@ -29,7 +30,7 @@ BLOCK = 1024  # molecules whose sums are added at a time
 COLUMNS = 1024  # of F, multiplied at a time: F^T F is computed only up to its diagonal
 
 
-class AtomicRegression(abc.ABC):
+class AtomicRegression(Estimator, abc.ABC):
     """What regressions on sums over atoms share.
 
     Parameters

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.estimators import Estimator
 from wavemill.progress import Progress
 from wavemill.states import over, under
 
@@ -24,7 +25,7 @@ ALPHAS = tuple(10.0**power for power in range(-13, -2))
 BLOCK = 2048  # rows taken into double precision at a time
 
 
-class Composition:
+class Composition(Estimator):
     """Least squares on the counts of elements alone, without any geometry.
 
     Parameters
@@ -59,7 +60,7 @@ class Composition:
         return self
 
 
-class Ridge:
+class Ridge(Estimator):
     """Linear least squares with a penalty, in closed form, its strength by cross-validation.
 
     ``w = (X^T X + alpha n I)^-1 X^T y`` on columns of root mean square 1 or, with fewer samples
@@ -184,7 +185,7 @@ class _Samples:
         return found @ rows[:, self.folds[fold]]
 
 
-class Multilinear:
+class Multilinear(Estimator):
     """A linear form and products of linear forms (Eickenberg et al., J. Chem. Phys. 148, 2018).
 
         f(x) = ridge(x) + sum over i of  nu_i  prod over s <= order of (<w_i^s, x> + c_i^s)
