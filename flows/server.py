@@ -30,6 +30,8 @@ _EPHEMERAL = {  # as Prefect sets them
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
 }
+# `python -m` looks into the present folder first, in which there may be packages named like ours.
+OUR_PACKAGES = {"PYTHONSAFEPATH": "1"}
 
 
 class Unreachable(StorageError, ConnectionError):
@@ -98,7 +100,7 @@ class _Temporary:
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,
-                env={**os.environ, **_EPHEMERAL},
+                env={**os.environ, **_EPHEMERAL, **OUR_PACKAGES},
                 pass_fds=[listener.fileno()],
                 start_new_session=True,  # a terminal's Ctrl-C is for the command, which ends it
             )

@@ -23,6 +23,7 @@ import yaml
 from flows.durations import seconds
 from flows.homes import prefect_home
 from flows.runtime import LOOPBACK, environment_to_reach, open_cluster
+from flows.server import OUR_PACKAGES
 from storage.errors import InvalidRequest, StorageError
 
 POOL = "wavemill"
@@ -197,6 +198,7 @@ def environment_of(service: Service, port: int, address: str) -> dict[str, str]:
     return {
         **_DEFAULTS,
         **os.environ,
+        **OUR_PACKAGES,
         **({"PREFECT_API_AUTH_STRING": password} if password else {}),
         "PREFECT_API_URL": f"{url_of(_reachable(service.host), port)}/api",
         "PREFECT_UI_API_URL": f"{_shown(service, port)}/api",

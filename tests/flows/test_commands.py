@@ -631,6 +631,28 @@ def test_a_server_that_prefect_was_told_of_is_asked_wherever_it_was_told(
     assert "server at http://127.0.0.1:9/api does not answer" in done.stderr
 
 
+@pytest.mark.slow
+def test_packages_of_the_present_folder_do_not_stand_for_ours(
+    place: Path, prefect_home: Path, tmp_path: Path
+) -> None:
+    """As those of a project with `flows`, `tasks` or `storage` of its own."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").touch()
+    (tmp_path / "storage.py").touch()
+    command = "from flows.cli import main; main()"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
+    features = ["features", "flow", "--view=spectrum", f"--store={place / 'store'}"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", command, *features],  # -P: as what is installed begins
+        cwd=tmp_path,
+        env={**kept, "PREFECT_HOME": str(prefect_home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
