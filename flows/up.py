@@ -168,13 +168,15 @@ def _interval(every: str) -> int:
 
 
 def scheduled(description: Mapping[str, Any], service: Service) -> dict[str, Any]:
-    """Return the deployments with the service's dataset of snapshots and its nightly schedule.
+    """Return the deployments with the service's dataset of snapshots, device and nightly schedule.
 
     Molecules and images keep the names of their own datasets.
     """
     made = copy.deepcopy(dict(description))
     nightly = next(entry for entry in made["deployments"] if entry["name"] == NIGHTLY)
     for parameters in (entry["parameters"] for entry in made["deployments"]):
+        if "device" in parameters:
+            parameters["device"] = service.device
         if parameters.get("dataset") == SNAPSHOTS:
             parameters["dataset"] = service.dataset
             if service.options and "sources" in parameters:

@@ -198,6 +198,17 @@ def test_the_nightly_run_waits_for_a_folder() -> None:
     assert made["parameters"]["dataset"] == "mine"
 
 
+def test_flows_compute_on_the_device_of_the_service() -> None:
+    description = yaml.safe_load(deployments_file().read_text())
+    for device in ("cpu", "cuda"):
+        made = scheduled(description, Service("store", device=device))["deployments"]
+        for entry in made:
+            module, _, name = entry["entrypoint"].rpartition(".")
+            flow = getattr(importlib.import_module(module), name)
+            asked = {"device": device} if "device" in flow.parameters.properties else {}
+            assert {k: v for k, v in entry["parameters"].items() if k == "device"} == asked
+
+
 def test_clients_know_the_password_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else deploying and the worker would be refused, and nothing would come up."""
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:word")
