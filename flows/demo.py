@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.fit import fit
@@ -52,6 +52,7 @@ def demo(
     cluster: Annotated[str, Field(description="threads, local[:N], tcp://...")] = "local",
 ) -> dict[str, Any]:
     """Run everything once; a second run computes nothing and draws the report again."""
+    folder = str(Path(folder).expanduser())
     store = str(Path(folder) / "store")
     made = turbulence(
         "vorticity", [SOURCE], store, EIGHT_FIELDS, VIEWS, MODELS, seed=1, cluster=cluster
@@ -69,4 +70,5 @@ def demo(
     queries = demo_queries(store, "vorticity", folder)
     learnt = [made[name] for name in ("regression", "classifier", "generator")]
     report = draw_report(store, "vorticity", fits, folder, learnt)
+    get_run_logger().info("report: %s", report)
     return {"lines": [*told(made), *queries], "report": report}

@@ -209,6 +209,23 @@ def test_flows_compute_on_the_device_of_the_service() -> None:
             assert {k: v for k, v in entry["parameters"].items() if k == "device"} == asked
 
 
+def test_the_deployed_demo_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its folder is not that of the run, which Prefect removes."""
+    entries = yaml.safe_load(deployments_file().read_text())["deployments"]
+    folder = next(e["parameters"]["folder"] for e in entries if e["name"] == "demo")
+    stores: list[str] = []
+
+    def ingest_and_fit(dataset: str, sources: list[str], store: str, *_: Any, **__: Any) -> None:
+        stores.append(store)
+        raise InterruptedError
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("flows.demo.turbulence", ingest_and_fit)
+    with pytest.raises(InterruptedError):
+        importlib.import_module("flows.demo").demo.fn(folder)
+    assert stores == [str(tmp_path / "wavemill-demo" / "store")]
+
+
 def test_clients_know_the_password_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else deploying and the worker would be refused, and nothing would come up."""
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:word")
