@@ -274,7 +274,8 @@ def _deploy(service: Service, environment: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory(prefix="wavemill-") as folder:
         file = Path(folder) / "prefect.yaml"
         file.write_text(yaml.safe_dump(scheduled(description, service)))
-        _prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(file)], environment)
+        deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+        _prefect(deploy, environment, folder)  # from where it starts, it imports flows first
 
 
 def deployments_file() -> Path:
@@ -287,9 +288,13 @@ def deployments_file() -> Path:
     )
 
 
-def _prefect(arguments: list[str], environment: Mapping[str, str]) -> None:
+def _prefect(
+    arguments: list[str], environment: Mapping[str, str], folder: str | None = None
+) -> None:
     command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         tail = (done.stdout + done.stderr).strip()[-1500:]
         raise ServiceFailed(f"prefect {' '.join(arguments[:2])} failed: {tail}")

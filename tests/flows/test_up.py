@@ -43,13 +43,16 @@ def service(
     """A `wavemill up` that looks at a folder every 15 s: its API, its folder, its process."""
     folder = tmp_path_factory.mktemp("up")
     (folder / "snapshots").mkdir()
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "__init__.py").touch()  # as in a project with a package named like ours
     write_snapshots(folder / "snapshots", ["a", "b", "c"], side=32)
     environment = {key: value for key, value in os.environ.items() if "PREFECT" not in key}
     environment |= {"PREFECT_HOME": str(folder / "prefect"), "HOME": str(folder)}
     environment["TMPDIR"] = str(folder / "tmp")
     (folder / "tmp").mkdir()
     (folder / "tmp" / "runner_storage").touch()  # as if another user's: a worker cannot use it
-    command = [sys.executable, "-m", "flows.cli", "up", "--watch", "snapshots", "--every", "15s"]
+    wavemill = [sys.executable, "-P", "-c", "from flows.cli import main; main()"]  # as installed
+    command = [*wavemill, "up", "--watch", "snapshots", "--every", "15s"]
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
         [*command, "--cluster", "local:1", "--port", "4400"],
