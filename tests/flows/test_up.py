@@ -263,6 +263,14 @@ def test_what_containers_know_outlives_them() -> None:
     assert "&& exec prefect worker start" in worker["command"]  # else a shell has the signal
 
 
+def test_the_image_has_what_the_chart_of_prefect_starts() -> None:
+    """Its container begins with `/usr/bin/tini -g -- /opt/prefect/entrypoint.sh prefect ...`."""
+    lines = deployments_file().with_name("Dockerfile").read_text().splitlines()
+    assert any("apt-get install" in line and "tini" in line.split() for line in lines)
+    assert any("chmod 755 /opt/prefect/entrypoint.sh" in line for line in lines)
+    assert any("useradd --uid 1001" in line for line in lines)
+
+
 def test_only_flows_of_snapshots_are_of_the_watched_dataset() -> None:
     description = yaml.safe_load(deployments_file().read_text())
     made = scheduled(description, Service("store", dataset="mine"))["deployments"]
