@@ -17,6 +17,7 @@ from storage.parts import each, lazy_rows
 from storage.patches import Patches
 from storage.records import AXES, OWN_COLUMNS, DatasetVersion, PartRef, Schema
 from storage.tables import (
+    append_rows,
     broad_kind,
     in_one_piece,
     no_samples,
@@ -303,10 +304,8 @@ class Change:
         marks = self._marks(version, rows)
         back = self.samples[[place in marks for place in _places(self.samples)]]
         stamps = dict(zip(back.get("unit", ()), back.get("stamp", ()), strict=False))
-        following = replace(self, stamps={**self.stamps, **stamps})._extended(
-            dataset.store,
-            replace(version, parts=_marked(version.parts, marks), note=self.note),
-        )
+        after = replace(version, parts=_marked(version.parts, marks), note=self.note)
+        following = replace(self, stamps={**self.stamps, **stamps})._extended(dataset.store, after)
         return None if _same(following, version) else following
 
     def _marks(self, version: DatasetVersion, rows: pd.DataFrame) -> Marks:
@@ -333,7 +332,7 @@ class Change:
         fresh = tuple(part for part in self.parts if part.key not in present)
         tables = tuple(self._stamped(store, key) for key in version.samples)
         if fresh:
-            tables = (*tables, write_table(store.backend, self._added_to(version)))
+            tables = append_rows(store.backend, tables, self._added_to(version))
         return replace(
             version,
             schema=_with_properties(version.schema, self.schema),

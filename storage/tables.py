@@ -56,6 +56,22 @@ def read_table(backend: Backend, key: str) -> pd.DataFrame:
     return frame
 
 
+def append_rows(backend: Backend, keys: tuple[str, ...], rows: pd.DataFrame) -> tuple[str, ...]:
+    """Write one more table: of ``rows``, and of those of the last tables that hold no more.
+
+    So n runs that add a file each leave log(n) tables to read instead of n, and each row is
+    written log(n) times. Left as they are: a few tables, which are read together; tables of other
+    columns; and columns of objects, whose types may differ.
+    """
+    pieces, count = [rows], len(rows)
+    while len(keys) >= _FEW and not any(map(pd.api.types.is_object_dtype, rows.dtypes)):
+        last = read_table(backend, keys[-1])
+        if len(last) > count or not last.dtypes.equals(rows.dtypes):
+            break
+        pieces, count, keys = [last, *pieces], count + len(last), keys[:-1]
+    return (*keys, write_table(backend, pd.concat(pieces, ignore_index=True)))
+
+
 def in_one_piece(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table with each column of texts in one piece: of many, Arrow copies the column.
 
@@ -161,6 +177,7 @@ _KINDS = {
     "empty": "empty",
 }
 _LARGE = 2**20  # bytes
+_FEW = 8  # tables
 _NULLABLE = {pa.int64(): pd.Int64Dtype()}
 _ONE = "one expression is taken, not several statements or clauses"
 

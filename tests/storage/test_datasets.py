@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import xarray as xr
 
-from storage import InvalidRequest, Store, datasets, open_store
+from storage import Change, InvalidRequest, PartRef, Store, datasets, open_store
 from storage.backends import Backend
 from storage.export import export
 from tests.storage.test_conformance import add_dataset, add_view
@@ -187,6 +187,26 @@ def test_tables_of_many_runs_are_read_together(
 
     monkeypatch.setattr(datasets, "read_table", waiting)
     assert len(store.dataset("flow").samples()) == 10
+
+
+def test_many_runs_that_add_little_leave_few_tables_to_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table a run, each later run would read all, several times."""
+    monkeypatch.setattr(Store, "_check_present", lambda *_: None)
+    schema, first = store.dataset("flow").schema, store.dataset("flow").samples().head(1)
+    for number in range(64):
+        key = f"{number:064x}"
+        row = first.assign(sample_id=f"s{number:02d}", part=key, unit=str(number))
+        if number == 20:
+            row["mine"] = "a column that others lack"
+        store.change_dataset("many", Change(schema, (PartRef(key, 1),), row))
+    many = store.dataset("many")
+    assert many.samples()["sample_id"].tolist() == [f"s{number:02d}" for number in range(64)]
+    assert many.samples()["mine"].notna().sum() == 1
+    assert len(many.version.samples) < 20
+    assert len(store.dataset("many", 7).version.samples) == 7
+    assert len(store.dataset("many", 30).samples()) == 30
 
 
 def test_arrays_say_their_units(store: Store) -> None:
