@@ -227,7 +227,8 @@ class Store:
         document = _newest_for(self.view_versions(dataset, view), as_of)
         if document is None:
             known = ", ".join(self.views(dataset)) or "none; `wavemill features` makes one"
-            raise NotFound(f"no view {view!r} on {dataset!r} in {self.url}; views: {known}")
+            when = f" as of {as_of}" if as_of is not None else ""
+            raise NotFound(f"no view {view!r} on {dataset!r}{when} in {self.url}; views: {known}")
         return ViewVersion.from_json(document)
 
     def bind_view(self, dataset: str, view: str, spec: Document) -> None:

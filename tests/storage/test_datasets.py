@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import xarray as xr
 
-from storage import Change, InvalidRequest, PartRef, Store, datasets, open_store
+from storage import Change, InvalidRequest, NotFound, PartRef, Store, datasets, open_store
 from storage.backends import Backend
 from storage.export import export
 from tests.storage.test_conformance import add_dataset, add_view
@@ -163,6 +163,11 @@ def test_what_a_notebook_shows_is_a_line_however_many_parts_there_are(store: Sto
     sizes = "sample: 10, coefficient: 2, y: 8, x: 6"
     assert repr(frame) == f"FeatureFrame(double of 'flow'; {sizes}; not read)"
     assert repr(frame.load()) == f"FeatureFrame(double of 'flow'; {sizes}; in memory)"
+
+
+def test_a_view_that_was_not_there_yet_is_said_to_be_of_later(store: Store) -> None:
+    with pytest.raises(NotFound, match=r"no view 'double' on 'flow' as of 1 in .*; views: double"):
+        store.get_historical_features("flow", "double", as_of=1)
 
 
 def test_texts_of_samples_lie_in_one_piece(store: Store) -> None:
