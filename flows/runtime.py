@@ -21,6 +21,7 @@ from distributed.system import MEMORY_LIMIT
 from storage.errors import InvalidRequest
 
 LOOPBACK = "127.0.0.1"
+_SERVED = "WAVEMILL_SERVED"  # WORD=ADDRESS of the cluster that a service has opened
 _HEADROOM = 0.9
 _QUIET = {
     "distributed": logging.WARNING,
@@ -71,7 +72,8 @@ def open_cluster(cluster: str, *, device: str = "cpu", tasks: int | None = None)
         torch keeps its threads. ``local`` or ``local:N``: N processes of one thread (as many
         as cores unless given), reached from this machine alone. ``cuda``: one process a GPU,
         which offers the resource ``GPU: 1``. ``tcp://HOST:PORT``: a scheduler that runs
-        already. ``kubernetes``: a cluster of the Dask operator.
+        already. ``kubernetes``: a cluster of the Dask operator. The word by which a service
+        opened its cluster means that one to the runs of the service.
     device
         ``cuda`` with ``local`` means ``cuda``.
     tasks
@@ -82,6 +84,9 @@ def open_cluster(cluster: str, *, device: str = "cpu", tasks: int | None = None)
     InvalidRequest
         If the word is unknown, or what it needs is not here.
     """
+    served, _, address = os.environ.get(_SERVED, "").partition("=")
+    if address and cluster == served:
+        cluster = address
     word, _, count = cluster.partition(":")
     opened: contextlib.AbstractContextManager[str]
     if word == "local":
@@ -186,14 +191,16 @@ def _own_keys() -> dict[str, str]:
     return {f"distributed.comm.tls.{name}": value for name, value in settings.items()}
 
 
-def environment_to_reach(address: str) -> dict[str, str]:
+def environment_to_reach(cluster: str, address: str) -> dict[str, str]:
     """Return the variables by which a process that this one starts reaches a cluster of this one.
 
-    The key is among them: only the same user can read the environment of a process.
+    There ``cluster`` is the word for it: what is asked by its address fails once it has gone. The
+    key is among them: only the same user can read the environment of a process.
     """
     settings = _own_keys() if address.startswith("tls:") else {}
     table = str.maketrans({".": "__", "-": "_"})
-    return {f"DASK_{name.translate(table).upper()}": value for name, value in settings.items()}
+    keys = {f"DASK_{name.translate(table).upper()}": value for name, value in settings.items()}
+    return {_SERVED: f"{cluster}={address}", **keys}
 
 
 def _scheduler() -> dict[str, Any]:

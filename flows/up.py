@@ -197,6 +197,8 @@ def environment_of(service: Service, port: int, address: str) -> dict[str, str]:
     Clients give the password that the server asks for.
     """
     password = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    # A worker's runs are processes of their own: they cannot use a thread of this one.
+    ours = not address.startswith("inproc") and address != service.cluster
     return {
         **_DEFAULTS,
         **os.environ,
@@ -209,9 +211,8 @@ def environment_of(service: Service, port: int, address: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "INFO",
         "WAVEMILL_STORE": service.store,
-        # A worker's runs are processes of their own: they cannot use a thread of this one.
-        "WAVEMILL_CLUSTER": "threads" if address.startswith("inproc") else address,
-        **({} if address == service.cluster else environment_to_reach(address)),
+        "WAVEMILL_CLUSTER": service.cluster,
+        **(environment_to_reach(service.cluster, address) if ours else {}),
         "WAVEMILL_WATCH": service.watch or "snapshots",
     }
 

@@ -28,6 +28,7 @@ from prefect.utilities.callables import parameter_schema
 import flows
 from flows import turbulence
 from flows.durations import seconds
+from flows.runtime import open_cluster
 from flows.up import Service, alone, deployments_file, environment_of, free_port, scheduled, url_of
 from storage import InvalidRequest, open_store
 from tasks.fields import FieldOptions
@@ -242,6 +243,21 @@ def test_clients_know_the_password_of_the_server(monkeypatch: pytest.MonkeyPatch
         environment_of(Service("store"), 4200, "inproc://")["PREFECT_API_AUTH_STRING"]
         == "as:before"
     )
+
+
+def test_runs_of_an_earlier_service_compute_on_the_cluster_of_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that wait, or are tried again, keep their parameters: an address there has gone."""
+    elsewhere = environment_of(Service("store", cluster="tls://host:1"), 4200, "tls://host:1")
+    assert not [name for name in elsewhere if name.startswith("DASK_DISTRIBUTED__COMM__TLS")]
+    made = environment_of(Service("store", cluster="local:1"), 4200, "tls://127.0.0.1:1")
+    assert made["WAVEMILL_CLUSTER"] == "local:1"
+    monkeypatch.setattr(os, "environ", {**os.environ, **made})
+    with open_cluster("local:1") as address:
+        assert address == "tls://127.0.0.1:1"
+    with open_cluster("tcp://127.0.0.1:2") as address:
+        assert address == "tcp://127.0.0.1:2"
 
 
 def test_the_place_of_a_run_that_died_with_its_server_is_free_again() -> None:
