@@ -33,8 +33,8 @@ typedef struct {
 
 #include "fourier.h"
 
-/* What one thread works in; a team may share `field`, whose rows are `row` numbers apart. Where its
- * field's mean is, and by how many numbers others' of its kind go before it. */
+/* What one thread works in; a team may share `field`, whose rows are `row` numbers apart. `mean` is
+ * that of the channel it is at, and `before` the number of points of all fields before this one. */
 typedef struct {
     PLAN y, x;
     COMPLEX *line, *spare;
@@ -136,8 +136,9 @@ typedef struct { REAL *at; int64_t row, columns; } NAMED(Side);
 /* Some rows of complex fields like those that are transformed, or zeros. */
 INLINE void NAMED(read_more)(const void *from, const DESK *desk, int64_t y, int64_t rows,
                              int64_t n, COMPLEX *to) {
-    if (!from) memset(to, 0, n * sizeof(COMPLEX));
-    else NAMED(read_rows)((const REAL *)from + 2 * (desk->before + y * n), 2 * n, rows, 2 * n, 1, &to->re);
+    const REAL *start = (const REAL *)from + 2 * (desk->before + y * n);
+    if (from) NAMED(read_rows)(start, 2 * n, rows, 2 * n, 1, &to->re);
+    else memset(to, 0, n * sizeof(COMPLEX));
 }
 
 /* What responses in a line become. */

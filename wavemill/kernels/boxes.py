@@ -90,10 +90,10 @@ def slope_spectra(
     """
     if not _possible(z):
         return None
-    addresses = {"radial": _address(radial), "polar": _address(polar), "more": _address(more)}
+    given = {"radial": _address(radial), "polar": _address(polar), "more": _address(more)}
     whole = z.shape[-2], z.shape[-1]
     out = z.new_empty(*z.shape[:-2], *box)
-    own = Harmonics(kind=_SLOPES, **addresses)
+    own = Harmonics(kind=_SLOPES, **given)
     return _run(z, out, (whole, whole, box, (True, True), False, False), own)
 
 
@@ -127,7 +127,10 @@ def _run(
     sizes: tuple[Box, Box, Box, tuple[bool, bool], bool, bool],
     harmonics: Harmonics = _PLAIN,
 ) -> Tensor | None:
-    """Return ``out``, filled; None if the sides have a large prime factor."""
+    """Return ``out``, filled; None if the sides have a large prime factor.
+
+    ``sizes``: the grid, boxes before and after, kinds, and what else :func:`_task` is told.
+    """
     real, fields = x.dtype.to_real(), math.prod(x.shape[:-2])
     task, size = _task(fields, *sizes, real, torch.get_num_threads())
     if size < 0:

@@ -212,13 +212,13 @@ class _Planner:
             others = list(dict.fromkeys(draft.other(last) for draft, *_ in found))
             meetings = [
                 Meeting(
-                    others.index(draft.other(last)),
-                    block,
-                    pairs,
-                    scale,
-                    draft.linear,
-                    (box is None and draft.first.real, box is None and draft.second.real),
-                    draft.second != last,
+                    stack=others.index(draft.other(last)),
+                    block=block,
+                    pairs=pairs,
+                    scale=scale,
+                    linear=draft.linear,
+                    real=(box is None and draft.first.real, box is None and draft.second.real),
+                    swapped=draft.second != last,
                 )
                 for draft, block, pairs, scale in found
             ]

@@ -178,6 +178,8 @@ class Schedule(nn.Module):
             filters = getattr(self, group.scale.buffer)[place]
             pass_.pull_field(filtered_back(spectral, filters))
             spectral = None
+        if spectral is None and conjugate is None:
+            return
         response = self._response(pass_, group.scale)
         if spectral is not None:
             if conjugate is None and response.pull_spectrum(group.k, place, spectral):
