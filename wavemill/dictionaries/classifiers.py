@@ -51,18 +51,17 @@ class Standardisation:
     def __init__(self, components: int = 0, power: float = 1.0) -> None:
         self.components, self.power = components, power
         self._count = 0
-        self._size: int | None = None
 
     def update(self, x: Tensor) -> Self:
         """Add a batch ``(n, channel, y, x)``; sums are in float64, about the first one's mean.
 
         Other shapes, or other channels than those of the first, are a `ShapeMismatch`.
         """
-        _check(x, _MAPS, self._size)
+        _check(x, _MAPS, len(self._origin) if self._count else None)
         rows = self._raised(x).movedim(1, -1).reshape(-1, x.shape[1])
         if not self._count:
-            size = self._size = x.shape[1]
-            self._origin = rows.mean(0)
+            size = x.shape[1]
+            self._origin: Tensor = rows.mean(0)
             self._sum = rows.new_zeros(size, dtype=torch.float64)
             shape = (size, size) if self.components else (size,)
             self._squares = rows.new_zeros(shape, dtype=torch.float64)
@@ -153,7 +152,6 @@ class RidgeClassifier:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._count = 0
-        self._size: int | None = None
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def update(self, x: Tensor, y: Tensor) -> Self:
@@ -165,7 +163,7 @@ class RidgeClassifier:
             If there is not a class for each row, or other features than before; as `check_ridge`,
             for all samples added so far.
         """
-        _check(x, _ROWS, self._size)
+        _check(x, _ROWS, len(self._sums[0]) if self._count else None)
         must_be_tensor(y)
         if y.shape != x.shape[:1]:
             raise ShapeMismatch(f"{len(x)} rows take as many classes, got {tuple(y.shape)}")
@@ -173,9 +171,8 @@ class RidgeClassifier:
         size = x.shape[1]
         check_ridge(self._count + len(rows), size)
         if not self._count:
-            self._size = size
             zeros = rows.new_zeros(size + self.classes, dtype=torch.float64)
-            self._sums = (zeros[:size], zeros[size:])
+            self._sums: tuple[Tensor, Tensor] = (zeros[:size], zeros[size:])
         self._count += len(rows)
         for total, part in zip(self._sums, (rows, target), strict=True):
             total += part.double().sum(0)

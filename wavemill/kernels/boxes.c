@@ -394,10 +394,7 @@ int NAMED(boxes)(const REAL *from, const Boxes *task, const Harmonics *harmonics
     const int large = task->fields * task->height * task->width > 1 << 14;
 #pragma omp parallel num_threads(threads) if (good && threads > 1 && large)
     {
-        int64_t thread = 0, all = 1;
-#ifdef _OPENMP
-        thread = omp_get_thread_num(), all = omp_get_num_threads();
-#endif
+        const int64_t thread = this_thread(), all = all_threads();
         DESK desk = one;
         char *own = memory + thread * 3 * n * sizeof(COMPLEX);
         desk.line = (COMPLEX *)own, desk.spare = desk.line + n;

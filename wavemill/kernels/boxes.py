@@ -9,7 +9,16 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from wavemill.kernels.loading import PAIR, addresses, call, numbers, precise, room, usable
+from wavemill.kernels.loading import (
+    PAIR,
+    addresses,
+    call,
+    numbers,
+    precise,
+    room,
+    unfollowed,
+    usable,
+)
 
 Box = tuple[int, int]
 
@@ -112,9 +121,7 @@ def add_polar_spectra(spectra: Tensor, z: Tensor, k: int, known: Tensor | None) 
 
 
 def _possible(x: Tensor) -> bool:
-    """Say whether loops can read a tensor, and no graph of autograd needs what they make of it."""
-    followed = x.requires_grad and torch.is_grad_enabled()
-    return usable(x) and precise(x.dtype.to_real()) and not followed
+    return usable(x) and precise(x.dtype.to_real()) and unfollowed(x)
 
 
 def _address(x: Tensor | None) -> int | None:

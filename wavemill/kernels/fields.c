@@ -26,13 +26,6 @@ INLINE void NAMED(put)(COMPLEX z, REAL *to, int64_t left) {
     if (left < LANES) memcpy(to, some, 2 * left * sizeof(REAL));
 }
 
-INLINE VEC NAMED(get_real)(const REAL *from, int64_t left) {
-    REAL some[WIDTH / sizeof(REAL)] = {0};
-    if (left < LANES) from = memcpy(some, from, left * sizeof(REAL));
-    const VEC x = LOOSE(from);
-    return SORT(x);
-}
-
 INLINE void NAMED(put_real)(VEC x, REAL *to, int64_t left) {
     const VEC sorted = SORT(x);
     if (left < LANES) memcpy(to, &sorted, left * sizeof(REAL));

@@ -295,10 +295,7 @@ int NAMED(grams)(const REAL *halves, const Grams *task, REAL *out, char *memory,
     REAL *sums = (REAL *)(memory + threads * (lines + vectors));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        int64_t thread = 0;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
-#endif
+        const int64_t thread = this_thread();
         char *own = memory + thread * (lines + vectors);
         for (int64_t f = 0; f < task->fields; f++) {
 #pragma omp for schedule(static, 1)
@@ -324,10 +321,7 @@ int NAMED(grams_gradients)(const REAL *halves, const Grams *task, const REAL *va
     SLOPE *slopes = (SLOPE *)(memory + threads * lines);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        int64_t part = 0, parts = 1;
-#ifdef _OPENMP
-        part = omp_get_thread_num(), parts = omp_get_num_threads();
-#endif
+        const int64_t part = this_thread(), parts = all_threads();
         LINE *own = (LINE *)(memory + part * lines);
         LINE *pulled = own + NAMED(lines)(task) / 2;
         LINE *field = own + NAMED(lines)(task) / 2 - 1, *field_pulled = own + NAMED(lines)(task) - 1;

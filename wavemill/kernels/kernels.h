@@ -23,6 +23,23 @@
 #define INLINE static inline
 #endif
 
+/* Which thread of a team this is, and of how many. */
+INLINE int64_t this_thread(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+INLINE int64_t all_threads(void) {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
 #define WIDTH 32 /* bytes of a vector */
 #define LANES ((int64_t)(WIDTH / sizeof(REAL)))
 #define FACTORS 24

@@ -167,10 +167,7 @@ int NAMED(products)(const REAL *const *at, const Products *task, REAL *out, char
     const int large = NAMED(points)(task) > 1 << 12;
 #pragma omp parallel num_threads(threads) if (threads > 1 && large)
     {
-        int64_t thread = 0;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
-#endif
+        const int64_t thread = this_thread();
         PIECE *a = (PIECE *)(memory + thread * own);
         VEC *vectors = (VEC *)((char *)a + pieces);
         memset(a, 0, pieces);
@@ -208,10 +205,7 @@ int NAMED(products_gradients)(const REAL *const *at, const Products *task, const
     const int large = NAMED(points)(task) > 1 << 12;
 #pragma omp parallel num_threads(threads) if (threads > 1 && large)
     {
-        int64_t part = 0, parts = 1;
-#ifdef _OPENMP
-        part = omp_get_thread_num(), parts = omp_get_num_threads();
-#endif
+        const int64_t part = this_thread(), parts = all_threads();
         PIECE *a = (PIECE *)memory + part * (rows + columns);
         memset(a, 0, (rows + columns) * sizeof(PIECE));
         for (int64_t f = 0; f < task->fields; f++)

@@ -465,15 +465,13 @@ int NAMED(scattering)(const REAL *spectra, const Scattering *task, REAL *out, RE
     }
     if (good) NAMED(lay)(desks, memory, task, grids, back, threads);
     if (good && desks->parts > 1) {
-#ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
         {
-            DESK *desk = desks + omp_get_thread_num();
-            desk->part = omp_get_thread_num(), desk->parts = omp_get_num_threads();
+            DESK *desk = desks + this_thread();
+            desk->part = this_thread(), desk->parts = all_threads();
             for (int64_t t = 0; t < tiles * task->J; t++)
                 NAMED(paths)(task, spectra, grids, t / tiles, t % tiles * LANES, desk, out);
         }
-#endif
     } else {
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)
         for (int64_t thread = 0; thread < (good ? threads : 0); thread++)

@@ -73,7 +73,7 @@ class Response:
 
         ``mean`` is complex ``(angle,)``, or None for 0. None where the loops cannot do it.
         """
-        if k == 1 or self.low_pass or self.field.requires_grad:
+        if k == 1 or self.low_pass:
             return None
         return kernels.harmonic_spectra(self.field[:, angles], k, mean, box)
 

@@ -47,7 +47,7 @@ class GramBlock(nn.Module):
     aligned
         Whether each channel is in a single pair, so that only these products are computed.
     dense
-        Whether a quarter at least of the channels of all pairs are wanted.
+        Whether at least a quarter of all pairs of channels is wanted.
     """
 
     _pick: Tensor
