@@ -38,7 +38,8 @@ from wavemill.evaluation.cross_spectra import at_shifts, folded, opposites
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import phase_harmonic
 from wavemill.moments.groups import Scale
-from wavemill.moments.masked import Window, window
+from wavemill.moments.masked import window
+from wavemill.moments.stacks import Window
 from wavemill.operators import check_whole
 from wavemill.specs.base import check_bank
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wavemill.moments.banks import bank_of, points_held
 from wavemill.moments.groups import Group, angles_by_group, groups, spans
 from wavemill.moments.pairs import MomentTable, Rows
+from wavemill.moments.plan import Planner, plan
 from wavemill.moments.schedule import Pull, Schedule
 from wavemill.operators import keep_buffer
 
@@ -39,6 +40,8 @@ class Chunks(nn.Module):
         Real precision.
     chunks
         Which rows go together.
+    planner
+        That of schedules.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Chunks(nn.Module):
         angles: dict[Group, list[int]],
         dtype: torch.dtype,
         chunks: list[NDArray[np.int64]],
+        planner: Planner = plan,
     ) -> None:
         super().__init__()
         bank = bank_of(table, angles, dtype)
@@ -57,7 +61,7 @@ class Chunks(nn.Module):
         order = []
         for number, chunk in enumerate(chunks):
             own = angles_by_group(rows[chunk])
-            part = Schedule(table, rows[chunk], own, dtype, bank)
+            part = Schedule(table, rows[chunk], own, dtype, bank, planner)
             channels = [
                 every[group].start + angles[group].index(angle)
                 for group, members in own.items()
@@ -108,12 +112,13 @@ def schedule_of(
     angles: dict[Group, list[int]],
     dtype: torch.dtype,
     budget: int,
+    planner: Planner = plan,
 ) -> Schedule | Chunks:
     """Return one schedule if its gradient fits the budget, else chunks that fit or come nearest."""
     chunks = chunks_of(rows, table, dtype, budget)
     if len(chunks) == 1:
-        return Schedule(table, rows, angles, dtype, bank_of(table, angles, dtype))
-    return Chunks(table, rows, angles, dtype, chunks)
+        return Schedule(table, rows, angles, dtype, bank_of(table, angles, dtype), planner)
+    return Chunks(table, rows, angles, dtype, chunks, planner)
 
 
 def chunks_of(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from wavemill.moments.boxes import Box, crop_half, folded
 from wavemill.moments.shifts import FewShifts, Indices
-from wavemill.moments.stacks import Pairs, Stack
+from wavemill.moments.stacks import WHOLE, Pairs, Stack, Window
 from wavemill.operators import keep_buffer, mirror
 
 
@@ -41,6 +41,8 @@ class GramBlock(nn.Module):
         Factor of the sum over points or frequencies.
     box
         Frequencies to sum over; None: in space, as pairs with conjugates must be.
+    windows
+        Points of a and of b to sum over, in space.
 
     Attributes
     ----------
@@ -52,10 +54,17 @@ class GramBlock(nn.Module):
 
     _pick: Tensor
 
-    def __init__(self, pairs: Pairs, scale: float, box: Box | None) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        scale: float,
+        box: Box | None,
+        windows: tuple[Window, Window] = (WHOLE, WHOLE),
+    ) -> None:
         super().__init__()
         self._scale, self._box, self._mirrored = scale, box, pairs.mirrored
         self._first, self._second = _span(pairs.first), _span(pairs.second)
+        self._windows = windows
         first, second, pair = pairs.distinct()
         self.aligned = bool(_contiguous(first) and _contiguous(second))
         self._products = [span.stop - span.start for span in (self._first, self._second)]
@@ -84,36 +93,39 @@ class GramBlock(nn.Module):
         gram = g.new_zeros(len(g), count).index_add_(1, self._pick, g)
         if self._mirrored:
             left, right = left.conj(), right.conj()
+        there, here = self._windows
         if self.aligned:
             gram = gram[..., None]
-            self._add(a, self._first, gram * right)
-            self._add(b, self._second, (gram if self._mirrored else gram.conj()) * left)
+            self._add(a, self._first, there, gram * right)
+            self._add(b, self._second, here, (gram if self._mirrored else gram.conj()) * left)
             return
         gram = gram.view(len(gram), *self._products)
-        self._add(a, self._first, gram @ right)
-        self._add(b, self._second, (gram.mT if self._mirrored else gram.mH) @ left)
+        self._add(a, self._first, there, gram @ right)
+        self._add(b, self._second, here, (gram.mT if self._mirrored else gram.mH) @ left)
 
     def _sides(self, a: Stack, b: Stack) -> tuple[Tensor, Tensor]:
-        left, right = self._matrix(a, self._first), self._matrix(b, self._second)
+        there, here = self._windows
+        left, right = self._matrix(a, self._first, there), self._matrix(b, self._second, here)
         if left.is_complex() != right.is_complex():
             left, right = as_complex(left), as_complex(right)
         return left, right
 
-    def _matrix(self, stack: Stack, channels: slice) -> Tensor:
+    def _matrix(self, stack: Stack, channels: slice, window: Window) -> Tensor:
         if self._box is not None:
             return stack.within(self._box)[:, channels].flatten(2)
         assert stack.field is not None
-        return stack.field[:, channels].flatten(2)
+        return stack.field[:, channels, *window].flatten(2)
 
-    def _add(self, stack: Stack, channels: slice, gradient: Tensor) -> None:
+    def _add(self, stack: Stack, channels: slice, window: Window, gradient: Tensor) -> None:
         if self._box is not None:
             gradient = gradient.view(*gradient.shape[:2], *self._box)
             gradient = gradient if stack.linear else gradient.conj().resolve_conj()
             stack.pull_spectrum(gradient, channels)
         else:
             assert stack.field is not None
-            gradient = gradient.view_as(stack.field[:, channels])
-            stack.pull_field(gradient if stack.field.is_complex() else gradient.real, channels)
+            gradient = gradient.view_as(stack.field[:, channels, *window])
+            gradient = gradient if stack.field.is_complex() else gradient.real
+            stack.pull_field(gradient, channels, window)
 
 
 class ShiftBlock(nn.Module):

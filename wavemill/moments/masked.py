@@ -14,60 +14,71 @@ generation*, Phys. Rev. D 102, 103506 (2020), for leaving out borders by scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from wavemill.errors import InvalidParameter
-from wavemill.moments.boxes import Box, crop
-from wavemill.moments.channels import Response
-from wavemill.moments.covariances import as_complex
-from wavemill.moments.differentiated import DifferentiatedMoments
-from wavemill.moments.groups import (
-    Group,
-    Scale,
-    among,
-    angles_by_group,
-    bands_of,
-    filters_of,
-    groups,
-    spans,
-)
-from wavemill.moments.pairs import Rows, Shift, canonical, model
-from wavemill.moments.phase_harmonics import (
-    Statistics,
-    coefficient_places,
-    coefficient_table,
-    floored,
-)
-from wavemill.operators import keep_buffer
-
-Window = tuple[slice, slice]
+from wavemill.moments.banks import Filters
+from wavemill.moments.boxes import Box
+from wavemill.moments.covariances import GramBlock
+from wavemill.moments.groups import Group, Scale, groups
+from wavemill.moments.pairs import Rows, Shift
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.moments.plan import Due, Plan, Planner, Step, note_ends
+from wavemill.moments.stacks import Pairs, Window
 
 
-class MaskedCovariance(DifferentiatedMoments):
+def masked_plan(
+    rows: Rows,
+    angles: dict[Group, list[int]],
+    bank: Mapping[Scale, Filters],
+    shape: Box,
+    dtype: torch.dtype,
+) -> Plan:
+    """Return the plan of a table's distinct rows: a block for each pair of groups and each shift.
+
+    Like :func:`.plan`, but all in space: a window is no product of spectra.
+    """
+    members: dict[tuple[Group, Group, Shift, bool], list[int]] = {}
+    shifts = zip(rows["shift_y"].tolist(), rows["shift_x"].tolist(), strict=True)
+    sides = zip(groups(rows, "1"), groups(rows, "2"), shifts, rows["k2"] < 0, strict=True)
+    for row, (first, second, shift, mirrored) in enumerate(sides):
+        members.setdefault((first, second, shift, bool(mirrored)), []).append(row)
+    place = {group: number for number, group in enumerate(angles)}
+    steps = [Step(group) for group in angles]
+    order: list[int] = []
+    for (first, second, shift, mirrored), chosen in sorted(
+        members.items(), key=lambda item: max(place[group] for group in item[0][:2])
+    ):
+        coarser = max((first.scale, second.scale), key=_border)
+        here, there = window(coarser, shift, shape), window(coarser, _opposite(shift), shape)
+        pairs = Pairs(
+            np.searchsorted(angles[first], rows["l1"][chosen]),
+            np.searchsorted(angles[second], rows["l2"][chosen]),
+            np.tile(shift, (len(chosen), 1)),
+            (len(angles[first]), len(angles[second])),
+            mirrored,
+        )
+        points = math.prod(side.stop - side.start for side in here)
+        block = GramBlock(pairs, 1 / points, None, (there, here))
+        results = slice(len(order), len(order) + len(chosen))
+        due = Due(results, (first, second), block)
+        steps[max(place[first], place[second])].due.append(due)
+        order += chosen
+    note_ends(steps, place)
+    inside = {group.scale: window(group.scale, (0, 0), shape) for group in angles}
+    centred = {group for group in angles if not group.linear}
+    return Plan(steps, np.array(order), {}, set(angles), centred, inside)
+
+
+class MaskedCovariance(PhaseHarmonicCovariance):
     """Phase-harmonic covariances over the points from which no filter reaches around the border.
 
-    The coefficients, channels and normalisation are those of
-    :class:`~wavemill.PhaseHarmonicCovariance`, which this tends to as grids grow. Its gradient is
-    left to autograd, which is several times as slow and holds all channels at once.
-
-    Parameters
-    ----------
-    shape
-        Grid ``(y, x)``, not periodic.
-    J, L
-        Scales, and angles in a half turn.
-    moments
-        Name of a set (:func:`.model`).
-    lags
-        Reach of the shifts.
-    dtype
-        Real precision computed and returned.
+    All else is as of :class:`~wavemill.PhaseHarmonicCovariance`, which this tends to as grids grow.
+    Channel means and deviations, too, are those of points within a scale's own border.
 
     Raises
     ------
@@ -75,128 +86,9 @@ class MaskedCovariance(DifferentiatedMoments):
         If a scale's borders leave fewer points along an axis than half a border has.
     """
 
-    _index: Tensor
-    _sign: Tensor
-    _places: Tensor
-
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        J: int = 5,
-        L: int = 4,
-        moments: str = "C",
-        lags: int = 1,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(shape, dtype)
-        self.J, self.L, self._grid = J, L, shape
-        table = model(moments, shape, J, L, lags)
-        form = canonical(table)
-        self.coefficients, parts = coefficient_table(table, form.real)
-        self._angles = angles_by_group(form.distinct)
-        self._spans = spans(self._angles)
-        self._bands = bands_of(self._angles)
-        for scale, angles in self._bands.items():
-            keep_buffer(self, scale.buffer, filters_of(table, scale, angles).to(dtype))
-        self._blocks = list(self._planned(form.distinct))
-        places = [b.rows * len(self._angles[b.second]) + b.columns for b in self._blocks]
-        keep_buffer(self, "_places", torch.from_numpy(np.concatenate(places)))
-        place = np.argsort(np.concatenate([block.members for block in self._blocks]))
-        index, sign = coefficient_places(form, parts, table.run, place[form.index])
-        keep_buffer(self, "_index", index)
-        keep_buffer(self, "_sign", sign.to(dtype))
-
     @property
-    def channels(self) -> int:
-        """Number of channels, whose statistics normalise."""
-        return sum(map(len, self._angles.values()))
-
-    def statistics(self, x: Tensor) -> Statistics:
-        """Return mean and deviation of each channel over all fields, within its own borders.
-
-        The mean of x * psi itself is 0.
-        """
-        means, scales = [], []
-        for group, field in self._harmonics(x):
-            inside = field[(..., *window(group.scale, (0, 0), self._grid))]
-            values = inside.transpose(0, 1).flatten(1)
-            mean = torch.zeros_like(values[:, 0]) if group.linear else values.mean(1)
-            means.append(mean.to(self.dtype.to_complex()))
-            scales.append((values - mean[:, None]).abs().square().mean(1).sqrt())
-        return Statistics(torch.cat(means), floored(torch.cat(scales), x.std(correction=0)))
-
-    def values(self, x: Tensor, statistics: Statistics) -> Tensor:
-        """Return the covariances ``(field, coefficient)``, differentiable."""
-        standard = {
-            group: self._standardised(group, field, statistics)
-            for group, field in self._harmonics(x)
-        }
-        places = torch.split(self._places, [len(block.rows) for block in self._blocks])
-        results = [
-            self._gram(block, at, standard) for block, at in zip(self._blocks, places, strict=True)
-        ]
-        parts = torch.view_as_real(torch.cat(results, dim=1)).flatten(1)[:, self._index]
-        return (parts * self._sign).mean(-1)
-
-    def _gram(self, block: _Block, places: Tensor, standard: dict[Group, Tensor]) -> Tensor:
-        """Return a block's covariances ``(field, row)``, from ``places`` of its Gram matrix."""
-        left = standard[block.first][(..., *block.there)].flatten(2)
-        right = standard[block.second][(..., *block.here)].flatten(2)
-        if left.is_complex() != right.is_complex():
-            left, right = as_complex(left), as_complex(right)
-        gram = left @ (right.mT if block.mirrored else right.mH) / left.shape[-1]
-        return as_complex(gram.flatten(1)[:, places])
-
-    def _harmonics(self, x: Tensor) -> Iterator[tuple[Group, Tensor]]:
-        """Yield each group's channels, ``(field, channel, y, x)``."""
-        x_hat = torch.fft.fft2(x, norm="forward")[:, None]
-        for scale, angles in self._bands.items():
-            filters = getattr(self, scale.buffer)
-            spectrum = crop(x_hat, (filters.shape[-2], filters.shape[-1])) * filters
-            response = Response(spectrum, self._grid, scale.low_pass)
-            for group in (group for group in self._angles if group.scale == scale):
-                yield group, response.harmonic(group.k, among(self._angles[group], angles))
-
-    def _standardised(self, group: Group, field: Tensor, statistics: Statistics) -> Tensor:
-        mean = statistics.mean[self._spans[group]][:, None, None]
-        scale = statistics.scale[self._spans[group]][:, None, None]
-        if group.linear:
-            return field / scale
-        return (field - (mean if field.is_complex() else mean.real)) / scale
-
-    def _planned(self, rows: Rows) -> Iterator[_Block]:
-        """Yield the rows of each pair of groups and shift."""
-        members: dict[tuple[Group, Group, Shift, bool], list[int]] = {}
-        shifts = zip(rows["shift_y"].tolist(), rows["shift_x"].tolist(), strict=True)
-        sides = zip(groups(rows, "1"), groups(rows, "2"), shifts, rows["k2"] < 0, strict=True)
-        for row, (first, second, shift, mirrored) in enumerate(sides):
-            members.setdefault((first, second, shift, bool(mirrored)), []).append(row)
-        for (first, second, shift, mirrored), chosen in members.items():
-            coarser = max((first.scale, second.scale), key=_border)
-            yield _Block(
-                first,
-                second,
-                mirrored,
-                np.searchsorted(self._angles[first], rows["l1"][chosen]),
-                np.searchsorted(self._angles[second], rows["l2"][chosen]),
-                window(coarser, shift, self._grid),
-                window(coarser, (-shift[0], -shift[1]), self._grid),
-                np.array(chosen),
-            )
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Rows of one pair of groups at one shift: ``here`` are the points u, ``there`` u + shift."""
-
-    first: Group
-    second: Group
-    mirrored: bool
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    here: Window
-    there: Window
-    members: NDArray[np.int64]
+    def _planner(self) -> Planner:
+        return masked_plan
 
 
 def window(scale: Scale, shift: Shift, shape: Box) -> Window:
@@ -218,6 +110,10 @@ def window(scale: Scale, shift: Shift, shape: Box) -> Window:
             f"{shape} to scale j={scale.j}: lower J or lags, or take larger fields"
         )
     return sides[0], sides[1]
+
+
+def _opposite(shift: Shift) -> Shift:
+    return -shift[0], -shift[1]
 
 
 def _border(scale: Scale) -> int:

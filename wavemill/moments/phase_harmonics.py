@@ -28,6 +28,7 @@ from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.moments.chunks import BUDGET, schedule_of
 from wavemill.moments.groups import angles_by_group, groups, spans
 from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
+from wavemill.moments.plan import Planner, plan
 from wavemill.moments.schedule import Pull
 from wavemill.operators import FieldOperator, keep_buffer, ordinary, own_precision, power_of_two
 
@@ -315,13 +316,18 @@ class PhaseHarmonicCovariance(FieldOperator):
         """Return ``(field, y, x)`` in the operator's precision, and follow x to its device."""
         return super()._checked(x).reshape(-1, *self.shape)
 
+    @property
+    def _planner(self) -> Planner:
+        """What decides how covariances are computed."""
+        return plan
+
     def _prepare(self) -> None:
         form = canonical(self.table)
         self.coefficients, parts = coefficient_table(self.table, form.real)
         self._angles = angles_by_group(form.distinct)
         self._channels = spans(self._angles)
         self.schedule = schedule_of(
-            self.table, form.distinct, self._angles, self.dtype, self._budget
+            self.table, form.distinct, self._angles, self.dtype, self._budget, self._planner
         )
         self._index_results(form, parts)
 

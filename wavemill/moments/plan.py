@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ from wavemill.moments.groups import Group, Scale, groups
 from wavemill.moments.loops import Loops
 from wavemill.moments.pairs import Rows
 from wavemill.moments.products import Meeting, Products
-from wavemill.moments.stacks import Pairs
+from wavemill.moments.stacks import Pairs, Window
 
 Block = GramBlock | ShiftBlock | PowerBlock | Loops | Products
 
@@ -63,6 +63,8 @@ class Plan:
         The groups whose fields are needed.
     centred
         The groups whose means matter: x * psi has mean 0, so the other side's has no effect.
+    inside
+        The points that a scale's means are taken over; all where it has no entry.
     """
 
     steps: list[Step]
@@ -70,11 +72,15 @@ class Plan:
     boxes: dict[Group, Box]
     spatial: set[Group]
     centred: set[Group]
+    inside: dict[Scale, Window] = field(default_factory=dict)
 
     @property
     def due(self) -> list[Due]:
         """All blocks, in order."""
         return [due for step in self.steps for due in step.due]
+
+
+Planner = Callable[[Rows, dict[Group, list[int]], Mapping[Scale, Filters], Box, torch.dtype], Plan]
 
 
 def plan(
@@ -143,7 +149,7 @@ class _Planner:
                 results = slice(len(order), len(order) + len(members))
                 step.due.append(Due(results, together, block))
                 order += members
-        self._note_ends(steps)
+        note_ends(steps, self._place)
         centred = {group for draft in drafts if not any(draft.linear) for group in draft.groups}
         return Plan(steps, np.array(order), self._boxes, self._spatial, centred)
 
@@ -258,16 +264,20 @@ class _Planner:
     def _filters(self, group: Group) -> Tensor:
         return self._bank[group.scale].at(self._angles[group]).exact
 
-    def _note_ends(self, steps: list[Step]) -> None:
-        """Note the step after which each group and each scale is no longer needed."""
-        end = dict(self._place)
-        for number, step in enumerate(steps):
-            for due in step.due:
-                for group in due.groups:
-                    end[group] = max(end[group], number)
-        ends_of_scales: dict[Scale, int] = {}
-        for group, number in end.items():
-            steps[number].last.append(group)
-            ends_of_scales[group.scale] = max(ends_of_scales.get(group.scale, 0), number)
-        for scale, number in ends_of_scales.items():
-            steps[number].last_scales.append(scale)
+
+def note_ends(steps: list[Step], place: dict[Group, int]) -> None:
+    """Note the step after which each group and each scale is no longer needed.
+
+    ``place`` is the step at which each group is made.
+    """
+    end = dict(place)
+    for number, step in enumerate(steps):
+        for due in step.due:
+            for group in due.groups:
+                end[group] = max(end[group], number)
+    ends_of_scales: dict[Scale, int] = {}
+    for group, number in end.items():
+        steps[number].last.append(group)
+        ends_of_scales[group.scale] = max(ends_of_scales.get(group.scale, 0), number)
+    for scale, number in ends_of_scales.items():
+        steps[number].last_scales.append(scale)

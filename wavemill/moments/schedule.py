@@ -28,8 +28,8 @@ from wavemill.moments.channels import Response
 from wavemill.moments.covariances import PowerBlock, as_complex
 from wavemill.moments.groups import Group, Scale, among, bands_of, spans
 from wavemill.moments.pairs import MomentTable, Rows
-from wavemill.moments.plan import Due, Step, plan
-from wavemill.moments.stacks import Stack
+from wavemill.moments.plan import Due, Planner, Step, plan
+from wavemill.moments.stacks import WHOLE, Stack
 from wavemill.operators import keep_buffer
 
 Pull = Callable[[slice, Tensor], Tensor]  # results' places and values -> gradient of them
@@ -50,6 +50,8 @@ class Schedule(nn.Module):
         Real precision.
     bank
         Filters of each scale, with their angles (:func:`.bank_of`): shared, not copied.
+    planner
+        What decides on blocks and their order.
 
     Attributes
     ----------
@@ -64,11 +66,12 @@ class Schedule(nn.Module):
         angles: dict[Group, list[int]],
         dtype: torch.dtype,
         bank: Mapping[Scale, Filters],
+        planner: Planner = plan,
     ) -> None:
         super().__init__()
         self.shape, self.dtype, self._angles = table.shape, dtype, angles
         bands = bands_of(angles)
-        self._plan = plan(rows, angles, bank, table.shape, dtype)
+        self._plan = planner(rows, angles, bank, table.shape, dtype)
         self.order = self._plan.order
         self._blocks = nn.ModuleList(due.block for due in self._plan.due)
         for scale, own in bands.items():
@@ -108,14 +111,16 @@ class Schedule(nn.Module):
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means, complex, and variances of all channels of one field, ``(channel,)``.
 
-        It takes two passes: at the coarsest scales a modulus varies by a thousandth of its mean.
+        The mean of x * psi itself is 0. Variances take two passes: at the coarsest scales a modulus
+        varies by a thousandth of its mean.
         """
         pass_ = _Pass(torch.fft.fft2(x, norm="forward"))
         means, variances = [], []
         for step in self._plan.steps:
-            field = self._harmonic(pass_, step.group)[0].flatten(1)
-            means.append(as_complex(field.mean(-1)))
-            variances.append((field - field.mean(-1, keepdim=True)).abs().square().mean(-1))
+            field = self._inside(step.group, self._harmonic(pass_, step.group)[0]).flatten(1)
+            mean = torch.zeros_like(field[:, :1]) if step.group.linear else field.mean(-1, True)
+            means.append(as_complex(mean[:, 0]))
+            variances.append((field - mean).abs().square().mean(-1))
             for scale in step.last_scales:
                 pass_.responses.pop(scale, None)
         return torch.cat(means), torch.cat(variances)
@@ -132,6 +137,10 @@ class Schedule(nn.Module):
             kept = crop(pass_.x_hat, (filters.shape[-2], filters.shape[-1]))
             pass_.responses[scale] = Response(filtered(kept, filters), self.shape, scale.low_pass)
         return pass_.responses[scale]
+
+    def _inside(self, group: Group, field: Tensor) -> Tensor:
+        """Return the points that means of a group are taken over."""
+        return field[(..., *self._plan.inside.get(group.scale, WHOLE))]
 
     def _harmonic(self, pass_: _Pass, group: Group) -> Tensor:
         return self._response(pass_, group.scale).harmonic(group.k, self._place[group])
@@ -155,7 +164,7 @@ class Schedule(nn.Module):
         if mean is not None:
             field = field - (mean if field.is_complex() else mean.real)[:, None, None]
         elif centred:
-            field = field - field.mean((-2, -1), keepdim=True)
+            field = field - self._inside(group, field).mean((-2, -1), keepdim=True)
         return Stack(False, field, None if box is None else to_spectrum(field, box))
 
     def _drop(self, pass_: _Pass, step: Step, differentiate: bool) -> None:

@@ -12,6 +12,9 @@ from wavemill import kernels
 from wavemill.moments.boxes import Box, add_into, crop, pad
 from wavemill.moments.shifts import Indices
 
+Window = tuple[slice, slice]  # rows and columns of a field
+WHOLE: Window = (slice(None), slice(None))
+
 
 class Stack:
     """Channels of one scale and harmonic, and what has been gathered of their gradient.
@@ -47,15 +50,15 @@ class Stack:
             self._cut[box, conjugate] = cut.conj().resolve_conj() if conjugate else cut
         return self._cut[box, conjugate]
 
-    def pull_field(self, gradient: Tensor, channels: slice) -> None:
-        """Add to the gradient of some fields; may keep ``gradient`` itself."""
+    def pull_field(self, gradient: Tensor, channels: slice, window: Window = WHOLE) -> None:
+        """Add to the gradient of some fields in a window; may keep ``gradient`` itself."""
         assert self.field is not None
         if self.field_gradient is None and gradient.shape == self.field.shape:
             self.field_gradient = gradient
             return
         if self.field_gradient is None:
             self.field_gradient = torch.zeros_like(self.field)
-        self.field_gradient[:, channels].add_(gradient)
+        self.field_gradient[:, channels, *window].add_(gradient)
 
     def pull_spectrum(self, gradient: Tensor, channels: slice | Tensor) -> None:
         """Add to the gradient of some spectra, from their own box or a smaller one."""
