@@ -35,6 +35,12 @@ def families(shape: tuple[int, int], J: int = 2, L: int = 2):
     }
 
 
+def inside(z: np.ndarray, op: CrossCovariance, *scales: int) -> np.ndarray:
+    """Return the points that no filter of some scales, J for the low pass, carries around."""
+    border = max(2 ** (j + 1) if j < op.J else 2**j for j in scales)
+    return z[..., border:-border, border:-border] if op.borders == "mask" else z
+
+
 @pytest.mark.parametrize("name", families((16, 12)))
 def test_the_loss_is_zero_at_the_reference_and_its_shifts(name: str) -> None:
     op = families((16, 12))[name]
@@ -51,6 +57,12 @@ def test_the_gradient_of_the_loss_is_exact(name: str) -> None:
     reference = op.measure(field(*op.shape, seed=3))
     x = field(*op.shape).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: op.loss(x, reference), x)
+
+
+def test_the_gradient_of_covariances_within_borders_is_exact() -> None:
+    op = CrossCovariance(2, (12, 14), 2, 2, dtype=torch.float64, borders="mask")
+    reference, x = op.measure(field(*op.shape, seed=3)), field(*op.shape).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: op.loss(x, reference), x, fast_mode=True)
 
 
 def test_counts_are_those_that_are_documented() -> None:
@@ -77,19 +89,21 @@ def test_coefficients_are_told_apart_by_their_tables(kind: str, components: int)
     assert not table.duplicated().any()
 
 
-def test_covariances_between_components_are_those_of_their_table() -> None:
-    op, x = CrossCovariance(3, (16, 12), 3, 2, dtype=torch.float64), field(3, 16, 12)
-    bands, low = op._responses(x[None])
-    found = op(x).numpy()
+@pytest.mark.parametrize("borders", ["wrap", "mask"])
+def test_covariances_between_components_are_those_of_their_table(borders: str) -> None:
+    op = CrossCovariance(3, (24, 28), 3, 2, dtype=torch.float64, borders=borders)
+    x = field(3, 24, 28)
+    responses, found = op._responses(x[None]), op(x).numpy()
     for row, value in zip(pd.DataFrame(op.coefficients).itertuples(), found, strict=True):
         sides = []
         for c, j, angle, k in (
             (row.component1, row.j1, row.l1, row.k1),
             (row.component2, row.j2, row.l2, row.k2),
         ):
-            z = (low[0, c] if angle < 0 else bands[0, c, j * op.L + angle]).numpy()
-            centred = z if k else abs(z) - abs(z).mean()
-            sides.append(centred / np.sqrt((abs(centred) ** 2).mean()))
+            z = responses[j][0, c, max(angle, 0)].numpy()
+            centred = z if k else abs(z) - inside(abs(z), op, j).mean()
+            deviation = np.sqrt((abs(inside(centred, op, j)) ** 2).mean())
+            sides.append(inside(centred / deviation, op, row.j1, row.j2))
         expected = (sides[0] * sides[1].conj()).mean()
         assert abs((expected.imag if row.part == "im" else expected.real) - value) < EXACT
         assert row.family[1:] == f"{row.k1}{row.k2}"

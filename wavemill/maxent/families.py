@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from wavemill.errors import InvalidParameter
 from wavemill.moments.components import CrossCovariance, OfComponent
 from wavemill.moments.differentiated import Joined, MomentOperator
 from wavemill.moments.high_orders import RectifierCovariance, SkewnessFlatness
@@ -25,17 +24,13 @@ def moments_of(spec: MicrocanonicalSpec, shape: tuple[int, int], components: int
     Raises
     ------
     InvalidParameter
-        If scales do not fit, or fields of several components are to have masked borders.
+        If scales do not fit.
     """
     each = _of_one(spec, shape)
     if components == 1:
         return each
-    if spec.borders == "mask":
-        raise InvalidParameter(
-            f"borders='mask' takes fields of one component, got {components}: fit them one by one"
-        )
     linear = spec.set in SECOND_ORDER
-    between = CrossCovariance(components, shape, spec.J, spec.L, linear, each.dtype)
+    between = CrossCovariance(components, shape, spec.J, spec.L, linear, each.dtype, spec.borders)
     return Joined([*(OfComponent(each, number) for number in range(components)), between])
 
 

@@ -1,7 +1,8 @@
 """Moments of fields of several components: of each by itself, and between them.
 
     C(c1, c2) = mean over u of a_{c1}(u) conj b_{c2}(u) ,  a, b = [x_c * psi_{j,l}]^k less means,
-    over deviations, both frozen at a reference's.
+    over deviations, both frozen at a reference's. Means are over all u or, for fields that do not
+    wrap around, over those that neither filter carries around a border (:mod:`.masked`).
 
 Source: Regaldo-Saint Blancard, Allys, Auclair, Boulanger, Eickenberg, Levrier, Vacher and Zhang,
 *Generative models of multichannel data from a single example*, ApJ 943, 9 (2023).
@@ -10,7 +11,8 @@ Source: Regaldo-Saint Blancard, Allys, Auclair, Boulanger, Eickenberg, Levrier, 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,8 +27,11 @@ from wavemill.moments.differentiated import (
     MomentOperator,
     check_fits,
 )
+from wavemill.moments.groups import Scale
+from wavemill.moments.masked import window
 from wavemill.moments.pairs import LOW_PASS
 from wavemill.moments.phase_harmonics import Moments, Statistics, floored
+from wavemill.moments.stacks import WHOLE
 from wavemill.operators import keep_buffer
 
 
@@ -79,13 +84,20 @@ class CrossCovariance(DifferentiatedMoments):
     components
         Number of components.
     shape
-        Grid ``(y, x)``, periodic.
+        Grid ``(y, x)``.
     J, L
         Scales, and angles in a half turn, of bump steerable wavelets.
     linear
         Whether to take only the second order of the field.
     dtype
         Real precision computed and returned.
+    borders
+        ``wrap`` for periodic fields, ``mask`` for others.
+
+    Raises
+    ------
+    InvalidParameter
+        If scales do not fit, or borders leave them too few points.
     """
 
     _psi: Tensor
@@ -100,12 +112,15 @@ class CrossCovariance(DifferentiatedMoments):
         L: int,
         linear: bool = False,
         dtype: torch.dtype = torch.float32,
+        borders: Literal["wrap", "mask"] = "wrap",
     ) -> None:
         super().__init__((components, *shape), dtype)
         check_fits(shape, J, L)
         if components < 2:
             raise InvalidParameter(f"two components or more have covariances, got {components}")
-        self.J, self.L, self.linear = J, L, linear
+        self.J, self.L, self.linear, self.borders = J, L, linear, borders
+        scales = [*(Scale(low_pass=False, j=j) for j in range(J)), Scale(low_pass=True, j=J)]
+        self._inside = [window(s, (0, 0), shape) if borders == "mask" else WHOLE for s in scales]
         bank = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
         keep_buffer(self, "_psi", torch.cat(bank).to(dtype))
         low = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
@@ -121,16 +136,17 @@ class CrossCovariance(DifferentiatedMoments):
         return self.shape[0] * (2 * self.J * self.L + 1)
 
     def statistics(self, x: Tensor) -> Statistics:
-        """Return means and deviations over all fields."""
-        bands, low = self._responses(x)
-        moduli = bands.abs()
-        mean = moduli.mean((0, -2, -1))
-        spread = (moduli - mean[..., None, None]).square().mean((0, -2, -1)).sqrt()
-        deviation = bands.abs().square().mean((0, -2, -1)).sqrt()
-        rest = low.square().mean((0, -2, -1)).sqrt()[:, None]
+        """Return means and deviations over all fields, within each scale's own borders."""
+        *bands, low = self._responses(x)
+        moduli = [self._within(z, j).abs() for j, z in enumerate(bands)]
+        mean = torch.cat([r.mean((0, -2, -1)) for r in moduli], dim=1)
+        centres = torch.split(mean[..., None, None], self.L, dim=1)
+        spreads = [r - centre for r, centre in zip(moduli, centres, strict=True)]
+        inside = [*spreads, *moduli, self._within(low, self.J)]
         own = x.std((0, -2, -1), correction=0)[:, None]
-        scale = floored(torch.cat([spread, deviation, rest], dim=1), own).flatten()
-        means = torch.cat([mean, torch.zeros_like(torch.cat([deviation, rest], 1))], dim=1)
+        deviations = [r.square().mean((0, -2, -1)).sqrt() for r in inside]
+        scale = floored(torch.cat(deviations, dim=1), own).flatten()
+        means = torch.cat([mean, torch.zeros_like(mean), torch.zeros_like(own)], dim=1)
         return Statistics(means.flatten().to(self.dtype.to_complex()), scale)
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
@@ -138,29 +154,39 @@ class CrossCovariance(DifferentiatedMoments):
         count, components = self.J * self.L, self.shape[0]
         mean = statistics.mean.real.view(components, -1)[:, :count, None, None]
         scale = statistics.scale.view(components, -1)[..., None, None]
-        bands, low = self._responses(x)
-        z, y = bands / scale[:, count : 2 * count], low / scale[:, -1]
+        normal = mean, scale[:, :count], scale[:, count : 2 * count]
+        *bands, low = self._responses(x)
+        each = zip(bands, *(torch.split(part, self.L, dim=1) for part in normal), strict=True)
+        r, z = zip(*(((b.abs() - m) / s, b / d) for b, m, s, d in each), strict=True)
         results = [_parts(self._between(z, z))]
         if not self.linear:
-            r = (bands.abs() - mean) / scale[:, :count]
             results += [self._between(r, r)]
             results += [_parts(self._between(r, z)), _parts(self._between(z, r))]
-            fine, coarse = r[:, :, : -self.L], r[:, :, self.L :]
-            results += [self._between(fine, coarse), self._between(coarse, fine)]
-        results.append(self._between(y[:, :, None], y[:, :, None]))
+            results += [self._between(r[:-1], r[1:], 1), self._between(r[1:], r[:-1], 1)]
+        y = low / scale[:, -1:]
+        results.append(self._between([y], [y], self.J))
         return torch.cat(results, dim=-1).flatten(1)
 
-    def _responses(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(field, component, band, y, x)``, complex, and the low passes, real."""
-        x_hat = torch.fft.fft2(x)
-        return torch.fft.ifft2(x_hat[:, :, None] * self._psi), torch.fft.ifft2(
-            x_hat * self._phi
-        ).real
+    def _responses(self, x: Tensor) -> list[Tensor]:
+        """Return ``(field, component, angle, y, x)`` of each scale, and of the low pass, real."""
+        x_hat = torch.fft.fft2(x)[:, :, None]
+        bands = torch.fft.ifft2(x_hat * self._psi)
+        return [*torch.split(bands, self.L, dim=2), torch.fft.ifft2(x_hat * self._phi).real]
 
-    def _between(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return ``mean of a_{c1} conj b_{c2}``, ``(field, pair, band)``."""
-        first, second = self._pairs
-        return (a[:, first] * b[:, second].conj()).mean((-2, -1))
+    def _within(self, x: Tensor, scale: int) -> Tensor:
+        return x[(..., *self._inside[scale])]
+
+    def _between(self, a: Sequence[Tensor], b: Sequence[Tensor], first: int = 0) -> Tensor:
+        """Return ``mean of a_{c1} conj b_{c2}``, ``(field, pair, band)``.
+
+        ``a`` and ``b`` are lists over scales; borders are those of scales from ``first`` on.
+        """
+        one, other = self._pairs
+        products = (
+            self._within(p, j)[:, one] * self._within(q, j)[:, other].conj()
+            for j, (p, q) in enumerate(zip(a, b, strict=True), first)
+        )
+        return torch.cat([product.mean((-2, -1)) for product in products], dim=-1)
 
     def _describe(self, pairs: NDArray[np.int64]) -> Columns:
         """Return what each coefficient is: components, wavelets, harmonics."""

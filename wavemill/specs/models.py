@@ -70,7 +70,7 @@ class MicrocanonicalSpec(Spec):
     borders
         ``"wrap"``: fields are periodic. ``"mask"``: they are not, and points from which a filter
         reaches around the border are left out of its moments; the start's spectrum is as in
-        :class:`GaussianSpec`. Only for sets of phase harmonics, and fields of one component.
+        :class:`GaussianSpec`. Only for sets of phase harmonics.
     tolerance, gradient_tolerance
         A sample is finished earlier once its loss, or the norm of the gradient, is this small
         relative to the first; 0: never.
