@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
 
+Numbers = Tensor | NDArray[Any] | Sequence[Any]
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -118,6 +121,32 @@ def must_be_tensor(x: object) -> None:
             f"expected a torch tensor, got {type(x).__module__}.{type(x).__qualname__}: "
             "torch.as_tensor makes one"
         )
+
+
+def as_tensor(x: Numbers) -> Tensor:
+    """Return the tensor of an array in any order of bytes and axes, or of nested lists.
+
+    Raises
+    ------
+    InvalidParameter
+        If values are masked.
+    ShapeMismatch
+        If ``x`` is not an array of numbers.
+    """
+    if isinstance(x, Tensor):
+        return ordinary(x.detach())
+    if np.ma.is_masked(x):
+        count = int(np.ma.getmaskarray(np.ma.asarray(x)).sum())
+        raise InvalidParameter(
+            f"{count} of {np.size(x)} values are masked: leave such samples out, or fill them, "
+            "x.filled(...)"
+        )
+    try:
+        array = np.asarray(x)
+        kind = np.complex128 if np.iscomplexobj(array) else np.float64
+        return torch.from_numpy(array.astype(kind, order="C"))
+    except (TypeError, ValueError) as error:
+        raise ShapeMismatch(f"expected an array of numbers: {error}") from error
 
 
 def must_be_real(dtype: torch.dtype) -> None:

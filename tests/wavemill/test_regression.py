@@ -6,9 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from tests.wavemill.test_atomic_harmonics import ELEMENTS, ROUNDING, molecule, moved, rotation
 from wavemill import (
@@ -315,6 +320,58 @@ def test_a_penalty_of_0_is_one_that_was_given(make: Any) -> None:
     assert make(alpha=0.0).fit(train, energies(train)).alpha_ == 0
 
 
+TABULAR = pytest.mark.parametrize(
+    "model", [Composition(COUNTS), Ridge(COUNTS, 1e-3), Multilinear(COUNTS, epochs=2)]
+)
+
+
+@TABULAR
+def test_arrays_tables_and_lists_are_learnt_from_as_tensors_are(model: Any) -> None:
+    x = features(60)
+    y = x @ weights()
+    expected = model.fit(x, y).predict(x)
+    table = pd.DataFrame(x.numpy()).astype({0: "int64"})
+    strange = x.numpy()[::-1].astype(">f8")[::-1]
+    for given, known in (
+        (x.numpy(), y.numpy()),
+        (strange, y.numpy()),
+        (table, pd.Series(y.numpy())),
+        (x.tolist(), y.tolist()),
+        (x.clone().requires_grad_(), y),
+    ):
+        assert torch.equal(clone(model).fit(given, known).predict(given), expected)
+    assert model.score(x.numpy(), y.numpy()) == pytest.approx(r2_score(y, expected))
+
+
+@TABULAR
+def test_scikit_learn_validates_searches_and_chains_regressions(model: Any) -> None:
+    x = features(60).numpy()
+    y = x @ weights().numpy()
+    scores = cross_val_score(model, x, y, cv=3, error_score="raise")
+    train = slice(20, 60)  # of the first fold
+    assert scores[0] == pytest.approx(clone(model).fit(x[train], y[train]).score(x[:20], y[:20]))
+    search = GridSearchCV(model, {"counts": [2, COUNTS]}, cv=2, error_score="raise").fit(x, y)
+    assert search.best_params_["counts"] in (2, COUNTS)
+    chain = make_pipeline(FunctionTransformer(), model).fit(x, y)
+    assert torch.equal(chain.predict(x), clone(model).fit(x, y).predict(x))
+
+
+@TABULAR
+def test_features_that_do_not_fit_are_refused(model: Any) -> None:
+    x, y = features(60), torch.ones(60)
+    model.fit(x, y)
+    for bad in (x[:, :2], x[0], x + 0j, np.zeros((2, 2))):
+        with pytest.raises(ShapeMismatch, match=r"features are real \(sample, "):
+            model.predict(bad)
+    with pytest.raises(InvalidParameter, match="features are not finite"):
+        clone(model).fit(x / 0, y)
+    with pytest.raises(ShapeMismatch, match="an array of numbers"):
+        clone(model).fit([["a"]], y)
+    for counts in (-1, 13):
+        with pytest.raises(InvalidParameter, match=f"counts={counts}, but there are 12 features"):
+            clone(model).set_params(counts=counts).fit(x, y)
+
+
 @pytest.mark.parametrize(
     "model",
     [Composition(COUNTS), Ridge(COUNTS, 1e-3), Multilinear(COUNTS, order=3), kernel(), products()],
@@ -369,6 +426,8 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         products().fit(molecules(3), torch.tensor([0.0, torch.inf, 1.0]))
     with pytest.raises(InvalidParameter, match="order=4"):
         Multilinear(COUNTS, order=4)
+    with pytest.raises(InvalidParameter, match="batch=0"):
+        Multilinear(COUNTS, batch=0)
     with pytest.raises(InvalidParameter, match="landmarks=0"):
         kernel(landmarks=0)
     with pytest.raises(InvalidParameter, match="degree=0"):

@@ -39,13 +39,12 @@ from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.langevin import Chain, centred
 from wavemill.maxent.samples import (
-    Fields,
     as_samples,
-    as_tensor,
     describe,
     numbers_of,
 )
 from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.operators import Numbers, as_tensor
 from wavemill.progress import Progress
 from wavemill.specs import EnergySpec, GaussianSpec
 from wavemill.spectra import shell_means
@@ -96,7 +95,7 @@ class Energy(Specified):
     def __init__(self, spec: EnergySpec | Mapping[str, Any] | None = None) -> None:
         self.spec: EnergySpec = as_spec(EnergySpec, spec)
 
-    def fit(self, x: Fields, progress: Progress | None = None) -> Self:
+    def fit(self, x: Numbers, progress: Progress | None = None) -> Self:
         """Fit beta to ``x``, real ``(sample, y, x)`` or ``(sample, 1, y, x)``.
 
         Raises

@@ -12,13 +12,12 @@ from wavemill.errors import NotFitted, ShapeMismatch
 from wavemill.estimators import Specified, as_spec
 from wavemill.maxent.dual import BandSpectrum
 from wavemill.maxent.samples import (
-    Fields,
     as_samples,
-    as_tensor,
     describe,
     numbers_of,
     white_noise,
 )
+from wavemill.operators import Numbers, as_tensor
 from wavemill.progress import Progress
 from wavemill.specs import GaussianSpec
 from wavemill.spectra import tapered
@@ -58,7 +57,7 @@ class Gaussian(Specified):
     def __init__(self, spec: GaussianSpec | Mapping[str, Any] | None = None) -> None:
         self.spec: GaussianSpec = as_spec(GaussianSpec, spec)
 
-    def fit(self, x: Fields, progress: Progress | None = None) -> Self:
+    def fit(self, x: Numbers, progress: Progress | None = None) -> Self:
         """Measure mean and spectrum of ``x``, real ``(sample, [component,] y, x)``.
 
         Raises

@@ -19,15 +19,13 @@ from wavemill.maxent.descent import MEMORY, Descent, descend
 from wavemill.maxent.families import moments_of
 from wavemill.maxent.gaussian import Gaussian
 from wavemill.maxent.samples import (
-    Fields,
     as_samples,
-    as_tensor,
     describe,
     numbers_of,
     white_noise,
 )
 from wavemill.moments.phase_harmonics import Moments, Statistics
-from wavemill.operators import ordinary, own_precision
+from wavemill.operators import Numbers, as_tensor, ordinary, own_precision
 from wavemill.progress import Progress
 from wavemill.replay import Replayed
 from wavemill.specs import GaussianSpec, MicrocanonicalSpec
@@ -76,7 +74,7 @@ class Microcanonical(Specified):
         self.spec: MicrocanonicalSpec = as_spec(MicrocanonicalSpec, spec)
 
     @torch.inference_mode(False)
-    def fit(self, x: Fields, progress: Progress | None = None) -> Self:
+    def fit(self, x: Numbers, progress: Progress | None = None) -> Self:
         """Measure the moments of ``x``, real ``(sample, y, x)`` or ``(sample, component, y, x)``.
 
         Raises

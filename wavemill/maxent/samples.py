@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
-from wavemill.operators import check_whole, ordinary
+from wavemill.operators import Numbers, as_tensor, check_whole
 from wavemill.spectra import flatness, skewness
-
-Fields = Tensor | NDArray[Any] | Sequence[Any]
 
 RANGE = 1e70  # of deviations, either way: fourth powers of values stay within float64
 
@@ -29,33 +23,7 @@ def numbers_of(n: int, seed: int, first: int) -> tuple[range, int]:
     return range(first, first + n), seed
 
 
-def as_tensor(x: Fields) -> Tensor:
-    """Return the tensor of an array in any order of bytes and axes, or of nested lists.
-
-    Raises
-    ------
-    InvalidParameter
-        If values are masked.
-    ShapeMismatch
-        If ``x`` is not an array of numbers.
-    """
-    if isinstance(x, Tensor):
-        return ordinary(x.detach())
-    if np.ma.is_masked(x):
-        count = int(np.ma.getmaskarray(np.ma.asarray(x)).sum())
-        raise InvalidParameter(
-            f"{count} of {np.size(x)} values are masked: leave such fields out, or fill them, "
-            "x.filled(...)"
-        )
-    try:
-        array = np.asarray(x)
-        kind = np.complex128 if np.iscomplexobj(array) else np.float64
-        return torch.from_numpy(array.astype(kind, order="C"))
-    except (TypeError, ValueError) as error:
-        raise ShapeMismatch(f"expected an array of numbers: {error}") from error
-
-
-def as_samples(x: Fields) -> Tensor:
+def as_samples(x: Numbers) -> Tensor:
     """Return ``(sample, component, y, x)`` float64 of (y, x), (sample, y, x) or the full layout.
 
     Raises

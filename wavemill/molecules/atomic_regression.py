@@ -23,6 +23,7 @@ from wavemill.estimators import Estimator
 from wavemill.molecules.atomic_harmonics import AtomicHarmonics
 from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.regression import Composition, learnt, penalised
+from wavemill.operators import Numbers, as_tensor
 from wavemill.progress import Progress
 
 TOGETHER = 128  # molecules whose atoms are seen at a time
@@ -71,10 +72,10 @@ class AtomicRegression(Estimator, abc.ABC):
     def penalty(self) -> Tensor | None:
         """Return P, ``(size, size)`` in float64; None if it is the unit matrix."""
 
-    def fit(self, molecules: Molecules, y: Tensor, progress: Progress | None = None) -> Self:
+    def fit(self, molecules: Molecules, y: Numbers, progress: Progress | None = None) -> Self:
         """Learn from molecules in random order and y ``(molecule,)``."""
         self.choose(molecules)
-        counts = self.counts(molecules)
+        counts, y = self.counts(molecules), as_tensor(y)
         self.composition_ = Composition(counts.shape[1]).fit(counts, y)
         rest = y.to(counts) - self.composition_.predict(counts)
         count = len(molecules) - max(1, len(molecules) // 10)

@@ -1,13 +1,15 @@
 """Regression of a number on features of molecules: composition, ridge, products of linear forms.
 
-Every estimator follows scikit-learn: ``fit`` returns self, what it learns ends in ``_``. Features
-``(sample, feature)`` begin with ``counts`` columns, the numbers of atoms of each element. Sums over
+Every estimator follows scikit-learn, whose searches and pipelines take it: ``fit`` returns self,
+what it learns ends in ``_``. It takes tensors, arrays and tables. Features ``(sample, feature)``
+begin with ``counts`` columns, the numbers of atoms of each element. Sums over
 atoms are extensive, and so is a linear form of them without a constant: two molecules far apart
 have the sum of their energies. Columns are divided by their root mean square and not centred.
 """
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.estimators import Estimator
+from wavemill.operators import Numbers, as_tensor
 from wavemill.progress import Progress
 from wavemill.states import over, under
 
@@ -25,7 +28,27 @@ ALPHAS = tuple(10.0**power for power in range(-13, -2))
 BLOCK = 2048  # rows taken into double precision at a time
 
 
-class Composition(Estimator):
+class Regression(Estimator, abc.ABC):
+    """What regressions on features share."""
+
+    @abc.abstractmethod
+    def predict(self, x: Numbers) -> Tensor:
+        """Return ``(sample,)`` in float64, on the device of x."""
+
+    def score(self, x: Numbers, y: Numbers) -> float:
+        """Return R^2, what part of the variance of y ``(sample,)`` is predicted."""
+        found, y = self.predict(x).detach(), as_tensor(y)
+        check_pairs(found[:, None], y)
+        y = y.to(found)
+        return float(1 - (y - found).square().sum() / (y - y.mean()).square().sum())
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import RegressorTags, Tags, TargetTags  # which alone asks for them
+
+        return Tags("regressor", TargetTags(required=True), regressor_tags=RegressorTags())
+
+
+class Composition(Regression):
     """Least squares on the counts of elements alone, without any geometry.
 
     Parameters
@@ -37,18 +60,22 @@ class Composition(Estimator):
     def __init__(self, counts: int) -> None:
         self.counts = counts
 
-    def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
+    def fit(self, x: Numbers, y: Numbers, progress: Progress | None = None) -> Self:
         """Learn from x ``(sample, feature)`` and y ``(sample,)``."""
-        check_pairs(x, y)
+        x, y = learnable(x, y)
+        if not 0 <= self.counts <= x.shape[1]:
+            raise InvalidParameter(f"counts={self.counts}, but there are {x.shape[1]} features")
         self.weights_: Tensor = torch.linalg.lstsq(
             x[:, : self.counts].double().cpu(), y.double().cpu()[:, None], driver="gelsd"
         ).solution[:, 0]
         return self
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Numbers) -> Tensor:
         """Return ``(sample,)`` in float64."""
         learnt(self, "weights_")
-        return x[:, : self.counts].double() @ self.weights_.to(x.device)
+        x = features(x)
+        counts = features(x[:, : self.counts], len(self.weights_))
+        return counts.double() @ self.weights_.to(x.device)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything learnt."""
@@ -60,7 +87,7 @@ class Composition(Estimator):
         return self
 
 
-class Ridge(Estimator):
+class Ridge(Regression):
     """Linear least squares with a penalty, in closed form, its strength by cross-validation.
 
     ``w = (X^T X + alpha n I)^-1 X^T y`` on columns of root mean square 1 or, with fewer samples
@@ -80,9 +107,9 @@ class Ridge(Estimator):
     def __init__(self, counts: int, alpha: float | None = None, folds: int = 3) -> None:
         self.counts, self.alpha, self.folds = counts, alpha, folds
 
-    def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
+    def fit(self, x: Numbers, y: Numbers, progress: Progress | None = None) -> Self:
         """Learn from x ``(sample, feature)`` and y ``(sample,)``; sums are in float64."""
-        check_pairs(x, y)
+        x, y = learnable(x, y)
         self.composition_ = Composition(self.counts).fit(x, y)
         target = y.double() - self.composition_.predict(x)
         self.scale_ = root_mean_square(x)
@@ -115,9 +142,10 @@ class Ridge(Estimator):
         self.errors_ = errors
         return ALPHAS[int(errors.argmin())]
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Numbers) -> Tensor:
         """Return ``(sample,)`` in float64."""
         learnt(self, "weights_")
+        x = features(x, len(self.weights_))
         linear = x.double() @ (self.weights_ / self.scale_).to(x.device)
         return self.composition_.predict(x) + linear
 
@@ -185,7 +213,7 @@ class _Samples:
         return found @ rows[:, self.folds[fold]]
 
 
-class Multilinear(Estimator):
+class Multilinear(Regression):
     """A linear form and products of linear forms (Eickenberg et al., J. Chem. Phys. 148, 2018).
 
         f(x) = ridge(x) + sum over i of  nu_i  prod over s <= order of (<w_i^s, x> + c_i^s)
@@ -219,14 +247,16 @@ class Multilinear(Estimator):
         rate: float = 2e-3,
         seed: int = 0,
     ) -> None:
-        if order not in (1, 2, 3) or terms < 1:
-            raise InvalidParameter(f"multilinear: {order=} must be 1, 2 or 3, {terms=} above 0")
+        if order not in (1, 2, 3) or min(terms, epochs, batch) < 1:
+            raise InvalidParameter(
+                f"multilinear: {order=} must be 1, 2 or 3, {terms=}, {epochs=} and {batch=} above 0"
+            )
         self.counts, self.order, self.terms = counts, order, terms
         self.epochs, self.batch, self.rate, self.seed = epochs, batch, rate, seed
 
-    def fit(self, x: Tensor, y: Tensor, progress: Progress | None = None) -> Self:
+    def fit(self, x: Numbers, y: Numbers, progress: Progress | None = None) -> Self:
         """Learn from x ``(sample, feature)`` and y ``(sample,)``; the last tenth validates."""
-        check_pairs(x, y)
+        x, y = learnable(x, y)
         held = max(1, len(x) // 10)
         self.ridge_ = Ridge(self.counts).fit(x[:-held], y[:-held], progress)
         rest = (y.double() - self.ridge_.predict(x)).float()
@@ -276,9 +306,10 @@ class Multilinear(Estimator):
         forms = torch.einsum("nf,stf->nst", scaled, self.factors_) + self.offsets_
         return forms.prod(1) @ self.outer_
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Numbers) -> Tensor:
         """Return ``(sample,)`` in float64."""
         learnt(self, "ridge_")
+        x = features(x, len(self.mean_))
         return self.ridge_.predict(x) + (self._products(x) * self.spread_).double()
 
     def state(self) -> dict[str, Tensor]:
@@ -329,6 +360,24 @@ def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield consecutive rows of both."""
     for start in range(0, len(x), BLOCK):
         yield x[start : start + BLOCK], y[start : start + BLOCK]
+
+
+def features(x: Numbers, size: int | None = None) -> Tensor:
+    """Return features as a tensor, or refuse other axes, and other numbers than those learnt."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
+    if x.is_complex() or x.ndim != 2 or size not in (None, x.shape[1]):
+        shape = f"(sample, {'feature' if size is None else size})"
+        raise ShapeMismatch(f"features are real {shape}, got {x.dtype} of shape {tuple(x.shape)}")
+    return x
+
+
+def learnable(x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:
+    """Return features and targets as tensors, or refuse what nothing can be learnt from."""
+    x, y = as_tensor(x), as_tensor(y)
+    check_pairs(features(x), y)
+    if not all(bool(block.isfinite().all()) for block, _ in blocks(x, y)):
+        raise InvalidParameter("features are not finite: leave such samples out, or fill them")
+    return x, y
 
 
 def check_pairs(x: Tensor, y: Tensor) -> None:
