@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,14 +35,18 @@ _FOLDERS = {"artifacts", "datasets", "leases", "parts", "removed", "tables", "vi
 
 
 def open_store(
-    url: str, *, writable: bool = False, single_writer: bool = False, existing: bool = False
+    url: str | os.PathLike[str],
+    *,
+    writable: bool = False,
+    single_writer: bool = False,
+    existing: bool = False,
 ) -> Store:
     """Open a store; nothing is read until something is asked.
 
     Parameters
     ----------
     url
-        A folder, ``s3://bucket/prefix`` or ``memory://name``.
+        A folder (text or a path), ``s3://bucket/prefix`` or ``memory://name``.
     writable
         Probe, once, that the store enforces exclusive creation.
     single_writer
@@ -57,6 +62,7 @@ def open_store(
         If it is to be written, does not enforce exclusive creation, and ``single_writer`` is
         not given.
     """
+    url = os.fspath(url)
     mark = SINGLE_WRITER if single_writer and not url.endswith(SINGLE_WRITER) else ""
     backend = open_backend(url + mark)
     if existing and _FOLDERS.isdisjoint(backend.names("")):

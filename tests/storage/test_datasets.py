@@ -37,6 +37,11 @@ def relabelled(store: Store, rows: int = 10, **columns: list[Any]) -> pd.DataFra
     return dataset.relabel(pd.DataFrame({"sample_id": ids, **columns})).samples()
 
 
+def test_a_store_is_opened_by_a_path(store: Store) -> None:
+    assert open_store(Path(store.url), existing=True).url == store.url
+    assert open_store(Path(store.url), single_writer=True).datasets() == ["flow"]
+
+
 @pytest.mark.parametrize("suffix", ["nc", "zarr", "parquet", "csv", "npz"])
 def test_labels_of_every_type_with_gaps_are_written(
     store: Store, tmp_path: Path, suffix: str
