@@ -115,13 +115,14 @@ def sample_coordinates(
 
     Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store. Unknown
     text is empty; whole numbers and truth values become floats if some are unknown. A name that
-    is an axis's or in ``taken`` is prefixed with ``sample_``.
+    is an axis's or in ``taken`` is prefixed with ``sample_``; ``/`` in a name becomes ``_``.
     """
     hidden, others = PLACES - {"reading"} | {"withdrawn"}, AXES.union(taken)
+    # to files of arrays, / begins another folder
+    named = {str(name).replace("/", "_"): frame[name] for name in frame if name not in hidden}
     return {
-        f"sample_{name}" if name in others else str(name): ("sample", _coordinate(frame[name]))
-        for name in frame
-        if name not in hidden
+        f"sample_{name}" if name in others else name: ("sample", _coordinate(column))
+        for name, column in named.items()
     }
 
 

@@ -60,6 +60,16 @@ def test_labels_of_every_type_with_gaps_are_written(
             assert x["name"].dims == ("coefficient",)
 
 
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_a_name_with_a_slash_is_kept_in_files_of_arrays(
+    store: Store, tmp_path: Path, suffix: str
+) -> None:
+    relabelled(store, **{"gap/eV": [0.5] * 10})
+    target = export(store.get_historical_features("flow", "double"), tmp_path / f"gap.{suffix}")
+    with xr.open_dataset(target, **({"consolidated": False} if suffix == "zarr" else {})) as found:
+        assert found["gap_eV"].values.tolist() == [0.5] * 10
+
+
 def test_relabelling_sets_clears_and_keeps(store: Store) -> None:
     """A null clears; what is left out stays; columns keep the order in which they came."""
     table = relabelled(store, zeta=list(range(10)), alpha=list("abcdefghij"))
