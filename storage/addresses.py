@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from storage.errors import InvalidRequest
 
@@ -45,3 +46,10 @@ def checked_name(name: str) -> str:
             f"{shown} is not a name: use letters, digits, '.', '_' and '-', {_LONGEST} at most"
         )
     return name
+
+
+def listed(ids: Iterable[str]) -> list[str]:
+    """Return ids as a list; a single string would be taken for ids of one letter each."""
+    if isinstance(ids, str):
+        raise InvalidRequest(f"ids is {ids!r}: a list is expected, as in [{ids!r}]")
+    return list(ids)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pyarrow as pa
 
+from storage.addresses import listed
 from storage.documents import Document
 from storage.errors import InvalidRequest
 from storage.images import read_encoded
@@ -257,9 +258,9 @@ class Dataset:
         Raises
         ------
         InvalidRequest
-            If an id is unknown.
+            If an id is unknown, or ``sample_ids`` is a single string.
         """
-        wanted = set(sample_ids)
+        wanted = set(listed(sample_ids))
         if unknown := wanted - set(self.samples()["sample_id"]):
             raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")
         change = Change(self.schema, withdraw=dict.fromkeys(wanted, "request"), note=note)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from storage import index
+from storage.addresses import listed
 from storage.arrays import shard_rows
 from storage.backends import open_backend
 from storage.datasets import Dataset
@@ -180,7 +181,7 @@ class FeatureFrame:
         NotFound
             If an id is not in this selection.
         """
-        ids = _listed(ids)
+        ids = listed(ids)
         at = self._find(ids)
         if unknown := [i for i, place in zip(ids, at, strict=True) if place < 0]:
             raise NotFound(f"no {self.view} of {unknown[:5]} in this selection of {self.dataset}")
@@ -282,18 +283,12 @@ def online_features(
         If an id is not in the dataset.
     """
     source = store.dataset(dataset)
-    ids = _listed(ids)
+    ids = listed(ids)
     samples = index.locate(source, ids)
     known = set(samples["sample_id"])
     if unknown := [i for i in ids if i not in known]:
         raise NotFound(f"{dataset} has no samples {unknown[:5]}")
     return _frame(store, source, view, store.view(dataset, view), samples, coefficients)
-
-
-def _listed(ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise InvalidRequest(f"ids is {ids!r}: a list is expected, as in [{ids!r}]")
-    return list(ids)
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ import xarray as xr
 from storage import Change, InvalidRequest, NotFound, PartRef, Store, datasets, open_store
 from storage.backends import Backend
 from storage.export import export
-from tests.storage.test_conformance import add_dataset, add_view
+from tests.storage.test_conformance import SCHEMA, add_dataset, add_part, add_view
 
 
 @pytest.fixture
@@ -68,6 +68,17 @@ def test_a_name_with_a_slash_is_kept_in_files_of_arrays(
     target = export(store.get_historical_features("flow", "double"), tmp_path / f"gap.{suffix}")
     with xr.open_dataset(target, **({"consolidated": False} if suffix == "zarr" else {})) as found:
         assert found["gap_eV"].values.tolist() == [0.5] * 10
+
+
+def test_a_single_id_is_not_taken_for_its_letters(tmp_path: Path) -> None:
+    """Samples named 1 and 2 stay where 12 was to go."""
+    store = open_store(tmp_path, writable=True)
+    part, table = add_part(store, 1, 3)
+    numbered = table.assign(sample_id=["1", "2", "12"])
+    dataset = store.change_dataset("flow", Change(SCHEMA, parts=(part,), samples=numbered))
+    with pytest.raises(InvalidRequest, match=r"a list is expected, as in \['12'\]"):
+        dataset.withdraw("12")
+    assert dataset.withdraw(["12"]).samples()["sample_id"].tolist() == ["1", "2"]
 
 
 def test_relabelling_sets_clears_and_keeps(store: Store) -> None:
