@@ -21,6 +21,10 @@ class Artifact:
     home: str
     manifest: Document
 
+    def __repr__(self) -> str:
+        files, dataset = ", ".join(self.files()), self.manifest.get("dataset")
+        return f"Artifact({self.short!r} of {dataset!r}: {files})"
+
     @property
     def key(self) -> str:
         """The sha256 that names the fit."""

@@ -784,6 +784,7 @@ class TestStore:
             attempt.publish({"key": "f" * 64, "kind": "gaussian", "dataset": "flow"})
         artifact = store.artifact("gaussian/flow@latest")
         assert artifact.read("weights.safetensors") == b"weights"
+        assert repr(artifact) == "Artifact('gaussian/ffffffffffff' of 'flow': weights.safetensors)"
         path = next(e.path for e in store.backend.walk("artifacts") if "weights" in e.path)
         store.backend.delete([path])
         if data is not None:
