@@ -62,7 +62,16 @@ class FieldOperator(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         before, wanted = self.dtype, fn(self._zero).dtype
         must_be_real(wanted)
-        super()._apply(lambda tensor: ordinary(fn(tensor)), recurse)  # type: ignore[no-untyped-call]
+
+        def moved(tensor: Tensor) -> Tensor:
+            if not tensor.is_complex():
+                return ordinary(fn(tensor))
+            if wanted != before:  # made anew below
+                return tensor
+            # a precision is that of real numbers: .to(torch.float32) would drop imaginary parts
+            return ordinary(torch.view_as_complex(fn(torch.view_as_real(tensor))))
+
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
         device = self.device
         if wanted != before:
             keep_buffer(self, "_zero", torch.zeros((), dtype=_computed(wanted)))

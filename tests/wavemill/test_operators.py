@@ -184,6 +184,19 @@ def test_covariances_of_phase_harmonics_made_double_are_exact() -> None:
 
 
 @every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_precision_that_an_operator_has_changes_nothing(
+    make: Maker, dtype: torch.dtype
+) -> None:
+    """Asked for by ``.to(dtype)``, torch would take the real parts of filters that are complex."""
+    op, expected = make(dtype=dtype), make(dtype=dtype)(fields(dtype=dtype))
+    torch.testing.assert_close(op.to("cpu", dtype)(fields(dtype=dtype)), expected, rtol=0, atol=0)
+    if isinstance(op, FieldOperator):
+        op.to(torch.float16).to(dtype)
+        torch.testing.assert_close(op(fields(dtype=dtype)), expected, rtol=0, atol=0)
+
+
+@every
 @pytest.mark.parametrize(
     ("x", "message"),
     [
