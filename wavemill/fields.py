@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
-from wavemill.operators import transformed
+from wavemill.operators import must_be_tensor, transformed
 
 Spacing = float | tuple[float, float]
 
@@ -107,6 +107,7 @@ def _steps(spacing: Spacing) -> tuple[float, float]:
 
 
 def _components(vector: Tensor) -> tuple[Tensor, Tensor]:
+    must_be_tensor(vector)
     if vector.ndim < 3 or vector.shape[-3] != 2:
         raise ShapeMismatch(
             f"a plane vector field is (..., 2, y, x), got {tuple(vector.shape)}; "
@@ -116,6 +117,7 @@ def _components(vector: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _derivative(field: Tensor, axis: int, step: float, periodic: bool) -> Tensor:
+    must_be_tensor(field)
     if field.ndim < 2 or not field.is_floating_point():
         raise ShapeMismatch(
             f"expected a real floating-point field (..., y, x), got {field.dtype} "

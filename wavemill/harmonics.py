@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter
+from wavemill.operators import must_be_tensor
 
 
 def phase_harmonic(z: Tensor, k: int) -> Tensor:
@@ -107,6 +108,7 @@ def _power(u: Tensor, n: int) -> Tensor:
 
 
 def _must_be_complex(z: Tensor) -> None:
+    must_be_tensor(z)
     if not z.is_complex():
         raise InvalidParameter(f"expected complex coefficients, got {z.dtype}")
 

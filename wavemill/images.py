@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
+from wavemill.operators import must_be_tensor
 
 OPPONENTS = {
     "grey": (1.0, 1.0, 1.0),
@@ -28,6 +29,7 @@ def as_float(images: Tensor) -> Tensor:
     ShapeMismatch
         If they are anything else.
     """
+    must_be_tensor(images)
     if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-1] != 3:
         raise ShapeMismatch(
             f"images are uint8 (..., y, x, 3), got {images.dtype} of shape {tuple(images.shape)}"

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavemill.errors import InvalidParameter
+from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.operators import (
     FieldOperator,
     check_whole,
     double,
     keep_buffer,
+    must_be_tensor,
     power_of_two,
     transformed,
 )
@@ -173,6 +174,9 @@ def pdf(
         First and last edge; None: the extremes of ``x``. Values outside are counted in the
         normalisation only, so that the density integrates to the fraction inside.
     """
+    must_be_tensor(x)
+    if x.is_complex():
+        raise ShapeMismatch(f"expected real values, got {x.dtype} of shape {tuple(x.shape)}")
     values = x.detach().to("cpu", torch.float64).flatten().numpy()
     counts, edges = np.histogram(values, bins, interval)
     density = counts / (len(values) * np.diff(edges))

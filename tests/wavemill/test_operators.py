@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import wavemill
 from wavemill import (
     PhaseHarmonicCovariance,
     Scattering2D,
@@ -265,3 +266,32 @@ def test_odd_numbers_of_angles_have_the_rows_of_pywph(J: int, L: int, lags: int,
 def test_low_passes_of_pywph_do_not_see_the_mean() -> None:
     op, x = PhaseHarmonicCovariance(SHAPE, 2, 4, "pywph", dtype=torch.float64), fields()
     torch.testing.assert_close(op(x + 5.0), op(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        wavemill.pdf,
+        wavemill.gradient,
+        wavemill.vorticity,
+        wavemill.divergence,
+        wavemill.as_float,
+        lambda x: wavemill.phase_harmonic(x, 2),
+        lambda x: wavemill.rectify(x, 4),
+        lambda x: wavemill.fista(x, torch.eye(8), 0.1),
+        lambda x: wavemill.istc(torch.ones(8), x, [0.1]),
+        lambda x: wavemill.lasso_violation(x, torch.eye(8), torch.ones(8), 0.1),
+        lambda x: wavemill.DictionaryLearning(2, lambda z, D: z @ D).fit(x),
+    ],
+)
+def test_functions_of_tensors_say_so_of_arrays(call: Callable[[Any], Any]) -> None:
+    for x in (np.zeros((2, 8, 8)), [[0.0] * 8] * 8):
+        with pytest.raises(ShapeMismatch, match=r"a torch tensor, got \S+: torch.as_tensor makes"):
+            call(x)
+
+
+def test_a_density_and_a_dictionary_are_of_real_numbers() -> None:
+    with pytest.raises(ShapeMismatch, match=r"real values, got torch.complex64"):
+        wavemill.pdf(torch.zeros(4, dtype=torch.complex64))
+    with pytest.raises(ShapeMismatch, match=r"signals are real \(sample, C\).*got torch.int64"):
+        wavemill.DictionaryLearning(2, lambda z, D: z @ D).fit(torch.ones(3, 2, dtype=torch.int64))

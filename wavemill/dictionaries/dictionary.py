@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from wavemill.dictionaries.active_sets import coded_by_supports
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
+from wavemill.operators import must_be_tensor
 from wavemill.progress import Progress
 
 Coder = Callable[[Tensor, Tensor], Tensor]
@@ -180,6 +181,8 @@ def _istc(beta: Tensor, D: Tensor, W: Tensor, thresholds: Tensor, positive: bool
 
 
 def _check(beta: Tensor, D: Tensor, W: Tensor) -> None:
+    for one in (beta, D, W):
+        must_be_tensor(one)
     fit = D.ndim == 2 and D.shape == W.shape and beta.shape[-1:] == D.shape[:1]
     if not fit or not D.numel():
         raise ShapeMismatch(
@@ -215,6 +218,7 @@ def lasso_violation(
     With ``c = D^T (beta - D z)`` the conditions are ``c = penalty sign(z)`` on the support, and
     elsewhere ``|c| <= penalty``, or ``c <= penalty`` for positive codes.
     """
+    _check(beta, D, D)
     correlation = (beta - z @ D.T) @ D
     on = (correlation - penalty * z.sign()).abs()
     off = torch.relu((correlation if positive else correlation.abs()) - penalty)
@@ -325,8 +329,12 @@ class DictionaryLearning:
         InvalidParameter
             If there are no signals, or they are not finite, or all zero.
         """
-        if x.ndim != 2 or not x.numel():
-            raise ShapeMismatch(f"signals are {tuple(x.shape)}, not (sample, C) of one or more")
+        must_be_tensor(x)
+        if not x.is_floating_point() or x.ndim != 2 or not x.numel():
+            raise ShapeMismatch(
+                f"signals are real (sample, C) of one or more, got {x.dtype} of {tuple(x.shape)}"
+            )
+        x = x.detach()
         if not bool(x.isfinite().all()) or not bool(x.any()):
             raise InvalidParameter("signals must be finite, and some not zero: leave others out")
         generator = torch.Generator().manual_seed(self.seed)
