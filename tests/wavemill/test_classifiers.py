@@ -112,6 +112,17 @@ def test_ridge_of_few_samples_takes_no_matrix_of_features_and_of_many_is_refused
         check_ridge(20_000, 20_000)
 
 
+def test_classes_are_whole_numbers_of_any_precision() -> None:
+    x, y = learnable(40)
+    rows = x.flatten(1)
+    expected = RidgeClassifier(3).update(rows, y).solve(0.1)(rows)
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(RidgeClassifier(3).update(rows, y.to(dtype)).solve(0.1)(rows), expected)
+    for bad in (y.float(), y - 1, y + 1):
+        with pytest.raises(InvalidParameter, match="classes are whole numbers from 0 to 2"):
+            RidgeClassifier(3).update(rows, bad)
+
+
 def test_the_penalty_is_chosen_by_what_was_held_out() -> None:
     x, y = learnable()
     rows = x.flatten(1)

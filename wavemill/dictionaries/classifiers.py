@@ -167,7 +167,10 @@ class RidgeClassifier:
         must_be_tensor(y)
         if y.shape != x.shape[:1]:
             raise ShapeMismatch(f"{len(x)} rows take as many classes, got {tuple(y.shape)}")
-        rows, target = x.float(), nn.functional.one_hot(y, self.classes).float()
+        known = torch.arange(self.classes, device=y.device)
+        if y.is_floating_point() or not bool(torch.isin(y, known).all()):
+            raise InvalidParameter(f"classes are whole numbers from 0 to {self.classes - 1}")
+        rows, target = x.float(), nn.functional.one_hot(y.long(), self.classes).float()
         size = x.shape[1]
         check_ridge(self._count + len(rows), size)
         if not self._count:
