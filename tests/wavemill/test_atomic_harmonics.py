@@ -190,6 +190,13 @@ def test_coincident_atoms_are_refused(distance: float) -> None:
         operator()(Molecules.of([molecule(3, 1), (places, torch.tensor([1, 1]))]))
 
 
+def test_molecules_are_taken_by_slices_alone() -> None:
+    assert len(batch()[1:3]) == 2
+    for rows in (0, [0, 1]):
+        with pytest.raises(InvalidParameter, match=r"a slice is expected, as in \[0:1\], not "):
+            batch()[rows]  # type: ignore[index]
+
+
 def test_an_element_it_was_not_built_for_is_refused() -> None:
     positions, _ = molecule(2, 1)
     with pytest.raises(InvalidParameter, match=r"cannot see \[16\]"):

@@ -53,7 +53,7 @@ class Molecules:
 
     @classmethod
     def of(cls, molecules: Sequence[tuple[Tensor, Tensor]]) -> Molecules:
-        """Join molecules, each ``(positions, charges)``."""
+        """Join one molecule or more, each ``(positions, charges)``."""
         sizes = torch.tensor([0, *(len(charges) for _, charges in molecules)])
         positions, charges = zip(*molecules, strict=True)
         return cls(torch.cat(positions), torch.cat(charges), sizes.cumsum(0))
@@ -63,6 +63,8 @@ class Molecules:
 
     def __getitem__(self, rows: slice) -> Molecules:
         """Return consecutive molecules."""
+        if not isinstance(rows, slice):
+            raise InvalidParameter(f"molecules: a slice is expected, as in [0:1], not {rows!r}")
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise InvalidParameter(f"molecules: a slice in steps of {step}; only 1 is flat")
