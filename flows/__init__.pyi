@@ -1,4 +1,5 @@
 from .compare_models import compare_models
+from .demo import demo
 from .evaluate import evaluate
 from .features import features
 from .fit import fit
@@ -10,6 +11,7 @@ from .turbulence import turbulence
 
 __all__ = [
     "compare_models",
+    "demo",
     "evaluate",
     "features",
     "fit",

@@ -213,6 +213,14 @@ def test_flows_compute_on_the_device_of_the_service() -> None:
             assert {k: v for k, v in entry["parameters"].items() if k == "device"} == asked
 
 
+def test_what_is_deployed_can_be_called_from_python() -> None:
+    """``from flows import demo`` had given the module."""
+    for entry in yaml.safe_load(deployments_file().read_text())["deployments"]:
+        module, _, name = entry["entrypoint"].rpartition(".")
+        flow = getattr(importlib.import_module(module), name)
+        assert getattr(flows, name) is flow
+
+
 def test_the_deployed_demo_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its folder is not that of the run, which Prefect removes."""
     entries = yaml.safe_load(deployments_file().read_text())["deployments"]
@@ -224,9 +232,10 @@ def test_the_deployed_demo_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         raise InterruptedError
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("flows.demo.turbulence", ingest_and_fit)
+    module = importlib.import_module("flows.demo")
+    monkeypatch.setattr(module, "turbulence", ingest_and_fit)
     with pytest.raises(InterruptedError):
-        importlib.import_module("flows.demo").demo.fn(folder)
+        module.demo.fn(folder)
     assert stores == [str(tmp_path / "wavemill-demo" / "store")]
 
 
