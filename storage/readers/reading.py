@@ -10,6 +10,7 @@ import numpy as np
 
 from storage.errors import BadInput
 from storage.readers import selection
+from storage.readers.fits import open_fits
 from storage.readers.found import Found
 from storage.readers.frames import Frame, Header, ReadOptions
 from storage.readers.hdf5 import open_hdf5
@@ -33,6 +34,11 @@ FORMATS: dict[str, Opener] = {
     ".zarr": open_zarr,
     ".zarr.zip": open_zarr,
     ".flo": open_flo,
+    ".fits": open_fits,
+    ".fits.gz": open_fits,
+    ".fits.fz": open_fits,
+    ".fit": open_fits,
+    ".fts": open_fits,
 }
 EXTENSIONS = tuple(FORMATS)
 BEGINNINGS = {".npy": 4096, ".flo": 12}  # bytes that hold the header

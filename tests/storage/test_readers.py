@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -23,6 +24,7 @@ import pytest
 import scipy.io
 import xarray as xr
 import zarr
+from astropy.io import fits as astropy_fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +111,18 @@ def flo(flow: Array) -> bytes:
     return head + flow.astype("<f4").tobytes()
 
 
+def fits(*units: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    astropy_fits.HDUList(list(units)).writeto(buffer, **options)
+    return buffer.getvalue()
+
+
+def fits_image(array: Array, **keywords: Any) -> Any:
+    found = astropy_fits.PrimaryHDU(array)
+    found.header.update(keywords)
+    return found
+
+
 def netcdf(dataset: xr.Dataset, version: int, tmp_path: Path, **options: Any) -> bytes:
     path = tmp_path / "written.nc"
     engine: Any = "scipy" if version == 3 else "h5netcdf"
@@ -121,6 +135,63 @@ def zarr_folder(dataset: xr.Dataset, version: int, tmp_path: Path, **options: An
     form: Any = version
     dataset.to_zarr(path, zarr_format=form, consolidated=version == 2, mode="w", **options)
     return read_folder(str(path))
+
+
+# --- FITS ---------------------------------------------------------------------------------
+
+COUNTS = (1000 * FIELD).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("float.fits", fits(fits_image(FIELD)), FIELD),
+        ("packed.fits.gz", gzip.compress(fits(fits_image(FIELD))), FIELD),
+        ("unsigned.fit", fits(fits_image(COUNTS.view(np.uint16))), COUNTS.view(np.uint16)),
+        ("scaled.fts", fits(fits_image(COUNTS, BSCALE=0.001, BZERO=5)), 0.001 * COUNTS + 5),
+        (
+            "rice.fits.fz",
+            fits(
+                astropy_fits.PrimaryHDU(),
+                astropy_fits.CompImageHDU(COUNTS, compression_type="RICE_1"),
+                checksum=True,
+            ),
+            COUNTS,
+        ),
+    ],
+)
+def test_images_of_fits_have_their_physical_values(name: str, data: bytes, expected: Array) -> None:
+    (frame,) = read(name, data)
+    assert header(name, data).shape == expected.shape
+    np.testing.assert_allclose(frame.array[0], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_axes_of_fits_have_names_and_positions_and_stokes_are_components() -> None:
+    """The first axis of FITS is the last; positions are CRVAL + CDELT (i - CRPIX), i from 1."""
+    sky = {"CTYPE1": "RA---TAN", "CRVAL1": 10.0, "CDELT1": -0.1, "CRPIX1": 3.0, "BUNIT": "K"}
+    sky |= {"CTYPE2": "DEC--TAN", "CRVAL2": 0.0, "CDELT2": 0.1, "CRPIX2": 3.0}
+    third = {"CRVAL3": 2.0, "CRPIX3": 1.0}
+    cube = np.random.default_rng(2).normal(size=(3, 6, 11))
+    spectral = {"CTYPE3": "FREQ", "CDELT3": 0.5, "CUNIT3": "GHz"}
+    data = fits(fits_image(cube, **sky, **third, **spectral))
+    assert reason("cube.fits", data) == "needs-slice"
+    (frame,) = read("cube.fits", data, slice="freq:2")
+    np.testing.assert_array_equal(frame.array[0], cube[2])
+    assert (frame.axes, frame.units, frame.positions) == (("dec", "ra"), ("K",), {"freq": 3.0})
+    assert frame.steps == pytest.approx((0.1, -0.1))
+    polarised = fits(fits_image(cube, **sky, **third, CTYPE3="STOKES", CDELT3=1.0))
+    (frame,) = read("iqu.fits", polarised)
+    np.testing.assert_array_equal(frame.array, cube)
+    assert frame.components == ("Q", "U", "V")
+    (frame,) = read("turned.fits", fits(fits_image(FIELD, **sky, PC1_2=0.1)))
+    assert (frame.axes, frame.steps) == (("dec", "ra"), ())
+
+
+def test_what_is_blank_in_fits_is_a_gap() -> None:
+    data = fits(fits_image(COUNTS, BLANK=int(COUNTS[0, 0])))
+    assert reason("gap.fits", data) == "nan"
+    (frame,) = read("gap.fits", data, fill="0")
+    assert frame.valid == pytest.approx(1 - 1 / COUNTS.size)
 
 
 # --- the table of reference folders -------------------------------------------------------
@@ -774,6 +845,19 @@ def bad_files(tmp_path: Path) -> dict[str, tuple[str, bytes]]:
         "cut4.nc": ("truncated", netcdf(WIND, 4, tmp_path)[:-400]),
         "magic.nc": ("magic", whole),
         "cdf5.nc": ("format", b"CDF\x05" + bytes(60)),
+        "cut.fits": ("truncated", fits(fits_image(FIELD))[:-2880]),
+        "packed.fits.gz": ("truncated", gzip.compress(fits(fits_image(FIELD)))[:-9]),
+        "magic.fits": ("magic", whole),
+        "sum.fits": ("corrupt", fits(fits_image(FIELD), checksum=True)[:-2700] + bytes(2700)),
+        "table.fits": (
+            "variable",
+            fits(
+                astropy_fits.PrimaryHDU(),
+                astropy_fits.BinTableHDU.from_columns(
+                    [astropy_fits.Column("T", "E", array=np.zeros(12))]
+                ),
+            ),
+        ),
         "magic.zarr": ("magic", whole),
         "bare.zarr": ("magic", npz(w=FIELD)),
         "what.dat": ("format", whole),
@@ -961,6 +1045,8 @@ def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "a.h5": hdf5(
             lambda file: file.create_dataset("w", data=FIELD, chunks=(3, 4), compression=1)
         ),
+        "a.fits": fits(fits_image(FIELD), checksum=True),
+        "b.fits.gz": gzip.compress(fits(fits_image(FIELD))),
         "a.nc": netcdf(single, 3, tmp_path),
         "b.nc": netcdf(single, 4, tmp_path),
         "a.zarr": zarr_folder(single, 2, tmp_path),
@@ -968,7 +1054,10 @@ def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     }
 
 
-NAMES = ["a.npy", "a.npz", "a.flo", "a.mat", "b.mat", "a.h5", "a.nc", "b.nc", "a.zarr", "b.zarr"]
+NAMES = [
+    *("a.npy", "a.npz", "a.flo", "a.mat", "b.mat", "a.h5", "a.fits", "b.fits.gz"),
+    *("a.nc", "b.nc", "a.zarr", "b.zarr"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
