@@ -80,10 +80,11 @@ def below(path: str) -> str:
 
 
 def probe(backend: Backend, path: str) -> bool:
-    """Create twice and say whether the second attempt lost, as it must."""
-    if not backend.create(path, b""):
-        return False
+    """Create twice and say whether an attempt lost, as the second must.
+
+    If the first one does, its answer was lost on its way, and the client asked again.
+    """
     try:
-        return not backend.create(path, b"")
+        return not (backend.create(path, b"") and backend.create(path, b""))
     finally:
         backend.delete([path])

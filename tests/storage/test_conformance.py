@@ -151,6 +151,19 @@ class TestStore:
         assert won.count(True) == 1
         assert store.backend.read("datasets/x/1.json") == b"%d" % won.index(True)
 
+    def test_a_lost_answer_to_the_probe_is_not_taken_for_creating_twice(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client asks again, and is told that the name is taken: by itself. Nothing stays."""
+        create, answers = store.backend.create, iter([False])
+
+        def unheard(path: str, data: bytes) -> bool:
+            return create(path, data) and next(answers, True)
+
+        monkeypatch.setattr(store.backend, "create", unheard)
+        assert store.backend.enforces_exclusive_creation()
+        assert list(store.backend.walk("leases")) == []
+
     def test_a_range_of_an_object_is_what_was_asked(self, store: Store) -> None:
         """Ranges from the start, from the end, and within."""
         store.backend.write("a/b", b"0123456789")
