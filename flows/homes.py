@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 _HOME = "PREFECT_HOME"
+_ROOM = 2**24  # bytes: a new database takes 9 MiB
 
 
 def prefect_home() -> Path:
@@ -56,13 +57,14 @@ def _temporary() -> Path:
 
 def _problem(home: Path) -> str:
     """Say why a home is of no use, if it is."""
+    database = home / "prefect.db"
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
+        with tempfile.TemporaryFile(dir=home) as trial:
+            if not database.exists():
+                trial.write(bytes(_ROOM))
     except OSError as error:
         return f"cannot be written ({error.strerror})"
-    database = home / "prefect.db"
     if not database.exists():
         return ""
     try:

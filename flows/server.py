@@ -51,6 +51,7 @@ def prefect_server() -> Iterator[None]:
         If the server does not answer.
     """
     early = _Temporary() if _seems_alone() else None
+    from httpx import TransportError
     from prefect.context import refresh_global_settings_context
     from prefect.settings import (
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -60,7 +61,7 @@ def prefect_server() -> Iterator[None]:
 
     url, changed = get_current_settings().api.url, {}
     if url is None:
-        url = os.environ[_URL] = (early or _Temporary()).url
+        os.environ[_URL] = (early or _Temporary()).url
         refresh_global_settings_context()
         # nobody asks it which runs are alive, and heartbeats delay a flow's end by up to 1 s
         changed = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
@@ -69,12 +70,15 @@ def prefect_server() -> Iterator[None]:
     try:
         with temporary_settings(changed):
             yield
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
+    except (RuntimeError, TransportError) as error:  # as Prefect begins, or later
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise
         raise Unreachable(
             f"Prefect's server at {url} does not answer: start it (`wavemill up`), or unset {_URL} "
             f"(`prefect config unset {_URL}`), and the command starts one of its own"
+            if url is not None
+            else "the Prefect server that this command started has ended: look whether the disk of "
+            f"{prefect_home()} is full, and run it again (WAVEMILL_DEBUG=1 shows what it says)"
         ) from error
 
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -603,6 +604,31 @@ def test_a_prefect_server_that_does_not_answer_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9/api"])
+@pytest.mark.parametrize(
+    "error",
+    ["RuntimeError('Failed to reach API at x')", "httpx.ConnectError('Connection refused')"],
+)
+def test_a_prefect_server_that_goes_away_is_told_from_one_that_the_command_started(
+    url: str | None, error: str, prefect_home: Path
+) -> None:
+    """The first is started again by who runs it; the second had a reason, such as a full disk."""
+    program = f"import httpx, flows.server\nwith flows.server.prefect_server(): raise {error}"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
+    given = {} if url is None else {"PREFECT_API_URL": url}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**kept, **given, "PREFECT_HOME": str(prefect_home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = done.stderr.splitlines()[-1]
+    assert ("start it (`wavemill up`)" in message) is (url is not None)
+    assert (f"the disk of {prefect_home} is full" in message) is (url is None)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "settings"),
     [
@@ -681,6 +707,24 @@ def test_prefect_is_given_a_home_that_it_can_use(
     assert said in message
     assert (os.environ["PREFECT_HOME"] == str(home)) is not bool(said)
     assert Path(os.environ["PREFECT_HOME"]).is_dir()
+
+
+def test_a_disk_without_room_for_prefects_database_is_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file may be made there, but not filled; the server would end as it starts."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        choose_prefect_home()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (
+        "home cannot be written (File too large): this run is noted in" in capsys.readouterr().err
+    )
+    assert os.environ["PREFECT_HOME"] != str(tmp_path / "home")
 
 
 @pytest.mark.parametrize(
