@@ -8,7 +8,9 @@ import gc
 import logging
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -27,6 +29,9 @@ Progress = Callable[[int, int], None]
 LOGGER = "wavemill"
 WINDOW = 4
 RETRIES = 3
+_PATIENCE = 120.0  # seconds without a worker
+_LOOK = 30.0  # seconds without a result, after which this looks whether there is a worker
+_TICK = 0.01
 
 
 _AWAY = threading.Lock()
@@ -92,12 +97,14 @@ def map_parts(
     ------
     ChildProcessError
         If an item ends one worker process after another.
+    ConnectionError
+        If the scheduler goes away, or has no worker for two minutes.
     Exception
         The first error of an item that retries did not cure, after the rest is cancelled.
     """
     results: dict[int, Result] = {}
     with _passed_over(), Client(address, set_as_default=False) as client, forwarded_logs(client):
-        client.wait_for_workers(1, timeout=120)
+        wait_for_worker(client, resources)
         if opened is not None and client.dashboard_link:
             opened(client.dashboard_link)
         size = window or WINDOW * max(1, sum(client.nthreads().values()))
@@ -114,7 +121,7 @@ def map_parts(
         futures = submitted()
         done = as_completed(list(islice(futures, size)), loop=client.loop)
         try:
-            for future in done:
+            for future in _as_done(done, client, resources):
                 result = future.result()
                 if isinstance(result, _Refused):
                     raise result.error
@@ -126,6 +133,11 @@ def map_parts(
                     done.add(following)
         except BaseException as error:
             client.cancel([Future(key, client) for key in running], force=True)
+            if isinstance(error, CancelledError):
+                raise ConnectionError(
+                    f"the scheduler at {address} has gone or was restarted: see that it runs, and "
+                    "run this again: finished parts are found"
+                ) from error
             if not isinstance(error, KilledWorker):
                 raise
             raise ChildProcessError(
@@ -134,6 +146,50 @@ def map_parts(
                 "workers (--cluster local:1), which gives each more memory"
             ) from error
     return [results[index] for index in range(len(items))]
+
+
+def wait_for_worker(client: Client, resources: Mapping[str, float] | None = None) -> None:
+    """Wait until the cluster has a worker, which offers resources such as ``{"GPU": 1}``.
+
+    Raises
+    ------
+    ConnectionError
+        If it has none for two minutes.
+    """
+    wanted = resources or {}
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        info = client.scheduler_info(n_workers=-1)
+        offers = [worker["resources"] for worker in info["workers"].values()]
+        if any(all(offer.get(name, 0) >= wanted[name] for name in wanted) for offer in offers):
+            return
+        if time.monotonic() > deadline:
+            offer = [f"--resources {name}={wanted[name]:g}" for name in wanted]
+            command = " ".join(["dask worker", info["address"], *offer])
+            raise ConnectionError(
+                f"the scheduler at {info['address']} has no worker for this, and had none for "
+                f"{_PATIENCE:.0f} s: start some (`{command}`), with the same "
+                "wavemill as here, and run this again: finished parts are found"
+            )
+        time.sleep(0.1)
+
+
+def _as_done(
+    done: as_completed, client: Client, resources: Mapping[str, float] | None
+) -> Iterator[Any]:
+    """Yield futures as they are done, but do not wait for ever for workers.
+
+    All may be killed, or end one after another as they cannot load what they are sent; a scheduler
+    keeps the tasks for those that may come.
+    """
+    while not done.is_empty():
+        looked = time.monotonic()
+        while not done.has_ready():
+            time.sleep(_TICK)
+            if time.monotonic() > looked + _LOOK:
+                wait_for_worker(client, resources)
+                looked = time.monotonic()
+        yield next(done)
 
 
 @dataclass(frozen=True)

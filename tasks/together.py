@@ -9,7 +9,7 @@ from distributed import Client, as_completed, get_worker
 
 from storage import open_store
 from tasks import classifier
-from tasks.mapping import forwarded_logs
+from tasks.mapping import forwarded_logs, wait_for_worker
 from tasks.requests import FitOutcome, FitRequest
 from wavemill.dictionaries.team import joined
 
@@ -36,7 +36,8 @@ def fit_together(url: str, dataset: str, request: FitRequest, address: str) -> F
         the fit, which continues from its last whole epoch when it is asked for again.
     """
     with Client(address, set_as_default=False) as client, forwarded_logs(client):
-        client.wait_for_workers(1, timeout=120)
+        resources = {"GPU": 1.0} if request.device == "cuda" else None
+        wait_for_worker(client, resources)
         workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
         meeting = client.submit(free_place, workers=workers[:1], pure=False).result()
         futures = [
@@ -44,7 +45,7 @@ def fit_together(url: str, dataset: str, request: FitRequest, address: str) -> F
                 take_part,
                 Member(rank, len(workers), meeting, url, dataset, request),
                 workers=[worker],
-                resources={"GPU": 1.0} if request.device == "cuda" else None,
+                resources=resources,
                 pure=False,
                 retries=0,
             )

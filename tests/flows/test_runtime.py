@@ -11,7 +11,7 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
-from distributed import Client, Security
+from distributed import Client, Security, get_worker
 
 from flows.runtime import open_cluster, visible_devices
 from flows.session import session
@@ -44,6 +44,16 @@ def no_room(folder: str) -> None:
     """Fail as a store on a full disk does, leaving a mark each time."""
     Path(folder, f"{os.getpid()}-{time.monotonic_ns()}").touch()
     raise NoRoom("the disk is full")
+
+
+def lose(what: str) -> None:
+    """Close the worker, as one that cannot load what it is sent, or the scheduler."""
+    worker = get_worker()
+    if what == "worker":
+        worker.loop.add_callback(worker.close, executor_wait=False)
+    else:
+        worker.loop.add_callback(worker.scheduler.terminate)
+    time.sleep(2)
 
 
 def threads() -> tuple[int, str]:
@@ -98,6 +108,33 @@ def test_an_item_that_ends_its_workers_ends_the_run_and_is_named() -> None:
         pytest.raises(ChildProcessError, match="died, one after another, at item 2: "),
     ):
         map_parts(end_the_worker, range(6), address=address, named=lambda x: f"item {x}")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("what", "said"), [("worker", "has no worker for this"), ("scheduler", "has gone or was")]
+)
+def test_a_cluster_that_loses_its_workers_or_its_scheduler_ends_the_run(
+    what: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler keeps tasks for workers that may come, which was waited for without end."""
+    monkeypatch.setattr("tasks.mapping._LOOK", 1.0)
+    monkeypatch.setattr("tasks.mapping._PATIENCE", 1.0)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+        open_cluster("threads") as address,
+        pytest.raises(ConnectionError, match=said),
+    ):
+        map_parts(lose, [what], address=address)
+
+
+def test_workers_that_offer_no_gpu_are_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.mapping._PATIENCE", 0.5)
+    said = r"has no worker for this, .*`dask worker inproc://\S+ --resources GPU=1`"
+    with open_cluster("threads") as address, pytest.raises(ConnectionError, match=said):
+        map_parts(square, [3], address=address, resources={"GPU": 1})
 
 
 def test_worker_processes_compute_on_one_thread_and_listen_on_loopback() -> None:
