@@ -19,6 +19,7 @@ _TAKEN = {"PreconditionFailed", "412"}
 _BUSY = {"ConditionalRequestConflict", "409"}  # another put of it is under way, or was dropped
 _NO_BUCKET = "NoSuchBucket"
 _WAY_OUT = "check AWS_ENDPOINT_URL, the network and the credentials"
+_LARGEST = 5 * 2**30  # bytes that one put may have
 _TRIES = 5
 _WAITS = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 
@@ -75,8 +76,8 @@ class S3Backend:
         return bytes(self._ask("cat_file", self._full(path), start=start or None, end=stop))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
-        """Put an object."""
-        self._ask("pipe_file", self._full(path), bytes(data))
+        """Put an object by one request: an upload in pieces that is killed stays, unlisted."""
+        self._ask("pipe_file", self._full(path), bytes(data), chunksize=_LARGEST)
 
     def create(self, path: str, data: bytes) -> bool:
         """Put an object on the condition that its key is free."""

@@ -20,6 +20,7 @@ from uuid import uuid4
 import numpy as np
 import pandas as pd
 import pytest
+import s3fs
 import torch
 import xarray as xr
 import zarr
@@ -1080,6 +1081,20 @@ def test_a_put_that_meets_another_is_tried_again(monkeypatch: pytest.MonkeyPatch
     assert backend.create("a", b"data")
     assert not backend.create("a", b"data")
     assert list(asked) == []
+
+
+def test_a_large_object_is_one_put(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill amid an upload in pieces would leave some, which are in no listing that gc reads."""
+    backend, asked = open_backend(f"{bucket}/store"), []
+    call = s3fs.S3FileSystem._call_s3
+
+    async def noted(fs: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(method)
+        return await call(fs, method, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", noted)
+    backend.write("artifacts/weights", bytes(101 * 2**20))
+    assert asked == ["put_object"]
 
 
 def test_gc_removes_what_a_write_that_was_killed_left(tmp_path: Path) -> None:
