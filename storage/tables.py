@@ -115,11 +115,17 @@ def sample_coordinates(
 
     Text becomes objects rather than pandas' own string arrays, which NetCDF cannot store. Unknown
     text is empty; whole numbers and truth values become floats if some are unknown. A name that
-    is an axis's or in ``taken`` is prefixed with ``sample_``; ``/`` in a name becomes ``_``.
+    is an axis's or in ``taken`` is prefixed with ``sample_``; ``/`` in a name becomes ``_``;
+    a name that is taken gets another ``_`` at its end.
     """
     hidden, others = PLACES - {"reading"} | {"withdrawn"}, AXES.union(taken)
-    # to files of arrays, / begins another folder
-    named = {str(name).replace("/", "_"): frame[name] for name in frame if name not in hidden}
+    names = [str(name) for name in frame if name not in hidden]
+    named: dict[str, pd.Series] = {}
+    for name in sorted(names, key=lambda name: "/" in name):  # those without keep theirs
+        flat = name.replace("/", "_")  # to files of arrays, / begins another folder
+        while flat in named:
+            flat += "_"
+        named[flat] = frame[name]
     return {
         f"sample_{name}" if name in others else name: ("sample", _coordinate(column))
         for name, column in named.items()

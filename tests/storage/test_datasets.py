@@ -64,10 +64,12 @@ def test_labels_of_every_type_with_gaps_are_written(
 def test_a_name_with_a_slash_is_kept_in_files_of_arrays(
     store: Store, tmp_path: Path, suffix: str
 ) -> None:
-    relabelled(store, **{"gap/eV": [0.5] * 10})
+    relabelled(store, **{"gap/eV": [0.5] * 10, "gap_Ha": [0.1] * 10, "gap/Ha": [0.2] * 10})
     target = export(store.get_historical_features("flow", "double"), tmp_path / f"gap.{suffix}")
     with xr.open_dataset(target, **({"consolidated": False} if suffix == "zarr" else {})) as found:
         assert found["gap_eV"].values.tolist() == [0.5] * 10
+        assert found["gap_Ha"].values.tolist() == [0.1] * 10
+        assert found["gap_Ha_"].values.tolist() == [0.2] * 10
 
 
 def test_a_single_id_is_not_taken_for_its_letters(tmp_path: Path) -> None:
