@@ -78,8 +78,8 @@ def fit(store: Store, dataset: str, request: FitRequest) -> FitOutcome:
     spec = RegressionSpec.from_parameters(request.parameters)
     if request.target is None or (request.view is None and spec.model not in ATOMIC):
         raise InvalidRequest(
-            f"a regression needs --view and --target: see `wavemill show DATASET`; only "
-            f"{' and '.join(ATOMIC)} need no view"
+            "a regression needs --view and --target: see `wavemill show DATASET`; "
+            f"--set model={' or '.join(ATOMIC)} needs no view"
         )
     if request.view is None:
         frame, rows = None, source.samples(request.selection)
