@@ -84,7 +84,8 @@ def probe(backend: Backend, path: str) -> bool:
 
     If the first one does, its answer was lost on its way, and the client asked again.
     """
+    created = backend.create(path, b"")
     try:
-        return not (backend.create(path, b"") and backend.create(path, b""))
+        return not (created and backend.create(path, b""))
     finally:
         backend.delete([path])
