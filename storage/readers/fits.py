@@ -1,8 +1,8 @@
 """FITS, the format of astronomy: images of any number of axes, one in each header-data unit.
 
-The first axis of FITS is the last here. Names of axes come from ``CTYPEn``, and positions along
-them from ``CRVALn``, ``CDELTn`` (or ``CDi_j``) and ``CRPIXn`` unless the axes are turned; an axis
-``STOKES`` holds components. Physical values are ``BZERO + BSCALE`` times what is stored, and
+The first axis of FITS is the last here. Names of axes come from ``CTYPEn``; positions along them,
+in degrees or SI units, from the world coordinates unless an axis is turned. An axis ``STOKES``
+holds components. Physical values are ``BZERO + BSCALE`` times what is stored, and
 integers equal to ``BLANK`` are missing (FITS standard 4.0, sections 4.4 and 8).
 """
 
@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -84,9 +84,11 @@ def _variable(number: int, unit: Any, data: bytes, options: ReadOptions) -> Vari
         attributes["_FillValue"] = np.asarray(header["BLANK"])
     name = str(header.get("EXTNAME", "")) or (f"HDU{number}" if number else "")
 
+    checked = cache(partial(_check, number, data))  # once for all planes of a cube
+
     def load(selector: Selector) -> Array:
-        _check(number, data)
-        return unpack(np.asarray(unit.data), attributes)[selector]
+        checked()
+        return unpack(np.asarray(unit.data[selector]), attributes)
 
     return Variable(
         name,
@@ -132,20 +134,22 @@ def _coordinate(
     """Return the positions along a named axis; None if it is turned, or they are not given."""
     if not axis or axis not in dims or shape[dims.index(axis)] not in lengths:
         return None
-    number, count = len(dims) - dims.index(axis), shape[dims.index(axis)]
-    others = [other for other in range(1, len(dims) + 1) if other != number]
-    turned = [
-        header.get(f"{kind}{i}_{j}", 0)
-        for kind in ("CD", "PC")
-        for other in others
-        for i, j in ((number, other), (other, number))
-    ]
-    step = header.get(f"CD{number}_{number}", header.get(f"CDELT{number}"))
-    if any(turned) or step is None or f"CRVAL{number}" not in header:
+    place = dims.index(axis)
+    number = len(dims) - 1 - place
+    if f"CRVAL{number + 1}" not in header:
         return None
-    step = step * header.get(f"PC{number}_{number}", 1)
-    places = np.arange(1, count + 1) - header.get(f"CRPIX{number}", 0)
-    unit = str(header.get(f"CUNIT{number}", ""))
-    angle = unit.startswith("deg") or (not unit and "-" in str(header[f"CTYPE{number}"]))
-    attributes = {"units": "degrees" if angle else unit}
-    return Coordinate(header[f"CRVAL{number}"] + step * places, attributes)
+    from astropy.wcs import WCS, WcsError
+
+    try:
+        world = WCS(header)
+    except WcsError:
+        return None
+    matrix, count = world.pixel_scale_matrix, shape[place]
+    if np.delete(matrix[number], number).any() or np.delete(matrix[:, number], number).any():
+        return None
+    points = np.arange(1, count + 1) - world.wcs.crpix[number]
+    unit = str(world.wcs.cunit[number])
+    return Coordinate(
+        world.wcs.crval[number] + matrix[number, number] * points,
+        {"units": "degrees" if unit == "deg" else unit},
+    )

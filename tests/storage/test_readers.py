@@ -177,14 +177,15 @@ def test_axes_of_fits_have_names_and_positions_and_stokes_are_components() -> No
     assert reason("cube.fits", data) == "needs-slice"
     (frame,) = read("cube.fits", data, slice="freq:2")
     np.testing.assert_array_equal(frame.array[0], cube[2])
-    assert (frame.axes, frame.units, frame.positions) == (("dec", "ra"), ("K",), {"freq": 3.0})
+    assert (frame.axes, frame.units, frame.positions) == (("dec", "ra"), ("K",), {"freq": 3e9})
     assert frame.steps == pytest.approx((0.1, -0.1))
     polarised = fits(fits_image(cube, **sky, **third, CTYPE3="STOKES", CDELT3=1.0))
     (frame,) = read("iqu.fits", polarised)
     np.testing.assert_array_equal(frame.array, cube)
     assert frame.components == ("Q", "U", "V")
-    (frame,) = read("turned.fits", fits(fits_image(FIELD, **sky, PC1_2=0.1)))
-    assert (frame.axes, frame.steps) == (("dec", "ra"), ())
+    for turn in ({"PC1_2": 0.1}, {"CROTA2": 30.0}, {"CDELT1": 0.0}):
+        (frame,) = read("turned.fits", fits(fits_image(FIELD, **(sky | turn))))
+        assert (frame.axes, frame.steps) == (("dec", "ra"), ())
 
 
 def test_what_is_blank_in_fits_is_a_gap() -> None:
