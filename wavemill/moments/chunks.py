@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wavemill.moments.banks import bank_of, points_held
 from wavemill.moments.groups import Group, angles_by_group, groups, spans
 from wavemill.moments.pairs import MomentTable, Rows
-from wavemill.moments.plan import Planner, plan
+from wavemill.moments.plan import Planner
 from wavemill.moments.schedule import Pull, Schedule
 from wavemill.operators import keep_buffer
 
@@ -51,7 +51,7 @@ class Chunks(nn.Module):
         angles: dict[Group, list[int]],
         dtype: torch.dtype,
         chunks: list[NDArray[np.int64]],
-        planner: Planner = plan,
+        planner: type[Planner] = Planner,
     ) -> None:
         super().__init__()
         bank = bank_of(table, angles, dtype)
@@ -112,7 +112,7 @@ def schedule_of(
     angles: dict[Group, list[int]],
     dtype: torch.dtype,
     budget: int,
-    planner: Planner = plan,
+    planner: type[Planner] = Planner,
 ) -> Schedule | Chunks:
     """Return one schedule if its gradient fits the budget, else chunks that fit or come nearest."""
     chunks = chunks_of(rows, table, dtype, budget)

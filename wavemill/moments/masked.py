@@ -15,63 +15,52 @@ generation*, Phys. Rev. D 102, 103506 (2020), for leaving out borders by scale.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
-import torch
 
 from wavemill.errors import InvalidParameter
-from wavemill.moments.banks import Filters
 from wavemill.moments.boxes import Box
 from wavemill.moments.covariances import GramBlock
-from wavemill.moments.groups import Group, Scale, groups
+from wavemill.moments.groups import Group, Scale
 from wavemill.moments.pairs import Rows, Shift
 from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
-from wavemill.moments.plan import Due, Plan, Planner, Step, note_ends
-from wavemill.moments.stacks import Pairs, Window
+from wavemill.moments.plan import Block, Draft, Planner
+from wavemill.moments.stacks import Window
 
 
-def masked_plan(
-    rows: Rows,
-    angles: dict[Group, list[int]],
-    bank: Mapping[Scale, Filters],
-    shape: Box,
-    dtype: torch.dtype,
-) -> Plan:
-    """Return the plan of a table's distinct rows: a block for each pair of groups and each shift.
+class MaskedPlanner(Planner):
+    """Plans of blocks that are all in space, since a window is no product of spectra."""
 
-    Like :func:`.plan`, but all in space: a window is no product of spectra.
-    """
-    members: dict[tuple[Group, Group, Shift, bool], list[int]] = {}
-    shifts = zip(rows["shift_y"].tolist(), rows["shift_x"].tolist(), strict=True)
-    sides = zip(groups(rows, "1"), groups(rows, "2"), shifts, rows["k2"] < 0, strict=True)
-    for row, (first, second, shift, mirrored) in enumerate(sides):
-        members.setdefault((first, second, shift, bool(mirrored)), []).append(row)
-    place = {group: number for number, group in enumerate(angles)}
-    steps = [Step(group) for group in angles]
-    order: list[int] = []
-    for (first, second, shift, mirrored), chosen in sorted(
-        members.items(), key=lambda item: max(place[group] for group in item[0][:2])
-    ):
-        coarser = max((first.scale, second.scale), key=_border)
-        here, there = window(coarser, shift, shape), window(coarser, _opposite(shift), shape)
-        pairs = Pairs(
-            np.searchsorted(angles[first], rows["l1"][chosen]),
-            np.searchsorted(angles[second], rows["l2"][chosen]),
-            np.tile(shift, (len(chosen), 1)),
-            (len(angles[first]), len(angles[second])),
-            mirrored,
-        )
-        points = math.prod(side.stop - side.start for side in here)
-        block = GramBlock(pairs, 1 / points, None, (there, here))
-        results = slice(len(order), len(order) + len(chosen))
-        due = Due(results, (first, second), block)
-        steps[max(place[first], place[second])].due.append(due)
-        order += chosen
-    note_ends(steps, place)
-    inside = {group.scale: window(group.scale, (0, 0), shape) for group in angles}
-    centred = {group for group in angles if not group.linear}
-    return Plan(steps, np.array(order), {}, set(angles), centred, inside)
+    def _drafts(self, rows: Rows) -> Iterator[Draft]:
+        """Yield rows of one shift at a time, which have a window of their own."""
+        for draft in super()._drafts(rows):
+            own = rows[draft.members]
+            for shift in np.unique(own[["shift_y", "shift_x"]]):
+                yield replace(draft, members=draft.members[own[["shift_y", "shift_x"]] == shift])
+
+    def _request(self, drafts: list[Draft]) -> None:
+        self._spatial = {*self._angles}
+
+    def _centred(self, draft: Draft) -> Iterable[Group]:
+        """Return all but x * psi itself, whose mean over a window is not 0."""
+        return (group for group in draft.groups if not group.linear)
+
+    def _inside(self) -> dict[Scale, Window]:
+        return {group.scale: window(group.scale, (0, 0), self._shape) for group in self._angles}
+
+    def _blocks(
+        self, rows: Rows, drafts: list[Draft], last: Group
+    ) -> Iterator[tuple[list[int], tuple[Group, ...], Block]]:
+        for draft in drafts:
+            pairs = self._pairs(rows[draft.members], draft)
+            y, x = pairs.shifts[0].tolist()
+            coarser = max((group.scale for group in draft.groups), key=_border)
+            here, there = (window(coarser, shift, self._shape) for shift in ((y, x), (-y, -x)))
+            points = math.prod(side.stop - side.start for side in here)
+            block = GramBlock(pairs, 1 / points, None, (there, here))
+            yield draft.members.tolist(), draft.groups, block
 
 
 class MaskedCovariance(PhaseHarmonicCovariance):
@@ -86,9 +75,7 @@ class MaskedCovariance(PhaseHarmonicCovariance):
         If a scale's borders leave fewer points along an axis than half a border has.
     """
 
-    @property
-    def _planner(self) -> Planner:
-        return masked_plan
+    _planner = MaskedPlanner
 
 
 def window(scale: Scale, shift: Shift, shape: Box) -> Window:
@@ -110,10 +97,6 @@ def window(scale: Scale, shift: Shift, shape: Box) -> Window:
             f"{shape} to scale j={scale.j}: lower J or lags, or take larger fields"
         )
     return sides[0], sides[1]
-
-
-def _opposite(shift: Shift) -> Shift:
-    return -shift[0], -shift[1]
 
 
 def _border(scale: Scale) -> int:

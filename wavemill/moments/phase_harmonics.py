@@ -28,7 +28,7 @@ from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.moments.chunks import BUDGET, schedule_of
 from wavemill.moments.groups import angles_by_group, groups, spans
 from wavemill.moments.pairs import INDICES, Canonical, MomentTable, canonical, model
-from wavemill.moments.plan import Planner, plan
+from wavemill.moments.plan import Planner
 from wavemill.moments.schedule import Pull
 from wavemill.operators import FieldOperator, keep_buffer, ordinary, own_precision, power_of_two
 
@@ -116,6 +116,7 @@ class PhaseHarmonicCovariance(FieldOperator):
         If the set does not exist or does not fit, or the table was made for something else.
     """
 
+    _planner = Planner
     _index: Tensor
     _sign: Tensor
     _rows: Tensor
@@ -315,11 +316,6 @@ class PhaseHarmonicCovariance(FieldOperator):
     def _checked(self, x: Tensor) -> Tensor:
         """Return ``(field, y, x)`` in the operator's precision, and follow x to its device."""
         return super()._checked(x).reshape(-1, *self.shape)
-
-    @property
-    def _planner(self) -> Planner:
-        """What decides how covariances are computed."""
-        return plan
 
     def _prepare(self) -> None:
         form = canonical(self.table)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,22 +80,8 @@ class Plan:
         return [due for step in self.steps for due in step.due]
 
 
-Planner = Callable[[Rows, dict[Group, list[int]], Mapping[Scale, Filters], Box, torch.dtype], Plan]
-
-
-def plan(
-    rows: Rows,
-    angles: dict[Group, list[int]],
-    bank: Mapping[Scale, Filters],
-    shape: Box,
-    dtype: torch.dtype,
-) -> Plan:
-    """Return the plan of a table's distinct rows in canonical form."""
-    return _Planner(angles, bank, shape, dtype).plan(rows)
-
-
 @dataclass(frozen=True)
-class _Draft:
+class Draft:
     """A block to be: two groups, and which rows."""
 
     step: int
@@ -107,10 +93,12 @@ class _Draft:
 
     @property
     def groups(self) -> tuple[Group, Group]:
+        """Those of a and of b."""
         return self.first, self.second
 
     @property
     def linear(self) -> tuple[bool, bool]:
+        """Which of them are linear in x."""
         return self.first.linear, self.second.linear
 
     def other(self, group: Group) -> Group:
@@ -123,7 +111,21 @@ class _Draft:
         return self.step, self.first, self.second, self.shifted, self.mirrored
 
 
-class _Planner:
+class Planner:
+    """What decides on blocks and their order.
+
+    Parameters
+    ----------
+    angles
+        Angles of each group, in order.
+    bank
+        Filters of each scale.
+    shape
+        Grid ``(y, x)``.
+    dtype
+        Real precision.
+    """
+
     def __init__(
         self,
         angles: dict[Group, list[int]],
@@ -138,9 +140,12 @@ class _Planner:
         self._spatial: set[Group] = set()
 
     def plan(self, rows: Rows) -> Plan:
-        """Sort rows into blocks, each due with the later of its groups."""
+        """Return the plan of a table's distinct rows in canonical form.
+
+        They are sorted into blocks, each due with the later of its groups.
+        """
         drafts = sorted(self._drafts(rows), key=lambda draft: draft.key)
-        self._request_spectra(drafts)
+        self._request(drafts)
         steps: list[Step] = [Step(group) for group in self._angles]
         order: list[int] = []
         for number, own in itertools.groupby(drafts, key=lambda draft: draft.step):
@@ -149,11 +154,11 @@ class _Planner:
                 results = slice(len(order), len(order) + len(members))
                 step.due.append(Due(results, together, block))
                 order += members
-        note_ends(steps, self._place)
-        centred = {group for draft in drafts if not any(draft.linear) for group in draft.groups}
-        return Plan(steps, np.array(order), self._boxes, self._spatial, centred)
+        self._note_ends(steps)
+        centred = {group for draft in drafts for group in self._centred(draft)}
+        return Plan(steps, np.array(order), self._boxes, self._spatial, centred, self._inside())
 
-    def _drafts(self, rows: Rows) -> Iterator[_Draft]:
+    def _drafts(self, rows: Rows) -> Iterator[Draft]:
         """Yield the rows of each block: one pair of groups, with shifts or without."""
         moved = (rows["shift_y"] != 0) | (rows["shift_x"] != 0)
         names = ("j1", "l1", "k1", "j2", "l2", "k2")
@@ -165,32 +170,40 @@ class _Planner:
             members.setdefault((a, b, bool(shift), bool(mirrored)), []).append(row)
         for (a, b, shift, mirrored), chosen in members.items():
             step = max(self._place[a], self._place[b])
-            yield _Draft(step, a, b, shift, mirrored, np.array(chosen))
+            yield Draft(step, a, b, shift, mirrored, np.array(chosen))
 
-    def _request_spectra(self, drafts: list[_Draft]) -> None:
-        """Decide which groups need spectra, and in which box."""
+    def _centred(self, draft: Draft) -> Iterable[Group]:
+        """Return the groups whose means matter to a block."""
+        return () if any(draft.linear) else draft.groups
+
+    def _inside(self) -> dict[Scale, Window]:
+        """Return the points that each scale's means are taken over, if not all."""
+        return {}
+
+    def _request(self, drafts: list[Draft]) -> None:
+        """Decide which groups need fields or spectra, and in which box."""
         for draft in drafts:
             if draft.shifted:
-                self._request(draft)
+                self._request_box(draft)
         for draft in drafts:
             if draft.shifted or all(draft.linear):
                 continue
             if self._in_frequency(draft):
-                self._request(draft)
+                self._request_box(draft)
             else:
                 self._spatial |= {*draft.groups}
 
-    def _request(self, draft: _Draft) -> None:
+    def _request_box(self, draft: Draft) -> None:
         box = self._common(draft)
         for group in draft.groups:
             self._boxes[group] = larger(self._boxes.get(group, box), box)
 
-    def _in_frequency(self, draft: _Draft) -> bool:
+    def _in_frequency(self, draft: Draft) -> bool:
         """Tell whether frequencies cost less: one side is linear, the other transformed anyway."""
         other = draft.second if draft.first.linear else draft.first
         return any(draft.linear) and other in self._boxes and not draft.mirrored
 
-    def _common(self, draft: _Draft) -> Box:
+    def _common(self, draft: Draft) -> Box:
         """Return the frequencies beyond which one of two groups holds nothing."""
         return smaller(*(self._box(group) for group in draft.groups))
 
@@ -201,13 +214,13 @@ class _Planner:
         return y, x
 
     def _blocks(
-        self, rows: Rows, drafts: list[_Draft], last: Group
+        self, rows: Rows, drafts: list[Draft], last: Group
     ) -> Iterator[tuple[list[int], tuple[Group, ...], Block]]:
         """Yield the blocks of a step, each with its rows and groups.
 
         Where most channels of other groups meet most of the step's own, one block holds them all.
         """
-        dense: dict[Box | None, list[tuple[_Draft, GramBlock, Pairs, float]]] = {}
+        dense: dict[Box | None, list[tuple[Draft, GramBlock, Pairs, float]]] = {}
         for draft in drafts:
             block, pairs, scale, within = self._block(rows[draft.members], draft)
             if isinstance(block, GramBlock) and not block.aligned and block.dense:
@@ -231,16 +244,9 @@ class _Planner:
             members = [row for draft, *_ in found for row in draft.members.tolist()]
             yield members, (*others, last), Products(meetings, self._dtype, self._shape, box)
 
-    def _block(self, rows: Rows, draft: _Draft) -> tuple[Block, Pairs, float, Box | None]:
+    def _block(self, rows: Rows, draft: Draft) -> tuple[Block, Pairs, float, Box | None]:
         """Return a draft's block, its pairs, their factor, and the box, None in space."""
-        a, b = draft.groups
-        pairs = Pairs(
-            np.searchsorted(self._angles[a], rows["l1"]),
-            np.searchsorted(self._angles[b], rows["l2"]),
-            np.column_stack([rows["shift_y"], rows["shift_x"]]),
-            (len(self._angles[a]), len(self._angles[b])),
-            draft.mirrored,
-        )
+        (a, b), pairs = draft.groups, self._pairs(rows, draft)
         box = self._common(draft)
         scale = math.prod(1.0 if linear else 1 / self._points for linear in draft.linear)
         within: Box | None = box
@@ -261,23 +267,29 @@ class _Planner:
             block = Loops(block, pairs, scale, self._shape, draft.linear, self._dtype, within, auto)
         return block, pairs, scale, within
 
+    def _pairs(self, rows: Rows, draft: Draft) -> Pairs:
+        a, b = (self._angles[group] for group in draft.groups)
+        return Pairs(
+            np.searchsorted(a, rows["l1"]),
+            np.searchsorted(b, rows["l2"]),
+            np.column_stack([rows["shift_y"], rows["shift_x"]]),
+            (len(a), len(b)),
+            draft.mirrored,
+        )
+
     def _filters(self, group: Group) -> Tensor:
         return self._bank[group.scale].at(self._angles[group]).exact
 
-
-def note_ends(steps: list[Step], place: dict[Group, int]) -> None:
-    """Note the step after which each group and each scale is no longer needed.
-
-    ``place`` is the step at which each group is made.
-    """
-    end = dict(place)
-    for number, step in enumerate(steps):
-        for due in step.due:
-            for group in due.groups:
-                end[group] = max(end[group], number)
-    ends_of_scales: dict[Scale, int] = {}
-    for group, number in end.items():
-        steps[number].last.append(group)
-        ends_of_scales[group.scale] = max(ends_of_scales.get(group.scale, 0), number)
-    for scale, number in ends_of_scales.items():
-        steps[number].last_scales.append(scale)
+    def _note_ends(self, steps: list[Step]) -> None:
+        """Note the step after which each group and each scale is no longer needed."""
+        end = dict(self._place)
+        for number, step in enumerate(steps):
+            for due in step.due:
+                for group in due.groups:
+                    end[group] = max(end[group], number)
+        ends_of_scales: dict[Scale, int] = {}
+        for group, number in end.items():
+            steps[number].last.append(group)
+            ends_of_scales[group.scale] = max(ends_of_scales.get(group.scale, 0), number)
+        for scale, number in ends_of_scales.items():
+            steps[number].last_scales.append(scale)

@@ -28,7 +28,7 @@ from wavemill.moments.channels import Response
 from wavemill.moments.covariances import PowerBlock, as_complex
 from wavemill.moments.groups import Group, Scale, among, bands_of, spans
 from wavemill.moments.pairs import MomentTable, Rows
-from wavemill.moments.plan import Due, Planner, Step, plan
+from wavemill.moments.plan import Due, Planner, Step
 from wavemill.moments.stacks import WHOLE, Stack
 from wavemill.operators import keep_buffer
 
@@ -66,12 +66,12 @@ class Schedule(nn.Module):
         angles: dict[Group, list[int]],
         dtype: torch.dtype,
         bank: Mapping[Scale, Filters],
-        planner: Planner = plan,
+        planner: type[Planner] = Planner,
     ) -> None:
         super().__init__()
         self.shape, self.dtype, self._angles = table.shape, dtype, angles
         bands = bands_of(angles)
-        self._plan = planner(rows, angles, bank, table.shape, dtype)
+        self._plan = planner(angles, bank, table.shape, dtype).plan(rows)
         self.order = self._plan.order
         self._blocks = nn.ModuleList(due.block for due in self._plan.due)
         for scale, own in bands.items():
