@@ -105,7 +105,7 @@ def _variable(number: int, unit: Any, data: bytes, options: ReadOptions) -> Vari
 
 def _check(number: int, data: bytes) -> None:
     """Refuse an image that the file does not hold as it was written."""
-    with _opened(data, disable_image_compression=True, checksum=True) as file:
+    with _opened(data, disable_image_compression=True) as file:
         stored = file[number]  # of a compressed image, the table that holds it
         present = len(data) - stored.fileinfo()["datLoc"]
         if present < stored.size:

@@ -847,6 +847,7 @@ def bad_files(tmp_path: Path) -> dict[str, tuple[str, bytes]]:
         "magic.nc": ("magic", whole),
         "cdf5.nc": ("format", b"CDF\x05" + bytes(60)),
         "cut.fits": ("truncated", fits(fits_image(FIELD))[:-2880]),
+        "cut_sum.fits": ("truncated", fits(fits_image(FIELD), checksum=True)[:-2880]),
         "packed.fits.gz": ("truncated", gzip.compress(fits(fits_image(FIELD)))[:-9]),
         "magic.fits": ("magic", whole),
         "sum.fits": ("corrupt", fits(fits_image(FIELD), checksum=True)[:-2700] + bytes(2700)),
