@@ -76,7 +76,9 @@ def test_the_fused_transform_and_its_gradient_equal_those_of_torch(monkeypatch, 
         weights = torch.randn(y.shape, dtype=dtype, generator=torch.manual_seed(2))
         return y.detach(), torch.autograd.grad((y * weights).sum(), x)[0]
 
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-13  # sums of a hundred terms, reordered
+    # Sums of a hundred terms, reordered; torch's own transform of 2 x 67 points is off by 3e-14 on
+    # some processors.
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-13
     results = list(zip(*both(monkeypatch, compute), strict=True))
     if op.phases[0] and dtype == torch.float32:
         results.pop()  # a wave near 0 may have either sign there, and the rectifier a slope or none
