@@ -60,8 +60,9 @@ from .moments.components import CrossCovariance
 from .moments.high_orders import RectifierCovariance, SkewnessFlatness
 from .moments.masked import MaskedCovariance
 from .moments.pairs import MomentTable
-from .moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from .moments.phase_harmonics import PhaseHarmonicCovariance
 from .moments.scattering_spectra import ScatteringSpectra
+from .moments.statistics import Moments, Statistics
 from .replay import Replayed
 from .scattering2d import Scattering2D
 from .simulate import NavierStokes2D, simulate

@@ -63,15 +63,10 @@ class FieldOperator(nn.Module):
         before, wanted = self.dtype, fn(self._zero).dtype
         must_be_real(wanted)
 
-        def moved(tensor: Tensor) -> Tensor:
-            if not tensor.is_complex():
-                return ordinary(fn(tensor))
-            if wanted != before:  # made anew below
-                return tensor
-            # a precision is that of real numbers: .to(torch.float32) would drop imaginary parts
-            return ordinary(torch.view_as_complex(fn(torch.view_as_real(tensor))))
+        def moved_or_made_anew(tensor: Tensor) -> Tensor:
+            return tensor if tensor.is_complex() and wanted != before else moved(tensor, fn)
 
-        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(moved_or_made_anew, recurse)  # type: ignore[no-untyped-call]
         device = self.device
         if wanted != before:
             keep_buffer(self, "_zero", torch.zeros((), dtype=_computed(wanted)))
@@ -178,6 +173,16 @@ def ordinary(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
+
+
+def moved(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what a module's ``.to`` makes of a tensor, by ``fn``, such that autograd may save it.
+
+    A precision is that of real numbers: by itself ``.to(torch.float32)`` drops imaginary parts.
+    """
+    if tensor.is_complex():
+        return ordinary(torch.view_as_complex(fn(torch.view_as_real(tensor))))
+    return ordinary(fn(tensor))
 
 
 def keep_buffer(module: nn.Module, name: str, value: Tensor | None) -> None:

@@ -17,7 +17,8 @@ from wavemill.maxent import Energy
 from wavemill.maxent.derivatives import MomentDerivatives, channel_statistics
 from wavemill.maxent.energy import GROWTH, least_distance
 from wavemill.moments.pairs import model
-from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.moments.statistics import Moments
 from wavemill.spectra import PowerSpectrum, flatness
 
 

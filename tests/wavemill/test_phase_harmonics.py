@@ -20,7 +20,8 @@ from wavemill.moments.banks import points_held
 from wavemill.moments.chunks import BUDGET, chunks_of
 from wavemill.moments.groups import angles_by_group, groups
 from wavemill.moments.pairs import INDICES, LOW_PASS, ROW, MomentTable, canonical, model
-from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.moments.statistics import Moments, Statistics
 
 PROBE = Path(__file__).with_name("covariance_memory_probe.py")
 EXACT = 1e-12  # float64, relative to channels of unit variance

@@ -43,7 +43,8 @@ from wavemill.maxent.samples import (
     describe,
     numbers_of,
 )
-from wavemill.moments.phase_harmonics import Moments, PhaseHarmonicCovariance, Statistics
+from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
+from wavemill.moments.statistics import Moments, Statistics
 from wavemill.operators import Numbers, as_tensor
 from wavemill.progress import Progress
 from wavemill.specs import EnergySpec, GaussianSpec

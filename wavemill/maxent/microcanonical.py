@@ -24,7 +24,7 @@ from wavemill.maxent.samples import (
     numbers_of,
     white_noise,
 )
-from wavemill.moments.phase_harmonics import Moments, Statistics
+from wavemill.moments.statistics import Moments, Statistics
 from wavemill.operators import Numbers, as_tensor, ordinary, own_precision
 from wavemill.progress import Progress
 from wavemill.replay import Replayed

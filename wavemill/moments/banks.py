@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavemill.moments.groups import Group, Scale, among, bands_of, filters_of
+from wavemill.moments.groups import Group, Scale, Source, among, bands_of, filters_of
 from wavemill.moments.pairs import MomentTable
 
 
@@ -41,21 +41,23 @@ def points_held(
 ) -> int:
     """Return the most real numbers for each point that a schedule holds, for one field.
 
-    A scale holds its responses and what is made of them, from its first group to its last pair; a
-    group holds its fields or spectra, and their gradient.
+    A component's scale holds its responses and what is made of them, from its first group to its
+    last pair; a group holds its fields or spectra, and their gradient.
     """
     place = {group: step for step, group in enumerate(angles)}
     end = dict(place)
     for a, b in pairs:
         end[a], end[b] = (max(end[side], place[a], place[b]) for side in (a, b))
-    lives: dict[Scale, list[int]] = {}
+    lives: dict[Source, list[int]] = {}
     for group in angles:
-        lives.setdefault(group.scale, []).extend((place[group], end[group]))
-    scales = [(min(lives[s]), max(lives[s]), len(own)) for s, own in bands_of(angles).items()]
-    of_scale, of_group, most = (14, 8, 0) if gradient else (8, 4, 0)
+        lives.setdefault(group.source, []).extend((place[group], end[group]))
+    bands = bands_of(angles)
+    sources = [(min(ends), max(ends), len(bands[one.scale])) for one, ends in lives.items()]
+    of_source, of_group, most = (14, 8, 0) if gradient else (8, 4, 0)
     for step, group in enumerate(angles):
         held = 12 * len(angles[group])
         held += of_group * sum(len(angles[g]) for g in angles if place[g] <= step <= end[g])
-        held += of_scale * sum(count for born, died, count in scales if born <= step <= died)
+        held += of_source * sum(count for born, died, count in sources if born <= step <= died)
         most = max(most, held)
-    return most + 16
+    components = len({group.component for group in angles})
+    return most + 16 * components

@@ -19,7 +19,8 @@ from wavemill.moments.banks import bank_of, points_held
 from wavemill.moments.groups import Group, angles_by_group, groups, spans
 from wavemill.moments.pairs import MomentTable, Rows
 from wavemill.moments.plan import Planner
-from wavemill.moments.schedule import Pull, Schedule
+from wavemill.moments.schedule import Schedule
+from wavemill.moments.slopes import Slopes
 from wavemill.operators import keep_buffer
 
 BUDGET = 3 * 2**28  # bytes that the gradient of one chunk may take: 805 MB
@@ -57,7 +58,7 @@ class Chunks(nn.Module):
         bank = bank_of(table, angles, dtype)
         every = spans(angles)
         self._parts, start = nn.ModuleList(), 0
-        self._places: list[int] = []
+        self._rows: list[slice] = []
         order = []
         for number, chunk in enumerate(chunks):
             own = angles_by_group(rows[chunk])
@@ -69,20 +70,21 @@ class Chunks(nn.Module):
             ]
             keep_buffer(self, f"_channels_{number}", torch.tensor(channels))
             self._parts.append(part)
-            self._places.append(start)
+            self._rows.append(slice(start, start + len(chunk)))
             order.append(chunk[part.order])
             start += len(chunk)
         self.order = np.concatenate(order)
         self._count = sum(map(len, angles.values()))
+        self.dtype = dtype
 
     def evaluate(
-        self, x: Tensor, means: Tensor | None, pull: Pull | None = None
+        self, x: Tensor, means: Tensor | None, slopes: Slopes | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return covariances and, with ``pull``, the gradient: see :meth:`.Schedule.evaluate`."""
+        """Return covariances and, with ``slopes``, the gradient: see :meth:`.Schedule.evaluate`."""
         results, gradient = [], None
-        for part, channels, start in self._each():
+        for part, channels, rows in self._each():
             mean = None if means is None else means[channels]
-            found, more = part.evaluate(x, mean, None if pull is None else _moved(pull, start))
+            found, more = part.evaluate(x, mean, None if slopes is None else slopes.at(rows))
             results.append(found)
             if more is not None:
                 gradient = more if gradient is None else gradient.add_(more)
@@ -100,10 +102,11 @@ class Chunks(nn.Module):
         """Return an upper bound in bytes of :meth:`evaluate` for one field."""
         return max(part.memory(gradient) for part, _, _ in self._each())
 
-    def _each(self) -> Iterator[tuple[Schedule, Tensor, int]]:
-        for number, (part, start) in enumerate(zip(self._parts, self._places, strict=True)):
+    def _each(self) -> Iterator[tuple[Schedule, Tensor, slice]]:
+        """Yield each schedule, its channels among all, and its rows among all results."""
+        for number, (part, rows) in enumerate(zip(self._parts, self._rows, strict=True)):
             assert isinstance(part, Schedule)
-            yield part, getattr(self, f"_channels_{number}"), start
+            yield part, getattr(self, f"_channels_{number}"), rows
 
 
 def schedule_of(
@@ -166,8 +169,3 @@ def _packed(
             held = []
         held.append(atom)
     yield np.sort(np.concatenate(held))
-
-
-def _moved(pull: Pull, start: int) -> Pull:
-    """Return ``pull`` for results that begin at ``start`` of all."""
-    return lambda rows, c: pull(slice(rows.start + start, rows.stop + start), c)

@@ -11,7 +11,6 @@ Source: Regaldo-Saint Blancard, Allys, Auclair, Boulanger, Eickenberg, Levrier, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,18 +20,22 @@ from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
+from wavemill.moments.chunks import BUDGET, schedule_of
 from wavemill.moments.differentiated import (
     Columns,
     DifferentiatedMoments,
     MomentOperator,
     check_fits,
 )
-from wavemill.moments.groups import Scale
-from wavemill.moments.masked import window
-from wavemill.moments.pairs import LOW_PASS
-from wavemill.moments.phase_harmonics import Moments, Statistics, floored
-from wavemill.moments.stacks import WHOLE
+from wavemill.moments.groups import Group, angles_by_group
+from wavemill.moments.masked import MaskedPlanner
+from wavemill.moments.pairs import INDICES, LOW_PASS, ROW, MomentTable, Rows
+from wavemill.moments.plan import Planner
+from wavemill.moments.readout import Readout, channels_of
+from wavemill.moments.statistics import Moments, Statistics, floored
 from wavemill.operators import keep_buffer
+
+_ROW = np.dtype([*ROW.descr, ("component1", np.int64), ("component2", np.int64)])
 
 
 class OfComponent(nn.Module):
@@ -100,9 +103,8 @@ class CrossCovariance(DifferentiatedMoments):
         If scales do not fit, or borders leave them too few points.
     """
 
-    _psi: Tensor
-    _phi: Tensor
-    _pairs: Tensor
+    _channels: Tensor
+    _moduli: Tensor
 
     def __init__(
         self,
@@ -119,16 +121,24 @@ class CrossCovariance(DifferentiatedMoments):
         if components < 2:
             raise InvalidParameter(f"two components or more have covariances, got {components}")
         self.J, self.L, self.linear, self.borders = J, L, linear, borders
-        scales = [*(Scale(low_pass=False, j=j) for j in range(J)), Scale(low_pass=True, j=J)]
-        self._inside = [window(s, (0, 0), shape) if borders == "mask" else WHOLE for s in scales]
-        bank = [bump_steerable.wavelets_at(shape, j, range(L), L) for j in range(J)]
-        keep_buffer(self, "_psi", torch.cat(bank).to(dtype))
-        low = bump_steerable.low_pass(shape, bump_steerable.low_pass_width(J))
-        low[0, 0] = 0
-        keep_buffer(self, "_phi", low.to(dtype))
-        pairs = np.array(list(itertools.combinations(range(components), 2)))
-        keep_buffer(self, "_pairs", torch.from_numpy(pairs.T.copy()))
-        self.coefficients = self._describe(pairs)
+        self.coefficients = self._describe(components)
+        rows, index = _rows(self.coefficients)
+        low_pass = {J: bump_steerable.low_pass_width(J)}
+        table = MomentTable(shape, J, L, rows, low_pass, centred=True)
+        angles = angles_by_group(rows)
+        planner = MaskedPlanner if borders == "mask" else Planner
+        schedule = schedule_of(table, rows, angles, dtype, BUDGET, planner)
+        places = 2 * np.argsort(schedule.order)[index] + (self.coefficients["part"] == "im")
+        keep_buffer(self, "_channels", torch.tensor(self._numbers(angles)))
+        keep_buffer(
+            self, "_moduli", torch.tensor([g.k == 0 for g, own in angles.items() for _ in own])
+        )
+        self._readout = Readout(
+            schedule,
+            torch.from_numpy(places)[:, None],
+            torch.ones(len(places), 1),
+            channels_of(rows[schedule.order], angles),
+        )
 
     @property
     def channels(self) -> int:
@@ -136,59 +146,44 @@ class CrossCovariance(DifferentiatedMoments):
         return self.shape[0] * (2 * self.J * self.L + 1)
 
     def statistics(self, x: Tensor) -> Statistics:
-        """Return means and deviations over all fields, within each scale's own borders."""
-        *bands, low = self._responses(x)
-        moduli = [self._within(z, j).abs() for j, z in enumerate(bands)]
-        mean = torch.cat([r.mean((0, -2, -1)) for r in moduli], dim=1)
-        centres = torch.split(mean[..., None, None], self.L, dim=1)
-        spreads = [r - centre for r, centre in zip(moduli, centres, strict=True)]
-        inside = [*spreads, *moduli, self._within(low, self.J)]
-        own = x.std((0, -2, -1), correction=0)[:, None]
-        deviations = [r.square().mean((0, -2, -1)).sqrt() for r in inside]
-        scale = floored(torch.cat(deviations, dim=1), own).flatten()
-        means = torch.cat([mean, torch.zeros_like(mean), torch.zeros_like(own)], dim=1)
-        return Statistics(means.flatten().to(self.dtype.to_complex()), scale)
+        """Return means and deviations over all fields, within each scale's own borders.
+
+        Only moduli have a mean. A deviation is :func:`.floored` by its component's own.
+        """
+        mean, variance = self._readout.mean_and_variance(x)
+        power = variance + mean.abs().square()
+        mean, variance = mean * self._moduli, torch.where(self._moduli, variance, power)
+        means = mean.new_zeros(self.channels).index_copy(0, self._channels, mean)
+        variances = variance.new_zeros(self.channels).index_copy(0, self._channels, variance)
+        spread = x.std((0, -2, -1), correction=0).repeat_interleave(2 * self.J * self.L + 1)
+        return Statistics(means, floored(variances.sqrt(), spread))
 
     def values(self, x: Tensor, statistics: Statistics) -> Tensor:
         """Return the covariances ``(field, coefficient)``."""
-        count, components = self.J * self.L, self.shape[0]
-        mean = statistics.mean.real.view(components, -1)[:, :count, None, None]
-        scale = statistics.scale.view(components, -1)[..., None, None]
-        normal = mean, scale[:, :count], scale[:, count : 2 * count]
-        *bands, low = self._responses(x)
-        each = zip(bands, *(torch.split(part, self.L, dim=1) for part in normal), strict=True)
-        r, z = zip(*(((b.abs() - m) / s, b / d) for b, m, s, d in each), strict=True)
-        results = [_parts(self._between(z, z))]
-        if not self.linear:
-            results += [self._between(r, r)]
-            results += [_parts(self._between(r, z)), _parts(self._between(z, r))]
-            results += [self._between(r[:-1], r[1:], 1), self._between(r[1:], r[:-1], 1)]
-        y = low / scale[:, -1:]
-        results.append(self._between([y], [y], self.J))
-        return torch.cat(results, dim=-1).flatten(1)
+        return self._readout.coefficients(self._readout.covariances(x, self._own(statistics)))
 
-    def _responses(self, x: Tensor) -> list[Tensor]:
-        """Return ``(field, component, angle, y, x)`` of each scale, and of the low pass, real."""
-        x_hat = torch.fft.fft2(x)[:, :, None]
-        bands = torch.fft.ifft2(x_hat * self._psi)
-        return [*torch.split(bands, self.L, dim=2), torch.fft.ifft2(x_hat * self._phi).real]
+    def loss_and_gradient(self, x: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Return the loss ``(...)`` and its gradient, of the shape and dtype of ``x``."""
+        fields = self._checked(x)
+        moments = self._fitting(moments, fields)
+        own = Moments(self._own(moments.statistics), moments.values)
+        loss, gradient = self._readout.loss_and_gradient(fields, own)
+        return loss.reshape(x.shape[:-3]), gradient.reshape(x.shape).to(x.dtype)
 
-    def _within(self, x: Tensor, scale: int) -> Tensor:
-        return x[(..., *self._inside[scale])]
+    def _own(self, statistics: Statistics) -> Statistics:
+        """Return the normalisation of channels in the order of the schedule."""
+        return Statistics(statistics.mean[self._channels], statistics.scale[self._channels])
 
-    def _between(self, a: Sequence[Tensor], b: Sequence[Tensor], first: int = 0) -> Tensor:
-        """Return ``mean of a_{c1} conj b_{c2}``, ``(field, pair, band)``.
+    def _numbers(self, angles: dict[Group, list[int]]) -> list[int]:
+        """Return the number, among all channels, of each of some groups'."""
+        bands, numbers = self.J * self.L, []
+        for group, own in angles.items():
+            first = group.component * (2 * bands + 1) + bands * (group.k + group.low_pass)
+            first += 0 if group.low_pass else group.j * self.L
+            numbers += [first + (0 if group.low_pass else angle) for angle in own]
+        return numbers
 
-        ``a`` and ``b`` are lists over scales; borders are those of scales from ``first`` on.
-        """
-        one, other = self._pairs
-        products = (
-            self._within(p, j)[:, one] * self._within(q, j)[:, other].conj()
-            for j, (p, q) in enumerate(zip(a, b, strict=True), first)
-        )
-        return torch.cat([product.mean((-2, -1)) for product in products], dim=-1)
-
-    def _describe(self, pairs: NDArray[np.int64]) -> Columns:
+    def _describe(self, components: int) -> Columns:
         """Return what each coefficient is: components, wavelets, harmonics."""
         j, angle = np.indices((self.J, self.L)).reshape(2, -1)
         fine, coarse, same = j[: -self.L], j[self.L :], angle[self.L :]
@@ -214,11 +209,18 @@ class CrossCovariance(DifferentiatedMoments):
             for column, label in (labels | {"part": part, "family": f"{name}{k1}{k2}"}).items():
                 columns.setdefault(column, []).append(np.broadcast_to(label, j1.shape))
         each = {name: np.concatenate(parts) for name, parts in columns.items()}
-        first, second = (np.repeat(side, len(each["j1"])) for side in pairs.T)
+        pairs = list(itertools.combinations(range(components), 2))
+        first, second = (np.repeat(side, len(each["j1"])) for side in np.array(pairs).T)
         repeated = {name: np.tile(column, len(pairs)) for name, column in each.items()}
         return {"component1": first, "component2": second, **repeated}
 
 
-def _parts(values: Tensor) -> Tensor:
-    """Return real parts, then imaginary ones, of the last axis."""
-    return torch.cat([values.real, values.imag], dim=-1)
+def _rows(coefficients: Columns) -> tuple[Rows, NDArray[np.int64]]:
+    """Return the distinct rows that coefficients are parts of, and which of them each is of."""
+    names = [*INDICES[:6], "component1", "component2"]
+    columns = np.stack([coefficients[name] for name in names])
+    distinct, index = np.unique(columns, axis=1, return_inverse=True)
+    rows = np.zeros(distinct.shape[1], dtype=_ROW)
+    for name, column in zip(names, distinct, strict=True):
+        rows[name] = column
+    return rows, index.reshape(-1)

@@ -12,13 +12,14 @@ Three kinds of block compute it for many pairs of channels at once, as cheaply a
 :class:`wavemill.moments.products.Products` for the first where most channels meet most others.
 
 ``evaluate`` returns ``(batch, row)`` complex; ``pull`` takes g with d(loss) = Re sum conj(g) dc and
-adds to the stacks' gradients. Spectra live in boxes of frequencies (:mod:`wavemill.moments.boxes`);
-channels *linear* in x fill small ones.
+adds to the stacks' gradients; ``differentiate`` does both. Spectra live in boxes of frequencies
+(:mod:`wavemill.moments.boxes`); channels *linear* in x fill small ones.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,30 @@ from torch import Tensor, nn
 
 from wavemill.moments.boxes import Box, crop_half, folded
 from wavemill.moments.shifts import FewShifts, Indices
-from wavemill.moments.stacks import WHOLE, Pairs, Stack, Window
+from wavemill.moments.slopes import Slopes
+from wavemill.moments.stacks import WHOLE, Pairs, Power, Stack, Window
 from wavemill.operators import keep_buffer, mirror
 
 
-class GramBlock(nn.Module):
+class Block(nn.Module):
+    """Covariances of stacks, and their gradients."""
+
+    def evaluate(self, *stacks: Any) -> Tensor:
+        """Return the covariances ``(batch, row)``."""
+        raise NotImplementedError
+
+    def pull(self, g: Tensor, *stacks: Any) -> None:
+        """Add the gradient to those of the stacks."""
+        raise NotImplementedError
+
+    def differentiate(self, slopes: Slopes, *stacks: Any) -> Tensor:
+        """Return the covariances, and add the gradient that follows from them."""
+        c = self.evaluate(*stacks)
+        self.pull(slopes.of(c), *stacks)
+        return c
+
+
+class GramBlock(Block):
     """Covariances without shift: the products of all of a with all of b, or of a few with a few.
 
     Parameters
@@ -128,7 +148,7 @@ class GramBlock(nn.Module):
             stack.pull_field(gradient, channels, window)
 
 
-class ShiftBlock(nn.Module):
+class ShiftBlock(Block):
     """Covariances at few shifts: the transform of ``a^ conj b^`` at these alone.
 
     If only one side is linear, it is taken as b. If it is a, that gives ``conj c``, at the opposite
@@ -219,8 +239,10 @@ class ShiftBlock(nn.Module):
         return first or self._first, second or self._second
 
 
-class PowerBlock(nn.Module):
-    """Covariances without shift of channels linear in x: ``sum over w of psi_a psi_b |x^|^2``.
+class PowerBlock(Block):
+    """Covariances without shift of channels linear in x.
+
+        c = sum over w of psi_a psi_b x_a^ conj x_b^ ,  of one component or of two
 
     Parameters
     ----------
@@ -230,26 +252,43 @@ class PowerBlock(nn.Module):
         The filters of each stack, real ``(channel, y, x)`` float64, in one box.
     dtype
         Real precision.
+    between
+        Whether the stacks are of two components; else the sum is over ``|x^|^2``, and real.
     """
 
-    _products: Tensor
+    _even: Tensor
+    _odd: Tensor
 
-    def __init__(self, pairs: Pairs, filters: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        filters: tuple[Tensor, Tensor],
+        dtype: torch.dtype,
+        between: bool = False,
+    ) -> None:
         super().__init__()
         other = mirror(filters[1]) if pairs.mirrored else filters[1]
-        products = folded(filters[0][pairs.first] * other[pairs.second])
+        products = filters[0][pairs.first] * other[pairs.second]
         self._box: Box = (filters[0].shape[-2], filters[0].shape[-1])
-        keep_buffer(self, "_products", products.flatten(1).to(dtype))
+        self._between = between
+        keep_buffer(self, "_even", folded(products).flatten(1).to(dtype))
+        if between:
+            keep_buffer(self, "_odd", folded(products, -1).flatten(1).to(dtype))
 
-    def evaluate(self, power: Tensor) -> Tensor:
-        """Return the covariances ``(batch, row)`` from ``|x^|^2 (batch, y, x)``, even in w."""
-        half = crop_half(power, self._box)
-        return as_complex(half.flatten(1) @ self._products.T)
+    def evaluate(self, power: Power) -> Tensor:
+        """Return the covariances ``(batch, row)``; at -w the power is its conjugate."""
+        half = crop_half(power.value, self._box).flatten(1)
+        if self._between:
+            return torch.complex(half.real @ self._even.T, half.imag @ self._odd.T)
+        return as_complex(half @ self._even.T)
 
-    def pull(self, g: Tensor) -> Tensor:
-        """Return the power's gradient in the block's box, ``(batch, y, x)``: 0 but in one half."""
-        half = (g.real @ self._products).view(len(g), self._box[0], -1)
-        return nn.functional.pad(half, (0, self._box[1] - half.shape[-1]))
+    def pull(self, g: Tensor, power: Power) -> None:
+        """Add to the power's gradient, in one half."""
+        half = g.real @ self._even
+        if self._between:
+            half = torch.complex(half, g.imag @ self._odd)
+        half = half.view(len(g), self._box[0], -1)
+        power.pull(nn.functional.pad(half, (0, self._box[1] - half.shape[-1])))
 
 
 def as_complex(x: Tensor) -> Tensor:

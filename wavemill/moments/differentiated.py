@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill.errors import InvalidParameter, ShapeMismatch
-from wavemill.moments.phase_harmonics import Moments, Statistics, fitting, some
+from wavemill.moments.statistics import Moments, Statistics, fitting, some
 from wavemill.operators import (
     check_whole,
     is_inferred,
+    moved,
     must_be_real,
     must_be_tensor,
     ordinary,
@@ -146,7 +147,7 @@ class DifferentiatedMoments(nn.Module, abc.ABC):
             raise InvalidParameter(
                 f"these moments are of {self.dtype}: make them anew with dtype={wanted}"
             )
-        super()._apply(lambda tensor: ordinary(fn(tensor)), recurse)  # type: ignore[no-untyped-call]
+        super()._apply(lambda tensor: moved(tensor, fn), recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _frozen(self, fields: Tensor) -> Statistics:

@@ -24,17 +24,30 @@ class Scale(NamedTuple):
         return f"_{'phi' if self.low_pass else 'psi'}_{self.j}"
 
 
+class Source(NamedTuple):
+    """What channels are made of: the filters of a scale, and a component of the field."""
+
+    scale: Scale
+    component: int
+
+
 class Group(NamedTuple):
-    """Some channels: a scale and a harmonic k >= 0."""
+    """Some channels: a scale, a harmonic k >= 0, and a component of the field."""
 
     low_pass: bool
     j: int
     k: int
+    component: int = 0
 
     @property
     def scale(self) -> Scale:
         """The scale of all its channels."""
         return Scale(self.low_pass, self.j)
+
+    @property
+    def source(self) -> Source:
+        """What its channels are made of."""
+        return Source(self.scale, self.component)
 
     @property
     def linear(self) -> bool:
@@ -50,7 +63,9 @@ class Group(NamedTuple):
 def groups(rows: Rows, side: str) -> list[Group]:
     """Return the group of one side of each row; the sign of k2 is the block's business."""
     low_pass = rows["l" + side] == LOW_PASS
-    columns = (low_pass, rows["j" + side], np.abs(rows["k" + side]))
+    columns = [low_pass, rows["j" + side], np.abs(rows["k" + side])]
+    if "component" + side in (rows.dtype.names or ()):
+        columns.append(rows["component" + side])
     found = list(zip(*(column.tolist() for column in columns), strict=True))
     known = {values: Group(*values) for values in set(found)}  # few for many rows
     return [known[values] for values in found]

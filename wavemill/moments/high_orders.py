@@ -15,7 +15,7 @@ from wavemill.errors import InvalidParameter
 from wavemill.filters import bump_steerable
 from wavemill.harmonics import rectify
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
-from wavemill.moments.phase_harmonics import Statistics, floored
+from wavemill.moments.statistics import Statistics, floored
 from wavemill.operators import check_whole, keep_buffer
 
 

@@ -7,17 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavemill import kernels
 from wavemill.moments.boxes import Box
-from wavemill.moments.covariances import GramBlock, ShiftBlock
+from wavemill.moments.covariances import Block, GramBlock, ShiftBlock
 from wavemill.moments.shifts import few_waves
 from wavemill.moments.stacks import Pairs, Stack
 from wavemill.operators import keep_buffer
 
 
-class Loops(nn.Module):
+class Loops(Block):
     """Covariances at few shifts or none in compiled loops, or by a block where these cannot run.
 
     Only a few rows of a cross-spectrum exist at a time, and boxes are neither cut nor filled.

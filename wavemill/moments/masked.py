@@ -22,11 +22,11 @@ import numpy as np
 
 from wavemill.errors import InvalidParameter
 from wavemill.moments.boxes import Box
-from wavemill.moments.covariances import GramBlock
+from wavemill.moments.covariances import Block, GramBlock
 from wavemill.moments.groups import Group, Scale
 from wavemill.moments.pairs import Rows, Shift
 from wavemill.moments.phase_harmonics import PhaseHarmonicCovariance
-from wavemill.moments.plan import Block, Draft, Planner
+from wavemill.moments.plan import Draft, Planner
 from wavemill.moments.stacks import Window
 
 

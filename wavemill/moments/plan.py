@@ -18,14 +18,12 @@ from torch import Tensor
 
 from wavemill.moments.banks import Filters
 from wavemill.moments.boxes import Box, crop, larger, smaller
-from wavemill.moments.covariances import GramBlock, PowerBlock, ShiftBlock
-from wavemill.moments.groups import Group, Scale, groups
+from wavemill.moments.covariances import Block, GramBlock, PowerBlock, ShiftBlock
+from wavemill.moments.groups import Group, Scale, Source, groups
 from wavemill.moments.loops import Loops
 from wavemill.moments.pairs import Rows
 from wavemill.moments.products import Meeting, Products
 from wavemill.moments.stacks import Pairs, Window
-
-Block = GramBlock | ShiftBlock | PowerBlock | Loops | Products
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Step:
     group: Group
     due: list[Due] = field(default_factory=list)
     last: list[Group] = field(default_factory=list)
-    last_scales: list[Scale] = field(default_factory=list)
+    last_sources: list[Source] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,8 @@ class Planner:
         block: Block
         if all(draft.linear) and not draft.shifted:
             banks = (crop(self._filters(a), box), crop(self._filters(b), box))
-            return PowerBlock(pairs, banks, self._dtype), pairs, scale, within
+            block = PowerBlock(pairs, banks, self._dtype, a.component != b.component)
+            return block, pairs, scale, within
         auto, looped = False, not draft.mirrored
         if draft.shifted:
             auto = a == b and looped and bool((pairs.first == pairs.second).all())
@@ -281,15 +280,15 @@ class Planner:
         return self._bank[group.scale].at(self._angles[group]).exact
 
     def _note_ends(self, steps: list[Step]) -> None:
-        """Note the step after which each group and each scale is no longer needed."""
+        """Note the step after which each group and each source is no longer needed."""
         end = dict(self._place)
         for number, step in enumerate(steps):
             for due in step.due:
                 for group in due.groups:
                     end[group] = max(end[group], number)
-        ends_of_scales: dict[Scale, int] = {}
+        ends_of_sources: dict[Source, int] = {}
         for group, number in end.items():
             steps[number].last.append(group)
-            ends_of_scales[group.scale] = max(ends_of_scales.get(group.scale, 0), number)
-        for scale, number in ends_of_scales.items():
-            steps[number].last_scales.append(scale)
+            ends_of_sources[group.source] = max(ends_of_sources.get(group.source, 0), number)
+        for source, number in ends_of_sources.items():
+            steps[number].last_sources.append(source)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wavemill import kernels
 from wavemill.moments.boxes import Box
-from wavemill.moments.covariances import GramBlock
+from wavemill.moments.covariances import Block, GramBlock
 from wavemill.moments.stacks import Pairs, Stack
 from wavemill.operators import keep_buffer
 
@@ -79,7 +79,7 @@ class Meeting:
         return nn.functional.pad(places, (0, room)), nn.functional.pad(weights, (0, 0, 0, room))
 
 
-class Products(nn.Module):
+class Products(Block):
     """Covariances without shift of stacks with one other, in the loops of ``kernels/products.c``.
 
     Real and imaginary parts of ``a conj b`` and ``a b`` are sums of real products of parts, and so

@@ -41,7 +41,7 @@ from wavemill.moments.boxes import (
 from wavemill.moments.channels import Response
 from wavemill.moments.differentiated import DifferentiatedMoments, check_fits
 from wavemill.moments.grams import Grams, halves
-from wavemill.moments.phase_harmonics import Moments, Statistics, floored
+from wavemill.moments.statistics import Moments, Statistics, floored
 from wavemill.operators import keep_buffer, own_precision
 
 SMALLEST = 8  # frequencies kept on each side of 0, whatever the scale

@@ -9,8 +9,8 @@ come, not the whole field's history.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,12 @@ from wavemill.moments.boxes import (
 )
 from wavemill.moments.channels import Response
 from wavemill.moments.covariances import PowerBlock, as_complex
-from wavemill.moments.groups import Group, Scale, among, bands_of, spans
+from wavemill.moments.groups import Group, Scale, Source, among, bands_of, spans
 from wavemill.moments.pairs import MomentTable, Rows
 from wavemill.moments.plan import Due, Planner, Step
-from wavemill.moments.stacks import WHOLE, Stack
+from wavemill.moments.slopes import Slopes
+from wavemill.moments.stacks import WHOLE, Power, Stack
 from wavemill.operators import keep_buffer
-
-Pull = Callable[[slice, Tensor], Tensor]  # results' places and values -> gradient of them
 
 
 class Schedule(nn.Module):
@@ -74,55 +73,55 @@ class Schedule(nn.Module):
         self._plan = planner(angles, bank, table.shape, dtype).plan(rows)
         self.order = self._plan.order
         self._blocks = nn.ModuleList(due.block for due in self._plan.due)
+        self._counts = [due.results.stop - due.results.start for due in self._plan.due]
         for scale, own in bands.items():
             keep_buffer(self, scale.buffer, bank[scale].at(own).filters)
         self._channels = spans(angles)
         self._place = {group: among(own, bands[group.scale]) for group, own in angles.items()}
 
     def evaluate(
-        self, x: Tensor, means: Tensor | None, pull: Pull | None = None
+        self, x: Tensor, means: Tensor | None, slopes: Slopes | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the covariances ``(batch, row)``, complex, and with ``pull`` the gradient.
+        """Return the covariances ``(batch, row)``, complex, and with ``slopes`` the gradient.
 
         Parameters
         ----------
         x
-            Real ``(batch, y, x)``.
+            Real ``(batch, component, y, x)``.
         means
             Complex means of the channels, None for each field's own.
-        pull
-            Given the places and values c of some results, returns g: d(loss) = Re sum conj(g) dc.
+        slopes
+            What the results' gradient is.
         """
-        pass_ = _Pass(torch.fft.fft2(x, norm="forward"))
-        results: list[Tensor] = []
+        pass_ = _Pass(x)
+        each = iter([] if slopes is None else slopes.split(self._counts))
+        results = []
         for step in self._plan.steps:
             pass_.stacks[step.group] = self._stack(pass_, step.group, means)
-            fresh = [_compare(pass_, due) for due in step.due]
-            results += fresh
-            if pull is not None and fresh:
-                rows = slice(step.due[0].results.start, step.due[-1].results.stop)
-                g = pull(rows, torch.cat(fresh, dim=1))
-                parts = torch.split(g, [c.shape[1] for c in fresh], dim=1)
-                for due, part in zip(step.due, parts, strict=True):
-                    _pull(pass_, due, part)
-            self._drop(pass_, step, pull is not None)
-        return torch.cat(results, dim=1), None if pull is None else pass_.gradient()
+            for due in step.due:
+                sides = pass_.sides(due)
+                if slopes is None:
+                    results.append(due.block.evaluate(*sides))
+                else:
+                    results.append(due.block.differentiate(next(each), *sides))
+            self._drop(pass_, step, slopes is not None)
+        return torch.cat(results, dim=1), None if slopes is None else pass_.gradient()
 
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means, complex, and variances of all channels of one field, ``(channel,)``.
 
-        The mean of x * psi itself is 0. Variances take two passes: at the coarsest scales a modulus
-        varies by a thousandth of its mean.
+        ``x`` is real ``(component, y, x)``. The mean of x * psi itself is 0. Variances take two
+        passes: at the coarsest scales a modulus varies by a thousandth of its mean.
         """
-        pass_ = _Pass(torch.fft.fft2(x, norm="forward"))
+        pass_ = _Pass(x[None])
         means, variances = [], []
         for step in self._plan.steps:
             field = self._inside(step.group, self._harmonic(pass_, step.group)[0]).flatten(1)
             mean = torch.zeros_like(field[:, :1]) if step.group.linear else field.mean(-1, True)
             means.append(as_complex(mean[:, 0]))
             variances.append((field - mean).abs().square().mean(-1))
-            for scale in step.last_scales:
-                pass_.responses.pop(scale, None)
+            for source in step.last_sources:
+                pass_.responses.pop(source, None)
         return torch.cat(means), torch.cat(variances)
 
     def memory(self, gradient: bool) -> int:
@@ -131,19 +130,20 @@ class Schedule(nn.Module):
         points = points_held(self._angles, pairs, gradient) * math.prod(self.shape)
         return points * torch.finfo(self.dtype).bits // 8
 
-    def _response(self, pass_: _Pass, scale: Scale) -> Response:
-        if scale not in pass_.responses:
-            filters: Tensor = getattr(self, scale.buffer)
-            kept = crop(pass_.x_hat, (filters.shape[-2], filters.shape[-1]))
-            pass_.responses[scale] = Response(filtered(kept, filters), self.shape, scale.low_pass)
-        return pass_.responses[scale]
+    def _response(self, pass_: _Pass, source: Source) -> Response:
+        if source not in pass_.responses:
+            filters: Tensor = getattr(self, source.scale.buffer)
+            box = filters.shape[-2], filters.shape[-1]
+            spectrum = filtered(crop(pass_.x_hat[source.component], box), filters)
+            pass_.responses[source] = Response(spectrum, self.shape, source.scale.low_pass)
+        return pass_.responses[source]
 
     def _inside(self, group: Group, field: Tensor) -> Tensor:
         """Return the points that means of a group are taken over."""
         return field[(..., *self._plan.inside.get(group.scale, WHOLE))]
 
     def _harmonic(self, pass_: _Pass, group: Group) -> Tensor:
-        return self._response(pass_, group.scale).harmonic(group.k, self._place[group])
+        return self._response(pass_, group.source).harmonic(group.k, self._place[group])
 
     def _stack(self, pass_: _Pass, group: Group, means: Tensor | None) -> Stack:
         """Return what the blocks need of a group, centred."""
@@ -151,12 +151,12 @@ class Schedule(nn.Module):
             field = self._harmonic(pass_, group) if group in self._plan.spatial else None
             spectrum = None
             if group in self._plan.boxes:
-                spectrum = self._response(pass_, group.scale).spectrum[:, self._place[group]]
+                spectrum = self._response(pass_, group.source).spectrum[:, self._place[group]]
             return Stack(True, field, spectrum)
         box, centred = self._plan.boxes.get(group), group in self._plan.centred
         mean = means[self._channels[group]] if centred and means is not None else None
         if box is not None and group not in self._plan.spatial and not (centred and means is None):
-            response, place = self._response(pass_, group.scale), self._place[group]
+            response, place = self._response(pass_, group.source), self._place[group]
             spectrum = response.harmonic_spectrum(group.k, place, mean, box)
             if spectrum is not None:
                 return Stack(False, None, spectrum)
@@ -168,16 +168,17 @@ class Schedule(nn.Module):
         return Stack(False, field, None if box is None else to_spectrum(field, box))
 
     def _drop(self, pass_: _Pass, step: Step, differentiate: bool) -> None:
-        """Forget groups and scales that nothing needs any more, handing on their gradients."""
+        """Forget groups and sources that nothing needs any more, handing on their gradients."""
         for group in step.last:
             stack = pass_.stacks.pop(group)
             if differentiate:
                 self._return(pass_, group, stack)
-        for scale in step.last_scales:
-            response = pass_.responses.pop(scale, None)
+        for source in step.last_sources:
+            response = pass_.responses.pop(source, None)
             spectral = response.pulled() if differentiate and response is not None else None
             if spectral is not None:
-                pass_.pull_field(filtered_back(spectral, getattr(self, scale.buffer)))
+                filters = getattr(self, source.scale.buffer)
+                pass_.pull_field(source.component, filtered_back(spectral, filters))
 
     def _return(self, pass_: _Pass, group: Group, stack: Stack) -> None:
         """Hand a group's gradient to its scale or, if its spectrum is linear in x, to the field."""
@@ -185,11 +186,11 @@ class Schedule(nn.Module):
         conjugate = None if stack.field_gradient is None else stack.field_gradient.conj()
         if spectral is not None and stack.linear:
             filters = getattr(self, group.scale.buffer)[place]
-            pass_.pull_field(filtered_back(spectral, filters))
+            pass_.pull_field(group.component, filtered_back(spectral, filters))
             spectral = None
         if spectral is None and conjugate is None:
             return
-        response = self._response(pass_, group.scale)
+        response = self._response(pass_, group.source)
         if spectral is not None:
             if conjugate is None and response.pull_spectrum(group.k, place, spectral):
                 return
@@ -200,43 +201,33 @@ class Schedule(nn.Module):
 
 
 class _Pass:
-    """What exists while one batch of fields goes through."""
+    """What exists while one batch of fields ``(batch, component, y, x)`` goes through."""
 
-    def __init__(self, x_hat: Tensor) -> None:
-        self.x_hat = x_hat
+    def __init__(self, x: Tensor) -> None:
+        self.x_hat = torch.fft.fft2(x.movedim(1, 0).contiguous(), norm="forward")
         self.stacks: dict[Group, Stack] = {}
-        self.responses: dict[Scale, Response] = {}
-        self._field_gradient = torch.zeros_like(x_hat.detach())
-        self._power_gradient = torch.zeros_like(self._field_gradient.real)
+        self.responses: dict[Source, Response] = {}
+        self._gradient = torch.zeros_like(self.x_hat.detach())
+        self._powers: dict[tuple[int, int], Power] = {}
 
-    @cached_property
-    def power(self) -> Tensor:
-        """|x^|^2."""
-        return self.x_hat.real.square() + self.x_hat.imag.square()
+    def sides(self, due: Due) -> list[Any]:
+        """Return what a block compares: stacks or, if linear in x, the power of its components."""
+        if isinstance(due.block, PowerBlock):
+            a, b = (group.component for group in due.groups)
+            if (a, b) not in self._powers:
+                one = self.x_hat[a]
+                self._powers[a, b] = Power(one, one if a == b else self.x_hat[b])
+            return [self._powers[a, b]]
+        return [self.stacks[group] for group in due.groups]
 
-    def pull_field(self, gradient: Tensor) -> None:
-        """Add to the gradient of x^."""
-        add_into(self._field_gradient, gradient)
-
-    def pull_power(self, gradient: Tensor) -> None:
-        """Add to the gradient of the power."""
-        add_into(self._power_gradient, gradient)
+    def pull_field(self, component: int, gradient: Tensor) -> None:
+        """Add to the gradient of a component's transform."""
+        add_into(self._gradient[component], gradient)
 
     def gradient(self) -> Tensor:
         """Return the gradient of the fields."""
-        whole = self._field_gradient + 2 * self._power_gradient * self.x_hat
-        gradient: Tensor = torch.fft.ifft2(whole).real
-        return gradient
-
-
-def _compare(pass_: _Pass, due: Due) -> Tensor:
-    if isinstance(due.block, PowerBlock):
-        return due.block.evaluate(pass_.power)
-    return due.block.evaluate(*(pass_.stacks[group] for group in due.groups))
-
-
-def _pull(pass_: _Pass, due: Due, g: Tensor) -> None:
-    if isinstance(due.block, PowerBlock):
-        pass_.pull_power(due.block.pull(g))
-    else:
-        due.block.pull(g, *(pass_.stacks[group] for group in due.groups))
+        for components, power in self._powers.items():
+            for component, pulled in zip(components, power.pulled(), strict=False):
+                self._gradient[component] += pulled
+        gradient: Tensor = torch.fft.ifft2(self._gradient).real
+        return gradient.movedim(0, 1)

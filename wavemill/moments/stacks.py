@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -106,6 +107,44 @@ class Stack:
         else:
             self.spectrum_gradient = new
         return new, fresh
+
+
+class Power:
+    """The product ``a conj b`` of two transforms, and what has been gathered of its gradient.
+
+    Fields are real: the product at -w is the conjugate of that at w, and a gradient in one half is
+    enough.
+
+    Parameters
+    ----------
+    a, b
+        ``(batch, y, x)``, complex; the product is real if they are one and the same.
+    """
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self._a, self._b = a, b
+        self._gradient: Tensor | None = None
+
+    @cached_property
+    def value(self) -> Tensor:
+        """The product ``(batch, y, x)``."""
+        if self._a is self._b:
+            return self._a.real.square() + self._a.imag.square()
+        return self._a * self._b.conj()
+
+    def pull(self, gradient: Tensor) -> None:
+        """Add to the gradient, from the whole box or a smaller one."""
+        if self._gradient is None:
+            self._gradient = torch.zeros_like(self.value)
+        add_into(self._gradient, gradient)
+
+    def pulled(self) -> list[Tensor]:
+        """Return the gradient of a and, unless it is the same, of b; none if none was gathered."""
+        if self._gradient is None:
+            return []
+        if self._a is self._b:
+            return [2 * self._gradient * self._a]
+        return [self._gradient * self._b, self._gradient.conj() * self._a]
 
 
 @dataclass(frozen=True)
