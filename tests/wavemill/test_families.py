@@ -76,6 +76,18 @@ def test_the_gradient_of_covariances_within_borders_is_exact() -> None:
     assert torch.autograd.gradcheck(lambda x: op.loss(x, reference), x, fast_mode=True)
 
 
+@pytest.mark.parametrize("borders", ["wrap", "mask"])
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_gradient_between_components_is_that_of_autograd(linear: bool, borders: str) -> None:
+    op = CrossCovariance(3, (24, 28), 3, 2, linear, torch.float64, borders)
+    moments, x = op.measure(field(*op.shape, seed=3)), field(2, *op.shape).requires_grad_()
+    expected = op.loss(x, moments)
+    (slope,) = torch.autograd.grad(expected.sum(), x)
+    loss, gradient = op.loss_and_gradient(x.detach(), moments)
+    torch.testing.assert_close(loss, expected.detach(), rtol=EXACT, atol=0)
+    torch.testing.assert_close(gradient, slope, rtol=0, atol=EXACT * float(slope.abs().max()))
+
+
 def test_counts_are_those_that_are_documented() -> None:
     J, L, A = 3, 4, 4
     counts = {name: len(op.coefficients["family"]) for name, op in families((32, 32), J, L).items()}

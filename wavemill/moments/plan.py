@@ -221,7 +221,7 @@ class Planner:
         dense: dict[Box | None, list[tuple[Draft, GramBlock, Pairs, float]]] = {}
         for draft in drafts:
             block, pairs, scale, within = self._block(rows[draft.members], draft)
-            if isinstance(block, GramBlock) and not block.aligned and block.dense:
+            if isinstance(block, GramBlock) and (block.aligned or block.dense):
                 dense.setdefault(within, []).append((draft, block, pairs, scale))
             else:
                 yield draft.members.tolist(), draft.groups, block
@@ -261,7 +261,8 @@ class Planner:
             if not self._in_frequency(draft):
                 scale, within = 1 / self._points, None
             block = GramBlock(pairs, scale, within)
-            looped &= block.aligned or (within is not None and not block.dense)
+            real = within is None and (a.real or b.real)  # which only products take as they are
+            looped &= (block.aligned and not real) or (within is not None and not block.dense)
         if looped:
             block = Loops(block, pairs, scale, self._shape, draft.linear, self._dtype, within, auto)
         return block, pairs, scale, within
