@@ -253,6 +253,7 @@ SETS = {  # one field and several, shifts and none, channels alone, linear, and 
     "D": {"moments": "D", "lags": 1},
     "pywph": {"moments": "pywph", "lags": 2},
     "C, 5 angles": {"moments": "C", "lags": 1, "L": 5},  # no whole number of blocks
+    "few pairs at a time": {"shape": (150, 144), "moments": "pywph", "lags": 1},
 }
 
 
@@ -261,8 +262,8 @@ SETS = {  # one field and several, shifts and none, channels alone, linear, and 
 @pytest.mark.parametrize("fields", [1, 3])
 @pytest.mark.parametrize("name", SETS)
 def test_covariances_and_their_gradients_equal_those_of_torch(monkeypatch, name, fields, dtype):
-    op = PhaseHarmonicCovariance((40, 30), J=3, dtype=dtype, **SETS[name])
-    x, y = torch.randn(2, fields, 40, 30, dtype=dtype, generator=torch.manual_seed(7))
+    op = PhaseHarmonicCovariance(**{"shape": (40, 30), "J": 3, "dtype": dtype} | SETS[name])
+    x, y = torch.randn(2, fields, *op.shape, dtype=dtype, generator=torch.manual_seed(7))
     moments = op.measure(y)
     tolerance = 5e-6 if dtype == torch.float32 else 1e-13
     compute = partial(op.loss_and_gradient, x, moments)
@@ -395,6 +396,19 @@ def test_threads_do_not_change_products_of_channels(set_threads):
         found.append((float(loss), gradient))
     assert found[0][0] == found[1][0]
     assert torch.equal(found[0][1], found[1][1])
+
+
+@compiled
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_do_not_change_covariances_at_shifts(set_threads, threads):
+    op = PhaseHarmonicCovariance((150, 144), 3, 4, "pywph", 1)
+    x, y = torch.randn(2, 2, *op.shape, generator=torch.manual_seed(8))
+    set_threads(1)
+    moments = op.measure(y)
+    expected = op.loss_and_gradient(x, moments)
+    set_threads(threads)
+    for ours, alone in zip(op.loss_and_gradient(x, moments), expected, strict=True):
+        assert torch.equal(ours, alone)
 
 
 @compiled

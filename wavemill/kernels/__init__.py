@@ -14,12 +14,12 @@ from wavemill.kernels.boxes import (
     harmonic_spectra,
     slope_spectra,
 )
-from wavemill.kernels.fields import add_polar, filtered, harmonics
+from wavemill.kernels.fields import add_filtered_back, add_polar, filtered, harmonics
 from wavemill.kernels.grams import GramsTask
 from wavemill.kernels.loading import available, load, unfollowed, usable
-from wavemill.kernels.products import add_gradients_of_products, parts, products
+from wavemill.kernels.products import Covariances, parts, products
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
-from wavemill.kernels.shifts import Shifts, add_gradients_at_shifts, means_at_shifts, shifts_bytes
+from wavemill.kernels.shifts import Shifts, differentiated_at_shifts, means_at_shifts, shifts_bytes
 from wavemill.kernels.solid import integrals, square_about_atoms, square_convolved
 from wavemill.kernels.sparse_codes import Coding, istc, istc_gradients
 
@@ -27,14 +27,15 @@ __all__ = [
     "Average",
     "Bank",
     "Coding",
+    "Covariances",
     "GramsTask",
     "Scattering",
     "Shifts",
-    "add_gradients_at_shifts",
-    "add_gradients_of_products",
+    "add_filtered_back",
     "add_polar",
     "add_polar_spectra",
     "available",
+    "differentiated_at_shifts",
     "filtered",
     "fourier",
     "harmonic_spectra",

@@ -82,51 +82,78 @@ int NAMED(polar)(const REAL *z, const REAL *a, int64_t conjugate, int64_t n, int
     return 1;
 }
 
-#define TILE 1024 /* points that stay in the nearest cache while filters pass */
-
-/* out (channel, ...) = x times filters (channel, ...), real, at some of n points. */
-CLONED static void NAMED(some_products)(const REAL *x, const REAL *psi, int64_t channels, int64_t n,
-                                        int64_t first, int64_t end, REAL *out) {
-    for (; first < end; first += TILE)
-        for (int64_t c = 0; c < channels; c++)
-            for (int64_t i = first; i < first + TILE && i < end; i++) {
-                out[2 * (c * n + i)] = psi[c * n + i] * x[2 * i];
-                out[2 * (c * n + i) + 1] = psi[c * n + i] * x[2 * i + 1];
-            }
+/* Where a row of a box lies among `height` rows: negative frequencies are the last of either. */
+INLINE int64_t NAMED(row)(int64_t y, int64_t rows, int64_t height) {
+    return y > rows / 2 ? y + height - rows : y;
 }
 
-/* The transpose: out = the sum over channels of x (channel, ...) times filters. */
-CLONED static void NAMED(some_sums)(const REAL *x, const REAL *psi, int64_t channels, int64_t n,
-                                    int64_t first, int64_t end, REAL *restrict out) {
-    for (; first < end; first += TILE) {
-        const int64_t stop = first + TILE < end ? first + TILE : end;
-        for (int64_t i = 2 * first; i < 2 * stop; i++) out[i] = 0;
-        for (int64_t c = 0; c < channels; c++)
-            for (int64_t i = first; i < stop; i++) {
-                out[2 * i] += psi[c * n + i] * x[2 * (c * n + i)];
-                out[2 * i + 1] += psi[c * n + i] * x[2 * (c * n + i) + 1];
+/* Where each half of a row of a box begins, and how many numbers it has. */
+#define HALVES(at, count, columns)                                                             \
+    for (int64_t half = 0, at = 0, count = columns / 2 + 1; half < 2;                          \
+         at = count, count = columns - count, half++)
+
+/* out (channel, y, x) = a row of x, `from`, times filters (channel, y, x), real. */
+CLONED static void NAMED(some_products)(const REAL *from, int64_t width, const REAL *psi,
+                                        int64_t channels, int64_t points, int64_t columns,
+                                        REAL *out) {
+    HALVES(at, count, columns) {
+        const REAL *restrict x = from + 2 * (at + (half ? width - columns : 0));
+        for (int64_t c = 0; c < channels; c++) {
+            const REAL *restrict p = psi + c * points + at;
+            REAL *restrict to = out + 2 * (c * points + at);
+            for (int64_t i = 0; i < count; i++) {
+                to[2 * i] = p[i] * x[2 * i];
+                to[2 * i + 1] = p[i] * x[2 * i + 1];
             }
+        }
     }
 }
 
-/* out (field, channel, ...) = x (field, ...) times real filters (channel, ...) of n points. */
-int NAMED(filtered)(const REAL *x, const REAL *psi, int64_t fields, int64_t channels, int64_t n,
-                    REAL *out, int threads) {
-    for (int64_t f = 0; f < fields; f++)
-        SHARE(NAMED(some_products)(x + 2 * f * n, psi, channels, n, i, end,
-                                   out + 2 * f * channels * n), i, n, end, threads)
+/* The transpose: a row `to` += the sum over channels of x (channel, y, x) times filters. */
+CLONED static void NAMED(some_sums)(const REAL *x, const REAL *psi, int64_t channels,
+                                    int64_t points, int64_t columns, REAL *to, int64_t width) {
+    HALVES(at, count, columns) {
+        REAL *restrict sum = to + 2 * (at + (half ? width - columns : 0));
+        for (int64_t c = 0; c < channels; c++) {
+            const REAL *restrict p = psi + c * points + at;
+            const REAL *restrict of = x + 2 * (c * points + at);
+            for (int64_t i = 0; i < count; i++) {
+                sum[2 * i] += p[i] * of[2 * i];
+                sum[2 * i + 1] += p[i] * of[2 * i + 1];
+            }
+        }
+    }
+}
+
+/* Each row of a box in each field's spectrum: the field, the row in the box, and in the field. */
+#define EACH_ROW(work, f, y, place)                                                            \
+    _Pragma("omp parallel for num_threads(threads) if (threads > 1 && fields * points > 1 << 12)") \
+    for (int64_t n = 0; n < fields * rows; n++) {                                              \
+        const int64_t f = n / rows, y = n % rows;                                              \
+        const int64_t place = 2 * (f * height + NAMED(row)(y, rows, height)) * width;          \
+        work;                                                                                  \
+    }
+
+/* out (field, channel, y, x) in a box = x (field, y, x) in a larger one, times filters. */
+int NAMED(filtered)(const REAL *x, int64_t height, int64_t width, const REAL *psi, int64_t fields,
+                    int64_t channels, int64_t rows, int64_t columns, REAL *out, int threads) {
+    const int64_t points = rows * columns;
+    EACH_ROW(NAMED(some_products)(x + place, width, psi + y * columns, channels, points, columns,
+                                  out + 2 * (f * channels * points + y * columns)), f, y, place)
     return 1;
 }
 
-/* The transpose: out (field, ...) = the sum over channels of x (field, channel, ...) times them. */
-int NAMED(filtered_back)(const REAL *x, const REAL *psi, int64_t fields, int64_t channels, int64_t n,
-                         REAL *out, int threads) {
-    for (int64_t f = 0; f < fields; f++)
-        SHARE(NAMED(some_sums)(x + 2 * f * channels * n, psi, channels, n, i, end, out + 2 * f * n),
-              i, n, end, threads)
+/* The transpose: out (field, y, x) += sums over channels of x (field, channel, y, x) times them. */
+int NAMED(filtered_back)(const REAL *x, int64_t height, int64_t width, const REAL *psi,
+                         int64_t fields, int64_t channels, int64_t rows, int64_t columns, REAL *out,
+                         int threads) {
+    const int64_t points = rows * columns;
+    EACH_ROW(NAMED(some_sums)(x + 2 * (f * channels * points + y * columns), psi + y * columns,
+                              channels, points, columns, out + place, width), f, y, place)
     return 1;
 }
 
-#undef TILE
+#undef EACH_ROW
+#undef HALVES
 #undef SHARE
 #endif

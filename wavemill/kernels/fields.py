@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -27,10 +25,14 @@ def add_polar(z: Tensor, k: int, a: Tensor, known: Tensor | None) -> Tensor:
     return out
 
 
-def filtered(x: Tensor, filters: Tensor, back: bool) -> Tensor:
-    """Return ``x (field, ...)`` times real ``filters (channel, ...)``; ``back``: the transpose."""
-    channels, *sizes = filters.shape
-    out = x.new_empty(len(x), *([] if back else [channels]), *sizes)
-    name = "filtered_back" if back else "filtered"
-    call(name, x.dtype, x, filters, len(x), channels, math.prod(sizes), out)
+def filtered(x: Tensor, filters: Tensor) -> Tensor:
+    """Return spectra ``x (field, y, x)`` times real ``filters (channel, y, x)``, in their box."""
+    out = x.new_empty(len(x), *filters.shape)
+    call("filtered", x.dtype, x, *x.shape[1:], filters, len(x), *filters.shape, out)
     return out
+
+
+def add_filtered_back(spectra: Tensor, filters: Tensor, into: Tensor) -> None:
+    """Add to ``into (field, y, x)`` the sum of ``spectra (field, channel, y, x)`` times filters."""
+    sizes = len(into), *filters.shape
+    call("filtered_back", into.dtype, spectra, *into.shape[1:], filters, *sizes, into)

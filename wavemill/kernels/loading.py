@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ LIBRARY = "_kernels.so"
 PAIR = 2 * ctypes.c_int64
 TRIPLE = 3 * ctypes.c_int64
 _LINE = 64  # bytes of a cache line
+_KEPT = 2**24  # bytes that a thread keeps to work in
 _SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
 Argument = Tensor | ctypes.Structure | int | None
@@ -105,9 +107,17 @@ def call(name: str, dtype: torch.dtype, *arguments: Argument) -> int:
 
 
 def room(size: int) -> Tensor:
-    """Return ``size`` bytes of memory that begin with a cache line."""
-    memory = torch.empty(size + _LINE, dtype=torch.uint8)
-    return memory[-memory.data_ptr() % _LINE :]
+    """Return at least ``size`` bytes of memory that begin with a cache line.
+
+    They are the calling thread's until it asks again: so little is not worth asking for anew.
+    """
+    memory: Tensor | None = getattr(_scratch, "memory", None)
+    if memory is None or len(memory) < size:
+        memory = torch.empty(size + _LINE, dtype=torch.uint8)
+        memory = memory[-memory.data_ptr() % _LINE :]
+        if size <= _KEPT:
+            _scratch.memory = memory
+    return memory
 
 
 def _declared(name: str, dtype: torch.dtype, arguments: tuple[Argument, ...]) -> Callable[..., int]:
@@ -126,4 +136,5 @@ def _kind(argument: Argument) -> Any:
     return ctypes.c_void_p if argument is None or isinstance(argument, Tensor) else ctypes.c_int64
 
 
+_scratch = threading.local()
 _functions: dict[tuple[str, torch.dtype], Callable[..., int]] = {}

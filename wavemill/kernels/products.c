@@ -15,6 +15,15 @@ typedef struct {
     const Stack *stack;
 } Products;
 
+/* Covariances to be taken: the four products of parts that each is made of, (row * columns + column)
+ * of all, what each adds to (re, im), and signs of gradients of the parts of the stacks, and of those
+ * of the last. */
+typedef struct {
+    int64_t count;
+    const int64_t *places;
+    const void *weights, *signs, *last_signs;
+} Covariances;
+
 #define TILE 16 /* vectors of points at once */
 #define BLOCK 4 /* parts whose sums are in registers, */
 #define PAIR 2  /* with so many vectors of gradients */
@@ -143,11 +152,14 @@ CLONED static void NAMED(pull_tile)(const Products *task, const Stack *stack, co
     }
 }
 
-/* Bytes that so many threads work in: pieces, a thread's sums, and those of the parts. */
+/* Numbers that a thread works in: pieces, and its sums. */
+#define PIECES ((rows + columns) * (int64_t)sizeof(PIECE))
+#define OWN (PIECES + rows * columns * (int64_t)sizeof(VEC))
+
+/* Bytes that so many threads work in: each of its own, then sums of parts, and three matrices. */
 int64_t NAMED(products_bytes)(const Products *task, int threads) {
     const int64_t rows = NAMED(rows)(task), columns = NAMED(columns)(task);
-    return threads * ((rows + columns) * sizeof(PIECE) + rows * columns * sizeof(VEC)) +
-           PARTS * rows * columns * (int64_t)sizeof(REAL);
+    return threads * OWN + (PARTS + 3) * rows * columns * (int64_t)sizeof(REAL);
 }
 
 /* Tiles of a part. */
@@ -158,73 +170,108 @@ int64_t NAMED(products_bytes)(const Products *task, int threads) {
          count = NAMED(points)(task) - k < tile ? NAMED(points)(task) - k : tile, k < end;     \
          k += tile)
 
-/* out (field, row, column): parts of the stacks `at`, one after the other, times the last one's. */
-int NAMED(products)(const REAL *const *at, const Products *task, REAL *out, char *memory,
-                    int threads) {
+/* The sums over all points of a field's products, (row, column), by all threads of a team. */
+INLINE void NAMED(sum_products)(const Products *task, const REAL *const *at, int64_t field,
+                                int64_t rows, int64_t columns, PIECE *a, VEC *vectors, REAL *parts,
+                                REAL *sums) {
+    const int64_t all = rows * columns;
+#pragma omp for schedule(static, 1)
+    for (int64_t part = 0; part < PARTS; part++) {
+        memset(vectors, 0, all * sizeof(VEC));
+        OWN_TILES(k, count, part, PARTS) {
+            NAMED(read_tiles)(task, at, field, k, count, a);
+            NAMED(meet)(a, rows, a + rows, columns, vectors);
+        }
+        for (int64_t i = 0; i < all; i++) {
+            REAL sum = 0;
+            for (int64_t lane = 0; lane < LANES; lane++) sum += vectors[i][lane];
+            parts[part * all + i] = sum;
+        }
+    }
+#pragma omp for
+    for (int64_t i = 0; i < all; i++) {
+        REAL sum = 0;
+        for (int64_t part = 0; part < PARTS; part++) sum += parts[part * all + i];
+        sums[i] = sum;
+    }
+}
+
+/* out (covariance), complex, of a field's sums; with `factor` also the matrices that parts of the
+ * last stack are multiplied by for the gradients of the others, and those of these for its own. */
+INLINE void NAMED(take_covariances)(const Covariances *wanted, const REAL *sums, int64_t rows,
+                                    int64_t columns, const REAL *factor, const REAL *offset,
+                                    REAL *out, REAL *matrix, REAL *to_last) {
+    const REAL *weight = wanted->weights, *sign = wanted->signs, *last_sign = wanted->last_signs;
+    if (factor) memset(matrix, 0, rows * columns * sizeof(REAL));
+    for (int64_t m = 0; m < wanted->count; m++) {
+        const int64_t *place = wanted->places + 4 * m;
+        REAL c[2] = {0}, g[2];
+        for (int i = 0; i < 4; i++)
+            for (int part = 0; part < 2; part++)
+                c[part] += weight[8 * m + 2 * i + part] * sums[place[i]];
+        for (int part = 0; part < 2; part++) out[2 * m + part] = c[part];
+        if (!factor) continue;
+        for (int part = 0; part < 2; part++)
+            g[part] = factor[2 * m + part] * c[part] - offset[2 * m + part];
+        for (int i = 0; i < 4; i++)
+            matrix[place[i]] += weight[8 * m + 2 * i] * g[0] + weight[8 * m + 2 * i + 1] * g[1];
+    }
+    for (int64_t r = 0; factor && r < rows; r++)
+        for (int64_t i = 0; i < columns; i++) {
+            const REAL value = matrix[r * columns + i];
+            matrix[r * columns + i] = value * sign[r], to_last[i * rows + r] = value * last_sign[i];
+        }
+}
+
+/* Adds the gradients of a field's stacks, or writes them where `fresh`: a team's own part. */
+INLINE void NAMED(pull_products)(const Products *task, const REAL *const *at, int64_t field,
+                                 int64_t rows, int64_t columns, PIECE *a, const REAL *matrix,
+                                 const REAL *to_last, REAL *const *gradients, const int64_t *fresh) {
+    const int64_t part = this_thread(), parts = all_threads(), last = task->stacks - 1;
+    OWN_TILES(k, count, part, parts) {
+        const REAL *own = matrix;
+        NAMED(read_tiles)(task, at, field, k, count, a);
+        for (int64_t s = 0; s < last; s++) {
+            NAMED(pull_tile)(task, task->stack + s, own, a + rows, columns, field, k, count,
+                             fresh[s], gradients[s]);
+            own += NAMED(parts)(task->stack + s) * columns;
+        }
+        NAMED(pull_tile)(task, task->stack + last, to_last, a, rows, field, k, count, fresh[last],
+                         gradients[last]);
+    }
+}
+
+/* out (field, covariance), complex; with `factor` also the gradients of all stacks, added, or
+ * written where `fresh`, of a loss whose gradient by a covariance c is factor c - offset, part by
+ * part. Offsets of fields are `step` numbers apart. */
+int NAMED(products)(const REAL *const *at, const Products *task, const Covariances *wanted,
+                    REAL *out, const REAL *factor, const REAL *offset, int64_t step,
+                    REAL *const *gradients, const int64_t *fresh, char *memory, int threads) {
     const int64_t rows = NAMED(rows)(task), columns = NAMED(columns)(task), all = rows * columns;
-    const int64_t pieces = (rows + columns) * sizeof(PIECE), own = pieces + all * sizeof(VEC);
-    REAL *sums = (REAL *)(memory + threads * own);
-    const int large = NAMED(points)(task) > 1 << 12;
-#pragma omp parallel num_threads(threads) if (threads > 1 && large)
+    const int64_t own = OWN, pieces = PIECES, team = NAMED(points)(task) > 1 << 12 ? threads : 1;
+    REAL *parts = (REAL *)(memory + team * own), *sums = parts + PARTS * all;
+    REAL *matrix = sums + all, *to_last = matrix + all;
+#pragma omp parallel num_threads(team) if (team > 1)
     {
-        const int64_t thread = this_thread();
-        PIECE *a = (PIECE *)(memory + thread * own);
-        VEC *vectors = (VEC *)((char *)a + pieces);
+        PIECE *a = (PIECE *)(memory + this_thread() * own);
         memset(a, 0, pieces);
         for (int64_t f = 0; f < task->fields; f++) {
-#pragma omp for schedule(static, 1)
-            for (int64_t part = 0; part < PARTS; part++) {
-                memset(vectors, 0, all * sizeof(VEC));
-                OWN_TILES(k, count, part, PARTS) {
-                    NAMED(read_tiles)(task, at, f, k, count, a);
-                    NAMED(meet)(a, rows, a + rows, columns, vectors);
-                }
-                for (int64_t i = 0; i < all; i++) {
-                    REAL sum = 0;
-                    for (int64_t lane = 0; lane < LANES; lane++) sum += vectors[i][lane];
-                    sums[part * all + i] = sum;
-                }
-            }
-#pragma omp for
-            for (int64_t i = 0; i < all; i++) {
-                REAL sum = 0;
-                for (int64_t part = 0; part < PARTS; part++) sum += sums[part * all + i];
-                out[f * all + i] = sum;
-            }
+            NAMED(sum_products)(task, at, f, rows, columns, a, (VEC *)((char *)a + pieces), parts,
+                                sums);
+#pragma omp single
+            NAMED(take_covariances)(wanted, sums, rows, columns, factor,
+                                    factor ? offset + f * step : NULL, out + f * 2 * wanted->count,
+                                    matrix, to_last);
+            if (factor)
+                NAMED(pull_products)(task, at, f, rows, columns, a, matrix, to_last, gradients,
+                                     fresh);
         }
     }
     return 1;
 }
 
-/* Gradients of all stacks, by a matrix for each field, (row, column) as in `products`, and its like
- * for the last stack, (column, row): added, or written where `fresh`. */
-int NAMED(products_gradients)(const REAL *const *at, const Products *task, const REAL *matrices,
-                              const REAL *to_last, REAL *const *gradients, const int64_t *fresh,
-                              char *memory, int threads) {
-    const int64_t rows = NAMED(rows)(task), columns = NAMED(columns)(task), last = task->stacks - 1;
-    const int large = NAMED(points)(task) > 1 << 12;
-#pragma omp parallel num_threads(threads) if (threads > 1 && large)
-    {
-        const int64_t part = this_thread(), parts = all_threads();
-        PIECE *a = (PIECE *)memory + part * (rows + columns);
-        memset(a, 0, (rows + columns) * sizeof(PIECE));
-        for (int64_t f = 0; f < task->fields; f++)
-            OWN_TILES(k, count, part, parts) {
-                const REAL *matrix = matrices + f * rows * columns;
-                NAMED(read_tiles)(task, at, f, k, count, a);
-                for (int64_t s = 0; s < last; s++) {
-                    const Stack *stack = task->stack + s;
-                    NAMED(pull_tile)(task, stack, matrix, a + rows, columns, f, k, count, fresh[s],
-                                     gradients[s]);
-                    matrix += NAMED(parts)(stack) * columns;
-                }
-                NAMED(pull_tile)(task, task->stack + last, to_last + f * rows * columns, a, rows, f,
-                                 k, count, fresh[last], gradients[last]);
-            }
-    }
-    return 1;
-}
-
+#undef OWN
+#undef PIECES
 #undef OWN_TILES
 #undef PIECE
 #endif

@@ -1,4 +1,4 @@
-"""What ``products.c`` does: products of all channels of stacks with all of another."""
+"""What ``products.c`` does: covariances of stacks with one other, and their gradients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from wavemill.kernels.loading import addresses, call, numbers, room
+from wavemill.kernels.loading import Argument, addresses, call, numbers, room
 
 _BLOCK = 4
+
+
+class Covariances(ctypes.Structure):
+    """What is made of products: tables that must outlive this."""
+
+    _fields_ = [*numbers("count"), *addresses("places", "weights", "signs", "last_signs")]
 
 
 class _Products(ctypes.Structure):
@@ -25,35 +31,35 @@ def parts(channels: int, real: bool) -> int:
     return -(channels * (1 if real else 2) // -_BLOCK) * _BLOCK
 
 
-def products(stacks: Sequence[Tensor], box: tuple[int, int]) -> Tensor:
-    """Return the sums over a box of products of parts, real ``(field, part, part of the last)``.
+def products(
+    stacks: Sequence[Tensor],
+    box: tuple[int, int],
+    wanted: Covariances,
+    slopes: tuple[Tensor, Tensor] | None = None,
+    gradients: Sequence[Tensor] = (),
+    fresh: Sequence[bool] = (),
+) -> Tensor:
+    """Return covariances ``(field, row)`` made of sums, over a box, of products of parts.
+
+    With slopes, add the gradients of the stacks; where ``fresh``, overwrite. They are those of a
+    loss with the gradient ``factor c - offset`` by c, of ``(1, row, 2)`` and ``(field or 1, row,
+    2)``.
 
     Stacks are ``(field, channel, y, x)``, spectra in the order of the FFT. Parts of a complex
     channel are its real and its imaginary part, one after the other; a real one is its own. Those
-    of all stacks but the last follow each other, each stack's being :func:`parts`.
+    of all stacks but the last follow each other, each stack's being :func:`parts`, and each meets
+    those of the last.
     """
-    task, size, _, shape = _task(*_sizes(stacks), box, torch.get_num_threads())
-    out = torch.empty(len(stacks[0]), *shape, dtype=stacks[0].dtype.to_real())
-    call("products", out.dtype, _pointers(stacks), task, out, room(size))
+    task, size, _ = _task(*_sizes(stacks), box, torch.get_num_threads())
+    out = torch.empty(len(stacks[0]), wanted.count, dtype=stacks[0].dtype.to_complex())
+    given: tuple[Argument, ...] = None, None, 0, None, None
+    if slopes is not None:
+        factor, offset = slopes
+        step = offset.stride(0) if len(offset) > 1 else 0
+        written = _pointers(gradients), torch.tensor(fresh, dtype=torch.int64)
+        given = factor, offset, step, *written
+    call("products", out.dtype, _pointers(stacks), task, wanted, out, *given, room(size))
     return out
-
-
-def add_gradients_of_products(
-    stacks: Sequence[Tensor],
-    box: tuple[int, int],
-    matrices: tuple[Tensor, Tensor],
-    gradients: Sequence[Tensor],
-    fresh: Sequence[bool],
-) -> None:
-    """Add to gradients matrices times parts: of the last stack, and to its own of the others.
-
-    Matrices are like :func:`products`, and, for the last, transposed. Where ``fresh``, the gradient
-    is written.
-    """
-    task, size, _, _ = _task(*_sizes(stacks), box, torch.get_num_threads())
-    each = [one.contiguous() for one in matrices]
-    written = *each, _pointers(gradients), torch.tensor(fresh, dtype=torch.int64)
-    call("products_gradients", each[0].dtype, _pointers(stacks), task, *written, room(size))
 
 
 def _pointers(tensors: Sequence[Tensor]) -> Tensor:
@@ -71,8 +77,8 @@ def _task(
     dtype: torch.dtype,
     box: tuple[int, int],
     threads: int,
-) -> tuple[_Products, int, Tensor, tuple[int, int]]:
-    """Return the task, how many bytes so many threads work in, what it points to, and its shape."""
+) -> tuple[_Products, int, Tensor]:
+    """Return the task, how many bytes so many threads work in, and what it points to."""
     boxes = [(shape[2], shape[3]) for shape, _ in sizes]
     if set(boxes) == {box}:  # all of it, in one line
         box = 1, box[0] * box[1]
@@ -81,5 +87,4 @@ def _task(
         [(shape[1], kind, *own) for (shape, kind), own in zip(sizes, boxes, strict=True)]
     )
     task = _Products(sizes[0][0][0], *box, len(stack), stack.data_ptr())
-    *others, last = (parts(shape[1], not kind) for shape, kind in sizes)
-    return task, call("products_bytes", dtype, task), stack, (sum(others), last)
+    return task, call("products_bytes", dtype, task), stack

@@ -1,6 +1,6 @@
-/* Covariances of spectra, or of fields, at few shifts or none, and the gradients of these: what
- * GramBlock and ShiftBlock of wavemill/moments/covariances.py do with torch. Cross-spectra are
- * never written to memory. */
+/* Covariances of spectra, or of fields, at few shifts or none, and the gradients of a loss of these:
+ * what GramBlock and ShiftBlock of wavemill/moments/covariances.py do with torch. Cross-spectra are
+ * never written to memory, and spectra are differentiated while they are in a cache. */
 #ifndef REAL
 
 #include "kernels.h"
@@ -12,16 +12,19 @@ typedef struct { int64_t pair, cosine, sine, sign, across; } Mean;
 /* Which channels of two stacks of spectra, (field, channel, y, x) in boxes of their own, meet in a
  * box common to both; waves along y, (wave, y), and along x, complex and (wave, x). `alone`: each
  * channel meets itself, and cross-spectra are real. `plain`, for each stack: gradients are not
- * conjugated. */
+ * conjugated. `swapped`: means are those of the second stack with the first, conjugates of what
+ * the sums give. */
 typedef struct {
     int64_t fields, pairs, means, waves, rows, columns, channels[2], boxes[2][2];
-    int64_t alone, plain[2];
+    int64_t alone, plain[2], swapped;
     const int64_t *chosen;
     const Mean *mean;
     const void *along, *across;
 } Shifts;
 
-#define ROWS 4 /* of a cross-spectrum at once */
+#define ROWS 4  /* of a cross-spectrum at once */
+#define PARTS 4 /* of all rows that are added up apart, whatever the number of threads */
+#define HELD (1 << 21) /* bytes of spectra and gradients that caches keep between both passes */
 
 #define LOOPS "shifts.c"
 #include "precisions.h"
@@ -88,15 +91,15 @@ INLINE void NAMED(pull_alone)(REAL *restrict g, const REAL *restrict s, const RE
     for (int64_t half = 0, at = 0, count = task->columns / 2 + 1; half < 2;                   \
          at = count, count = task->columns - count, half++)
 
-/* out (wave, x): the sums along y of a pair's cross-spectrum times the waves. */
-CLONED static void NAMED(sum_pair)(const Shifts *task, const REAL *first, const REAL *second,
-                                   int64_t pair, REAL *lines, REAL *out) {
+/* out (wave, x): the sums along y, over some rows, of a pair's cross-spectrum times the waves. */
+CLONED static void NAMED(sum_rows)(const Shifts *task, const REAL *first, const REAL *second,
+                                   int64_t pair, int64_t y, int64_t end, REAL *lines, REAL *out) {
     const int64_t n = task->columns, width = task->alone ? n : 2 * n;
     memset(out, 0, task->waves * width * sizeof(REAL));
-    for (int64_t y = 0; y < task->rows; y += ROWS) {
+    for (; y < end; y += ROWS) {
         for (int64_t r = 0; r < ROWS; r++) {
             REAL *line = lines + r * width;
-            if (y + r >= task->rows) {
+            if (y + r >= end) {
                 memset(line, 0, width * sizeof(REAL));
                 continue;
             }
@@ -112,7 +115,7 @@ CLONED static void NAMED(sum_pair)(const Shifts *task, const REAL *first, const 
         for (int64_t s = 0; s < task->waves; s++) {
             REAL w[ROWS], *restrict sum = out + s * width;
             for (int64_t r = 0; r < ROWS; r++)
-                w[r] = y + r < task->rows ? ((const REAL *)task->along)[s * task->rows + y + r] : 0;
+                w[r] = y + r < end ? ((const REAL *)task->along)[s * task->rows + y + r] : 0;
             for (int64_t i = 0; i < width; i++)
                 sum[i] += (w[0] * l0[i] + w[1] * l1[i]) + (w[2] * l2[i] + w[3] * l3[i]);
         }
@@ -166,27 +169,47 @@ CLONED static void NAMED(pull_row)(const Shifts *task, const REAL *first, const 
     }
 }
 
-/* The means of a pair from its sums along y. */
+/* out = (re, im) of the sum of complex wave times line, of which `real` tells if it is real. */
+INLINE void NAMED(dot)(const REAL *wave, const REAL *line, int64_t n, int real, REAL *out) {
+    VEC straight = {0}, crossed = {0};
+    REAL re = 0, im = 0;
+    int64_t x = 0;
+    if (real)
+        for (; x + LANES <= n; x += LANES) {
+            const VEC a = LOOSE(wave + 2 * x), b = LOOSE(wave + 2 * x + LANES);
+            const VEC of = SORT(LOOSE(line + x));
+            straight += EVEN(a, b) * of, crossed += ODD(a, b) * of;
+        }
+    else
+        for (; x + LANES / 2 <= n; x += LANES / 2) {
+            const VEC a = LOOSE(wave + 2 * x), b = LOOSE(line + 2 * x);
+            straight += CONJUGATE * a * b, crossed += a * TURNED(b);
+        }
+    for (int64_t lane = 0; lane < LANES; lane++) re += straight[lane], im += crossed[lane];
+    for (; x < n; x++) {
+        const REAL a = real ? line[x] : line[2 * x], b = real ? 0 : line[2 * x + 1];
+        re += wave[2 * x] * a - wave[2 * x + 1] * b, im += wave[2 * x] * b + wave[2 * x + 1] * a;
+    }
+    out[0] = re, out[1] = im;
+}
+
+/* out (mean): the means of a pair, from its sums along y; others' are left. */
 CLONED static void NAMED(take_means)(const Shifts *task, int64_t pair, const REAL *sums, REAL *out) {
     const int64_t n = task->columns, width = task->alone ? n : 2 * n;
     for (int64_t m = 0; m < task->means; m++) {
         const Mean *mean = task->mean + m;
         if (mean->pair != pair) continue;
         const REAL *wave = (const REAL *)task->across + 2 * n * mean->across;
-        REAL parts[2][2] = {{0}};
-        for (int part = 0; part < (mean->sign ? 2 : 1); part++) {
-            const REAL *line = sums + (part ? mean->sine : mean->cosine) * width;
-            REAL rr = 0, ii = 0, ri = 0, ir = 0;
-            for (int64_t x = 0; x < n; x++) {
-                const REAL re = task->alone ? line[x] : line[2 * x];
-                const REAL im = task->alone ? 0 : line[2 * x + 1];
-                rr += wave[2 * x] * re, ii += wave[2 * x + 1] * im;
-                ri += wave[2 * x] * im, ir += wave[2 * x + 1] * re;
-            }
-            parts[part][0] = rr - ii, parts[part][1] = ri + ir;
+        REAL cosine[2], sine[2] = {0};
+        if (task->alone) {
+            NAMED(dot)(wave, sums + mean->cosine * width, n, 1, cosine);
+            if (mean->sign) NAMED(dot)(wave, sums + mean->sine * width, n, 1, sine);
+        } else {
+            NAMED(dot)(wave, sums + mean->cosine * width, n, 0, cosine);
+            if (mean->sign) NAMED(dot)(wave, sums + mean->sine * width, n, 0, sine);
         }
-        out[2 * m] = parts[0][0] - (REAL)mean->sign * parts[1][1];
-        out[2 * m + 1] = parts[0][1] + (REAL)mean->sign * parts[1][0];
+        out[2 * m] = cosine[0] - (REAL)mean->sign * sine[1];
+        out[2 * m + 1] = cosine[1] + (REAL)mean->sign * sine[0];
     }
 }
 
@@ -215,77 +238,106 @@ CLONED static void NAMED(give_means)(const Shifts *task, int64_t pair, const REA
 }
 
 /* How many threads are worth waking. */
-INLINE int NAMED(team)(const Shifts *task, int threads) {
-    return task->fields * task->pairs * task->rows * task->columns > 1 << 14 ? threads : 1;
+INLINE int64_t NAMED(team)(const Shifts *task, int64_t threads) {
+    if (task->fields * task->pairs * task->rows * task->columns <= 1 << 14) return 1;
+    return threads < PARTS ? threads : PARTS;
 }
 
 INLINE int64_t NAMED(width)(const Shifts *task) {
     return (task->alone ? 1 : 2) * task->columns;
 }
 
-/* The first row that is a thread's own; threads divide up blocks of ROWS rows. */
-INLINE int64_t NAMED(block)(const Shifts *task, int64_t part, int64_t parts) {
-    const int64_t y = (task->rows + ROWS - 1) / ROWS * part / parts * ROWS;
+/* The first row of a part. */
+INLINE int64_t NAMED(part)(const Shifts *task, int64_t part) {
+    const int64_t y = (task->rows + ROWS - 1) / ROWS * part / PARTS * ROWS;
     return y < task->rows ? y : task->rows;
 }
 
-/* Bytes that so many threads work in. */
-int64_t NAMED(shifts_bytes)(const Shifts *task, int64_t gradient, int threads) {
-    const int64_t sums = task->waves * NAMED(width)(task);
-    const int64_t spectra = gradient ? task->fields * task->pairs : threads;
-    return (threads * ROWS * NAMED(width)(task) + spectra * sums) * (int64_t)sizeof(REAL);
+/* How many pairs are differentiated together, while their spectra are in a cache. */
+INLINE int64_t NAMED(batch)(const Shifts *task) {
+    const int64_t bytes = 8 * task->rows * task->columns * (int64_t)sizeof(REAL);
+    const int64_t all = task->fields * task->pairs, held = HELD / bytes;
+    return held < 1 ? 1 : held < all ? held : all;
 }
 
-/* out (field, mean), complex. Each pair is one thread's, so that sums do not depend on chance. */
-int NAMED(shifts)(const REAL *first, const REAL *second, const Shifts *task, REAL *out, REAL *memory,
-                  int threads) {
-    const int64_t width = NAMED(width)(task), all = task->fields * task->pairs;
-    const int64_t parts = NAMED(team)(task, threads);
-#pragma omp parallel for num_threads(parts) if (parts > 1) schedule(static, 1)
-    for (int64_t part = 0; part < parts; part++) {
-        REAL *lines = memory + part * (ROWS + task->waves) * width, *sums = lines + ROWS * width;
-        for (int64_t pair = part; pair < all; pair += parts) {
-            NAMED(sum_pair)(task, first, second, pair, lines, sums);
-            NAMED(take_means)(task, pair % task->pairs, sums,
-                              out + pair / task->pairs * 2 * task->means);
+/* Bytes that so many threads work in: each of its own, then what the parts found. */
+#define OWN (ROWS * width + task->waves * width * (factor ? batch : 1) + means)
+int64_t NAMED(shifts_bytes)(const Shifts *task, int64_t factor, int threads) {
+    const int64_t width = NAMED(width)(task), batch = NAMED(batch)(task), means = 2 * task->means;
+    return (NAMED(team)(task, threads) * OWN + 2 * PARTS * batch * means) * (int64_t)sizeof(REAL);
+}
+
+/* The means of a pair from what the parts of its rows gave, and the gradient by what they gave. */
+INLINE void NAMED(join_means)(const Shifts *task, int64_t pair, const REAL *found, int64_t stride,
+                              const REAL *factor, const REAL *offset, REAL *out, REAL *values) {
+    const REAL sign = task->swapped ? -1 : 1;
+    for (int64_t m = 0; m < task->means; m++) {
+        if (task->mean[m].pair != pair) continue;
+        REAL re = 0, im = 0;
+        for (int64_t part = 0; part < PARTS; part++) {
+            re += found[part * stride + 2 * m], im += found[part * stride + 2 * m + 1];
         }
+        if (out) out[2 * m] = re, out[2 * m + 1] = sign * im;
+        if (!factor) continue;
+        values[2 * m] = factor[2 * m] * re - offset[2 * m];
+        values[2 * m + 1] = sign * offset[2 * m + 1] - factor[2 * m + 1] * im;
     }
-    return 1;
 }
 
-/* The gradients of both stacks from those of the means: added, or written where `fresh`. Each row
- * is one thread's. */
-int NAMED(shifts_gradients)(const REAL *first, const REAL *second, const Shifts *task,
-                            const REAL *values, REAL *first_gradient, REAL *second_gradient,
-                            int64_t first_fresh, int64_t second_fresh, REAL *memory,
-                            int threads) {
+/* out (field, mean), complex; with `factor` also the gradients of both stacks, added, or written
+ * where `fresh`, of a loss whose gradient by a mean c is factor c - offset, part by part. Offsets
+ * of fields are `step` numbers apart. Each row is one thread's, in both passes. */
+int NAMED(shifts)(const REAL *first, const REAL *second, const Shifts *task, REAL *out,
+                  const REAL *factor, const REAL *offset, int64_t step, REAL *first_gradient,
+                  REAL *second_gradient, int64_t first_fresh, int64_t second_fresh, REAL *memory,
+                  int threads) {
     const int fresh[2] = {first_fresh != 0, second_fresh != 0};
-    const int64_t width = NAMED(width)(task), all = task->fields * task->pairs;
-    const int64_t parts = NAMED(team)(task, threads);
-    REAL *sums = memory + threads * ROWS * width;
-#pragma omp parallel num_threads(parts) if (parts > 1)
+    const int64_t width = NAMED(width)(task), sums = task->waves * width;
+    const int64_t batch = NAMED(batch)(task), means = 2 * task->means, own = OWN;
+    const int64_t all = task->fields * task->pairs, team = NAMED(team)(task, threads);
+    REAL *const parts = memory + team * own; /* (turn, part, pair of the batch, mean) */
+#pragma omp parallel num_threads(team) if (team > 1)
     {
+        const int64_t thread = this_thread();
+        REAL *lines = memory + thread * own, *held = lines + ROWS * width;
+        REAL *values = lines + own - means;
+        for (int64_t start = 0, turn = 0; start < all; start += batch, turn = !turn) {
+            const int64_t count = all - start < batch ? all - start : batch;
+            REAL *const found = parts + turn * PARTS * batch * means;
 #pragma omp for schedule(static, 1)
-        for (int64_t pair = 0; pair < all; pair++)
-            NAMED(give_means)(task, pair % task->pairs, values + pair / task->pairs * 2 * task->means,
-                              sums + pair * task->waves * width);
-#pragma omp for schedule(static, 1)
-        for (int64_t part = 0; part < parts; part++) {
-            REAL *lines = memory + part * ROWS * width;
-            const int64_t end = NAMED(block)(task, part + 1, parts);
-            for (int64_t y = NAMED(block)(task, part, parts); y < end; y += ROWS)
-                for (int64_t pair = 0; pair < all; pair++) {
-                    const int64_t rows = end - y < ROWS ? end - y : ROWS;
-                    NAMED(spread_rows)(task, y, rows, sums + pair * task->waves * width, lines);
-                    for (int64_t r = 0; r < rows; r++)
-                        NAMED(pull_row)(task, first, second, pair, y + r, lines + r * width,
-                                        first_gradient, second_gradient, fresh);
+            for (int64_t part = 0; part < PARTS; part++)
+                for (int64_t p = 0; p < count; p++) {
+                    NAMED(sum_rows)(task, first, second, start + p, NAMED(part)(task, part),
+                                    NAMED(part)(task, part + 1), lines, held);
+                    NAMED(take_means)(task, (start + p) % task->pairs, held,
+                                      found + (part * batch + p) * means);
+                }
+            /* All have found theirs. Who is done first goes on to the other half of `parts`. */
+            for (int64_t p = 0; p < count; p++) {
+                const int64_t field = (start + p) / task->pairs, pair = (start + p) % task->pairs;
+                NAMED(join_means)(task, pair, found + p * means, batch * means, factor,
+                                  offset + field * step, thread ? NULL : out + field * means, values);
+                if (factor) NAMED(give_means)(task, pair, values, held + p * sums);
+            }
+#pragma omp for schedule(static, 1) nowait
+            for (int64_t part = 0; part < (factor ? PARTS : 0); part++)
+                for (int64_t p = 0; p < count; p++) {
+                    const int64_t end = NAMED(part)(task, part + 1);
+                    for (int64_t y = NAMED(part)(task, part); y < end; y += ROWS) {
+                        const int64_t rows = end - y < ROWS ? end - y : ROWS;
+                        NAMED(spread_rows)(task, y, rows, held + p * sums, lines);
+                        for (int64_t r = 0; r < rows; r++)
+                            NAMED(pull_row)(task, first, second, start + p, y + r,
+                                            lines + r * width, first_gradient, second_gradient,
+                                            fresh);
+                    }
                 }
         }
     }
     return 1;
 }
 
+#undef OWN
 #undef HALVES
 #undef ROW
 #endif

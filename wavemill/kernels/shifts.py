@@ -1,4 +1,4 @@
-"""What ``shifts.c`` does: covariances of spectra or fields at a few shifts, and their gradients."""
+"""What ``shifts.c`` does: covariances of spectra or fields at a few shifts, and gradients."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Shifts(ctypes.Structure):
         ("boxes", 2 * PAIR),
         *numbers("alone"),
         ("plain", PAIR),
+        *numbers("swapped"),
         *addresses("chosen", "mean", "along", "across"),
     ]
 
@@ -31,18 +32,27 @@ def shifts_bytes(task: Shifts, dtype: torch.dtype, gradient: bool) -> int:
 def means_at_shifts(first: Tensor, second: Tensor, task: Shifts, size: int) -> Tensor:
     """Return means of cross-spectra times waves, complex ``(field, mean)``."""
     out = first.new_empty(task.fields, task.means)
-    call("shifts", first.dtype, first, second, task, out, room(size))
+    nothing = None, None, 0, None, None, False, False
+    call("shifts", out.dtype, first, second, task, out, *nothing, room(size))
     return out
 
 
-def add_gradients_at_shifts(
+def differentiated_at_shifts(
     spectra: tuple[Tensor, Tensor],
     task: Shifts,
-    values: Tensor,
+    slopes: tuple[Tensor, Tensor],
     gradients: tuple[Tensor, Tensor],
     fresh: tuple[bool, bool],
     size: int,
-) -> None:
-    """Add both stacks' gradients, from ``values`` of the means; where ``fresh``, overwrite."""
-    written = task, values, *gradients, *fresh, room(size)
-    call("shifts_gradients", values.dtype, *spectra, *written)
+) -> Tensor:
+    """Return the means c, and add both stacks' gradients; where ``fresh``, overwrite.
+
+    They are those of a loss with the gradient ``factor c - offset`` by c, part by part, of slopes
+    ``(1, mean, 2)`` and ``(field or 1, mean, 2)``.
+    """
+    out = spectra[0].new_empty(task.fields, task.means)
+    factor, offset = slopes
+    step = offset.stride(0) if len(offset) > 1 else 0
+    written = factor, offset, step, *gradients, *fresh, room(size)
+    call("shifts", out.dtype, *spectra, task, out, *written)
+    return out

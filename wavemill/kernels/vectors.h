@@ -16,6 +16,7 @@
 #undef HIGH4
 #undef SORT
 #undef BACKWARDS
+#undef TURNED
 #undef CONJUGATE
 #undef TRANSPOSE
 
@@ -56,6 +57,7 @@
 #define HIGH4(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
 #define SORT(a) SHUFFLE(a, a, 0, 1, 4, 5, 2, 3, 6, 7)
 #define BACKWARDS(a) SHUFFLE(a, a, 6, 7, 4, 5, 2, 3, 0, 1)
+#define TURNED(a) SHUFFLE(a, a, 1, 0, 3, 2, 5, 4, 7, 6)
 #define CONJUGATE ((VEC){1, -1, 1, -1, 1, -1, 1, -1})
 #define TRANSPOSE() ROUND(1, LOW1, HIGH1) ROUND(2, LOW2, HIGH2) ROUND(4, LOW4, HIGH4)
 #else
@@ -70,6 +72,7 @@
 #define HIGH2(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
 #define SORT(a) SHUFFLE(a, a, 0, 2, 1, 3)
 #define BACKWARDS(a) SHUFFLE(a, a, 2, 3, 0, 1)
+#define TURNED(a) SHUFFLE(a, a, 1, 0, 3, 2)
 #define CONJUGATE ((VEC){1, -1, 1, -1})
 #define TRANSPOSE() ROUND(1, EVEN, ODD) ROUND(2, LOW2, HIGH2)
 #endif

@@ -59,17 +59,18 @@ def add_into(into: Tensor, spectrum: Tensor) -> None:
 
 
 def filtered(spectrum: Tensor, filters: Tensor) -> Tensor:
-    """Return ``spectrum (batch, y, x)`` times ``filters (angle, y, x)``, real."""
+    """Return ``spectrum (batch, y, x)``, in the box of ``filters (angle, y, x)``, times these."""
     if _loops(spectrum, filters):
-        return kernels.filtered(spectrum, filters, back=False)
-    return spectrum[:, None] * filters
+        return kernels.filtered(spectrum, filters)
+    return crop(spectrum, _sizes(filters))[:, None] * filters
 
 
-def filtered_back(spectra: Tensor, filters: Tensor) -> Tensor:
-    """Return the sum over angles of ``spectra (batch, angle, y, x)`` times filters."""
-    if _loops(spectra, filters):
-        return kernels.filtered(spectra, filters, back=True)
-    return (spectra * filters).sum(1)
+def add_filtered_back(spectra: Tensor, filters: Tensor, into: Tensor) -> None:
+    """Add the sum over angles of ``spectra (batch, angle, y, x)`` times filters to a larger box."""
+    if _loops(spectra, filters) and kernels.usable(into):
+        kernels.add_filtered_back(spectra, filters, into)
+    else:
+        add_into(into, (spectra * filters).sum(1))
 
 
 def to_spectrum(field: Tensor, box: Box) -> Tensor:

@@ -13,6 +13,7 @@ from wavemill import kernels
 from wavemill.moments.boxes import Box
 from wavemill.moments.covariances import Block, GramBlock, ShiftBlock
 from wavemill.moments.shifts import few_waves
+from wavemill.moments.slopes import Slopes
 from wavemill.moments.stacks import Pairs, Stack
 from wavemill.operators import keep_buffer
 
@@ -86,14 +87,12 @@ class Loops(Block):
             return self.block.evaluate(a, b)
         first, second = (stack.channels(self._space) for stack in self._ordered(a, b))
         task, room, _ = self._task(first, second)
-        c = kernels.means_at_shifts(first, second, task, room)
-        return c.conj() if self._swapped else c
+        return kernels.means_at_shifts(first, second, task, room)
 
-    def pull(self, g: Tensor, a: Stack, b: Stack) -> None:
-        """Add the gradient to those of ``a`` and ``b``."""
+    def differentiate(self, slopes: Slopes, a: Stack, b: Stack) -> Tensor:
+        """Return the covariances, and add the gradient that follows from them."""
         if not self._usable(a, b):
-            self.block.pull(g, a, b)
-            return
+            return self.block.differentiate(slopes, a, b)
         stacks = first, second = self._ordered(a, b)
         channels = first.channels(self._space), second.channels(self._space)
         task, _, room = self._task(*channels)
@@ -106,8 +105,8 @@ class Loops(Block):
             ),
             strict=True,
         )
-        values = (g if self._swapped else g.conj()).resolve_conj().contiguous()
-        kernels.add_gradients_at_shifts(channels, task, values, gradients, fresh, room)
+        own = slopes.factor, slopes.offset
+        return kernels.differentiated_at_shifts(channels, task, own, gradients, fresh, room)
 
     def _usable(self, a: Stack, b: Stack) -> bool:
         """Say whether the loops can read the channels, and no graph of autograd needs them."""
@@ -133,6 +132,7 @@ class Loops(Block):
                 boxes=(first.shape[2:], second.shape[2:]),
                 alone=self._auto,
                 plain=self._plain,
+                swapped=self._swapped,
                 chosen=self._chosen.data_ptr(),
                 mean=self._means.data_ptr(),
                 along=self._along.data_ptr(),

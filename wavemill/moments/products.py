@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wavemill import kernels
 from wavemill.moments.boxes import Box
 from wavemill.moments.covariances import Block, GramBlock
+from wavemill.moments.slopes import Slopes
 from wavemill.moments.stacks import Pairs, Stack
 from wavemill.operators import keep_buffer
 
@@ -135,24 +136,16 @@ class Products(Block):
             return torch.cat(
                 [block.evaluate(*sides) for block, sides in self._sided(stacks)], dim=1
             )
-        sums = kernels.products(channels, self._box).flatten(1)
-        c = (sums[:, self._places, None] * self._weights).sum(-2)
-        return torch.view_as_complex(c)
+        return kernels.products(channels, self._box, self._wanted())
 
-    def pull(self, g: Tensor, *stacks: Stack) -> None:
-        """Add the gradient to those of the stacks."""
+    def differentiate(self, slopes: Slopes, *stacks: Stack) -> Tensor:
+        """Return the covariances, and add the gradient that follows from them."""
         channels = self._channels(stacks)
         if not self._usable(channels):
-            parts = torch.split(g, self._counts, dim=1)
-            for part, (block, sides) in zip(parts, self._sided(stacks), strict=True):
-                block.pull(part, *sides)
-            return
-        each = (torch.view_as_real(g.resolve_conj())[:, :, None] * self._weights).sum(-1)
-        rows, columns = len(self._signs), len(self._last_signs)
-        matrix = each.new_zeros(len(g), rows * columns)
-        matrix.index_add_(1, self._places.flatten(), each.flatten(1))
-        matrix = matrix.view(-1, rows, columns)
-        matrices = matrix * self._signs, matrix.mT * self._last_signs
+            each = zip(slopes.split(self._counts), self._sided(stacks), strict=True)
+            return torch.cat(
+                [block.differentiate(part, *sides) for part, (block, sides) in each], dim=1
+            )
         gradients, fresh = zip(
             *(
                 stack.begin_gradient(self._space, True, (own.shape[1], *self._box))
@@ -160,7 +153,12 @@ class Products(Block):
             ),
             strict=True,
         )
-        kernels.add_gradients_of_products(channels, self._box, matrices, gradients, fresh)
+        own = slopes.factor, slopes.offset
+        return kernels.products(channels, self._box, self._wanted(), own, gradients, fresh)
+
+    def _wanted(self) -> kernels.Covariances:
+        tables = self._places, self._weights, self._signs, self._last_signs
+        return kernels.Covariances(len(self._places), *(table.data_ptr() for table in tables))
 
     def _channels(self, stacks: Sequence[Stack]) -> list[Tensor]:
         return [stack.channels(self._space) for stack in stacks]

@@ -28,13 +28,12 @@ from torch import Tensor
 from wavemill.filters import morlet
 from wavemill.moments.boxes import (
     Box,
-    add_into,
+    add_filtered_back,
     add_into_half,
     box_of,
     crop,
     crop_half,
     filtered,
-    filtered_back,
     from_half_spectrum,
     to_half_spectrum,
 )
@@ -153,7 +152,7 @@ class ScatteringSpectra(DifferentiatedMoments):
         energy = half.real.square().addcmul_(half.imag, half.imag).div_(self._points**2)
         responses, spectra, power = [], [], []
         for j, box in enumerate(self._responding):
-            spectrum = filtered(crop(x_hat, box), self._psi(j))
+            spectrum = filtered(x_hat, self._psi(j))
             responses.append(Response(spectrum, shape, False))
             spectra.append(to_half_spectrum(responses[j].modulus, self._boxes[j]))
             power.append(crop_half(energy, box).flatten(1) @ self._energies(j).mT)
@@ -194,7 +193,7 @@ class ScatteringSpectra(DifferentiatedMoments):
             response.pull(0, slice(None), from_half_spectrum(spectra[j], self._boxes[j], shape))
             pulled = response.pulled()
             assert pulled is not None
-            add_into(field, filtered_back(pulled, self._psi(j)))
+            add_filtered_back(pulled, self._psi(j), field)
         field[..., : half.shape[-1]].add_(half, alpha=self._points)
         result: Tensor = torch.fft.ifft2(field).real
         x = pass_.x

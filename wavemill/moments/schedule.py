@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from wavemill.moments.banks import Filters, points_held
 from wavemill.moments.boxes import (
-    add_into,
-    crop,
+    add_filtered_back,
     filtered,
-    filtered_back,
     to_conjugate_field,
     to_spectrum,
 )
@@ -133,8 +131,7 @@ class Schedule(nn.Module):
     def _response(self, pass_: _Pass, source: Source) -> Response:
         if source not in pass_.responses:
             filters: Tensor = getattr(self, source.scale.buffer)
-            box = filters.shape[-2], filters.shape[-1]
-            spectrum = filtered(crop(pass_.x_hat[source.component], box), filters)
+            spectrum = filtered(pass_.x_hat[source.component], filters)
             pass_.responses[source] = Response(spectrum, self.shape, source.scale.low_pass)
         return pass_.responses[source]
 
@@ -177,8 +174,7 @@ class Schedule(nn.Module):
             response = pass_.responses.pop(source, None)
             spectral = response.pulled() if differentiate and response is not None else None
             if spectral is not None:
-                filters = getattr(self, source.scale.buffer)
-                pass_.pull_field(source.component, filtered_back(spectral, filters))
+                pass_.pull_field(source.component, spectral, getattr(self, source.scale.buffer))
 
     def _return(self, pass_: _Pass, group: Group, stack: Stack) -> None:
         """Hand a group's gradient to its scale or, if its spectrum is linear in x, to the field."""
@@ -186,7 +182,7 @@ class Schedule(nn.Module):
         conjugate = None if stack.field_gradient is None else stack.field_gradient.conj()
         if spectral is not None and stack.linear:
             filters = getattr(self, group.scale.buffer)[place]
-            pass_.pull_field(group.component, filtered_back(spectral, filters))
+            pass_.pull_field(group.component, spectral, filters)
             spectral = None
         if spectral is None and conjugate is None:
             return
@@ -220,9 +216,9 @@ class _Pass:
             return [self._powers[a, b]]
         return [self.stacks[group] for group in due.groups]
 
-    def pull_field(self, component: int, gradient: Tensor) -> None:
-        """Add to the gradient of a component's transform."""
-        add_into(self._gradient[component], gradient)
+    def pull_field(self, component: int, spectra: Tensor, filters: Tensor) -> None:
+        """Add to the gradient of a component's transform that of its spectra behind filters."""
+        add_filtered_back(spectra, filters, self._gradient[component])
 
     def gradient(self) -> Tensor:
         """Return the gradient of the fields."""
