@@ -11,6 +11,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -35,6 +36,10 @@ from wavemill.moments.boxes import (
     to_spectrum,
 )
 from wavemill.moments.channels import Response
+from wavemill.moments.covariances import ShiftBlock
+from wavemill.moments.loops import Loops
+from wavemill.moments.slopes import Slopes
+from wavemill.moments.stacks import Pairs, Stack
 
 ROOT = Path(__file__).parents[2]
 PRECISIONS = [torch.float32, torch.float64]
@@ -399,16 +404,25 @@ def test_threads_do_not_change_products_of_channels(set_threads):
 
 
 @compiled
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_do_not_change_covariances_at_shifts(set_threads, threads):
-    op = PhaseHarmonicCovariance((150, 144), 3, 4, "pywph", 1)
-    x, y = torch.randn(2, 2, *op.shape, generator=torch.manual_seed(8))
-    set_threads(1)
-    moments = op.measure(y)
-    expected = op.loss_and_gradient(x, moments)
-    set_threads(threads)
-    for ours, alone in zip(op.loss_and_gradient(x, moments), expected, strict=True):
-        assert torch.equal(ours, alone)
+def test_threads_do_not_change_covariances_at_shifts(set_threads):
+    """Sums are of 4 parts of all rows, however many threads there are, and pairs at a time."""
+    generator = torch.manual_seed(8)
+    spectra = torch.randn(2, 1, 3, 150, 144, dtype=torch.complex64, generator=generator)
+    shifts = np.array([[0, 1], [2, -1], [-2, 0], [0, 0], [5, 5]])
+    pairs = Pairs(np.array([0, 1, 2, 1, 0]), np.array([2, 1, 0, 0, 2]), shifts, (3, 3))
+    box, linear = (150, 144), (False, True)
+    block = ShiftBlock(pairs, 0.5, box, box, linear, False, torch.float32)
+    loops = Loops(block, pairs, 0.5, box, linear, torch.float32, box)
+    slopes = Slopes(*torch.randn(2, 1, 5, 2, generator=generator))
+    found = []
+    for threads in (1, 2, 5):
+        set_threads(threads)
+        stacks = [Stack(own, None, x) for own, x in zip(linear, spectra, strict=True)]
+        c = loops.differentiate(slopes, *stacks)
+        found.append([c, loops.evaluate(*stacks), *(stack.spectrum_gradient for stack in stacks)])
+    assert torch.equal(found[0][0], found[0][1])
+    for one in found[1:]:
+        assert all(map(torch.equal, one, found[0]))
 
 
 @compiled
