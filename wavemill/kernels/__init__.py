@@ -16,7 +16,7 @@ from wavemill.kernels.boxes import (
 )
 from wavemill.kernels.fields import add_filtered_back, add_polar, filtered, harmonics
 from wavemill.kernels.grams import GramsTask
-from wavemill.kernels.loading import available, load, unfollowed, usable
+from wavemill.kernels.loading import available, forget_room, load, unfollowed, usable
 from wavemill.kernels.products import Covariances, parts, products
 from wavemill.kernels.scattering import Average, Bank, Scattering, scatter, scattering_bytes
 from wavemill.kernels.shifts import Shifts, differentiated_at_shifts, means_at_shifts, shifts_bytes
@@ -37,6 +37,7 @@ __all__ = [
     "available",
     "differentiated_at_shifts",
     "filtered",
+    "forget_room",
     "fourier",
     "harmonic_spectra",
     "harmonics",

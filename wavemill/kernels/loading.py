@@ -120,6 +120,11 @@ def room(size: int) -> Tensor:
     return memory
 
 
+def forget_room() -> None:
+    """Give back the memory that the calling thread keeps."""
+    _scratch.__dict__.clear()
+
+
 def _declared(name: str, dtype: torch.dtype, arguments: tuple[Argument, ...]) -> Callable[..., int]:
     """Return a function whose argument types are declared, once for all, from its first call."""
     function: Any = getattr(library, f"{name}_{_SUFFIX[dtype]}")
