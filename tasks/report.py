@@ -41,6 +41,13 @@ class Picture:
         return figures.data_uri(self.image)
 
 
+def held_pictures(artifact: Artifact, captions: Mapping[str, str]) -> list[Picture]:
+    """Return those figures that an artifact holds: of a single sample some cannot be drawn."""
+    paths = {f"figures/{name}.png": caption for name, caption in captions.items()}
+    held = artifact.files()
+    return [Picture(artifact.read(path), said) for path, said in paths.items() if path in held]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table."""
@@ -253,12 +260,11 @@ def classifier_chapter(store: Store, artifact: Artifact) -> Section:
         "confusion": "What images not learnt from were taken for.",
         "codes": "Some of them, how many atoms are active where, and their mean codes.",
     }
+    sheet = image_figures.contact_sheet(store.dataset(name))
     pictures = [
-        Picture(image_figures.contact_sheet(store.dataset(name)), f"The images of dataset {name}.")
+        Picture(sheet, f"The images of dataset {name}."),
+        *held_pictures(artifact, captions),
     ]
-    for figure, caption in captions.items():
-        if f"figures/{figure}.png" in artifact.files():
-            pictures.append(Picture(artifact.read(f"figures/{figure}.png"), caption))
     row = {
         "learnt from": artifact.manifest["samples"],
         "held out": int(metrics["held_out"]),
@@ -281,7 +287,7 @@ def generator_chapter(store: Store, artifact: Artifact) -> Section:
         "interpolate": "A row a path: from one sample to the next, through codes between theirs.",
         "noise": "Drawn: codes are white Gaussian noise.",
     }
-    pictures = [Picture(artifact.read(f"figures/{f}.png"), text) for f, text in captions.items()]
+    pictures = held_pictures(artifact, captions)
     row = {
         "learnt from": artifact.manifest["samples"],
         "numbers a code": spec.dimension,

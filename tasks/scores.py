@@ -23,7 +23,7 @@ from tasks.evaluate import EvaluationOutcome, EvaluationRequest, Scores
 from tasks.held_out import not_learnt
 from tasks.prediction import class_scores
 from tasks.progress import caution
-from tasks.report import Picture, Section, Table, write_report
+from tasks.report import Section, Table, held_pictures, write_report
 from tasks.requests import rows_digest
 from wavemill.dictionaries.training import confusion, topk
 from wavemill.specs import ScoresSpec
@@ -205,18 +205,13 @@ def report(store: Store, outcome: EvaluationOutcome, target: Path) -> Path:
     """Write the page on one scored model."""
     found = store.artifact_at(outcome.kind, outcome.key)
     manifest = found.manifest
-    drawn = [
-        Picture(found.read(f"figures/{name}.png"), caption)
-        for name, caption in CAPTIONS.items()
-        if f"figures/{name}.png" in found.files()
-    ]
     text = f"{manifest['samples']:,} samples that it did not learn from"
     text += f", of those where {manifest['selection']}." if manifest["selection"] else "."
     command = ["wavemill", "evaluate", outcome.model, manifest["dataset"]]
     command += ["--where", manifest["selection"]] if manifest["selection"] else []
     sections = [
         Section("Scores", text, tables=[Table.of(records(outcome.table))]),
-        Section("Pictures", pictures=drawn),
+        Section("Pictures", pictures=held_pictures(found, CAPTIONS)),
         Section("Lineage", commands=[shlex.join(command)]),
     ]
     subtitle = (

@@ -150,15 +150,21 @@ def test_fewer_samples_than_asked_for_are_minded(store_with_generators: str) -> 
 
 
 @pytest.mark.parametrize("dimension", ["1", "2"])
-def test_a_generator_is_judged_by_a_single_sample(store_url: str, dimension: str) -> None:
-    """Numbers and pictures that need two samples are left out."""
+def test_a_generator_is_judged_by_a_single_sample(
+    store_url: str, tmp_path: Path, dimension: str
+) -> None:
+    """Numbers and pictures that need two samples are left out, of its chapter as well."""
     ingest("few", ["simulate:n=6,N=32,t=0.5"], store_url, None, "threads")
     store, small = open_store(store_url, writable=True), {"J": "2", "L": "2"}
     parameters = {**small, "dimension": dimension, "model": "linear"}
     made = fit(store, "few", FitRequest("generator", parameters))
     assert {"test_code_mean", "test_code_radius", "test_psnr"} <= set(made.metrics)
     assert "test_code_covariance" not in made.metrics
-    assert "figures/interpolate.png" not in store.artifact_at("generator", made.key).files()
+    artifact = store.artifact_at("generator", made.key)
+    assert "figures/interpolate.png" not in artifact.files()
+    chapter = generator_chapter(store, artifact)
+    page = write_report(tmp_path / "report.html", "Title", "", [chapter]).read_text()
+    assert page.count("data:image/png;base64,") == 2
 
 
 def test_eigenvalues_that_are_zero_for_any_codes_are_left_out() -> None:
