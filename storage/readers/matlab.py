@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,17 +127,10 @@ def _check_types(kind: int, body: bytes, order: str) -> None:
 
 
 def _reversed(name: str, dataset: Any, options: ReadOptions) -> Variable:
+    def load(selector: Selector) -> Array:
+        check_stored(name, dataset)
+        return np.asarray(dataset[selector[::-1]]).T
+
     shape = dataset.shape[::-1]
-    return Variable(
-        name,
-        shape,
-        dataset.dtype,
-        partial(_load_reversed, name, dataset),
-        name_axes(shape, options.components),
-        series=name,
-    )
-
-
-def _load_reversed(name: str, dataset: Any, selector: Selector) -> Array:
-    check_stored(name, dataset)
-    return np.asarray(dataset[selector[::-1]]).T
+    axes = name_axes(shape, options.components)
+    return Variable(name, shape, dataset.dtype, load, axes, series=name)

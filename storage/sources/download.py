@@ -62,15 +62,10 @@ PUBLISHED: dict[str, dict[str, Published]] = {
 }
 
 
-def fetch_published(source: str, folder: Path | None = None) -> Path:
+def fetch_published(source: str) -> Path:
     """Return the local copy of a published file such as ``qm9:`` or ``qm9:uncharacterized``.
 
-    Parameters
-    ----------
-    source
-        ``SET:NAME``.
-    folder
-        Where copies are kept; ``downloads`` in the user's cache folder unless given.
+    Copies are kept in ``downloads`` in the user's cache folder.
 
     Raises
     ------
@@ -82,8 +77,7 @@ def fetch_published(source: str, folder: Path | None = None) -> Path:
     if name not in files:
         known = ", ".join(f"{collection}:{key}" for key in files) or "none"
         raise InvalidRequest(f"nothing is published as {source!r}; there is {known}")
-    home = folder or user_cache_path("wavemill", ensure_exists=True) / "downloads"
-    return fetch(files[name], home)
+    return fetch(files[name], user_cache_path("wavemill", ensure_exists=True) / "downloads")
 
 
 def fetch(file: Published, folder: Path) -> Path:
