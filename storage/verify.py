@@ -225,7 +225,7 @@ def _home(
         if not is_below(where):  # a repair must not follow it
             yield Finding(path, _leads_out(where), remedy, (path,))
             continue
-        problem = _problem(lambda where=where: backend.read(where), expected)  # type: ignore[misc]
+        problem = _problem(backend, where, expected)
         if problem == _MISSING and not _holds(backend, path, data):
             return
         seen(where)
@@ -249,9 +249,9 @@ def _said(error: Damaged, path: str) -> str:
     return str(error).removeprefix(f"{path} ").removesuffix(": run `wavemill verify`")
 
 
-def _problem(read: Callable[[], bytes], expected: dict[str, Any]) -> str:
+def _problem(backend: Backend, path: str, expected: dict[str, Any]) -> str:
     try:
-        data = read()
+        data = backend.read(path)
     except FileNotFoundError:
         return _MISSING
     if "sha256" in expected:  # of shards of older parts, too
@@ -261,7 +261,7 @@ def _problem(read: Callable[[], bytes], expected: dict[str, Any]) -> str:
     return "" if same else "differs from what was written"
 
 
-def _remake(home: str, manifest: Document | None = None) -> str:
+def _remake(home: str, manifest: Document | None) -> str:
     if not home.startswith("artifacts/"):
         return "no version names it: `wavemill gc` removes it"
     dataset = manifest["dataset"] if manifest else "its dataset"
