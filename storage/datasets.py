@@ -50,9 +50,9 @@ class Dataset:
     version: DatasetVersion
 
     def __repr__(self) -> str:
-        parts, what = self.version.parts, f"{self.schema.variable} {self.schema.size}"
-        count = sum(part.rows - len(part.withdrawn) for part in parts)
-        return f"Dataset({self.name!r}, version {self.version.version}: {count} samples, {what})"
+        number, count = self.version.version, self.version.count
+        what = f"{self.schema.variable} {self.schema.size}"
+        return f"Dataset({self.name!r}, version {number}: {count} samples, {what})"
 
     @property
     def schema(self) -> Schema:
@@ -264,7 +264,9 @@ class Dataset:
         if unknown := wanted - set(self.samples()["sample_id"]):
             raise InvalidRequest(f"{self.name} has no samples {sorted(unknown)[:5]}")
         change = Change(self.schema, withdraw=dict.fromkeys(wanted, "request"), note=note)
-        return self.store.publish_dataset(self.name, lambda version: change.apply(self, version))
+        return self.store.publish_dataset(
+            self.name, lambda version: change.apply(replace(self, version=version))
+        )
 
 
 @dataclass(frozen=True)
@@ -299,10 +301,10 @@ class Change:
         """Return the first version of a dataset that does not exist yet."""
         return self._extended(store, DatasetVersion(self.schema, (), (), note=self.note))
 
-    def apply(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion | None:
-        """Return the successor of ``version``, or None if the change is already in it."""
-        rows = replace(dataset, version=version).all_samples()
-        marks = self._marks(version, rows)
+    def apply(self, dataset: Dataset) -> DatasetVersion | None:
+        """Return the successor of a dataset's version, or None if the change is already in it."""
+        version = dataset.version
+        marks = self._marks(version, dataset.all_samples())
         back = self.samples[[place in marks for place in _places(self.samples)]]
         stamps = dict(zip(back.get("unit", ()), back.get("stamp", ()), strict=False))
         after = replace(version, parts=_marked(version.parts, marks), note=self.note)

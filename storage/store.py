@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -130,8 +130,7 @@ class Store:
         def build(document: Document | None) -> Document | None:
             if document is None:
                 return change.first(self).to_json()
-            version = DatasetVersion.from_json(document)
-            following = change.apply(Dataset(self, name, version), version)
+            following = change.apply(Dataset(self, name, DatasetVersion.from_json(document)))
             return following.to_json() if following else None
 
         self._check_present([part.key for part in change.parts])
@@ -366,11 +365,11 @@ class Store:
         """Return the features of samples by id, in the order asked, found by the local index."""
         return online_features(self, dataset, ids, view, coefficients)
 
-    @contextlib.contextmanager
-    def lease(self, tell: Callable[[str], object] = log.warning) -> Iterator[Lease]:
+    def lease(
+        self, tell: Callable[[str], object] = log.warning
+    ) -> contextlib.AbstractContextManager[Lease]:
         """Hold a run's lease: nothing is collected meanwhile; ``tell`` why it has to wait."""
-        with run_lease(self.backend, tell=tell) as lease:
-            yield lease
+        return run_lease(self.backend, tell=tell)
 
 
 def artifact_home(kind: str, key: str) -> str:
