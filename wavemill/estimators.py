@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter
 from wavemill.specs import Spec
 
@@ -21,7 +22,7 @@ def as_spec(kind: type[AnySpec], spec: AnySpec | Mapping[str, Any] | None) -> An
     return spec
 
 
-class Estimator:
+class Estimator(BesideDefault):
     """What is made from parameters kept under their names.
 
     scikit-learn's ``clone`` makes another from the same, which has learnt nothing.

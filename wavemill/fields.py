@@ -12,12 +12,14 @@ import math
 import torch
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.operators import must_be_tensor, transformed
 
 Spacing = float | tuple[float, float]
 
 
+@beside_default
 def gradient(field: Tensor, spacing: Spacing = 1.0, periodic: bool = True) -> Tensor:
     """Differentiate a scalar along x and along y.
 
@@ -57,6 +59,7 @@ def gradient(field: Tensor, spacing: Spacing = 1.0, periodic: bool = True) -> Te
     return torch.stack([along_x, along_y], dim=-3).to(field.dtype)
 
 
+@beside_default
 def vorticity(velocity: Tensor, spacing: Spacing = 1.0, periodic: bool = True) -> Tensor:
     """Return dv/dx - du/dy of a plane velocity, positive when turning from x to y.
 
@@ -78,6 +81,7 @@ def vorticity(velocity: Tensor, spacing: Spacing = 1.0, periodic: bool = True) -
     return turning.to(velocity.dtype)
 
 
+@beside_default
 def divergence(vector: Tensor, spacing: Spacing = 1.0, periodic: bool = True) -> Tensor:
     """Return du/dx + dv/dy of a plane vector field.
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter
 from wavemill.operators import must_be_tensor
 
@@ -113,6 +114,7 @@ def _must_be_complex(z: Tensor) -> None:
         raise InvalidParameter(f"expected complex coefficients, got {z.dtype}")
 
 
+@beside_default
 def rectifier_coefficients(k: Tensor) -> Tensor:
     """Return gamma(k), the Fourier coefficients of ``rho(cos alpha)`` with ``rho = max(., 0)``.
 
@@ -136,6 +138,7 @@ def rectifier_coefficients(k: Tensor) -> Tensor:
     return torch.where(k.remainder(2) == 0, even, odd)
 
 
+@beside_default
 def rectify(z: Tensor, A: int, dim: int = -1) -> Tensor:
     """Return ``U_a = rho(Re(e^{i alpha_a} z))`` for the A phases, on a new axis ``dim``."""
     _must_be_complex(z)
@@ -146,6 +149,7 @@ def rectify(z: Tensor, A: int, dim: int = -1) -> Tensor:
     return torch.stack([torch.relu(re * math.cos(a) - im * math.sin(a)) for a in angles], dim)
 
 
+@beside_default
 def harmonic_from_phases(U: Tensor, k: int) -> Tensor:
     """Estimate [z]^k from rectified phases, ``(1 / A gamma(k)) sum_a U_a e^{-i k alpha_a}``.
 
@@ -172,6 +176,7 @@ def harmonic_from_phases(U: Tensor, k: int) -> Tensor:
     return (U * kernel).sum(-1)
 
 
+@beside_default
 def inverse_rectifier(U: Tensor) -> Tensor:
     """Return z from its rectified phases, ``(4 / A) sum_a e^{-i alpha_a} U_a``: linear and exact.
 

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter, ShapeMismatch
 
 Numbers = Tensor | NDArray[Any] | Sequence[Any]
 HALF = (torch.float16, torch.bfloat16)
 
 
-class FieldOperator(nn.Module):
+class FieldOperator(BesideDefault, nn.Module):
     """A transform of real fields ``(..., y, x)`` on one grid.
 
     Filters are built in float64, cast once, and held as buffers outside ``state_dict``; they follow

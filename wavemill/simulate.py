@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavemill.devices import BesideDefault, beside_default
 from wavemill.errors import InvalidParameter, UnstableSimulation
 from wavemill.operators import keep_buffer
 from wavemill.progress import Progress
@@ -35,7 +36,7 @@ POINTS_ON_DEVICE = 2**24
 """Grid points integrated together on an accelerator, about 3 GB of its memory."""
 
 
-class NavierStokes2D(torch.nn.Module):
+class NavierStokes2D(BesideDefault, torch.nn.Module):
     """Vorticity equation on a periodic grid, discretised in space.
 
     Parameters
@@ -321,6 +322,7 @@ def initial_spectrum(
     return torch.polar(modulus.expand_as(phase), phase)
 
 
+@beside_default
 def simulate(
     spec: SimulationSpec,
     indices: Sequence[int],

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.operators import (
     FieldOperator,
@@ -110,6 +111,7 @@ class PowerSpectrum(FieldOperator):
         return batch * points * (torch.finfo(self.dtype).bits // 8) * (10 if gradient else 6)
 
 
+@beside_default
 def isotropic_spectrum(
     x: Tensor, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[Tensor, Tensor]:
@@ -159,6 +161,7 @@ def tapered(x: Tensor, together: bool = False) -> Tensor:
     return (x - mean) * window / window.square().mean().sqrt()
 
 
+@beside_default
 def pdf(
     x: Tensor, bins: int = 64, interval: tuple[float, float] | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -196,6 +199,7 @@ def flatness(x: Tensor) -> Tensor:
     return standardised(x).pow(4).mean((-2, -1))
 
 
+@beside_default
 def structure_functions(
     x: Tensor, lags: Sequence[int], orders: Sequence[int] = (1, 2, 3, 4, 5), periodic: bool = True
 ) -> Tensor:

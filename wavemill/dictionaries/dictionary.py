@@ -27,6 +27,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from wavemill.devices import beside_default
 from wavemill.dictionaries.active_sets import coded_by_supports
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 from wavemill.operators import must_be_tensor
@@ -45,6 +46,7 @@ def soft_threshold(v: Tensor, threshold: Tensor | float, positive: bool) -> Tens
     return v.sign() * torch.relu(v.abs() - threshold)
 
 
+@beside_default
 def homotopy(first: float, last: float, iterations: int) -> Tensor:
     """Return ``lambda_n = first (last / first)^(n / N)``, n = 1 .. N, in float64.
 
@@ -60,6 +62,7 @@ def homotopy(first: float, last: float, iterations: int) -> Tensor:
     return thresholds
 
 
+@beside_default
 def ista(
     beta: Tensor,
     D: Tensor,
@@ -86,6 +89,7 @@ def ista(
     return z
 
 
+@beside_default
 def fista(
     beta: Tensor,
     D: Tensor,
@@ -125,6 +129,7 @@ def _step(beta: Tensor, D: Tensor, penalty: float, iterations: int, step: float 
     return 1 / norm**2 if norm else 0.0  # with a dictionary of zeros every code stays 0
 
 
+@beside_default
 def istc(
     beta: Tensor,
     D: Tensor,
@@ -209,6 +214,7 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, Integral) and int(value) >= least
 
 
+@beside_default
 def lasso_violation(
     beta: Tensor, D: Tensor, z: Tensor, penalty: float, positive: bool = False
 ) -> Tensor:

@@ -19,10 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter
 from wavemill.operators import check_whole, double, power_of_two, transformed
 
 
+@beside_default
 def shell_edges(shape: tuple[int, int], shells: int) -> NDArray[np.float64]:
     """Return edges of shells of equal ratio, in radians a sample, that hold every mode but 0."""
     check_whole(shells=shells)
@@ -33,12 +35,14 @@ def shell_edges(shape: tuple[int, int], shells: int) -> NDArray[np.float64]:
     return np.geomspace(lowest * (1 - 1e-9), highest * (1 + 1e-9), shells + 1)
 
 
+@beside_default
 def triangles(shells: int) -> NDArray[np.int64]:
     """Return the triples ``(triple, 3)`` of shells a <= c <= d."""
     a, c, d = np.indices((shells,) * 3).reshape(3, -1)
     return np.column_stack([a, c, d])[(a <= c) & (c <= d)]
 
 
+@beside_default
 def bispectrum(x: Tensor, shells: int = 6, normalise: bool = True) -> Tensor:
     """Return b for the :func:`triangles` of shells of equal ratio.
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import ShapeMismatch
 from wavemill.operators import transformed
 from wavemill.spectra import standardised
 
 
+@beside_default
 def best_correlation(x: Tensor, y: Tensor) -> Tensor:
     """Return the largest correlation of real fields ``(..., y, x)`` over all periodic shifts.
 

@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.evaluation.cross_spectra import at_shifts, folded, opposites
 from wavemill.filters import bump_steerable
@@ -113,7 +114,7 @@ class _Block:
     times: Tensor  # (left channel, right channel)
 
 
-class FovealCorrelation:
+class FovealCorrelation(BesideDefault):
     """Measures sets of fields and tells how far apart their correlation matrices are.
 
     Parameters

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.evaluation.bispectrum import bispectrum
 from wavemill.evaluation.diversity import best_correlation, pair_correlations
@@ -91,7 +92,7 @@ class _Side:
     portrait: Portrait
 
 
-class Judge:
+class Judge(BesideDefault):
     """Scores sets of fields against a test set.
 
     Parameters

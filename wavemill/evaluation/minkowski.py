@@ -26,10 +26,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter
 from wavemill.operators import double
 
 
+@beside_default
 def minkowski_functionals(x: Tensor, thresholds: Sequence[float], periodic: bool = True) -> Tensor:
     """Return area fraction, and perimeter and Euler characteristic per unit of area.
 

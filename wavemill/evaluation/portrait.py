@@ -10,9 +10,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from wavemill.devices import BesideDefault
+
 
 @dataclass(frozen=True)
-class Portrait:
+class Portrait(BesideDefault):
     """Statistics of a set of fields, float64; where there is a field axis, it comes first.
 
     Attributes

@@ -22,12 +22,14 @@ import math
 import torch
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter
 
 CENTRE = 0.85 * math.pi  # xi0, radians a sample: central wavenumber of the finest scale
 _PERIODS = (-1, 0, 1)  # the support of psi_0 reaches 1.7 pi, within the neighbouring periods
 
 
+@beside_default
 def wavelets(shape: tuple[int, int], J: int, L: int) -> Tensor:
     """Return the transforms of all wavelets.
 
@@ -54,6 +56,7 @@ def wavelets(shape: tuple[int, int], J: int, L: int) -> Tensor:
     return torch.stack([wavelets_at(shape, j, range(2 * L), L) for j in range(J)])
 
 
+@beside_default
 def wavelets_at(shape: tuple[int, int], j: int, angles: range | list[int], L: int) -> Tensor:
     """Return the transforms ``(angle, y, x)`` at scale j for the angle indices q in ``angles``."""
     total = torch.zeros((len(angles), *shape), dtype=torch.float64)
@@ -69,6 +72,7 @@ def wavelets_at(shape: tuple[int, int], j: int, angles: range | list[int], L: in
     return _amplitude(L) * total
 
 
+@beside_default
 def low_pass(shape: tuple[int, int], sigma: float) -> Tensor:
     """Return the transform ``(y, x)`` of the Gaussian of the plane of width ``sigma`` samples.
 

@@ -25,11 +25,13 @@ import math
 import torch
 from torch import Tensor
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter
 
 _REACH = 9.0  # standard deviations kept: exp(-9^2 / 2) = 3e-18
 
 
+@beside_default
 def wavelets(shape: tuple[int, int], J: int, L: int) -> Tensor:
     """Return the transforms of all wavelets.
 
@@ -57,11 +59,13 @@ def wavelets(shape: tuple[int, int], J: int, L: int) -> Tensor:
     return torch.stack([wavelets_at(shape, j, L) for j in range(J)])
 
 
+@beside_default
 def wavelets_at(shape: tuple[int, int], j: int, L: int) -> Tensor:
     """Return the transforms ``(l, y, x)`` at scale j."""
     return torch.stack([_wavelet(shape, j, _angle(q, L), 4 / L) for q in range(L)])
 
 
+@beside_default
 def low_pass(size: int, J: int) -> Tensor:
     """Return the transform ``(size,)`` of one factor of phi_J, which is separable."""
     sigma = 0.8 * 2.0 ** (J - 1)

@@ -18,6 +18,7 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.generation.rectified import RectifiedWavelets, check_grid
 from wavemill.generation.samples import BLOCK, RealImages
@@ -30,7 +31,7 @@ BATCH, LAUNCHED = 2, 64  # samples at a time: on a CPU few, whose bands its cach
 Batches = Tensor | RealImages
 
 
-class Embedding(nn.Module):
+class Embedding(BesideDefault, nn.Module):
     """``embedding(x)`` maps ``(n, component, y, x)`` to w ``(n, m)``.
 
     Parameters

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from wavemill.devices import beside_default
 from wavemill.errors import InvalidParameter, ShapeMismatch
 
 WINDOW, DEVIATION = 11, 1.5
 
 
+@beside_default
 def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     """Return the signal-to-noise ratio ``(n,)`` in dB of pictures ``(n, component, y, x)``.
 
@@ -31,6 +33,7 @@ def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     return 10 * torch.log10(peak**2 / error)
 
 
+@beside_default
 def ssim(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     """Return the structural similarity ``(n,)`` of pictures ``(n, component, y, x)``, at most 1."""
     x, y = _pictures(x, y, peak)

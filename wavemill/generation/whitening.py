@@ -20,13 +20,14 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from wavemill.devices import BesideDefault, beside_default
 from wavemill.errors import InvalidParameter, NotFitted, ShapeMismatch
 
 LARGEST = 12_000  # most features of a covariance; its square, 1.2 GB, is the most numbers held
 FLAT = 1e-9  # eigenvalues below this part of the largest are rounding error
 
 
-class Whitening:
+class Whitening(BesideDefault):
     """Whitened PCA of ``(n, feature)``: batches by :meth:`update`, then :meth:`solve`.
 
     Samples are held while there are fewer of them than features: the n x n matrix of their products
@@ -185,6 +186,7 @@ def eigenvalues(covariance: Tensor, n: int) -> Tensor:
     return values[max(0, len(covariance) - n + 1) :]
 
 
+@beside_default
 def marchenko_pastur(m: int, n: int) -> tuple[float, float]:
     """Return the edges of the eigenvalues of a sample covariance of n white vectors of size m."""
     if m < 1 or n < 1:
@@ -193,6 +195,7 @@ def marchenko_pastur(m: int, n: int) -> tuple[float, float]:
     return max(0.0, 1 - ratio) ** 2, (1 + ratio) ** 2
 
 
+@beside_default
 def whiteness(w: Tensor) -> dict[str, float]:
     """Say how near w ``(n, m)`` is to Gaussian white noise of variance 1.
 

@@ -71,7 +71,7 @@ def fourier(
     known = half if half and kinds[0] else (x.shape[-2], x.shape[-1])
     columns = box[1] // 2 + 1 if half and kinds[1] else box[1]
     dtype = real if part_real else real.to_complex()
-    out = torch.empty(*x.shape[:-2], box[0], columns, dtype=dtype)
+    out = torch.empty(*x.shape[:-2], box[0], columns, dtype=dtype, device="cpu")
     return _run(x, out, (shape, known, box, kinds, inverse, half is not None))
 
 

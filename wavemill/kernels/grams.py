@@ -69,8 +69,8 @@ class GramsTask:
 
     def _call(self, name: str, *written: Tensor) -> None:
         field, spectra, units, joint, cross = self._given
-        boxes = torch.tensor([one.shape[2:] for one in spectra])
-        padded = torch.tensor([one.shape[2] for one in joint])
+        boxes = torch.tensor([one.shape[2:] for one in spectra], device="cpu")
+        padded = torch.tensor([one.shape[2] for one in joint], device="cpu")
         held = [boxes, padded, *map(_pointers, (spectra, joint, cross)), units]
         task = Grams(len(field), *units.shape, *(tensor.data_ptr() for tensor in held))
         size = call("grams_bytes", units.dtype, task)
@@ -78,4 +78,4 @@ class GramsTask:
 
 
 def _pointers(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.tensor([tensor.data_ptr() for tensor in tensors])
+    return torch.tensor([tensor.data_ptr() for tensor in tensors], device="cpu")

@@ -113,7 +113,7 @@ def room(size: int) -> Tensor:
     """
     memory: Tensor | None = getattr(_scratch, "memory", None)
     if memory is None or len(memory) < size:
-        memory = torch.empty(size + _LINE, dtype=torch.uint8)
+        memory = torch.empty(size + _LINE, dtype=torch.uint8, device="cpu")
         memory = memory[-memory.data_ptr() % _LINE :]
         if size <= _KEPT:
             _scratch.memory = memory

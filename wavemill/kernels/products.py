@@ -51,19 +51,20 @@ def products(
     those of the last.
     """
     task, size, _ = _task(*_sizes(stacks), box, torch.get_num_threads())
-    out = torch.empty(len(stacks[0]), wanted.count, dtype=stacks[0].dtype.to_complex())
+    kind = stacks[0].dtype.to_complex()
+    out = stacks[0].new_empty(len(stacks[0]), wanted.count, dtype=kind)
     given: tuple[Argument, ...] = None, None, 0, None, None
     if slopes is not None:
         factor, offset = slopes
         step = offset.stride(0) if len(offset) > 1 else 0
-        written = _pointers(gradients), torch.tensor(fresh, dtype=torch.int64)
+        written = _pointers(gradients), torch.tensor(fresh, dtype=torch.int64, device="cpu")
         given = factor, offset, step, *written
     call("products", out.dtype, _pointers(stacks), task, wanted, out, *given, room(size))
     return out
 
 
 def _pointers(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.tensor([tensor.data_ptr() for tensor in tensors])
+    return torch.tensor([tensor.data_ptr() for tensor in tensors], device="cpu")
 
 
 def _sizes(stacks: Sequence[Tensor]) -> tuple[tuple[tuple[torch.Size, bool], ...], torch.dtype]:
@@ -84,7 +85,8 @@ def _task(
         box = 1, box[0] * box[1]
         boxes = [box] * len(sizes)
     stack = torch.tensor(
-        [(shape[1], kind, *own) for (shape, kind), own in zip(sizes, boxes, strict=True)]
+        [(shape[1], kind, *own) for (shape, kind), own in zip(sizes, boxes, strict=True)],
+        device="cpu",
     )
     task = _Products(sizes[0][0][0], *box, len(stack), stack.data_ptr())
     return task, call("products_bytes", dtype, task), stack

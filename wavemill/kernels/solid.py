@@ -77,7 +77,10 @@ def integrals(square: Tensor, powers: tuple[float, ...]) -> tuple[Tensor, Tensor
         return None
     *lead, sheets, rows, points = square.shape
     task = Integrals(sheets=math.prod(lead) * sheets, rows=rows, points=points, powers=len(powers))
-    roots, exponents = torch.empty_like(square), torch.tensor(powers, dtype=torch.float64)
+    roots, exponents = (
+        torch.empty_like(square),
+        torch.tensor(powers, dtype=torch.float64, device="cpu"),
+    )
     out = exponents.new_empty(*lead, sheets, len(powers))
     call("integrals", square.dtype, square, exponents, task, roots, out)
     return roots, out.sum(-2)

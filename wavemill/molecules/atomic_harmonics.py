@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules, real_solid_harmonics
 from wavemill.operators import keep_buffer, summary
@@ -41,7 +42,7 @@ FIRST = {"solid": 3.0, "shell": 1.0}  # weight of the A themselves in kernels, b
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F", 16: "S", 17: "Cl"}
 
 
-class AtomicHarmonics(nn.Module):
+class AtomicHarmonics(BesideDefault, nn.Module):
     """Invariants of atom-centred solid harmonics.
 
     Parameters

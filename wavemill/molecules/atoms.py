@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wavemill.devices import BesideDefault, beside_default
 from wavemill.errors import InvalidParameter
 
 CLOSEST = 0.1  # Angstrom; half a bond of the lightest elements is 0.3
 
 
 @dataclass(frozen=True)
-class Molecules:
+class Molecules(BesideDefault):
     """A batch of molecules.
 
     Parameters
@@ -123,6 +124,7 @@ class Molecules:
         return centre, neighbour, vectors
 
 
+@beside_default
 def real_solid_harmonics(vectors: Tensor, L: int) -> Tensor:
     """Return the real solid harmonics ``r^l Y_lm``, ``(..., (L + 1)^2)``.
 

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavemill import kernels
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter
 from wavemill.molecules.atoms import Molecules
 from wavemill.molecules.solid_filters import FullGrids, fast
@@ -65,7 +66,7 @@ CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class SolidHarmonicScattering(nn.Module):
+class SolidHarmonicScattering(BesideDefault, nn.Module):
     """Solid harmonic scattering coefficients of orders 0 to 2, summed over space.
 
     Parameters

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wavemill.devices import BesideDefault
 from wavemill.errors import InvalidParameter, ShapeMismatch
 from wavemill.moments.statistics import Moments, Statistics, fitting, some
 from wavemill.operators import (
@@ -60,7 +61,7 @@ class MomentOperator(Protocol):
         ...
 
 
-class DifferentiatedMoments(nn.Module, abc.ABC):
+class DifferentiatedMoments(BesideDefault, nn.Module, abc.ABC):
     """Base of families of moments of fields ``(..., y, x)``, or ``(..., component, y, x)``.
 
     Parameters
