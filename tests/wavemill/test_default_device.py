@@ -95,7 +95,7 @@ COMPUTED: dict[str, Callable[[], Any]] = {
     "gaussian of bands": sampled(wavemill.Gaussian, method="bands", J=2, L=4),
     "microcanonical": sampled(wavemill.Microcanonical, J=2, L=4, iterations=4),
     "components": sampled(wavemill.Microcanonical, set="rectifier", J=2, L=2, iterations=4),
-    "energy": sampled(wavemill.Energy, J=2, L=2, steps=5),
+    "energy": sampled(wavemill.Energy, J=1, L=2, lags=0, steps=2),
     "solid harmonics": lambda: solid(molecules()),
     "atomic harmonics": lambda: wavemill.AtomicHarmonics(elements=(1, 6, 7, 8))(molecules()),
     "bispectrum": lambda: wavemill.bispectrum(x),
