@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,17 +13,17 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from storage import Artifact, Dataset, InvalidRequest, NotFound, Store
+from storage import Artifact, Dataset, InvalidRequest, Store
 from storage.artifacts import short
 from storage.keys import derivation_key, digest
 from storage.typing import Array
 from tasks import draws, evaluation_figures
-from tasks.artifacts import Contents, npy, on_device, publish, read_npy
+from tasks.artifacts import Contents, npy, on_device, publish, read_npy, stored
 from tasks.figures import first_component
 from tasks.fit import mind_chain
 from tasks.held_out import HeldOut, fitted_to, held_out
 from tasks.progress import Reporter, caution
-from tasks.requests import rows_digest, spread
+from tasks.requests import FitOutcome, rows_digest, spread
 from wavemill.evaluation import Judge, Portrait, coherence_distance
 from wavemill.evaluation.judge import memory, turns
 from wavemill.specs import EvaluationSpec
@@ -122,8 +121,7 @@ def lacking_draws(
         As :func:`evaluate`.
     """
     asked = _asked(store, dataset, request)
-    with contextlib.suppress(NotFound):
-        store.artifact_at(KIND, asked.key)
+    if stored(store, KIND, asked.key) is not None:
         return asked.model, []
     groups = draws.lacking(store, asked.model, asked.spec.samples, request.seed, request.device)
     return asked.model, groups
@@ -147,14 +145,9 @@ def evaluate(store: Store, dataset: str, request: EvaluationRequest) -> Evaluati
         )
     _mind_kinship(asked)
     mind_chain(asked.model.short, json.loads(asked.model.read("metrics.json")))
-    try:
-        artifact, written = store.artifact_at(KIND, asked.key), False
-    except NotFound:
-        _evaluate(store, asked)
-        artifact, written = store.artifact_at(KIND, asked.key), True
-    table = json.loads(artifact.read("metrics.json"))
-    name = asked.model.short
-    return EvaluationOutcome(KIND, asked.key, written, name, table)
+    found = stored(store, KIND, asked.key) or _evaluate(store, asked)
+    table: Scores = json.loads(store.artifact_at(KIND, asked.key).read("metrics.json"))
+    return EvaluationOutcome(KIND, asked.key, found.written, asked.model.short, table)
 
 
 def _mind_kinship(asked: _Judgement) -> None:
@@ -178,7 +171,7 @@ def _mind_kinship(asked: _Judgement) -> None:
         )
 
 
-def _evaluate(store: Store, asked: _Judgement) -> None:
+def _evaluate(store: Store, asked: _Judgement) -> FitOutcome:
     dataset, model, spec, request = asked.dataset, asked.model, asked.spec, asked.request
     rows = asked.chosen.rows
     test = _with_components(dataset.read(rows))
@@ -215,7 +208,7 @@ def _evaluate(store: Store, asked: _Judgement) -> None:
             "same": asked.chosen.same,
         },
     )
-    publish(store, dataset, asked.key, spec, request, contents)
+    return publish(store, dataset, asked.key, spec, request, contents)
 
 
 def _judged(
