@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 
 from distributed import Client, as_completed, get_worker
 
@@ -12,18 +11,6 @@ from tasks import classifier
 from tasks.mapping import forwarded_logs, wait_for_worker
 from tasks.requests import FitOutcome, FitRequest
 from wavemill.dictionaries.team import joined
-
-
-@dataclass(frozen=True)
-class Member:
-    """What a worker is told: its rank, the number of workers, where they meet, and the fit."""
-
-    rank: int
-    size: int
-    meeting: str
-    url: str
-    dataset: str
-    request: FitRequest
 
 
 def fit_together(url: str, dataset: str, request: FitRequest, address: str) -> FitOutcome:
@@ -43,7 +30,10 @@ def fit_together(url: str, dataset: str, request: FitRequest, address: str) -> F
         futures = [
             client.submit(
                 take_part,
-                Member(rank, len(workers), meeting, url, dataset, request),
+                url,
+                dataset,
+                request,
+                (rank, len(workers), meeting),
                 workers=[worker],
                 resources=resources,
                 pure=False,
@@ -60,11 +50,12 @@ def fit_together(url: str, dataset: str, request: FitRequest, address: str) -> F
         return outcome
 
 
-def take_part(member: Member) -> FitOutcome:
-    """Train with the others (runs on a worker)."""
-    place = (member.rank, member.size, member.meeting, member.request.device)
-    with joined(*place) as team:
-        return classifier.fit(open_store(member.url), member.dataset, member.request, team)
+def take_part(
+    url: str, dataset: str, request: FitRequest, place: tuple[int, int, str]
+) -> FitOutcome:
+    """Train with the others, by rank, their number and where they meet (runs on a worker)."""
+    with joined(*place, request.device) as team:
+        return classifier.fit(open_store(url), dataset, request, team)
 
 
 def free_place() -> str:
