@@ -68,7 +68,8 @@ def code_pictures(
         return
     z = first.codes(x)
     uses = (z != 0).double().mean((0, 2, 3)).numpy()
-    yield "atoms", figures.atoms(_maps(first.atoms(), data, standardisation), uses)
+    atoms = first_order(first.atoms(), standardisation, data.frame.coefficients)
+    yield "atoms", figures.atoms(atoms, uses)
     few = spread(len(rows), SHOWN)
     z = z[torch.from_numpy(few)]
     pictures = _shown(source, data.held.iloc[rows[few]])
@@ -83,21 +84,16 @@ def _shown(source: Dataset, rows: pd.DataFrame) -> dict[str, Array]:
     return dict(zip((str(i).rpartition("/")[2] for i in rows["sample_id"]), held, strict=True))
 
 
-def _maps(atoms: torch.Tensor, data: Data, standardisation: Standardisation) -> Array:
-    """Return a network's atoms as maps of first-order coefficients.
+def first_order(
+    atoms: torch.Tensor, standardisation: Standardisation, table: pd.DataFrame
+) -> Array:
+    """Return ``(atom, scale, angle)`` of atoms ``(component, atom)``, averaged over all else.
 
-    They are taken back to features by the transpose of the standardisation.
+    They are taken back to features by the transpose of the standardisation. For a view without
+    wavelets of the first order: ``(atom, 1, channel)``.
     """
     if standardisation.components:
         atoms = standardisation.axes_ @ atoms
-    return first_order(atoms, data.frame.coefficients)
-
-
-def first_order(atoms: torch.Tensor, table: pd.DataFrame) -> Array:
-    """Return ``(atom, scale, angle)`` of atoms ``(channel, atom)``, averaged over all else.
-
-    For a view without wavelets of the first order: ``(atom, 1, channel)``.
-    """
     table = table.reset_index(drop=True)
     if not {"order", "j1", "l1"} <= set(table) or not (table["order"] == 1).any():
         return atoms.T[:, None, :].numpy()

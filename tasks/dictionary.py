@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -16,6 +15,7 @@ from storage.keys import derivation_key
 from storage.typing import Array
 from tasks import classifier_figures as figures
 from tasks.artifacts import Contents, publish, stored
+from tasks.classifier_data import maps_shape
 from tasks.classifier_report import first_order
 from tasks.feature_batches import READ
 from tasks.live_features import features
@@ -112,7 +112,7 @@ def _signals(frame: FeatureFrame, standardisation: Standardisation, most: int, s
 
 
 def _maps(x: Array) -> Tensor:
-    return torch.from_numpy(x).reshape(*x.shape[:2], *(x.shape[2:] or (1, 1)))
+    return torch.from_numpy(x).reshape(-1, *maps_shape(x.shape[1:]))
 
 
 def _publish(
@@ -137,11 +137,8 @@ def _publish(
 def _pictures(frame: FeatureFrame, learnt: Learnt) -> dict[str, bytes]:
     uses = (learnt.codes[-1] != 0).double().mean(0).numpy()
     sizes = np.array([float((z != 0).sum(1).double().mean()) for z in learnt.codes])
-    atoms: Tensor = learnt.atoms
-    if learnt.standardisation.components:
-        atoms = learnt.standardisation.axes_ @ atoms
-    table: pd.DataFrame = frame.coefficients
+    atoms = first_order(learnt.atoms, learnt.standardisation, frame.coefficients)
     return {
-        "atoms": figures.atoms(first_order(atoms, table), uses),
+        "atoms": figures.atoms(atoms, uses),
         "supports": figures.supports(np.array(learnt.penalties), sizes, uses),
     }
