@@ -71,7 +71,7 @@ class FieldOptions(Options):
     ] = None
     periodic: Annotated[
         bool | None,
-        Field(description="Whether opposite borders meet; else as the dataset or the files say."),
+        Field(description="Whether opposite borders meet; else as the dataset says, or not."),
     ] = None
     part_size: PartSize = 128 * 2**20
     strict: Strict = False
@@ -255,8 +255,9 @@ def schema_of_simulation(item: Simulated) -> Schema:
 def schema_of(header: Header, options: FieldOptions) -> Schema:
     """Return the schema that a file would have on its own.
 
-    If it does not say, the grid spacing is taken as 1 and the field as not periodic: a derivative
-    by finite differences is right either way, a spectral one only for periodic fields.
+    If it does not say, the grid spacing is taken as 1. No format says that a field is periodic, and
+    it is taken as not: a derivative by finite differences is right either way, a spectral one only
+    for periodic fields.
     """
     names, units = header.components, header.units
     if options.derive:
@@ -268,7 +269,7 @@ def schema_of(header: Header, options: FieldOptions) -> Schema:
         header.shape,
         units,
         spacing=header.spacing or (1.0, 1.0),
-        periodic=bool(header.periodic),
+        periodic=False,
         axes=header.axes,
         steps=header.steps,
     )

@@ -113,8 +113,6 @@ class Header:
         Name and unit of each component; None where the file gives no unit.
     spacing
         Signed distance ``(dy, dx)`` between points where coordinates are uniform, else None.
-    periodic
-        Whether the field is periodic, None where the file does not say.
     frames
         How many frames there are.
     axes
@@ -128,7 +126,6 @@ class Header:
     components: tuple[str, ...]
     units: tuple[str | None, ...]
     spacing: tuple[float, float] | None = None
-    periodic: bool | None = None
     frames: int = 1
     axes: tuple[str, ...] = ()
     steps: tuple[float | None, ...] = ()
@@ -144,7 +141,7 @@ class Frame:
         ``(component, y, x)`` in native byte order, finite, float32 or float64.
     index
         Which frame of its file, such as ``z=12``; empty if it is the only one.
-    components, units, spacing, periodic, axes, steps
+    components, units, spacing, axes, steps
         As in `Header`.
     positions
         Where it was cut out, by name of the axis: a number, a text or a moment.
@@ -157,7 +154,6 @@ class Frame:
     components: tuple[str, ...]
     units: tuple[str | None, ...]
     spacing: tuple[float, float] | None = None
-    periodic: bool | None = None
     axes: tuple[str, ...] = ()
     steps: tuple[float | None, ...] = ()
     positions: Mapping[str, Position] = field(default_factory=dict)
