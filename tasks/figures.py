@@ -58,7 +58,6 @@ def fields(panels: Mapping[str, Array], columns: int = 4) -> bytes:
     rows = -(-count // columns)
     figure = Figure(figsize=(2.6 * columns, 2.75 * rows), layout="constrained")
     centre, reach = _scale(list(panels.values()))
-    image = None
     for index, (title, field) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         image = axes.imshow(
@@ -67,8 +66,7 @@ def fields(panels: Mapping[str, Array], columns: int = 4) -> bytes:
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
-    if image is not None:
-        figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=25)
+    figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=25)
     return png(figure)
 
 

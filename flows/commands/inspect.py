@@ -90,9 +90,10 @@ def query(
 def _samples(rows: Any, to: Path | None, as_json: bool, quiet: bool) -> None:
     """Print or write sample metadata."""
     from storage.export import replacing
+    from storage.records import PLACES
 
     line, count = f"{len(rows)} samples", {"samples": len(rows)}
-    rows = rows.drop(columns=["part", "row", "unit", "stamp", "reading"], errors="ignore")
+    rows = rows.drop(columns=list(PLACES), errors="ignore")
     if to is None:
         _preview(rows.head(10), 0, count, line, as_json, quiet)
         return

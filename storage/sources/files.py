@@ -164,12 +164,12 @@ def _container(file: SourceFile) -> tuple[str, str | None]:
     if file.url.startswith(EMBEDDED):
         return file.url, "embedded"
     form = (kind(file.url) or rows.kind(file.url)) if file.member is not None else None
-    if form == "tar" and not sends_parts(file.url):
-        form = "stream" if file.folder else "whole"
-    if is_remote(file.url) and form in (None, "tar") and not file.folder and file.size < SMALL:
-        return "", "ahead"
     if form == "tar" and file.folder:
         form = "stream"  # its files lie anywhere in the tar
+    elif form == "tar" and not sends_parts(file.url):
+        form = "whole"
+    if is_remote(file.url) and form in (None, "tar") and not file.folder and file.size < SMALL:
+        return "", "ahead"
     return file.url, form
 
 
