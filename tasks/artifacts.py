@@ -133,7 +133,7 @@ def spec_of(artifact: Artifact, made: Callable[[Document], SomeSpec]) -> SomeSpe
     return typed
 
 
-def weights_of(artifact: Artifact, device: str = "cpu") -> dict[str, torch.Tensor]:
+def weights_of(artifact: Artifact, device: str) -> dict[str, torch.Tensor]:
     """Return what an artifact has learnt, on a device."""
     held = load_tensors(artifact.read("weights.safetensors"))
     return {name: value.to(usable(device)) for name, value in held.items()}

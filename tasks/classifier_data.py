@@ -73,7 +73,7 @@ class Data:
         changed = self._changed if self.augmentation is not None else None
         return replace(self._samples(self.learnt, standardisation, True), changed=changed)
 
-    def judging(self, standardisation: Standardisation, both: bool = False) -> LabelledFeatures:
+    def judging(self, standardisation: Standardisation, both: bool) -> LabelledFeatures:
         """Return what is held out, to be read in batches, and its mirror images if asked."""
         return self._samples(self.held, standardisation, both)
 

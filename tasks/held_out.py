@@ -44,7 +44,7 @@ def fitted_to(store: Store, model: Artifact) -> tuple[Dataset, list[str]] | None
     return source, json.loads(model.read("samples.json"))
 
 
-def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None = None) -> HeldOut:
+def held_out(store: Store, dataset: Dataset, model: Artifact, where: str | None) -> HeldOut:
     """Return the selected samples that a model was not fitted to.
 
     Raises

@@ -14,6 +14,7 @@ from tasks.text import keyed
 from wavemill.specs import SimulationSpec
 
 SIMULATE = "simulate:"
+LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ def place(url: str, member: str | None) -> str:
     return url if member is None else f"{url}!{member}"
 
 
-def listed(items: Sequence[Input], most: int = 10) -> str:
+def listed(items: Sequence[Input]) -> str:
     """Return the places of a part's inputs; if there are many, the first ones."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(identity, items[:most])) + more
+    more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return ", ".join(map(identity, items[:LISTED])) + more
 
 
 def stamp(item: Input) -> str:

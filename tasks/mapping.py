@@ -148,7 +148,7 @@ def map_parts(
     return [results[index] for index in range(len(items))]
 
 
-def wait_for_worker(client: Client, resources: Mapping[str, float] | None = None) -> None:
+def wait_for_worker(client: Client, resources: Mapping[str, float] | None) -> None:
     """Wait until the cluster has a worker, which offers resources such as ``{"GPU": 1}``.
 
     Raises

@@ -48,7 +48,7 @@ def predict_to(
     return made
 
 
-def classes(store: Store, artifact: Artifact, source: str, device: str = "cpu") -> pd.DataFrame:
+def classes(store: Store, artifact: Artifact, source: str, device: str) -> pd.DataFrame:
     """Return the classes of images or fields: a row a sample, ``flag`` if it cannot be read."""
     predictor = classifier.Predictor(artifact, device)
     if source in store.datasets():
@@ -63,7 +63,7 @@ def class_scores(
     predictor: classifier.Predictor,
     dataset: str,
     rows: pd.DataFrame,
-    device: str = "cpu",
+    device: str,
 ) -> tuple[pd.DataFrame, torch.Tensor]:
     """Return the rows of a dataset that have features, and their scores ``(n, class)``."""
     frames = [

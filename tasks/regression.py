@@ -153,7 +153,7 @@ class Predictor:
         view: Document,
         source: Dataset,
         seed: int,
-        device: str = "cpu",
+        device: str,
     ) -> None:
         self.transform = operator(view, source.schema, device)
         self.whole = spec.model in ATOMIC
@@ -199,7 +199,11 @@ def _fit(
     key: str,
 ) -> FitOutcome:
     target = on_device(data.target, request.device)
-    x = _inputs(source, frame if spec.model not in ATOMIC else None, data.rows, request.device)
+    x: Any
+    if frame is None or spec.model in ATOMIC:
+        x = as_molecules(source.read_atoms(data.rows))
+    else:
+        x = on_device(frame.read(data.rows), request.device)
     curve = []
     for count in sizes(data.train.stop, spec.halvings):  # ascending: the last learns from all
         model = Predictor(spec, view, source, request.seed, request.device).model
@@ -239,13 +243,6 @@ def sizes(most: int, halvings: int) -> list[int]:
     return [count for count in found if count >= FEWEST] + [most]
 
 
-def _inputs(source: Dataset, frame: FeatureFrame | None, rows: pd.DataFrame, device: str) -> Any:
-    """Return stored features, or the molecules themselves if there is no frame of them."""
-    if frame is None:
-        return as_molecules(source.read_atoms(rows))
-    return on_device(frame.read(rows), device)
-
-
 def _baseline(data: Data) -> float:
     """Return the mean absolute error of the composition alone."""
     counts = {text: Counter(atoms_of(text)) for text in set(data.rows["formula"])}
@@ -262,7 +259,7 @@ def _table(data: Data, predicted: Array) -> pd.DataFrame:
     return rows.assign(truth=data.target[data.test], predicted=predicted)
 
 
-def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
+def load(store: Store, artifact: Artifact, device: str) -> Predictor:
     """Return the fitted regression that an artifact holds, on a device.
 
     Raises
@@ -273,15 +270,13 @@ def load(store: Store, artifact: Artifact, device: str = "cpu") -> Predictor:
     manifest = artifact.manifest
     spec = spec_of(artifact, RegressionSpec.from_parameters)
     source = store.dataset(manifest["dataset"])
-    state = weights_of(
-        artifact, device
-    )  # before a transform is built for a device that does not exist
+    state = weights_of(artifact, device)  # first: it refuses a device that does not exist
     predictor = Predictor(spec, manifest["view_spec"], source, manifest["seed"], device)
     predictor.model.load(state)
     return predictor
 
 
-def predicted(store: Store, artifact: Artifact, source: str, device: str = "cpu") -> pd.DataFrame:
+def predicted(store: Store, artifact: Artifact, source: str, device: str) -> pd.DataFrame:
     """Return the predictions for the molecules of a dataset or of files.
 
     What cannot be read in files is flagged, with the reason.
@@ -300,7 +295,7 @@ def predicted(store: Store, artifact: Artifact, source: str, device: str = "cpu"
 
 
 def predict(
-    store: Store, artifact: Artifact, rows: pd.DataFrame, atoms: Atoms, device: str = "cpu"
+    store: Store, artifact: Artifact, rows: pd.DataFrame, atoms: Atoms, device: str
 ) -> pd.DataFrame:
     """Return ``sample_id, formula, <target>, unit, flag``; flagged rows have a target of NaN."""
     known = set(artifact.manifest["elements"])

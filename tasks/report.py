@@ -119,7 +119,7 @@ def turbulence_report(
     artifacts: Sequence[Artifact],
     syntheses: Mapping[str, Array],
     target: Path,
-    learnt: Sequence[Artifact] = (),
+    learnt: Sequence[Artifact],
 ) -> Path:
     """Write the report on a dataset of fields, its views and the models fitted on it.
 

@@ -36,7 +36,7 @@ def draw_report(
     dataset: str,
     fits: Sequence[FitOutcome],
     folder: str,
-    learnt: Sequence[FitOutcome] = (),
+    learnt: Sequence[FitOutcome],
 ) -> str:
     """Write ``report.html`` on a dataset, its views, its models, and what else was ``learnt``."""
     store = open_store(url)
