@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from storage.backends import Backend
 from storage.documents import Document, read_checked
+from storage.errors import NotFound
 
 
 def short(kind: str, key: str) -> str:
@@ -47,7 +48,11 @@ class Artifact:
         ------
         Damaged
             If it is missing or its bytes changed.
+        NotFound
+            If the artifact has no such file.
         """
+        if path not in self.manifest["objects"]:
+            raise NotFound(f"{self.short} has no file {path!r}; it has {', '.join(self.files())}")
         where = f"{self.home}/{self.manifest['attempt']}/{path}"
         return read_checked(self.backend, where, self.manifest["objects"][path]["sha256"])
 

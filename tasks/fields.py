@@ -71,7 +71,7 @@ class FieldOptions(Options):
     ] = None
     periodic: Annotated[
         bool | None,
-        Field(description="Whether opposite borders meet; else as the dataset says, or not."),
+        Field(description="Whether opposite borders meet; by default as the dataset says, or not."),
     ] = None
     part_size: PartSize = 128 * 2**20
     strict: Strict = False

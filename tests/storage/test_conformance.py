@@ -799,6 +799,8 @@ class TestStore:
         artifact = store.artifact("gaussian/flow@latest")
         assert artifact.read("weights.safetensors") == b"weights"
         assert repr(artifact) == "Artifact('gaussian/ffffffffffff' of 'flow': weights.safetensors)"
+        with pytest.raises(NotFound, match=r"no file 'weights\.bin'; it has weights\.safetensors"):
+            artifact.read("weights.bin")
         path = next(e.path for e in store.backend.walk("artifacts") if "weights" in e.path)
         store.backend.delete([path])
         if data is not None:
