@@ -23,7 +23,8 @@ def beside_default(function: Callable[Given, Found]) -> Callable[Given, Found]:
     @wraps(function)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Found:
         # A default device is a mode of torch's functions, and most often there is none.
-        if torch.compiler.is_compiling() or not torch._C._len_torch_function_stack():
+        modes = not torch.compiler.is_compiling() and torch._C._len_torch_function_stack()
+        if not modes or torch.get_default_device().type == "cpu":
             return function(*args, **kwargs)
         with torch.device("cpu"):
             return function(*args, **kwargs)

@@ -268,7 +268,8 @@ SETS = {  # one field and several, shifts and none, channels alone, linear, and 
 @pytest.mark.parametrize("name", SETS)
 def test_covariances_and_their_gradients_equal_those_of_torch(monkeypatch, name, fields, dtype):
     op = PhaseHarmonicCovariance(**{"shape": (40, 30), "J": 3, "dtype": dtype} | SETS[name])
-    x, y = torch.randn(2, fields, *op.shape, dtype=dtype, generator=torch.manual_seed(7))
+    # A seed at which no wave is so near 0 that its phase is a matter of rounding.
+    x, y = torch.randn(2, fields, *op.shape, dtype=dtype, generator=torch.manual_seed(9))
     moments = op.measure(y)
     tolerance = 5e-6 if dtype == torch.float32 else 1e-13
     compute = partial(op.loss_and_gradient, x, moments)

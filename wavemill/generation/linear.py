@@ -97,8 +97,9 @@ class LinearGenerator(nn.Module):
     def _sums(self, train: CodedImages) -> tuple[Tensor, Tensor]:
         """Return ``W^T W / n`` in float64 and ``W^T (x - mean) / n``; set the mean."""
         blocks = torch.split(torch.arange(len(train)), BLOCK)
-        total = sum(train.images(rows).flatten(1).double().sum(0) for rows in blocks)
-        self.mean.copy_(torch.as_tensor(total) / len(train))
+        nothing = train.w.new_zeros((), dtype=torch.float64)
+        totals = (train.images(rows).flatten(1).double().sum(0) for rows in blocks)
+        self.mean.copy_(sum(totals, nothing) / len(train))
         product = torch.zeros_like(self.matrix)
         for rows in blocks:
             product.addmm_(train.w[rows].T, train.images(rows).flatten(1) - self.mean)

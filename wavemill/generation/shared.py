@@ -61,7 +61,7 @@ def _equations(
     size, block = 9 * features.shape[1], _block(grid)
     kinds, device = _kinds(grid), train.w.device
     grams = torch.zeros(len(kinds), size, size, dtype=torch.float64, device=device)
-    sums: list[Tensor | float] = [0.0] * len(kinds)
+    sums = [grams.new_zeros(())] * len(kinds)
     for rows in torch.split(torch.arange(len(train)), block):
         design = _neighbours(train.w[rows], features)
         squares = _squares(train.images(rows) - mean, grid)
@@ -71,7 +71,7 @@ def _equations(
             known, wanted = (each[:, i, j].flatten(0, 2).flatten(1) for each in (design, targets))
             grams[kind] += known.T @ known
             sums[kind] = sums[kind] + (known.T @ wanted).double()
-    return [(gram, torch.as_tensor(known)) for gram, known in zip(grams, sums, strict=True)]
+    return list(zip(grams, sums, strict=True))
 
 
 def _solved(gram: Tensor, known: Tensor, penalty: float) -> Tensor:
