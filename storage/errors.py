@@ -4,7 +4,14 @@ Each subclasses the built-in a caller already catches and survives pickling, bec
 ships exceptions between processes.
 """
 
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
 from storage.text import writable
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class StorageError(Exception):
@@ -51,7 +58,19 @@ class Newer(StorageError, RuntimeError):
 
 
 class NoRoom(StorageError, OSError):
-    """The store takes no more: make room, or write to another."""
+    """A disk takes no more: make room, or write elsewhere."""
+
+
+@contextlib.contextmanager
+def room_for(target: Path, elsewhere: str) -> Iterator[None]:
+    """Name the file that a full disk does not take, and what else to do than to make room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        way_out = f"make room there, or {elsewhere}"
+        raise NoRoom(f"{target} cannot be written: {error.strerror}: {way_out}") from error
 
 
 class Damaged(StorageError, OSError):

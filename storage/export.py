@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import InvalidRequest
+from storage.errors import InvalidRequest, room_for
 from storage.features import FeatureFrame
 
 
@@ -51,17 +51,20 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises
     ------
     InvalidRequest
-    If ``target`` is a folder of anything else.
+        If ``target`` is a folder of anything else.
+    NoRoom
+        If the disk is full.
     """
     if target.is_dir() and not (target.suffix == ".zarr" and (target / "zarr.json").is_file()):
         raise InvalidRequest(f"{target} is a folder, which is not replaced: choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
     try:
-        yield partial
-        if target.is_dir():
-            shutil.rmtree(target)
-        partial.replace(target)
+        with room_for(target, "write it elsewhere"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            if target.is_dir():
+                shutil.rmtree(target)
+            partial.replace(target)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage.backends.base import SINGLE_WRITER, TEMPORARY, ObjectInfo, below, probe
-from storage.errors import NoRoom
+from storage.errors import NoRoom, room_for
 
 _TRIES = 20
 _LARGE = 2**20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class LocalBackend:
@@ -67,18 +65,14 @@ class LocalBackend:
         target = self._file(path)
         temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
         try:
-            with _opened(temporary) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                if len(data) >= _LARGE:
-                    _leave_cache(file)
-            yield temporary
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            way_out = "make room there, or pass another --store"
-            raise NoRoom(f"{target} cannot be written: {error.strerror}: {way_out}") from error
+            with room_for(target, "pass another --store"):
+                with _opened(temporary) as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    if len(data) >= _LARGE:
+                        _leave_cache(file)
+                yield temporary
         finally:
             if temporary.exists():  # else a read-only file system would have its say again
                 temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import resource
 import stat
 import threading
 import time
@@ -45,6 +46,7 @@ from storage.arrays import create_array, layout
 from storage.backends import open_backend
 from storage.collect import Retention, collect
 from storage.documents import read_document, seal
+from storage.export import replacing
 from storage.keys import derivation_key, digest
 from storage.leases import collector_lease, run_lease
 from storage.parts import part_home, read_rows, read_whole
@@ -1020,6 +1022,24 @@ def test_a_full_disk_is_named_with_the_way_out(
     with pytest.raises(NoRoom, match="make room there"):
         open_store(str(tmp_path), writable=True)
     assert list(store.backend.walk("datasets")) == []
+
+
+def test_a_file_for_which_there_is_no_room_is_named(tmp_path: Path) -> None:
+    """With what is there left as it is, and nothing half written beside it."""
+    target = tmp_path / "table.csv"
+    target.write_text("before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**10, limits[1]))
+    try:
+        with (
+            pytest.raises(NoRoom, match=r"table\.csv cannot be written: .*, or write it elsewhere"),
+            replacing(target) as partial,
+        ):
+            partial.write_bytes(bytes(2**12))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "before"
 
 
 def test_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
