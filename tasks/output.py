@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import zarr
 
 from storage import InvalidRequest
 from storage.export import replacing
 from storage.typing import Array
 from tasks import figures
+from tasks.artifacts import npy
 from tasks.figures import first_component
 
 FORMATS = (".npy", ".zarr", ".png")
@@ -30,7 +30,7 @@ def write_fields(fields: Array, target: Path) -> None:
     with replacing(target) as partial:
         match target.suffix:
             case ".npy":
-                np.save(partial, fields)
+                partial.write_bytes(npy(fields))  # np.save does not say that a disk is full
             case ".zarr":
                 array = zarr.create_array(partial, shape=fields.shape, dtype=fields.dtype)
                 array[:] = fields
